@@ -1,0 +1,160 @@
+"""The log of verdicts a policy has received so far, and what it asks and decides next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clustering.pool import Pool
+from clustering.tree import ClusterTree
+
+__all__ = ["Action", "AnswerLog", "Decisions", "Form", "PolicyStep", "Questions", "SearchPolicy", "Stream"]
+
+
+class Stream(IntEnum):
+    """Why an instance was asked about; tests that need a random sample read only their own stream."""
+
+    SEARCH = 0
+    """to judge a cluster or to teach the verifier"""
+    CALIBRATION = 1
+    """reserved for the acceptance test, never used to fit"""
+    AUDIT = 2
+    """uniform sample of what was accepted"""
+    SHEET = 3
+    """member of a contact sheet"""
+
+
+class Form(IntEnum):
+    SINGLE = 0
+    """one crop, y / n / unsure"""
+    SHEET = 1
+    """a grid of crops, the wrong ones ticked"""
+
+
+class Action(IntEnum):
+    ASK = 0
+    ACCEPT = 1
+    REJECT = 2
+    SPLIT = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerLog:
+    """m verdicts in the order in which they became known.
+
+    Attributes
+    ----------
+    item : (m,) int64, row of the pool
+    yes : (m,) float32 in 0..1, probability that the verdict is yes (0 or 1 where answers are taken as true)
+    cluster : (m,) int64, node for which the question was drawn, -1 = none
+    stream : (m,) int8, a Stream
+    inclusion : (m,) float64 in (0, 1], logged probability with which the item was drawn
+    """
+
+    item: npt.NDArray[np.int64]
+    yes: npt.NDArray[np.float32]
+    cluster: npt.NDArray[np.int64]
+    stream: npt.NDArray[np.int8]
+    inclusion: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @classmethod
+    def empty(cls) -> AnswerLog:
+        return cls(
+            np.zeros(0, np.int64),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int8),
+            np.zeros(0, np.float64),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Questions:
+    """q questions to ask next, most useful first.
+
+    Attributes
+    ----------
+    item, cluster : (q,) int64
+    stream : (q,) int8
+    inclusion : (q,) float64
+    form : (q,) int8, a Form
+    sheet : (q,) int64, number of the contact sheet the question stands on, -1 for single questions
+    """
+
+    item: npt.NDArray[np.int64]
+    cluster: npt.NDArray[np.int64]
+    stream: npt.NDArray[np.int8]
+    inclusion: npt.NDArray[np.float64]
+    form: npt.NDArray[np.int8]
+    sheet: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decisions:
+    """What was decided so far: k rows, one per cluster (or certified set).
+
+    Attributes
+    ----------
+    cluster : (k,) int64 node, -1 for a set that is no single node
+    action : (k,) int8, an Action
+    asked, yes : (k,) int64 number of verdicts behind it, and of yes among them
+    lower, upper : (k,) float64, interval of the purity of the cluster (set)
+    confidence : (k,) float64, level of that interval
+    test : k names of the rule or test that decided
+    """
+
+    cluster: npt.NDArray[np.int64]
+    action: npt.NDArray[np.int8]
+    asked: npt.NDArray[np.int64]
+    yes: npt.NDArray[np.int64]
+    lower: npt.NDArray[np.float64]
+    upper: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64]
+    test: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.cluster)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyStep:
+    """Answer of a policy to one look.
+
+    Attributes
+    ----------
+    questions : what to ask next (empty when done)
+    decisions : all decisions taken so far
+    label : (n,) int8, +1 accepted (propagated or verified), -1 rejected, 0 undecided
+    decision : (n,) int64, row of ``decisions`` that labelled the instance, -1 = by its own verdict or not at all
+    done : nothing left that is worth asking
+    """
+
+    questions: Questions
+    decisions: Decisions
+    label: npt.NDArray[np.int8]
+    decision: npt.NDArray[np.int64]
+    done: bool
+
+
+class SearchPolicy(Protocol):
+    """A rule that decides what to ask and what to accept.
+
+    ``step`` is a pure function of its arguments: called again with the same tree, pool, log and seed it
+    gives the same answer, so a killed worker just calls it again. It may be called after every verdict.
+    """
+
+    name: str
+
+    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
+        """Look at everything known and return decisions and at most ``budget`` further questions."""
+        ...

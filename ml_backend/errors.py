@@ -1,0 +1,81 @@
+"""All errors Groundswell raises on purpose.
+
+GroundswellError            catch this to catch everything below
+├── BadInput                something from outside (task, config, body, image, answer) is wrong; nothing was changed
+│   ├── BadLabelConfig
+│   ├── BadImage
+│   ├── BadRegion
+│   └── BadPrompt
+├── StudioError             Label Studio could not be reached or refused
+├── ModelError              a model or checkpoint is missing, corrupt or does not fit
+├── StorageError            the data directory cannot be written (disk full, permissions)
+└── LeaseLost               another worker took over
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadImage",
+    "BadInput",
+    "BadLabelConfig",
+    "BadPrompt",
+    "BadRegion",
+    "GroundswellError",
+    "LeaseLost",
+    "ModelError",
+    "StorageError",
+    "StudioError",
+]
+
+
+class GroundswellError(Exception):
+    """Base of all deliberate errors: what was wrong, and a hint what to do next."""
+
+    def __init__(self, message: str, *, hint: str = "", field: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        self.field = field
+        parts = [f"{field}: {message}" if field else message]
+        if hint:
+            parts.append(hint)
+        super().__init__(". ".join(parts))
+
+
+class BadInput(GroundswellError):
+    """Input from outside is wrong. `field` names where; nothing was changed."""
+
+
+class BadLabelConfig(BadInput):
+    """The label config cannot be used."""
+
+
+class BadImage(BadInput):
+    """An image is missing, unreadable, too large or not an image."""
+
+
+class BadRegion(BadInput):
+    """A region of an annotation or prediction does not follow Label Studio's format."""
+
+
+class BadPrompt(BadInput):
+    """A click or box cannot be used as a prompt."""
+
+
+class StudioError(GroundswellError):
+    """Label Studio could not be reached or answered with an error."""
+
+    def __init__(self, message: str, *, hint: str = "", field: str = "", status: int | None = None) -> None:
+        super().__init__(message, hint=hint, field=field)
+        self.status = status
+
+
+class ModelError(GroundswellError):
+    """A model or checkpoint is missing, corrupt or does not fit the project."""
+
+
+class StorageError(GroundswellError):
+    """The data directory cannot be read or written."""
+
+
+class LeaseLost(GroundswellError):
+    """Another worker holds this project now; the current round must stop without writing."""

@@ -1,0 +1,46 @@
+"""Settings of the backend, read once from the environment (prefix ``GROUNDSWELL_``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["BackendSettings"]
+
+
+class BackendSettings(BaseSettings):
+    """What the serving side needs. ``sync.settings.Settings`` extends it for the worker and CLI."""
+
+    model_config = SettingsConfigDict(env_prefix="GROUNDSWELL_", env_file=None, extra="ignore", frozen=True)
+
+    data_dir: Path = Field(default=Path("groundswell-data"), description="all of Groundswell's files")
+    studio_url: str = Field(default="http://127.0.0.1:8080", description="Label Studio as this machine reaches it")
+    studio_token: SecretStr = Field(
+        default=SecretStr(""), description="Label Studio API key: legacy token or personal access token"
+    )
+    backend_url: str = Field(
+        default="http://127.0.0.1:9090", description="the backend as browsers and Label Studio reach it"
+    )
+    webhook_secret: SecretStr = Field(default=SecretStr(""), description="shared secret of webhook calls")
+    signing_key: SecretStr = Field(
+        default=SecretStr(""), description="key that signs links to crops; empty: made once and kept in data_dir"
+    )
+    basic_auth_user: str = ""
+    basic_auth_pass: SecretStr = SecretStr("")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
+    segmenter: str = Field(default="classical", description="click segmenter when a project names none")
+    sam_checkpoint: Path | None = Field(default=None, description="SAM checkpoint for segmenter 'sam'")
+    embedding_ram_bytes: int = Field(default=512 * 1024**2, ge=0)
+    embedding_disk_bytes: int = Field(default=20 * 1024**3, ge=0)
+    image_ram_bytes: int = Field(default=256 * 1024**2, ge=0, description="decoded images kept in memory")
+    max_image_pixels: int = Field(default=200_000_000, gt=0)
+    fetch_timeout_s: float = Field(default=10.0, gt=0)
+    allow_image_hosts: str = Field(
+        default="",
+        description="comma-separated extra hosts that images may be fetched from, besides Label Studio's own",
+    )
+    allow_image_dirs: str = Field(
+        default="", description="colon-separated folders from which file:// and plain paths may be read"
+    )
