@@ -37,7 +37,9 @@ class Pool:
             column = getattr(self, name)
             if not np.isfinite(column).all():
                 bad = int(np.flatnonzero(~np.isfinite(column.reshape(n, -1)).all(axis=1))[0])
-                raise ValueError(f"{name} holds a value that is not finite (first in row {bad}): drop those instances")
+                raise ValueError(
+                    f"{name} is not finite in row {bad} (and maybe others): drop those instances"
+                )
 
     def __len__(self) -> int:
         return len(self.score)

@@ -1,0 +1,1 @@
+"""Measurements: scripts that print JSON lines {"name", "value", "unit", "baseline", "ratio", …}."""
