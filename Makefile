@@ -1,0 +1,52 @@
+# One word per chore. `make demo` and `make test` install what they need by themselves.
+PYTHON ?= python3.11
+VENV := .venv
+STUDIO_VENV := .venv-studio
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+# torch wants one thread per core here; tests start their own servers on free ports
+export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
+
+.PHONY: help install install-dev demo test lint format bench clean
+
+help:  ## list the chores
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.run-stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[onnx]'
+	@touch $@
+
+$(VENV)/.dev-stamp: $(VENV)/.run-stamp
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(STUDIO_VENV)/.stamp: constraints-studio.txt
+	$(PYTHON) -m venv $(STUDIO_VENV)
+	$(STUDIO_VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints-studio.txt label-studio
+	@touch $@
+
+install: $(VENV)/.run-stamp $(STUDIO_VENV)/.stamp  ## groundswell in .venv, the Label Studio server in .venv-studio
+
+install-dev: install $(VENV)/.dev-stamp  ## … and what tests and benchmarks need
+
+demo: install  ## the whole loop on a sample set: Label Studio, backend, worker, a project to label
+	$(BIN)/groundswell demo $(ARGS)
+
+test: install-dev  ## all tests (a real Label Studio and, where it is there, Chromium)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install-dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install-dev  ## let ruff write the formatting
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install-dev  ## every benchmark in its quick form, one JSON line per figure
+	@for script in clicks clustering economy train infer; do $(BIN)/python -m bench.$$script --quick; done
+
+clean:  ## remove environments, caches and the demo's data
+	rm -rf $(VENV) $(STUDIO_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis groundswell-data

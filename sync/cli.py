@@ -1,0 +1,63 @@
+"""The command line: ``groundswell <command>``. Thin: parse, call the library, print.
+
+Each command lives in ``sync/commands/<name>.py`` and imports heavy libraries only when it runs, so that
+``groundswell --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from ml_backend.errors import GroundswellError
+
+__all__ = ["COMMANDS", "build_app", "main"]
+
+COMMANDS = (
+    "demo",
+    "up",
+    "init",
+    "worker",
+    "round",
+    "status",
+    "export",
+    "rebuild",
+    "doctor",
+    "models",
+    "evaluate",
+    "pool",
+    "simulate",
+    "clusters",
+)
+
+
+def build_app() -> typer.Typer:
+    """The Typer application with every command registered."""
+    app = typer.Typer(
+        name="groundswell",
+        help="Label a few masks, propagate to thousands: Label Studio with a model that learns as you label.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name in COMMANDS:
+        import_module(f"sync.commands.{name}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; deliberate errors become one line and exit code 1."""
+    try:
+        build_app()()
+    except GroundswellError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
