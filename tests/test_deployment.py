@@ -34,9 +34,11 @@ def test_docker_compose_accepts_the_file() -> None:
     assert done.stdout.count("healthcheck:") == 4
 
 
-def test_compose_refuses_to_start_without_secrets() -> None:
+def test_compose_refuses_to_start_without_secrets(tmp_path: Path) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    command = [*compose(), "--env-file", "/dev/null", "config"]
+    nothing = tmp_path / "empty.env"
+    nothing.write_text("")
+    command = [*compose(), "--env-file", str(nothing), "config"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env=env)
     assert done.returncode != 0
     assert "set STUDIO_TOKEN in .env" in done.stderr or "set POSTGRES_PASSWORD in .env" in done.stderr
