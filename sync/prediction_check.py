@@ -1,0 +1,72 @@
+"""Checks of predictions and label configs before they are sent: Label Studio drops bad ones silently."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from ml_backend.errors import StudioError
+from sync.studio_base import PredictionRow
+
+__all__ = ["check_predictions", "image_field"]
+
+
+@lru_cache(maxsize=32)
+def image_field(label_config: str) -> str:
+    """Name of the task field the config shows: the first ``$name`` of an object tag.
+
+    Raises StudioError (400) where Label Studio would refuse the config: no XML, or nothing to show.
+    """
+    try:
+        root = ET.fromstring(label_config)
+    except ET.ParseError as error:
+        raise StudioError(
+            f"label config is not XML: {error}", hint="Correct the XML", field="label_config", status=400
+        ) from error
+    for tag in root.iter():
+        for attribute in ("value", "valueList"):
+            value = tag.get(attribute, "")
+            if tag.get("name") and value.startswith("$"):
+                return value[1:].split("[", 1)[0]
+    raise StudioError(
+        "label config shows no field of the tasks",
+        hint='Add an object tag such as <Image name="image" value="$image"/>',
+        field="label_config",
+        status=400,
+    )
+
+
+@lru_cache(maxsize=32)
+def _interface(label_config: str) -> Any:
+    from label_studio_sdk.label_interface import LabelInterface
+
+    return LabelInterface(label_config)
+
+
+def check_predictions(label_config: str, rows: Sequence[PredictionRow]) -> None:
+    """Raise StudioError naming the first rows that Label Studio would drop; nothing has been sent then."""
+    interface = _interface(label_config)
+    wrong: list[str] = []
+    for row in rows:
+        errors = []
+        if not row.model_version:
+            errors.append("the model version is empty, no project could show it")
+        if not 0.0 <= float(row.score) <= 1.0:
+            errors.append(f"score {row.score} is outside 0..1")
+        result = [dict(item) for item in row.result]
+        errors += (
+            interface.validate_prediction({"result": result, "score": float(row.score)}, return_errors=True)
+            or []
+        )
+        if errors:
+            wrong.append(f"task {row.task_id}: {errors[0]}")
+    if wrong:
+        shown = "; ".join(wrong[:3]) + (f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else "")
+        raise StudioError(
+            f"{len(wrong)} of {len(rows)} predictions do not fit the label config: {shown}",
+            hint="Nothing was sent. Compare the labels of the model with those of the project",
+            field="predictions",
+            status=400,
+        )
