@@ -1,0 +1,137 @@
+"""Simulated users: where a person would click next, given what the mask still gets wrong.
+
+Two placements occur in the literature, and figures are only comparable within one of them:
+
+``component_robot``  the largest connected component of wrong pixels, clicked at its inner-most pixel.
+``ritm_robot``       the inner-most wrong pixel of the whole picture, clicked pixels left out; the robot of RITM,
+                     FocalClick and SimpleClick (Sofiiuk et al. 2021), the standard for published clicks-to-IoU.
+
+"Inner-most" is the maximum of the exact Euclidean distance to the nearest pixel that is not wrong, pixels beyond
+the border counting as not wrong. Both robots are pure and deterministic: of equal maxima the first in row order
+wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ROBOTS", "Robot", "RobotClick", "component_robot", "inner_distance", "ritm_robot"]
+
+
+@dataclass(frozen=True, slots=True)
+class RobotClick:
+    """One simulated click on pixel column ``x``, row ``y``.
+
+    ``positive`` is the true class there. ``depth_px`` is the distance to the nearest pixel that is not wrong in the
+    same way; ``wrong_px`` the area of the wrong region the robot looked at (component robot: the component; RITM
+    robot: all false negatives or all false positives).
+    """
+
+    x: int
+    y: int
+    positive: bool
+    depth_px: float
+    wrong_px: int
+
+
+Robot = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Sequence[tuple[int, int]]], RobotClick | None]
+"""(predicted (H, W), target (H, W), clicked pixels (x, y)) -> next click, or None when nothing is left to say."""
+
+
+def inner_distance(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Exact Euclidean distance of each True pixel to the nearest False one; outside the picture is False.
+
+    mask (H, W) bool -> (H, W) float32, 0 where False. O(H·W).
+    """
+    padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.uint8)
+    padded[1:-1, 1:-1] = mask
+    return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].astype(np.float32)
+
+
+def _wrong_window(wrong: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """The rows and columns that hold all wrong pixels. Distances inside it equal those of the whole picture."""
+    rows = np.flatnonzero(wrong.any(axis=1))
+    if len(rows) == 0:
+        return None
+    columns = np.flatnonzero(wrong.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _check(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> None:
+    if predicted.shape != target.shape or predicted.ndim != 2:
+        raise ValueError(
+            f"predicted and target must be (H, W) alike, got {predicted.shape} and {target.shape}"
+        )
+    if predicted.dtype != np.bool_ or target.dtype != np.bool_:
+        # A soft mask would count as foreground wherever it is not exactly zero.
+        raise ValueError(f"masks must be bool, got {predicted.dtype} and {target.dtype}: binarise first")
+
+
+def ritm_robot(
+    predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], clicked: Sequence[tuple[int, int]] = ()
+) -> RobotClick | None:
+    """The larger of the two maxima of the false-negative and the false-positive distance map (algorithms §2.4).
+
+    Clicked pixels are zero in both maps, so no pixel is clicked twice. A tie goes to the negative click, as in the
+    published protocol. None when no unclicked pixel is wrong.
+    """
+    _check(predicted, target)
+    window = _wrong_window(predicted != target)
+    if window is None:
+        return None
+    row0, column0 = window[0].start, window[1].start
+    best: RobotClick | None = None
+    for positive in (False, True):
+        wrong = target[window] & ~predicted[window] if positive else predicted[window] & ~target[window]
+        distance = inner_distance(wrong)
+        for x, y in clicked:
+            if 0 <= y - row0 < distance.shape[0] and 0 <= x - column0 < distance.shape[1]:
+                distance[y - row0, x - column0] = 0.0
+        at = int(distance.argmax())
+        depth = float(distance.flat[at])
+        if depth > (best.depth_px if best is not None else 0.0):
+            y, x = divmod(at, distance.shape[1])
+            best = RobotClick(x + column0, y + row0, positive, depth, int(np.count_nonzero(wrong)))
+    return best
+
+
+def component_robot(
+    predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], clicked: Sequence[tuple[int, int]] = ()
+) -> RobotClick | None:
+    """The inner-most pixel of the largest 8-connected component of wrong pixels (algorithms §2.4).
+
+    False negatives and false positives form separate components; of equal areas the false negative wins.
+    ``clicked`` is accepted for the common signature and not used: a person whose click changed nothing clicks the
+    same spot again.
+    """
+    _check(predicted, target)
+    window = _wrong_window(predicted != target)
+    if window is None:
+        return None
+    row0, column0 = window[0].start, window[1].start
+    best: RobotClick | None = None
+    for positive in (True, False):
+        wrong = target[window] & ~predicted[window] if positive else predicted[window] & ~target[window]
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(wrong.astype(np.uint8), connectivity=8)
+        if count < 2:
+            continue
+        largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+        area = int(stats[largest, cv2.CC_STAT_AREA])
+        if best is not None and area <= best.wrong_px:
+            continue
+        left, top = int(stats[largest, cv2.CC_STAT_LEFT]), int(stats[largest, cv2.CC_STAT_TOP])
+        width, height = int(stats[largest, cv2.CC_STAT_WIDTH]), int(stats[largest, cv2.CC_STAT_HEIGHT])
+        distance = inner_distance(labels[top : top + height, left : left + width] == largest)
+        at = int(distance.argmax())
+        y, x = divmod(at, width)
+        best = RobotClick(x + left + column0, y + top + row0, positive, float(distance.flat[at]), area)
+    return best
+
+
+ROBOTS: Mapping[str, Robot] = {"ritm": ritm_robot, "component": component_robot}
+"""Name on the command line -> robot."""
