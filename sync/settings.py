@@ -1,0 +1,154 @@
+"""Settings of the worker and the command line, read once from the environment (prefix ``GROUNDSWELL_``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+
+from ml_backend.errors import BadInput
+from ml_backend.settings import BackendSettings
+
+__all__ = ["PROJECT_OPTIONS", "Settings", "load_settings"]
+
+
+class Settings(BackendSettings):
+    """Everything the worker and the CLI can be told; the fields of PROJECT_OPTIONS also per project."""
+
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="SQLAlchemy URL of the store, e.g. postgresql+psycopg://…; empty: SQLite inside data_dir",
+    )
+
+    # worker
+    poll_s: float = Field(default=5.0, gt=0, description="seconds between looks when no webhook came")
+    lease_ttl_s: float = Field(default=60.0, gt=0, description="a worker silent for longer loses its project")
+    heartbeat_s: float = Field(default=10.0, gt=0, description="seconds between signs of life")
+    overlap_s: float = Field(default=30.0, ge=0, description="how far an incremental pull looks back")
+
+    # train
+    learner: str = Field(default="maskrcnn", description="which learner trains; see `groundswell models`")
+    preset: str = Field(default="light", description="light (CPU) or full")
+    iterations: int | None = Field(default=None, gt=0, description="training iterations; None: the preset's")
+    learner_options: dict[str, Any] = Field(default_factory=dict, description="single hyper-parameters")
+    min_finished: int = Field(default=5, ge=2, description="finished tasks before the first training")
+    retrain_after: int = Field(default=20, ge=1, description="newly finished tasks before the next training")
+    test_fraction: float = Field(
+        default=0.25, gt=0, lt=1, description="share of tasks kept for the test split"
+    )
+    test_min: int = Field(default=2, ge=1, description="tasks in the test split at least")
+    seed: int = Field(default=0, ge=0)
+
+    # infer
+    infer_batch: int = Field(default=4, ge=1, description="images per model call")
+    infer_part: int = Field(
+        default=64, ge=1, description="tasks per stored part; a kill loses at most one part"
+    )
+    pool_min_score: float = Field(
+        default=0.5, ge=0, le=1, description="class score from which masks are clustered"
+    )
+    embed_ahead: int = Field(
+        default=0, ge=0, description="tasks whose images are encoded for clicks per round"
+    )
+
+    # cluster and review
+    linkage: str = Field(default="auto", description="auto, exact or two-level")
+    policy: str = Field(default="original", description="search policy, e.g. original or certified")
+    policy_options: dict[str, Any] = Field(default_factory=dict, description="keyword options of the policy")
+    question_budget: int = Field(
+        default=600, ge=0, description="questions per round at most, all labels together"
+    )
+    question_batch: int = Field(default=150, ge=1, description="open questions per label at most")
+    review_form: Literal["auto", "single", "sheet"] = Field(
+        default="auto", description="form of review tasks; auto: what the policy asks for"
+    )
+    review_overlap: int = Field(default=1, ge=1, description="answers per question to start with")
+    review_overlap_max: int = Field(default=5, ge=1, description="answers per question at most")
+    gold_share: float = Field(
+        default=0.0, ge=0, lt=0.5, description="share of hidden questions with known answer"
+    )
+    repeat_share: float = Field(default=0.0, ge=0, lt=0.5, description="share of hidden repeats")
+    min_answer_s: float = Field(default=0.0, ge=0, description="answers faster than this are discarded")
+    crop_size_px: int = Field(default=448, ge=64, description="longer side of a review crop")
+
+    # push
+    push_rows: int = Field(default=500, ge=1, description="predictions per request at most")
+    push_bytes: int = Field(default=32 * 1024**2, ge=1024, description="bytes per request, about")
+    push_min_score: float = Field(
+        default=0.3, ge=0, le=1, description="class score from which masks are shown"
+    )
+    push_interval_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="while review goes on, new decisions are pushed no more often than this",
+    )
+
+    def database(self) -> str:
+        """The store's URL, with password: never log it."""
+        url = self.database_url.get_secret_value()
+        return url or f"sqlite:///{(self.data_dir / 'groundswell.db').absolute()}"
+
+    def for_project(self, options: Mapping[str, Any]) -> Settings:
+        """These settings with a project's own options on top. Raises BadInput naming a wrong option."""
+        unknown = sorted(set(options) - PROJECT_OPTIONS)
+        if unknown:
+            raise BadInput(
+                f"a project cannot set {unknown[0]!r}",
+                field=f"options.{unknown[0]}",
+                hint=f"Options of a project: {', '.join(sorted(PROJECT_OPTIONS))}",
+            )
+        if not options:
+            return self
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return _validated({**values, **options})
+
+
+PROJECT_OPTIONS = frozenset(
+    {
+        "embed_ahead",
+        "gold_share",
+        "infer_batch",
+        "infer_part",
+        "iterations",
+        "learner",
+        "learner_options",
+        "linkage",
+        "min_answer_s",
+        "min_finished",
+        "policy",
+        "policy_options",
+        "pool_min_score",
+        "preset",
+        "push_min_score",
+        "question_batch",
+        "question_budget",
+        "repeat_share",
+        "retrain_after",
+        "review_form",
+        "review_overlap",
+        "review_overlap_max",
+        "seed",
+        "test_fraction",
+        "test_min",
+    }
+)
+"""Settings that a project may have of its own."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment, with ``overrides`` on top. Raises BadInput naming the wrong variable."""
+    return _validated(overrides)
+
+
+def _validated(values: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"{first['msg']}",
+            field=f"settings.{name}",
+            hint=f"Set GROUNDSWELL_{name.upper()} to a valid value",
+        ) from None

@@ -1,0 +1,238 @@
+"""Tables of the store, as typed SQLAlchemy models.
+
+``ProjectRecord`` is configuration (which Label Studio projects take part); every other table is derived
+from Label Studio and the data directory and may be dropped: ``groundswell rebuild`` fills it again.
+Regions are kept as COCO RLE in JSON; verdicts on whole pools are columns on disk (``rounds/<n>/``), not rows.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+__all__ = [
+    "AnnotationRecord",
+    "AnswerRecord",
+    "Base",
+    "DecisionRecord",
+    "LeaseRecord",
+    "ProjectRecord",
+    "QuestionRecord",
+    "RoundRecord",
+    "SplitRecord",
+    "TaskRecord",
+    "UtcDateTime",
+]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in Python, naive UTC in databases that know no zones (SQLite)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        datetime: UtcDateTime,
+    }
+
+
+class ProjectRecord(Base):
+    """A Label Studio project that takes part, with its companion review project."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(String(64))
+    title: Mapped[str] = mapped_column(String(500))
+    label_config: Mapped[str]
+    review_project_id: Mapped[int | None]
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    watermark: Mapped[datetime | None]
+    """newest ``updated_at`` of a pulled task"""
+    review_watermark: Mapped[datetime | None]
+    error: Mapped[str] = mapped_column(default="")
+    """why the last look at this project failed; empty when it went well"""
+    pulled_at: Mapped[datetime | None]
+
+
+class TaskRecord(Base):
+    __tablename__ = "tasks"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    project_id: Mapped[int] = mapped_column(index=True)
+    data: Mapped[dict[str, Any]]
+    image: Mapped[str]
+    """value of the image tag as Label Studio stores it; empty when the task has none"""
+    updated_at: Mapped[datetime]
+    finished: Mapped[bool]
+    """a person submitted a result (not a skip)"""
+    broken: Mapped[str] = mapped_column(default="")
+    """why the task cannot be used (no image, unreadable image, bad region); empty when it can"""
+
+    __table_args__ = (Index("tasks_open", "project_id", "finished"),)
+
+
+class AnnotationRecord(Base):
+    __tablename__ = "annotations"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    project_id: Mapped[int] = mapped_column(index=True)
+    completed_by: Mapped[int | None]
+    was_cancelled: Mapped[bool]
+    ground_truth: Mapped[bool]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    lead_time_s: Mapped[float | None]
+    regions: Mapped[list[Any]]
+    """``{"id", "label", "rle": {"size", "counts"}, "box_xyxy"}`` per region, mask at the image's size"""
+    digest: Mapped[str] = mapped_column(String(64))
+    broken: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (ForeignKeyConstraint(["task_id"], ["tasks.id"], ondelete="CASCADE"),)
+
+
+class SplitRecord(Base):
+    """The frozen test split: tasks that are never trained on."""
+
+    __tablename__ = "test_split"
+
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+class RoundRecord(Base):
+    __tablename__ = "rounds"
+
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    model_version: Mapped[str] = mapped_column(String(120))
+    digest: Mapped[str] = mapped_column(String(64))
+    """of the snapshot the round trains on"""
+    step: Mapped[str] = mapped_column(String(20))
+    """the last step that was finished: start, train, infer, cluster, review or push"""
+    finished_tasks: Mapped[int]
+    pushed: Mapped[str] = mapped_column(String(160), default="")
+    """prediction version last pushed completely"""
+    pushed_at: Mapped[datetime | None]
+    review_done: Mapped[bool] = mapped_column(default=False)
+    failed: Mapped[str] = mapped_column(default="")
+    """why the round could not be trained; it is not tried again with the same snapshot"""
+    started_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    figures: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """per step: seconds and what it counted"""
+
+
+class QuestionRecord(Base):
+    """One question about one instance. ``key`` travels in the review task, so the row can be rebuilt."""
+
+    __tablename__ = "questions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int]
+    key: Mapped[str] = mapped_column(String(120))
+    """``<round>:<task>:<index>:<stream>:<repeat>``"""
+    round: Mapped[int]
+    task_id: Mapped[int] = mapped_column(BigInteger)
+    index: Mapped[int]
+    """row of the instance among those of its task in the round's pool; -1 for a gold question"""
+    label: Mapped[str] = mapped_column(String(300))
+    item: Mapped[int]
+    """row in the pool of the label"""
+    cluster: Mapped[int]
+    stream: Mapped[int]
+    inclusion: Mapped[float]
+    form: Mapped[int]
+    sheet: Mapped[str] = mapped_column(String(160), default="")
+    """key of the contact sheet; empty for single questions"""
+    repeat: Mapped[int] = mapped_column(default=0)
+    gold: Mapped[bool | None]
+    """the known answer of a gold question"""
+    prior: Mapped[float]
+    rle: Mapped[dict[str, Any]]
+    review_task_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+
+    __table_args__ = (
+        UniqueConstraint("project_id", "key"),
+        Index("questions_round", "project_id", "round", "label"),
+    )
+
+
+class AnswerRecord(Base):
+    """One worker's yes, no or unsure to one question."""
+
+    __tablename__ = "answers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(index=True)
+    annotation_id: Mapped[int] = mapped_column(BigInteger)
+    question_key: Mapped[str] = mapped_column(String(120), index=True)
+    worker: Mapped[int]
+    """Label Studio user, 0 when unknown"""
+    value: Mapped[str] = mapped_column(String(8))
+    seconds: Mapped[float | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    __table_args__ = (UniqueConstraint("project_id", "annotation_id", "question_key"),)
+
+
+class DecisionRecord(Base):
+    """What was decided about a cluster (or certified set) of one label; replaced as a whole at each look."""
+
+    __tablename__ = "decisions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int]
+    round: Mapped[int]
+    label: Mapped[str] = mapped_column(String(300))
+    number: Mapped[int]
+    """row in the policy's list of decisions"""
+    cluster: Mapped[int]
+    action: Mapped[str] = mapped_column(String(8))
+    members: Mapped[int]
+    asked: Mapped[int]
+    yes: Mapped[int]
+    lower: Mapped[float]
+    upper: Mapped[float]
+    confidence: Mapped[float]
+    test: Mapped[str] = mapped_column(String(120))
+
+    __table_args__ = (UniqueConstraint("project_id", "round", "label", "number"),)
+
+
+class LeaseRecord(Base):
+    """Who works on what. ``fence`` grows with every change of hands."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(120))
+    fence: Mapped[int] = mapped_column(BigInteger)
+    heartbeat_at: Mapped[datetime]
