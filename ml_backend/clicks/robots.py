@@ -3,12 +3,13 @@
 Two placements occur in the literature, and figures are only comparable within one of them:
 
 ``component_robot``  the largest connected component of wrong pixels, clicked at its inner-most pixel.
-``ritm_robot``       the inner-most wrong pixel of the whole picture, clicked pixels left out; the robot of RITM,
-                     FocalClick and SimpleClick (Sofiiuk et al. 2021), the standard for published clicks-to-IoU.
+``ritm_robot``       the inner-most wrong pixel of the whole picture, clicked pixels left out; the robot of
+                     RITM, FocalClick and SimpleClick (Sofiiuk et al. 2021), the standard for published
+                     clicks-to-IoU.
 
-"Inner-most" is the maximum of the exact Euclidean distance to the nearest pixel that is not wrong, pixels beyond
-the border counting as not wrong. Both robots are pure and deterministic: of equal maxima the first in row order
-wins.
+"Inner-most" is the maximum of the exact Euclidean distance to the nearest pixel that is not wrong, pixels
+beyond the border counting as not wrong. Both robots are pure and deterministic: of equal maxima the first
+in row order wins.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ __all__ = ["ROBOTS", "Robot", "RobotClick", "component_robot", "inner_distance",
 class RobotClick:
     """One simulated click on pixel column ``x``, row ``y``.
 
-    ``positive`` is the true class there. ``depth_px`` is the distance to the nearest pixel that is not wrong in the
-    same way; ``wrong_px`` the area of the wrong region the robot looked at (component robot: the component; RITM
-    robot: all false negatives or all false positives).
+    ``positive`` is the true class there. ``depth_px`` is the distance to the nearest pixel that is not
+    wrong in the same way; ``wrong_px`` the area of the wrong region the robot looked at (component robot:
+    the component; RITM robot: all false negatives or all false positives).
     """
 
     x: int
@@ -40,7 +41,9 @@ class RobotClick:
 
 
 Robot = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Sequence[tuple[int, int]]], RobotClick | None]
-"""(predicted (H, W), target (H, W), clicked pixels (x, y)) -> next click, or None when nothing is left to say."""
+"""(predicted (H, W), target (H, W), clicked pixels (x, y)) -> next click, or None when nothing is left to
+say.
+"""
 
 
 def inner_distance(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -50,11 +53,14 @@ def inner_distance(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """
     padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.uint8)
     padded[1:-1, 1:-1] = mask
-    return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].astype(np.float32)
+    distance: npt.NDArray[np.float32] = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance[1:-1, 1:-1]
 
 
 def _wrong_window(wrong: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """The rows and columns that hold all wrong pixels. Distances inside it equal those of the whole picture."""
+    """The rows and columns that hold all wrong pixels. Distances inside it equal those of the whole
+    picture.
+    """
     rows = np.flatnonzero(wrong.any(axis=1))
     if len(rows) == 0:
         return None
@@ -75,10 +81,11 @@ def _check(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> N
 def ritm_robot(
     predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], clicked: Sequence[tuple[int, int]] = ()
 ) -> RobotClick | None:
-    """The larger of the two maxima of the false-negative and the false-positive distance map (algorithms §2.4).
+    """The larger of the two maxima of the false-negative and the false-positive distance map (algorithms
+    §2.4).
 
-    Clicked pixels are zero in both maps, so no pixel is clicked twice. A tie goes to the negative click, as in the
-    published protocol. None when no unclicked pixel is wrong.
+    Clicked pixels are zero in both maps, so no pixel is clicked twice. A tie goes to the negative click, as
+    in the published protocol. None when no unclicked pixel is wrong.
     """
     _check(predicted, target)
     window = _wrong_window(predicted != target)
@@ -106,8 +113,8 @@ def component_robot(
     """The inner-most pixel of the largest 8-connected component of wrong pixels (algorithms §2.4).
 
     False negatives and false positives form separate components; of equal areas the false negative wins.
-    ``clicked`` is accepted for the common signature and not used: a person whose click changed nothing clicks the
-    same spot again.
+    ``clicked`` is accepted for the common signature and not used: a person whose click changed nothing
+    clicks the same spot again.
     """
     _check(predicted, target)
     window = _wrong_window(predicted != target)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from ml_backend.clicks.robots import ROBOTS, Robot, component_robot, inner_distance, ritm_robot
 from scipy.ndimage import distance_transform_edt
+
+from ml_backend.clicks.robots import ROBOTS, Robot, component_robot, inner_distance, ritm_robot
 
 Mask = npt.NDArray[np.bool_]
 
@@ -35,7 +36,8 @@ def test_first_click_is_the_middle_of_the_object(robot: Robot) -> None:
 
 @pytest.mark.parametrize("robot", [ritm_robot, component_robot])
 def test_border_counts_as_outside(robot: Robot) -> None:
-    # A full-picture object: without the zero border every distance would be undefined; with it the middle wins.
+    # A full-picture object: without the zero border every distance would be undefined; with it the middle
+    # wins.
     click = robot(block((9, 9)), block((9, 9), (0, 0, 9, 9)), [])
     assert click is not None
     assert (click.x, click.y, click.depth_px) == (4, 4, 5.0)
@@ -57,7 +59,8 @@ def test_too_much_gives_a_negative_click(robot: Robot) -> None:
 
 
 def test_the_two_robots_differ_as_defined() -> None:
-    # Missing: a long thin strip of 2x20 = 40 px, depth 1. Superfluous: a compact square of 5x5 = 25 px, depth 3.
+    # Missing: a long thin strip of 2x20 = 40 px, depth 1. Superfluous: a compact square of 5x5 = 25 px,
+    # depth 3.
     target = block((20, 30), (5, 15, 25, 17))
     predicted = block((20, 30), (5, 3, 10, 8))
     by_area, by_depth = component_robot(predicted, target, []), ritm_robot(predicted, target, [])
