@@ -1,0 +1,102 @@
+"""Proposals to start clicking from: read from a stored prediction, pair with the masks wanted, or degrade
+on purpose.
+
+A stored prediction is a COCO file: the bare list of results (``image_id``, ``segmentation``, ``score``)
+that COCO tools write, or a whole dataset whose ``annotations`` are the predictions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from ml_backend.errors import BadInput
+from ml_backend.instances import Rle
+
+__all__ = ["pair_proposals", "read_proposals", "segmentation_to_rle"]
+
+
+def segmentation_to_rle(segmentation: Any, height: int, width: int, *, field: str = "segmentation") -> Rle:
+    """A COCO segmentation (polygons, plain or compressed RLE) as compressed RLE with str counts.
+
+    Raises BadInput, naming ``field``, when it is none of these or has another size than the image.
+    """
+    if isinstance(segmentation, Mapping):
+        counts, size = segmentation.get("counts"), segmentation.get("size")
+        if list(size or ()) != [height, width]:
+            raise BadInput(f"RLE size {size} is not the image's [{height}, {width}]", field=field)
+        if isinstance(counts, list):
+            rle = coco_mask.frPyObjects(dict(segmentation), height, width)
+        elif isinstance(counts, str | bytes):
+            rle = {"size": [height, width], "counts": counts}
+        else:
+            raise BadInput("counts must be a list of run lengths or a compressed string", field=field)
+    elif isinstance(segmentation, list) and segmentation:
+        flat = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        if any(len(polygon) < 6 for polygon in flat):
+            raise BadInput("a polygon needs at least 3 points (6 numbers)", field=field)
+        rle = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+    else:
+        raise BadInput(
+            "must be polygons or RLE", field=field, hint="Boxes alone cannot be clicked: masks are needed"
+        )
+    counts = rle["counts"]
+    return {"size": [height, width], "counts": counts.decode() if isinstance(counts, bytes) else counts}
+
+
+def read_proposals(
+    path: Path, sizes: Mapping[int, tuple[int, int]], *, min_score: float = 0.0
+) -> dict[int, list[Rle]]:
+    """Proposed masks by image id, best score first; entries of images not in ``sizes`` (id -> (H, W)) are
+    skipped.
+
+    Raises BadInput when the file is not COCO JSON of masks.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BadInput(f"no such file: {path}", field="proposals") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"not JSON: {path}", field="proposals") from error
+    rows = data.get("annotations") if isinstance(data, dict) else data
+    if not isinstance(rows, list):
+        raise BadInput("neither a list of COCO results nor a dataset with annotations", field="proposals")
+    scored: dict[int, list[tuple[float, Rle]]] = {}
+    for index, row in enumerate(rows):
+        field = f"proposals[{index}]"
+        if not isinstance(row, Mapping) or "image_id" not in row or "segmentation" not in row:
+            raise BadInput("needs image_id and segmentation", field=field)
+        size = sizes.get(row["image_id"])
+        score = float(row.get("score", 1.0))
+        if size is None or score < min_score:
+            continue
+        rle = segmentation_to_rle(row["segmentation"], *size, field=f"{field}.segmentation")
+        scored.setdefault(row["image_id"], []).append((score, rle))
+    return {
+        image: [rle for _, rle in sorted(found, key=lambda item: -item[0])] for image, found in scored.items()
+    }
+
+
+def pair_proposals(
+    targets: Sequence[Rle], proposals: Sequence[Rle], *, min_iou: float = 0.3
+) -> list[int | None]:
+    """For each target of one image, the index of its proposal: one to one, greedily by falling IoU, or None.
+
+    Below ``min_iou`` a proposal is one for something else, and the person would start empty.
+    """
+    pairs: list[int | None] = [None] * len(targets)
+    if not targets or not proposals:
+        return pairs
+    iou = np.asarray(coco_mask.iou(list(proposals), list(targets), [0] * len(targets))).T
+    free = iou.copy()
+    while free.size and free.max() >= min_iou:
+        target, proposal = np.unravel_index(int(free.argmax()), free.shape)
+        pairs[int(target)] = int(proposal)
+        free[target, :] = -1.0
+        free[:, proposal] = -1.0
+    return pairs

@@ -1,0 +1,231 @@
+"""The simulated user, its scores and pairings, with segmenters whose answers are known in advance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pycocotools import mask as coco_mask
+
+from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.evaluate import (
+    ClickTarget,
+    ClickTrace,
+    Start,
+    binarise,
+    box_of,
+    compare,
+    evaluate_clicks,
+    mask_iou,
+    score,
+    simulate_user,
+)
+from ml_backend.clicks.proposals import pair_proposals
+from ml_backend.instances import Rle
+
+Mask = npt.NDArray[np.bool_]
+HW = (40, 60)
+
+
+def block(x0: int, y0: int, x1: int, y1: int, hw: tuple[int, int] = HW) -> Mask:
+    mask = np.zeros(hw, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def rle_of(mask: Mask) -> Rle:
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+class Discs:
+    """Paints a disc per click over the prior's mask: in for positive, out for negative. Says what it was
+    asked.
+    """
+
+    name = "discs"
+    encoder = "discs"
+
+    def __init__(self, radius: float) -> None:
+        self.radius = radius
+        self.asked: list[tuple[Prompt, Prior | None]] = []
+
+    def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
+        return Embedding(self.encoder, (image.shape[0], image.shape[1]), {})
+
+    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+        self.asked.append((prompt, prior))
+        mask = np.zeros(embedding.hw, bool) if prior is None else prior.mask.copy()
+        ys, xs = np.mgrid[: embedding.hw[0], : embedding.hw[1]]
+        for x, y, positive in prompt.points:
+            mask[(xs - x) ** 2 + (ys - y) ** 2 <= self.radius**2] = positive
+        return ClickResult(mask[None], np.ones(1, np.float32), None)
+
+
+def test_binarise_cuts_probabilities_at_one_half() -> None:
+    soft = np.array([[0.0, 0.2, 0.5, 0.51]])
+    assert binarise(soft).tolist() == [[False, False, False, True]]
+    assert binarise(np.array([[0, 1, 255]], np.uint8)).tolist() == [[False, True, True]]
+
+
+def test_iou_of_empties() -> None:
+    empty = np.zeros(HW, bool)
+    assert mask_iou(empty, empty) == 1.0
+    assert mask_iou(empty, block(0, 0, 2, 2)) == 0.0
+    assert mask_iou(block(0, 0, 4, 2), block(2, 0, 6, 2)) == pytest.approx(1 / 3)
+    assert box_of(empty) == (0, 0, 0, 0)
+    assert box_of(block(3, 4, 9, 6)) == (3, 4, 9, 6)
+
+
+def test_user_feeds_the_segmenters_own_mask_back_and_stops_when_satisfied() -> None:
+    segmenter = Discs(6)
+    embedding = segmenter.embed(np.zeros((*HW, 3), np.uint8))
+    three = Prompt(((10.0, 12.0, True), (30.0, 25.0, True), (50.0, 15.0, True)), None, "")
+    target = segmenter.segment(embedding, three, None).masks[0]
+    segmenter.asked.clear()
+    trace = simulate_user(segmenter, embedding, target, label="car")
+    assert trace.ious == pytest.approx((0.0, 1 / 3, 2 / 3, 1.0))
+    assert len(trace.ious) == len(trace.clicks) + 1 == len(trace.click_s) + 1
+    assert segmenter.asked[0][1] is None
+    for k, (prompt, prior) in enumerate(segmenter.asked):
+        assert len(prompt.points) == k + 1
+        assert prompt.label == "car"
+        if k:
+            assert prior is not None
+            assert not prior.from_proposal
+    assert trace.clicks_to(0.9) == len(trace.clicks)
+
+
+def test_a_user_gives_up() -> None:
+    segmenter = Discs(0.5)
+    embedding = segmenter.embed(np.zeros((*HW, 3), np.uint8))
+    trace = simulate_user(segmenter, embedding, block(5, 5, 35, 35), max_clicks=5)
+    assert len(trace.clicks) == 5
+    assert trace.clicks_to(0.85) is None
+    scores = score([trace], segmenter="discs", max_clicks=5)
+    assert scores.noc["0.90"].value == 5
+    assert scores.nof["0.90"].value == 1.0
+
+
+def test_good_proposal_costs_no_click() -> None:
+    segmenter = Discs(4)
+    embedding = segmenter.embed(np.zeros((*HW, 3), np.uint8))
+    target = block(10, 10, 30, 30)
+    trace = simulate_user(segmenter, embedding, target, proposal=block(10, 10, 30, 29), start="proposal")
+    assert trace.ious == (0.95,)
+    assert trace.clicks_to(0.9) == 0
+    prompt, prior = segmenter.asked[0]
+    assert prompt.points == ()
+    assert prior is not None
+    assert prior.from_proposal
+    assert prior.box_xyxy == (10, 10, 30, 29)
+
+
+@pytest.mark.parametrize(
+    ("proposal", "ious"), [(None, (1.0,)), (block(0, 0, 5, 5), (0.0, 1.0)), (np.zeros(HW, bool), (1.0,))]
+)
+def test_empty_target_costs_one_action_at_most(proposal: Mask | None, ious: tuple[float, ...]) -> None:
+    segmenter = Discs(4)
+    embedding = segmenter.embed(np.zeros((*HW, 3), np.uint8))
+    trace = simulate_user(segmenter, embedding, np.zeros(HW, bool), proposal=proposal, start="proposal")
+    assert trace.ious == ious
+    assert trace.clicks == ()
+
+
+def trace(image: str, *ious: float, start: Start = "empty") -> ClickTrace:
+    return ClickTrace(image, start, start == "proposal", ious, (), (0.01,) * (len(ious) - 1))
+
+
+def test_scores_by_hand() -> None:
+    traces = [trace("a", 0.0, 0.5, 0.86, 0.92), trace("a", 0.0, 0.95), trace("b", 0.0, 0.2, 0.3, 0.4)]
+    scores = score(traces, segmenter="x", max_clicks=3, embed_s=[0.2, 0.4])
+    assert scores.noc["0.85"].value == pytest.approx((2 + 1 + 3) / 3)
+    assert scores.noc["0.90"].value == pytest.approx((3 + 1 + 3) / 3)
+    assert scores.nof["0.85"].value == pytest.approx(1 / 3)
+    assert [i.value for i in scores.iou_at] == pytest.approx([0, 1.65 / 3, 2.11 / 3, 2.27 / 3])
+    assert scores.seconds_per_mask.value == pytest.approx(2.0 * 7 / 3 + 0.4 + 0.07 / 3)
+    assert scores.embed_s == pytest.approx(0.3)
+    assert (scores.n_targets, scores.n_images) == (3, 2)
+    for interval in (*scores.noc.values(), *scores.iou_at):
+        assert interval.low <= interval.value <= interval.high
+    with pytest.raises(ValueError, match="no traces"):
+        score([], segmenter="x")
+
+
+def test_interval_covers_images_not_masks() -> None:
+    # 100 masks on 2 images that disagree: resampling masks would give a narrow interval, images give all of
+    # it.
+    traces = [trace("easy", 0.0, 0.95)] * 50 + [trace("hard", *([0.0] * 11))] * 50
+    noc = score(traces, segmenter="x", max_clicks=10).noc["0.90"]
+    assert (noc.low, noc.value, noc.high) == (1.0, 5.5, 10.0)
+
+
+def test_interval_has_its_coverage() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(100):
+        clicks = rng.integers(1, 6, size=60)
+        traces = [trace(str(i), *([0.0] * int(c)), 0.95) for i, c in enumerate(clicks)]
+        noc = score(traces, segmenter="x", max_clicks=20, draws=400).noc["0.90"]
+        hits += noc.low <= 3.0 <= noc.high
+    assert 86 <= hits <= 100
+
+
+def test_paired_comparison() -> None:
+    empty = [trace("a", 0, 0.5, 0.95), trace("a", 0, 0.95), trace("b", 0, 0.1, 0.2, 0.95)]
+    proposal = [
+        trace("a", 0.93, start="proposal"),
+        trace("a", 0.1, 0.2, 0.91, start="proposal"),
+        trace("b", 0.3, 0.4, 0.5, 0.95, start="proposal"),
+    ]
+    paired = compare(empty, proposal, max_clicks=3)
+    assert (paired.fewer, paired.equal, paired.more) == (1, 1, 1)
+    assert paired.difference.value == pytest.approx(-1 / 3)
+    assert paired.oracle.value == pytest.approx((0 + 1 + 3) / 3)
+    with pytest.raises(ValueError, match="do not pair"):
+        compare(empty, proposal[:2])
+
+
+def test_evaluate_reads_each_image_once() -> None:
+    segmenter, reads = Discs(8), []
+
+    def read(path: Path) -> npt.NDArray[np.uint8]:
+        reads.append(path.name)
+        return np.zeros((*HW, 3), np.uint8)
+
+    one, two = block(10, 10, 22, 22), block(30, 10, 42, 22)
+    targets = [
+        ClickTarget(Path("a.png"), "x", rle_of(one), rle_of(one)),
+        ClickTarget(Path("b.png"), "x", rle_of(one)),
+        ClickTarget(Path("a.png"), "x", rle_of(two)),
+    ]
+    seen: list[tuple[int, int]] = []
+    traces, embed_s = evaluate_clicks(
+        segmenter,
+        targets,
+        read,
+        starts=("empty", "proposal"),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert reads == ["a.png", "b.png"]
+    assert len(embed_s) == 2
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert [t.image for t in traces["empty"]] == [t.image for t in traces["proposal"]]
+    assert [t.had_proposal for t in traces["proposal"]] == [True, False, False]
+    assert traces["proposal"][0].clicks_to(0.9) == 0
+    assert compare(traces["empty"], traces["proposal"]).fewer == 1
+
+
+def test_proposals_pair_one_to_one_by_iou() -> None:
+    targets = [rle_of(block(0, 0, 10, 10)), rle_of(block(20, 0, 30, 10)), rle_of(block(40, 20, 50, 30))]
+    proposals = [
+        rle_of(block(20, 0, 29, 10)),  # 0.9 with target 1
+        rle_of(block(0, 0, 10, 8)),  # 0.8 with target 0
+        rle_of(block(0, 0, 10, 7)),  # 0.7 with target 0, which already has a better one
+        rle_of(block(48, 28, 60, 40)),  # hardly touches target 2
+    ]
+    assert pair_proposals(targets, proposals, min_iou=0.3) == [1, 0, None]
+    assert pair_proposals(targets, [], min_iou=0.3) == [None] * 3
+    assert pair_proposals([], proposals) == []
