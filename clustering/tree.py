@@ -219,15 +219,7 @@ class ClusterTree:
                 arrays = {name: archive[name] for name in ("format", "n", "left", "right", "height", "size")}
         except FileNotFoundError:
             raise
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            zipfile.BadZipFile,
-            ValueError,
-        ) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"not a saved cluster tree: {error}") from error
         if arrays["format"].shape or arrays["format"] != _FORMAT or arrays["n"].shape:
             raise ValueError(
