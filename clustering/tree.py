@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,16 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _FORMAT = 1
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +120,7 @@ class ClusterTree:
         return np.asarray(found, np.int64)
 
     def common_ancestor(self, first: npt.ArrayLike, second: npt.ArrayLike) -> Ints:
-        """(m,) int64: the smallest node that holds both instances of each pair. O(m·depth), array operations."""
+        """(m,) int64: the smallest node that holds both instances of each pair, in O(m·depth)."""
         node, item = np.broadcast_arrays(np.asarray(first, np.int64), np.asarray(second, np.int64))
         node = node.copy()
         apart = np.flatnonzero(~self.is_member(node, item))
@@ -161,7 +172,7 @@ class ClusterTree:
         return totals
 
     def cut(self, height: float) -> Ints:
-        """(k,) int64: the largest nodes not higher than ``height``, in tree order; together they hold everyone."""
+        """(k,) int64: the largest nodes not higher than ``height``, in tree order: a partition."""
         return self._below(self.height > height)
 
     def cut_into(self, clusters: int) -> Ints:
@@ -174,9 +185,7 @@ class ClusterTree:
         if not 1 <= clusters <= max(1, len(self)):
             raise ValueError(f"cannot cut a tree of {len(self)} instances into {clusters} clusters")
         undone = np.zeros(len(self.height), bool)
-        highest_last = np.argsort(
-            self.height, kind="stable"
-        )  # a parent comes after its equally high children
+        highest_last = np.argsort(self.height, kind="stable")  # parents after equally high children
         undone[highest_last[len(highest_last) - (clusters - 1) :]] = True
         return self._below(undone)
 
@@ -191,7 +200,7 @@ class ClusterTree:
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         """Write the tree as .npz (no pickle) to exactly this path or open binary file."""
-        arrays = {
+        arrays: dict[str, Any] = {
             "format": np.int64(_FORMAT),
             "n": np.int64(len(self)),
             "left": self.left,
