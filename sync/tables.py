@@ -92,7 +92,9 @@ class TaskRecord(Base):
     finished: Mapped[bool]
     """a person submitted a result (not a skip)"""
     broken: Mapped[str] = mapped_column(default="")
-    """why the task cannot be used (no image, unreadable image, bad region); empty when it can"""
+    """why the task cannot be used (no image, bad region), found by the pull; empty when it can"""
+    image_error: Mapped[str] = mapped_column(default="")
+    """why the image could not be read when a step last tried; empty when it could"""
 
     __table_args__ = (Index("tasks_open", "project_id", "finished"),)
 

@@ -1,0 +1,41 @@
+"""Regions of an annotation as the store keeps them: plain JSON with COCO RLE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_backend.errors import BadRegion
+from ml_backend.instances import Rle
+from ml_backend.label_config import LabelConfig
+from ml_backend.regions import parse_annotation
+
+__all__ = ["plain_rle", "region_rows"]
+
+
+def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """``{"id", "label", "rle", "box_xyxy"}`` per region that a person drew; prompts and leftovers are dropped.
+
+    Raises BadRegion when a region of an output tag cannot be read, or when two regions were drawn on images
+    of different sizes: half of a task's objects would teach the model that the others are background.
+    """
+    parsed = parse_annotation(result, config)
+    for dropped in parsed.dropped:
+        if dropped.broken:
+            raise BadRegion(
+                dropped.reason, field=f"result[{dropped.index}] (region {dropped.id or 'without id'})"
+            )
+    sizes = {tuple(region.rle["size"]) for region in parsed.regions}  # type: ignore[arg-type]
+    if len(sizes) > 1:
+        raise BadRegion(
+            f"regions of one task have different image sizes: {sorted(sizes)}",
+            field="result",
+            hint="The image behind this task was replaced; draw its regions again",
+        )
+    return rows
+
+
+def plain_rle(rle: Rle) -> dict[str, Any]:
+    """The RLE as JSON: ``{"size": [height, width], "counts": str}``."""
+    size: Any = rle["size"]
+    return {"size": [int(size[0]), int(size[1])], "counts": str(rle["counts"])}
