@@ -14,7 +14,7 @@ __all__ = ["plain_rle", "region_rows"]
 
 
 def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """``{"id", "label", "rle", "box_xyxy"}`` per region that a person drew; prompts and leftovers are dropped.
+    """``{"id", "label", "rle", "box_xyxy"}`` per region a person drew; prompts and leftovers are dropped.
 
     Raises BadRegion when a region of an output tag cannot be read, or when two regions were drawn on images
     of different sizes: half of a task's objects would teach the model that the others are background.
@@ -22,10 +22,18 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
     parsed = parse_annotation(result, config)
     for dropped in parsed.dropped:
         if dropped.broken:
-            raise BadRegion(
-                dropped.reason, field=f"result[{dropped.index}] (region {dropped.id or 'without id'})"
-            )
-    sizes = {tuple(region.rle["size"]) for region in parsed.regions}  # type: ignore[arg-type]
+            name = dropped.id or "without id"
+            raise BadRegion(dropped.reason, field=f"result[{dropped.index}] (region {name})")
+    rows: list[dict[str, Any]] = [
+        {
+            "id": region.id,
+            "label": region.label,
+            "rle": plain_rle(region.rle),
+            "box_xyxy": [round(float(x), 2) for x in region.box_xyxy],
+        }
+        for region in parsed.regions
+    ]
+    sizes = {tuple(row["rle"]["size"]) for row in rows}
     if len(sizes) > 1:
         raise BadRegion(
             f"regions of one task have different image sizes: {sorted(sizes)}",
