@@ -1,0 +1,116 @@
+"""Masks to start from: the proposal under a click, and a mask as low-resolution logits (algorithms §2.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from ml_backend.clicks.base import Prior, Prompt
+from ml_backend.instances import Instances
+
+__all__ = ["Proposals", "box_of_mask", "mask_logits", "prior_from_mask", "proposal_for"]
+
+LOGIT_SCALE = 10.0
+"""Logits of a sure pixel. SAM's own low-resolution logits lie in about this range."""
+
+MIN_PROPOSAL = 0.3
+"""Proposals whose score × quality is lower are not worth starting from."""
+
+MIN_BOX_IOU = 0.6
+"""A drawn box means the proposal whose box agrees with it at least this well."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposals:
+    """What the current model found on one task: ``labels`` names the indices in ``instances.label``."""
+
+    version: str
+    labels: tuple[str, ...]
+    instances: Instances
+
+
+def box_of_mask(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) of the True pixels of an (H, W) mask, x1 and y1 exclusive; zeros when empty."""
+    rows = np.flatnonzero(mask.any(1))
+    if len(rows) == 0:
+        return 0.0, 0.0, 0.0, 0.0
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def prior_from_mask(
+    mask: npt.NDArray[np.bool_], *, logits: npt.NDArray[np.float32] | None = None, from_proposal: bool
+) -> Prior:
+    """A Prior with the box of its mask."""
+    return Prior(mask, logits, box_of_mask(mask), from_proposal)
+
+
+def mask_logits(
+    mask: npt.NDArray[np.bool_], *, size: int = 256, scale: float = LOGIT_SCALE
+) -> npt.NDArray[np.float32]:
+    """An (H, W) mask as (size, size) float32 logits of -scale … +scale in SAM's padded frame.
+
+    The image's long side fills the frame, the rest is background; edges carry the covered share of each cell.
+    """
+    height, width = mask.shape
+    ratio = size / max(height, width)
+    h, w = max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
+    small = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+    logits = np.full((size, size), -scale, np.float32)
+    logits[:h, :w] = (2.0 * small - 1.0) * scale
+    return logits
+
+
+def proposal_for(proposals: Proposals | None, prompt: Prompt) -> tuple[int, Prior] | None:
+    """The proposal that a prompt is about, as (row, prior), or None.
+
+    Of the prompt's label: for clicks, the best mask (score × quality) under the *first* click, so that
+    further clicks of the same series keep their start; for a box, the one whose box agrees best.
+    """
+    if proposals is None or prompt.label not in proposals.labels or len(proposals.instances) == 0:
+        return None
+    found = proposals.instances
+    worth = found.score * found.quality
+    usable = (found.label == proposals.labels.index(prompt.label)) & (worth >= MIN_PROPOSAL)
+    if prompt.box is not None:
+        overlap = np.where(usable, _box_iou(found.box_xyxy, prompt.box), 0.0)
+        best = int(overlap.argmax())
+        return (best, _prior(found, best)) if overlap[best] >= MIN_BOX_IOU else None
+    if not prompt.points:
+        return None
+    x, y, _ = prompt.points[0]
+    box = found.box_xyxy
+    usable &= (box[:, 0] <= x) & (x <= box[:, 2]) & (box[:, 1] <= y) & (y <= box[:, 3])
+    for row in _by_worth(worth, np.flatnonzero(usable)):
+        prior = _prior(found, row)
+        if prior.mask[int(y), int(x)]:
+            return row, prior
+    return None
+
+
+def _by_worth(worth: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]) -> Sequence[int]:
+    return [int(r) for r in rows[np.argsort(-worth[rows], kind="stable")]]
+
+
+def _prior(found: Instances, row: int) -> Prior:
+    rle = found.rle[row]
+    mask = coco_mask.decode(rle).astype(np.bool_)
+    return prior_from_mask(mask, from_proposal=True)
+
+
+def _box_iou(
+    boxes: npt.NDArray[np.float32], box: tuple[float, float, float, float]
+) -> npt.NDArray[np.float64]:
+    x0, y0, x1, y1 = box
+    w = np.clip(np.minimum(boxes[:, 2], x1) - np.maximum(boxes[:, 0], x0), 0, None)
+    h = np.clip(np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0), 0, None)
+    inter = (w * h).astype(np.float64)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    union = area.astype(np.float64) + (x1 - x0) * (y1 - y0) - inter
+    overlap: npt.NDArray[np.float64] = inter / np.maximum(union, 1e-9)
+    return overlap

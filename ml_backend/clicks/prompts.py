@@ -1,0 +1,188 @@
+"""Label Studio's interactive ``context`` to one typed Prompt. Reads ``context["result"]`` and nothing else.
+
+Two stages, because the size of the image may only be known once its embedding is found: ``parse_context``
+checks what was sent (percent of the original image), ``to_prompt`` turns it into pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.clicks.base import Prompt
+from ml_backend.errors import BadPrompt
+
+__all__ = ["PromptContext", "parse_context", "to_prompt"]
+
+_POINT_TYPES = {"keypointlabels", "keypoint"}
+_BOX_TYPES = {"rectanglelabels", "rectangle"}
+_SMALLEST_BOX_PX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PromptContext:
+    """A checked prompt in percent of the image, before its size is known.
+
+    Attributes
+    ----------
+    points : ((x %, y %, positive), …) in click order
+    box : (x %, y %, width %, height %, rotation in degrees clockwise about the top-left corner) or None;
+        the newest
+    label : class of the wanted mask
+    from_name, to_name : the control the annotator used and the image tag
+    """
+
+    points: tuple[tuple[float, float, bool], ...]
+    box: tuple[float, float, float, float, float] | None
+    label: str
+    from_name: str
+    to_name: str
+
+
+def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptContext:
+    """Check an interactive context.
+
+    Parameters
+    ----------
+    context : ``params.context`` of a predict request
+    labels : labels that the project knows; empty = any
+
+    Raises
+    ------
+    BadPrompt
+        naming the field: no results, results of several labels, a kind that cannot be a prompt, a click
+        outside the image, a box without area, a rotated view, an unknown label.
+    """
+    if not isinstance(context, Mapping):
+        raise BadPrompt("expected an object", field="context", hint="Click with a smart tool selected")
+    results = context.get("result")
+    if not isinstance(results, Sequence) or isinstance(results, (str, bytes)) or not results:
+        raise BadPrompt(
+            "no clicks or boxes were sent",
+            field="context.result",
+            hint="Select a smart tool (key M) and click",
+        )
+    points: list[tuple[float, float, bool]] = []
+    box: tuple[float, float, float, float, float] | None = None
+    label = from_name = to_name = ""
+    for index, item in enumerate(results):
+        where = f"context.result[{index}]"
+        if not isinstance(item, Mapping):
+            raise BadPrompt("expected an object", field=where)
+        value = item.get("value")
+        if not isinstance(value, Mapping):
+            raise BadPrompt("expected an object", field=f"{where}.value")
+        if _number(item.get("image_rotation", 0), f"{where}.image_rotation") % 360 != 0:
+            raise BadPrompt(
+                "clicks on a rotated view cannot be placed on the image",
+                field=f"{where}.image_rotation",
+                hint="Rotate the image back, then click",
+            )
+        kind = str(item.get("type", ""))
+        this = _label(value, kind, where, labels)
+        if label and this != label:
+            raise BadPrompt(
+                f"one request holds prompts of {label!r} and {this!r}",
+                field=f"{where}.value",
+                hint="Accept or delete the first suggestion before clicking with another label",
+            )
+        label = this
+        from_name, to_name = str(item.get("from_name", "")), str(item.get("to_name", ""))
+        if kind in _POINT_TYPES:
+            points.append(_point(item, value, where))
+        elif kind in _BOX_TYPES:
+            box = _box(value, where)
+        else:
+            raise BadPrompt(
+                f"a region of type {kind!r} cannot be a prompt",
+                field=f"{where}.type",
+                hint="Use a smart KeyPointLabels or RectangleLabels tool",
+            )
+    return PromptContext(tuple(points), box, label, from_name, to_name)
+
+
+def to_prompt(context: PromptContext, hw: tuple[int, int]) -> Prompt:
+    """Percent to pixels of the (H, W) image. BadPrompt when the box covers less than a pixel of it."""
+    height, width = hw
+    points = tuple(
+        (min(x / 100 * width, width - 0.5), min(y / 100 * height, height - 0.5), positive)
+        for x, y, positive in context.points
+    )
+    box = None
+    if context.box is not None:
+        box = _box_px(context.box, height=height, width=width)
+    return Prompt(points, box, context.label)
+
+
+def _number(value: object, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise BadPrompt(f"expected a number, got {value!r:.60}", field=field)
+    return float(value)
+
+
+def _label(value: Mapping[str, Any], kind: str, where: str, known: Sequence[str]) -> str:
+    field = f"{where}.value.{kind or 'labels'}"
+    names = value.get(kind) or value.get("labels")
+    if not isinstance(names, Sequence) or isinstance(names, (str, bytes)) or not names:
+        raise BadPrompt("the prompt has no label", field=field, hint="Select a label before clicking")
+    if len(names) > 1:
+        raise BadPrompt("the prompt has several labels", field=field, hint="Select one label")
+    name = str(names[0])
+    if known and name not in known:
+        raise BadPrompt(f"unknown label {name!r}", field=field, hint=f"The project has: {', '.join(known)}")
+    return name
+
+
+def _point(item: Mapping[str, Any], value: Mapping[str, Any], where: str) -> tuple[float, float, bool]:
+    x = _number(value.get("x"), f"{where}.value.x")
+    y = _number(value.get("y"), f"{where}.value.y")
+    for name, number in (("x", x), ("y", y)):
+        if not 0 <= number <= 100:
+            raise BadPrompt(
+                f"the click lies outside the image ({name} = {number:g} %)",
+                field=f"{where}.value.{name}",
+                hint="Click inside the image",
+            )
+    positive = item.get("is_positive", True)
+    if not isinstance(positive, bool) and positive not in (0, 1):
+        raise BadPrompt(f"expected true or false, got {positive!r:.60}", field=f"{where}.is_positive")
+    return x, y, bool(positive)
+
+
+def _box(value: Mapping[str, Any], where: str) -> tuple[float, float, float, float, float]:
+    x, y, width, height = (
+        _number(value.get(name), f"{where}.value.{name}") for name in ("x", "y", "width", "height")
+    )
+    rotation = _number(value.get("rotation") or 0, f"{where}.value.rotation")
+    for name, size in (("width", width), ("height", height)):
+        if size <= 0:
+            raise BadPrompt(
+                "the box has no area", field=f"{where}.value.{name}", hint="Drag the box around the object"
+            )
+    if rotation == 0 and (x >= 100 or y >= 100 or x + width <= 0 or y + height <= 0):
+        raise BadPrompt(
+            "the box lies outside the image", field=f"{where}.value", hint="Drag the box inside the image"
+        )
+    return x, y, width, height, rotation
+
+
+def _box_px(
+    box: tuple[float, float, float, float, float], *, height: int, width: int
+) -> tuple[float, float, float, float]:
+    x0, y0 = box[0] / 100 * width, box[1] / 100 * height
+    w, h = box[2] / 100 * width, box[3] / 100 * height
+    cos, sin = math.cos(math.radians(box[4])), math.sin(math.radians(box[4]))
+    # Label Studio turns a rectangle about its top-left corner, in pixels; its upright hull is the prompt.
+    xs = [x0 + dx * cos - dy * sin for dx, dy in ((0.0, 0.0), (w, 0.0), (w, h), (0.0, h))]
+    ys = [y0 + dx * sin + dy * cos for dx, dy in ((0.0, 0.0), (w, 0.0), (w, h), (0.0, h))]
+    left, right = max(0.0, min(xs)), min(float(width), max(xs))
+    top, bottom = max(0.0, min(ys)), min(float(height), max(ys))
+    if right - left < _SMALLEST_BOX_PX or bottom - top < _SMALLEST_BOX_PX:
+        raise BadPrompt(
+            "the box covers less than one pixel of the image",
+            field="context.result",
+            hint="Drag the box around the object",
+        )
+    return left, top, right, bottom
