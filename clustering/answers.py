@@ -50,7 +50,8 @@ class AnswerLog:
     ----------
     item : (m,) int64, row of the pool
     yes : (m,) float32 in 0..1, probability that the verdict is yes (0 or 1 where answers are taken as true)
-    cluster : (m,) int64, node for which the question was drawn, -1 = none
+    cluster : (m,) int64, node for which the question was drawn; -1 = none; -2-j = look j of a policy that
+        accepts sets rather than nodes (keep it as it was asked: it says which test may read the answer)
     stream : (m,) int8, a Stream
     inclusion : (m,) float64 in (0, 1], logged probability with which the item was drawn
     """
@@ -72,6 +73,25 @@ class AnswerLog:
             np.zeros(0, np.int64),
             np.zeros(0, np.int8),
             np.zeros(0, np.float64),
+        )
+
+    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> AnswerLog:
+        """The log of the given rows (indices or mask) only: what is left when answers are withdrawn."""
+        return AnswerLog(
+            self.item[rows], self.yes[rows], self.cluster[rows], self.stream[rows], self.inclusion[rows]
+        )
+
+    def extended(self, questions: Questions, yes: npt.ArrayLike) -> AnswerLog:
+        """The log followed by the verdicts ``yes`` ((q,) in 0..1) on ``questions``, in their order."""
+        verdicts = np.asarray(yes, np.float32)
+        if verdicts.shape != questions.item.shape:
+            raise ValueError(f"{verdicts.shape} verdicts for {questions.item.shape} questions")
+        return AnswerLog(
+            np.concatenate([self.item, questions.item]),
+            np.concatenate([self.yes, verdicts]),
+            np.concatenate([self.cluster, questions.cluster]),
+            np.concatenate([self.stream, questions.stream]),
+            np.concatenate([self.inclusion, questions.inclusion]),
         )
 
 
@@ -98,10 +118,26 @@ class Questions:
     def __len__(self) -> int:
         return len(self.item)
 
+    @classmethod
+    def empty(cls) -> Questions:
+        whole, small = np.zeros(0, np.int64), np.zeros(0, np.int8)
+        return cls(whole, whole, small, np.zeros(0, np.float64), small, whole)
+
+    def take(self, rows: npt.NDArray[np.int64] | slice) -> Questions:
+        """The given questions, in that order."""
+        return Questions(
+            self.item[rows],
+            self.cluster[rows],
+            self.stream[rows],
+            self.inclusion[rows],
+            self.form[rows],
+            self.sheet[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decisions:
-    """What was decided so far: k rows, one per cluster (or certified set).
+    """What was decided so far: k rows, one per cluster (or certified set, or audit of one).
 
     Attributes
     ----------
@@ -135,7 +171,8 @@ class PolicyStep:
     questions : what to ask next (empty when done)
     decisions : all decisions taken so far
     label : (n,) int8, +1 accepted (propagated or verified), -1 rejected, 0 undecided
-    decision : (n,) int64, row of ``decisions`` that labelled the instance, -1 = by its own verdict or not at all
+    decision : (n,) int64, row of ``decisions`` that labelled the instance, -1 = by its own verdict or not at
+    all
     done : nothing left that is worth asking
     """
 

@@ -1,0 +1,44 @@
+"""Search policies, one file each, all with the protocol ``clustering.answers.SearchPolicy``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from clustering.answers import SearchPolicy
+from clustering.search.breadth_first import BreadthFirst
+from clustering.search.depth_first import DepthFirst
+from clustering.search.original import Original
+from clustering.search.random_order import RandomOrder
+from clustering.search.universal_cut import UniversalCut
+
+__all__ = [
+    "POLICIES",
+    "BreadthFirst",
+    "DepthFirst",
+    "Original",
+    "RandomOrder",
+    "UniversalCut",
+    "make_policy",
+]
+
+POLICIES: dict[str, Callable[..., SearchPolicy]] = {
+    policy.name: policy for policy in (Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut)
+}
+"""Name -> class of the policy."""
+
+
+def make_policy(name: str, **options: Any) -> SearchPolicy:
+    """Build the policy ``name`` with its own keyword options.
+
+    Raises
+    ------
+    ValueError : no policy has that name, or an option's value cannot be used
+    TypeError : the policy has no such option
+
+    >>> make_policy("original", accept=0.9).name
+    'original'
+    """
+    if name not in POLICIES:
+        raise ValueError(f"no policy is named {name!r}; choose one of {', '.join(sorted(POLICIES))}")
+    return POLICIES[name](**options)

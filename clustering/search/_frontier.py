@@ -1,0 +1,174 @@
+"""The search of algorithms §1.5: a frontier of nodes, 15 members asked per node, accept, reject or split.
+
+The walk is replayed from the root at every look, so it is a pure function of the log. A node is judged by the
+answers that were drawn for it or for one of its ancestors; answers drawn later for its descendants do not
+change a judgement that was already made.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from clustering.answers import Action, AnswerLog, Decisions, PolicyStep, Questions, Stream
+from clustering.pool import Pool
+from clustering.search._parts import DecisionRows, QuestionRows, check_arguments, label_members
+from clustering.tree import ClusterTree
+
+__all__ = ["Answers", "Priority", "SampleRule", "finish_step", "frontier_step", "judge"]
+
+Priority = Callable[[int, int, float], float]
+"""(node, order of discovery, mean prior) -> key; the smallest key is looked at first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRule:
+    """Thresholds of the published search.
+
+    Attributes
+    ----------
+    prior : nodes of a lower mean prior score × quality are split without questions (K_pa)
+    min_size : smaller nodes are dropped (m_min)
+    sample : members asked per node
+    accept, reject : shares of yes from which a node is accepted (K_a), below which it is rejected (K_r;
+        0 switches rejecting off, as in the campaign's code)
+    reuse : answers inherited from ancestors count towards ``sample`` and only the missing ones are asked;
+        False draws a full new sample unless ``sample`` answers were inherited, as the campaign did
+    """
+
+    prior: float = 0.7
+    min_size: int = 15
+    sample: int = 15
+    accept: float = 0.85
+    reject: float = 0.15
+    reuse: bool = True
+
+    def __post_init__(self) -> None:
+        if self.sample < 1 or self.min_size < 1:
+            raise ValueError(f"sample is {self.sample}, min_size {self.min_size}: both must be 1 or more")
+        if not 0.0 <= self.reject <= self.accept <= 1.0:
+            raise ValueError(
+                f"reject {self.reject} and accept {self.accept} must satisfy 0 <= reject <= accept <= 1"
+            )
+
+    def missing(self, size: int, inherited: int) -> int:
+        """How many members to ask about in a node of ``size`` members, ``inherited`` of them answered."""
+        wanted = min(self.sample, size)
+        if inherited >= wanted:
+            return 0
+        return min(wanted - inherited if self.reuse else wanted, size - inherited)
+
+    def decide(self, share: float) -> Action:
+        if share >= self.accept:
+            return Action.ACCEPT
+        return Action.REJECT if share < self.reject else Action.SPLIT
+
+
+class Answers:
+    """The log by cluster, with each item's place in the tree's order."""
+
+    def __init__(self, tree: ClusterTree, log: AnswerLog) -> None:
+        by_cluster = np.argsort(log.cluster, kind="stable")
+        self._cluster = log.cluster[by_cluster]
+        self.place = tree.start[log.item[by_cluster]]
+        self.item = log.item[by_cluster]
+        self.yes = log.yes[by_cluster].astype(np.float64)
+
+    def of(self, cluster: int) -> npt.NDArray[np.int64]:
+        low, high = np.searchsorted(self._cluster, [cluster, cluster + 1])
+        return np.arange(low, high)
+
+    def of_no_node(self) -> npt.NDArray[np.int64]:
+        """Rows not drawn for a node, such as answers carried over: they count as inherited by the root."""
+        return np.arange(0, int(np.searchsorted(self._cluster, 0)))
+
+
+def judge(
+    tree: ClusterTree,
+    answers: Answers,
+    node: int,
+    inherited: npt.NDArray[np.int64],
+    rule: SampleRule,
+    seed: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows that speak for a node, and the members still to be asked (empty when it can be judged)."""
+    own = answers.of(node)
+    rows = np.concatenate([inherited, own])
+    size = int(tree.stop[node] - tree.start[node])
+    known = np.unique(answers.item[inherited])
+    missing = rule.missing(size, len(known)) - len(np.setdiff1d(answers.item[own], known))
+    if missing <= 0:
+        return rows, np.zeros(0, np.int64)
+    # one draw per node whatever is known: a rerun proposes the same members
+    rng = np.random.default_rng([seed, node])
+    drawn = tree.members(node)[rng.choice(size, min(size, rule.sample + len(known)), replace=False)]
+    wanted = drawn[~np.isin(drawn, known)][: rule.missing(size, len(known))]
+    open_items = wanted[~np.isin(wanted, answers.item[own])]
+    return rows, open_items[:missing]
+
+
+def frontier_step(
+    tree: ClusterTree,
+    pool: Pool,
+    log: AnswerLog,
+    *,
+    rule: SampleRule,
+    priority: Priority,
+    budget: int,
+    seed: int,
+    name: str,
+) -> PolicyStep:
+    """One look of a frontier search. Time O(n + visited nodes · log), memory O(n)."""
+    check_arguments(tree, pool, log, budget)
+    questions, rows = QuestionRows(budget), DecisionRows(0.95)
+    if not len(pool):
+        return finish_step(tree, log, rows.build(), questions.build(), done=True)
+    means = tree.means(pool.prior)
+    answers = Answers(tree, log)
+    start, stop = tree.start, tree.stop
+    waiting = False
+    found = 0
+    frontier: list[tuple[float, int, int, npt.NDArray[np.int64]]] = []
+
+    def push(node: int, inherited: npt.NDArray[np.int64]) -> None:
+        nonlocal found
+        if stop[node] - start[node] < rule.min_size:
+            return
+        if len(inherited):
+            at = answers.place[inherited]
+            inherited = inherited[(at >= start[node]) & (at < stop[node])]
+        heapq.heappush(frontier, (priority(node, found, float(means[node])), found, node, inherited))
+        found += 1
+
+    push(tree.root, answers.of_no_node())
+    while frontier:
+        _, _, node, inherited = heapq.heappop(frontier)
+        size = int(stop[node] - start[node])
+        speak = inherited
+        action = Action.SPLIT
+        if means[node] >= rule.prior or size <= rule.min_size:
+            speak, ask = judge(tree, answers, node, inherited, rule, seed)
+            if len(ask):
+                waiting = True
+                questions.add(ask, cluster=node, stream=Stream.SEARCH, inclusion=min(1.0, rule.sample / size))
+                continue
+            yes = float(answers.yes[speak].sum())
+            action = rule.decide(yes / len(speak))
+            rows.add(node, action, asked=len(speak), yes=round(yes), test=name)
+        children = tree.children(node)
+        if action == Action.SPLIT and children is not None:
+            for child in children:
+                push(child, speak)
+    return finish_step(tree, log, rows.build(), questions.build(), done=not waiting)
+
+
+def finish_step(
+    tree: ClusterTree, log: AnswerLog, decisions: Decisions, questions: Questions, *, done: bool
+) -> PolicyStep:
+    """Label the members and wrap up."""
+    label, decision = label_members(tree, decisions, log)
+    return PolicyStep(questions=questions, decisions=decisions, label=label, decision=decision, done=done)
