@@ -17,7 +17,7 @@ __all__ = ["AnnotationRow", "PredictionRow", "ProjectRow", "StudioClient", "Task
 
 @dataclass(frozen=True, slots=True)
 class ProjectRow:
-    """A Label Studio project. ``key`` is ``<id>.<created unix seconds>``, the backend's stable project key."""
+    """A Label Studio project. ``key`` is ``<id>.<created unix seconds>``, its stable name in the backend."""
 
     id: int
     title: str
@@ -146,7 +146,9 @@ class StudioClient(Protocol):
         """The task Label Studio would serve to this user next (takes a lock), None when nothing is left."""
         ...
 
-    def connect_backend(self, project_id: int, url: str, *, title: str, basic_auth: tuple[str, str] | None) -> int:
+    def connect_backend(
+        self, project_id: int, url: str, *, title: str, basic_auth: tuple[str, str] | None
+    ) -> int:
         """Connect the ML backend once (idempotent); removes the webhook Label Studio adds by itself."""
         ...
 

@@ -1,0 +1,195 @@
+"""One function that talks to Label Studio's REST API: time-outs, retries, errors in plain words.
+
+The SDK client holds the address and the token (legacy, or a personal token that it refreshes); the requests
+themselves do not go through its generated methods, because those retry a POST after a 5xx, which may store an
+annotation twice, and because they lack the calls that make polling cheap (``include``, model versions).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import tenacity
+
+from ml_backend.errors import StudioError
+
+__all__ = ["StudioHttp"]
+
+log = logging.getLogger(__name__)
+
+_RETRIED = frozenset({429, 502, 503, 504})
+_LONGEST_WAIT_S = 30.0
+_HINTS = {
+    401: "The token is wrong or expired, or legacy tokens are disabled: check GROUNDSWELL_STUDIO_TOKEN",
+    403: "The user may not do this, or Label Studio blocks the address",
+    404: "It may have been deleted",
+    413: "Send less at once",
+    429: "Label Studio asks to wait",
+}
+
+
+class StudioHttp:
+    """Requests to one Label Studio as one user.
+
+    Parameters
+    ----------
+    client : a ``label_studio_sdk.LabelStudio``; it supplies the address and the authorisation header
+    read_timeout_s : longest silence of the server within one answer
+    attempts : how often a call that may be repeated is tried
+    """
+
+    def __init__(self, client: Any, *, read_timeout_s: float = 120.0, attempts: int = 5) -> None:
+        self._wrapper = client._client_wrapper
+        self.base_url = str(self._wrapper.get_base_url()).rstrip("/")
+        timeout = httpx.Timeout(connect=5.0, read=read_timeout_s, write=read_timeout_s, pool=10.0)
+        self._http = httpx.Client(base_url=self.base_url, timeout=timeout)
+        self._attempts = attempts
+
+    def __repr__(self) -> str:
+        return f"StudioHttp({self.base_url!r})"
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self.call("GET", path, params=params)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        files: Any = None,
+        repeatable: bool | None = None,
+        hint: str = "",
+        read_timeout_s: float | None = None,
+    ) -> Any:
+        """Send one request and return the parsed JSON of the answer (None when it has no body).
+
+        ``repeatable`` says that doing it twice is the same as doing it once; by default every method but
+        POST. A call that is not is repeated only when Label Studio certainly did not start on it (no
+        connection, 429). Raises StudioError.
+        """
+        safe = method != "POST" if repeatable is None else repeatable
+        extra: dict[str, Any] = {}
+        if read_timeout_s is not None:
+            extra["timeout"] = httpx.Timeout(
+                connect=5.0, read=read_timeout_s, write=read_timeout_s, pool=10.0
+            )
+
+        def once() -> Any:
+            try:
+                response = self._http.request(
+                    method, path, params=params, json=json, files=files, headers=self._headers(), **extra
+                )
+            except httpx.HTTPError as error:
+                raise _unreachable(error, method, path, self.base_url) from error
+            if response.status_code >= 400:
+                raise _refused(response, method, path, hint)
+            if response.status_code == 204 or not response.content:
+                return None
+            try:
+                return response.json()
+            except ValueError as error:
+                raise StudioError(
+                    f"{method} {path} did not answer with JSON",
+                    hint=f"Is {self.base_url} really a Label Studio?",
+                    status=response.status_code,
+                ) from error
+
+        def again(error: BaseException) -> bool:
+            if not isinstance(error, _Call):
+                return False
+            return error.status == 429 or error.never_sent or (safe and error.passing)
+
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=_wait,
+            retry=tenacity.retry_if_exception(again),
+            before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        return retrying(once)
+
+    def _headers(self) -> dict[str, str]:
+        from label_studio_sdk.core.api_error import ApiError
+
+        try:
+            headers: dict[str, str] = self._wrapper.get_headers()
+        except ApiError as error:
+            raise StudioError(
+                "the personal access token was refused",
+                hint=_HINTS[401],
+                field="token",
+                status=error.status_code,
+            ) from error
+        except httpx.HTTPError as error:
+            raise _unreachable(error, "POST", "/api/token/refresh/", self.base_url) from error
+        return headers
+
+
+class _Call(StudioError):
+    """A failed call, with what the retry decision needs."""
+
+    passing = False
+    never_sent = False
+    retry_after_s: float | None = None
+
+
+def _unreachable(error: httpx.HTTPError, method: str, path: str, base_url: str) -> _Call:
+    what = "timed out" if isinstance(error, httpx.TimeoutException) else "failed"
+    call = _Call(
+        f"{method} {path} {what}: {type(error).__name__}: {error}",
+        hint=f"Is Label Studio running at {base_url}?",
+    )
+    call.passing = True
+    call.never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    return call
+
+
+def _refused(response: httpx.Response, method: str, path: str, hint: str) -> _Call:
+    status = response.status_code
+    detail = _detail(response)
+    default = _HINTS.get(status, "See the log of Label Studio" if status >= 500 else "")
+    call = _Call(f"{method} {path} was answered with {status}: {detail}", hint=hint or default, status=status)
+    call.passing = status in _RETRIED
+    call.retry_after_s = _retry_after(response.headers.get("retry-after"))
+    return call
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        return response.reason_phrase or "no detail"
+    if isinstance(body, dict):
+        text = str(body.get("detail") or "")
+        fields = body.get("validation_errors")
+        return f"{text} {fields}".strip() if fields else text or str(body)[:300]
+    return str(body)[:300]
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header (a number or an HTTP date), None when absent or unreadable."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+_backoff = tenacity.wait_random_exponential(multiplier=0.5, max=8.0)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, _Call) and error.retry_after_s is not None:
+        return min(error.retry_after_s, _LONGEST_WAIT_S)
+    return _backoff(state)

@@ -1,0 +1,72 @@
+"""Log in to Label Studio as a person, creating the account through the invite link when needed."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from ml_backend.errors import StudioError
+
+__all__ = ["user_token"]
+
+_CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+
+
+def user_token(base_url: str, email: str, password: str, *, invite_path: str) -> str:
+    """API token of the user: logs in, or signs up through ``invite_path`` when there is no such login.
+
+    Raises StudioError when Label Studio refuses both (for example because the e-mail is taken with another
+    password).
+    """
+    timeout = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=10.0)
+    try:
+        with httpx.Client(base_url=base_url, timeout=timeout) as http:
+            if not _submit(http, "/user/login/", email, password) and not _submit(
+                http, invite_path, email, password
+            ):
+                raise StudioError(
+                    f"Label Studio let {email} neither log in nor sign up",
+                    hint="The account may exist with another password, or the password is too short (8)",
+                    field="email",
+                    status=403,
+                )
+            return _token(http, email)
+    except httpx.HTTPError as error:
+        raise StudioError(
+            f"logging in as {email} failed: {type(error).__name__}",
+            hint=f"Is Label Studio running at {base_url}?",
+        ) from error
+
+
+def _submit(http: httpx.Client, path: str, email: str, password: str) -> bool:
+    page = http.get(path)
+    token = _CSRF.search(page.text)
+    if token is None:
+        return False
+    form = {"csrfmiddlewaretoken": token.group(1), "email": email, "password": password}
+    answer = http.post(path, data=form, headers={"Referer": f"{http.base_url}{path}"})
+    return answer.status_code == 302
+
+
+def _token(http: httpx.Client, email: str) -> str:
+    """The legacy token where those are enabled, otherwise a new personal access token."""
+    answer = http.get("/api/current-user/token")
+    if answer.status_code == 200:
+        token = str(answer.json().get("token", ""))
+        probe = httpx.get(
+            f"{http.base_url}/api/current-user/whoami",
+            headers={"Authorization": f"Token {token}"},
+            timeout=30.0,
+        )
+        if probe.status_code == 200:
+            return token
+    made = http.post("/api/token/", headers={"X-CSRFToken": http.cookies.get("csrftoken") or ""})
+    if made.status_code not in (200, 201):
+        raise StudioError(
+            f"Label Studio gives {email} no API token",
+            hint="Enable legacy tokens, or revoke the user's personal access token: there can be only one",
+            field="token",
+            status=made.status_code,
+        )
+    return str(made.json()["token"])

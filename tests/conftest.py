@@ -1,0 +1,97 @@
+"""Fixtures shared by all tests: one real Label Studio for the session, migrated once and copied per run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ml_backend.errors import GroundswellError
+from sync.server import Login, StudioServer, find_studio
+from sync.studio import Studio
+from sync.studio_base import ProjectRow
+
+REPO = Path(__file__).resolve().parents[1]
+LOGIN = Login("admin@example.com", "groundswell tests", "5f3e9d2c8b7a61504f3e2d1c0b9a887766554433")
+BOXES = """<View>
+<RectangleLabels name="rect" toName="image"><Label value="Cat"/><Label value="Dog"/></RectangleLabels>
+<Image name="image" value="$image"/>
+</View>"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _server_version(program: Path) -> str:
+    """Version of the installed server, read from its metadata (asking the program would start it)."""
+    found = sorted(program.parent.parent.glob("lib/python3*/site-packages/label_studio-*.dist-info"))
+    return found[-1].name.removesuffix(".dist-info") if found else "label_studio-unknown"
+
+
+def _migrated(program: Path) -> Path:
+    """A data directory with all migrations applied, cached per server version and login."""
+    key = hashlib.sha256(repr((LOGIN.email, LOGIN.password, LOGIN.token)).encode()).hexdigest()[:8]
+    cached = REPO / ".cache" / f"{_server_version(program)}-{key}"
+    if not cached.exists():
+        staging = cached.with_name(f".{cached.name}.{uuid.uuid4().hex[:6]}")
+        with StudioServer(staging, LOGIN, port=free_port()):
+            pass
+        try:
+            staging.rename(cached)
+        except OSError:  # another run was faster
+            shutil.rmtree(staging)
+    return cached
+
+
+@pytest.fixture(scope="session")
+def studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioServer]:
+    """A running Label Studio. In CI (env CI=true) a missing server is a failure, elsewhere a skip."""
+    try:
+        program = find_studio()
+    except GroundswellError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    data_dir = tmp_path_factory.mktemp("label-studio") / "data"
+    shutil.copytree(_migrated(program), data_dir)
+    files_root = tmp_path_factory.getbasetemp()
+    with StudioServer(data_dir, LOGIN, port=free_port(), files_root=files_root) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def studio(studio_server: StudioServer) -> Studio:
+    """Client of the running server as its administrator."""
+    return Studio(studio_server.url, LOGIN.token)
+
+
+@pytest.fixture
+def studio_files(tmp_path: Path) -> Path:
+    """A folder that the running server may serve as local files."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def project_factory(studio: Studio) -> Iterator[Callable[..., ProjectRow]]:
+    """Makes projects on the running server and deletes them after the test."""
+    made: list[int] = []
+
+    def make(title: str = "a project", label_config: str = BOXES, **options: object) -> ProjectRow:
+        row = studio.create_project(title, label_config, **options)  # type: ignore[arg-type]
+        made.append(row.id)
+        return row
+
+    yield make
+    for project_id in made:
+        studio.delete_project(project_id)
