@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_backend.errors import StudioError
-from sync.prediction_check import check_predictions, image_field
+from sync.prediction_check import check_predictions, data_fields
 from sync.studio_base import AnnotationRow, PredictionRow, ProjectRow, StudioClient, TaskRow
 
 __all__ = ["FakeStudio"]
@@ -86,7 +86,7 @@ class FakeStudio:
             raise _refused(
                 400, f"{sampling!r} is no sampling", f"Use one of {', '.join(_SAMPLINGS)}", "sampling"
             )
-        image_field(label_config)
+        data_fields(label_config)
         row = self._add(
             "projects",
             {
@@ -144,7 +144,7 @@ class FakeStudio:
 
     def upload_images(self, project_id: int, paths: Sequence[Path]) -> int:
         self._call("upload_images")
-        field = image_field(self._get("projects", project_id)["label_config"])
+        field = data_fields(self._get("projects", project_id)["label_config"])[0]
         for path in paths:
             if not path.is_file():
                 raise _refused(400, f"{path} is no file", "Check the folder of images", "images")
@@ -152,12 +152,12 @@ class FakeStudio:
 
     def import_tasks(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
         self._call("import_tasks")
-        field = image_field(self._get("projects", project_id)["label_config"])
+        fields = data_fields(self._get("projects", project_id)["label_config"])
         for number, item in enumerate(data):
-            if field not in item:
-                raise _refused(
-                    400, f"task {number} has no {field!r}", "The label config shows it", f"data.{field}"
-                )
+            for field in fields:
+                if field not in item:
+                    hint = "The label config shows it"
+                    raise _refused(400, f"task {number} has no {field!r}", hint, f"data.{field}")
         return self._import(project_id, data)
 
     def delete_tasks(self, project_id: int, task_ids: Sequence[int]) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 from ml_backend.errors import StudioError
 from sync.studio_base import PredictionRow
 
-__all__ = ["check_predictions", "image_field"]
+__all__ = ["check_predictions", "data_fields"]
 
 
 @lru_cache(maxsize=32)
-def image_field(label_config: str) -> str:
-    """Name of the task field the config shows: the first ``$name`` of an object tag.
+def data_fields(label_config: str) -> tuple[str, ...]:
+    """Fields that every task must have: each ``$name`` in the value of a named tag, Image tags first.
 
     Raises StudioError (400) where Label Studio would refuse the config: no XML, or nothing to show.
     """
@@ -25,17 +25,16 @@ def image_field(label_config: str) -> str:
         raise StudioError(
             f"label config is not XML: {error}", hint="Correct the XML", field="label_config", status=400
         ) from error
-    for tag in root.iter():
-        for attribute in ("value", "valueList"):
-            value = tag.get(attribute, "")
-            if tag.get("name") and value.startswith("$"):
-                return value[1:].split("[", 1)[0]
-    raise StudioError(
-        "label config shows no field of the tasks",
-        hint='Add an object tag such as <Image name="image" value="$image"/>',
-        field="label_config",
-        status=400,
-    )
+    tags = [tag for tag in root.iter() if tag.get("name") and tag.get("value", "").startswith("$")]
+    tags.sort(key=lambda tag: tag.tag != "Image")
+    if not tags:
+        raise StudioError(
+            "label config shows no field of the tasks",
+            hint='Add an object tag such as <Image name="image" value="$image"/>',
+            field="label_config",
+            status=400,
+        )
+    return tuple(dict.fromkeys(tag.get("value", "")[1:] for tag in tags))
 
 
 @lru_cache(maxsize=32)
