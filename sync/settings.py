@@ -21,6 +21,10 @@ class Settings(BackendSettings):
         description="SQLAlchemy URL of the store, e.g. postgresql+psycopg://…; empty: SQLite inside data_dir",
     )
 
+    backend_internal_url: str = Field(
+        default="", description="the backend as Label Studio reaches it, when browsers reach it elsewhere"
+    )
+
     # worker
     poll_s: float = Field(default=5.0, gt=0, description="seconds between looks when no webhook came")
     lease_ttl_s: float = Field(default=60.0, gt=0, description="a worker silent for longer loses its project")
