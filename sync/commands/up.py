@@ -1,0 +1,63 @@
+"""``groundswell up``: Label Studio, the ML backend and one worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def up(
+        port: Annotated[int, typer.Option(help="port of Label Studio")] = 8080,
+        backend_port: Annotated[int, typer.Option(help="port of the ML backend")] = 9090,
+        host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+        data_dir: Annotated[
+            Path | None, typer.Option(help="all of Groundswell's files (default: $GROUNDSWELL_DATA_DIR)")
+        ] = None,
+        files_root: Annotated[
+            Path | None, typer.Option(help="images may be served from below this folder (default: here)")
+        ] = None,
+        studio_venv: Annotated[
+            Path | None, typer.Option(help="virtual environment with label-studio")
+        ] = None,
+        studio_url: Annotated[str, typer.Option(help="use this Label Studio instead of starting one")] = "",
+        api_key: Annotated[
+            str, typer.Option(help="API key for --studio-url", envvar="GROUNDSWELL_API_KEY")
+        ] = "",
+        no_worker: Annotated[bool, typer.Option("--no-worker", help="without the worker")] = False,
+    ) -> None:
+        """Start Label Studio, the ML backend and one worker; Ctrl-C stops them.
+
+        The administrator is made at the first start and kept in the data directory, with everything else.
+
+        Example: groundswell up --port 8080
+
+        Example: groundswell up --studio-url https://label.example.org --api-key $KEY
+        """
+        from sync.settings import load_settings
+        from sync.terminal import interruptible, say, show_login
+        from sync.up import Stack, check_token
+
+        overrides = {} if data_dir is None else {"data_dir": data_dir}
+        stack = Stack(
+            load_settings(**overrides),
+            studio_port=port,
+            backend_port=backend_port,
+            host=host,
+            files_root=files_root,
+            studio_venv=studio_venv,
+            studio_url=studio_url,
+            api_key=api_key,
+            with_worker=not no_worker,
+            report=say,
+        )
+        if studio_url:
+            say(f"using Label Studio at {studio_url} as {check_token(stack.settings)}")
+        with interruptible(), stack:
+            show_login(stack)
+            stack.watch()
