@@ -1,0 +1,130 @@
+"""SAM checkpoints: read without pickle's dangers, architecture read off the shapes, official files by name.
+
+The architecture is inferred from the tensors, so vit_b, vit_l, vit_h, fine-tuned copies and any smaller
+model of the same classes load without being told which they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_backend.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["build_sam", "file_digest", "load_sam"]
+
+_HINT = "Run 'groundswell models pull sam_vit_b', or set GROUNDSWELL_SAM_CHECKPOINT to a SAM .pth file"
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 hex of a file. ModelError when it is not there."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"cannot read {path} ({error.strerror})", field="sam_checkpoint", hint=_HINT
+        ) from error
+
+
+def load_sam(path: Path) -> tuple[Any, str]:
+    """A SAM model on the CPU in eval mode, and the sha256 of its file.
+
+    Raises ModelError when the file is missing, is no checkpoint, or does not fit the SAM architecture.
+    """
+    import torch
+
+    digest = file_digest(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler or zip reader meets
+        raise ModelError(
+            f"{path} is not a readable checkpoint ({type(error).__name__})",
+            field="sam_checkpoint",
+            hint=_HINT,
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ModelError(f"{path} does not hold a table of tensors", field="sam_checkpoint", hint=_HINT)
+    try:
+        model = build_sam(state)
+    except (KeyError, RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ModelError(
+            f"{path} does not fit the SAM architecture ({reason})", field="sam_checkpoint", hint=_HINT
+        ) from error
+    return model, digest
+
+
+def build_sam(state: dict[str, torch.Tensor]) -> Any:
+    """A segment-anything ``Sam`` of the architecture that the tensors show, with these weights, in eval mode.
+
+    Raises KeyError or RuntimeError when tensors are missing or have other shapes.
+    """
+    import torch
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+    patch = state["image_encoder.patch_embed.proj.weight"]
+    dim, patch_size = int(patch.shape[0]), int(patch.shape[-1])
+    grid = int(state["image_encoder.pos_embed"].shape[1])
+    blocks = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("image_encoder.blocks."))
+    spans = [int(state[f"image_encoder.blocks.{i}.attn.rel_pos_h"].shape[0]) for i in range(blocks)]
+    head_dim = int(state["image_encoder.blocks.0.attn.rel_pos_h"].shape[1])
+    whole = [i for i, span in enumerate(spans) if span == 2 * grid - 1]
+    windowed = [span for span in spans if span != 2 * grid - 1]
+    hidden = int(state["image_encoder.blocks.0.mlp.lin1.weight"].shape[0])
+    out = int(state["image_encoder.neck.0.weight"].shape[0])
+    layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("mask_decoder.transformer.layers."))
+    head_layers = 1 + max(
+        int(k.split(".")[3]) for k in state if k.startswith("mask_decoder.iou_prediction_head.layers.")
+    )
+    size = grid * patch_size
+    model = Sam(
+        image_encoder=ImageEncoderViT(
+            depth=blocks,
+            embed_dim=dim,
+            img_size=size,
+            mlp_ratio=hidden / dim,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            num_heads=dim // head_dim,
+            patch_size=patch_size,
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=tuple(whole),
+            window_size=(windowed[0] + 1) // 2 if windowed else 14,
+            out_chans=out,
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=out,
+            image_embedding_size=(grid, grid),
+            input_image_size=(size, size),
+            mask_in_chans=int(state["prompt_encoder.mask_downscaling.3.weight"].shape[0]),
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=int(state["mask_decoder.mask_tokens.weight"].shape[0]) - 1,
+            transformer=TwoWayTransformer(
+                depth=layers,
+                embedding_dim=out,
+                mlp_dim=int(state["mask_decoder.transformer.layers.0.mlp.lin1.weight"].shape[0]),
+                num_heads=8,
+            ),
+            transformer_dim=out,
+            iou_head_depth=head_layers,
+            iou_head_hidden_dim=int(state["mask_decoder.iou_prediction_head.layers.0.weight"].shape[0]),
+        ),
+        pixel_mean=list(PIXEL_MEAN),
+        pixel_std=list(PIXEL_STD),
+    )
+    model.load_state_dict(state)
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
