@@ -16,7 +16,9 @@ class BackendSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GROUNDSWELL_", env_file=None, extra="ignore", frozen=True)
 
     data_dir: Path = Field(default=Path("groundswell-data"), description="all of Groundswell's files")
-    studio_url: str = Field(default="http://127.0.0.1:8080", description="Label Studio as this machine reaches it")
+    studio_url: str = Field(
+        default="http://127.0.0.1:8080", description="Label Studio as this machine reaches it"
+    )
     studio_token: SecretStr = Field(
         default=SecretStr(""), description="Label Studio API key: legacy token or personal access token"
     )
@@ -25,7 +27,8 @@ class BackendSettings(BaseSettings):
     )
     webhook_secret: SecretStr = Field(default=SecretStr(""), description="shared secret of webhook calls")
     signing_key: SecretStr = Field(
-        default=SecretStr(""), description="key that signs links to crops; empty: made once and kept in data_dir"
+        default=SecretStr(""),
+        description="key that signs links to crops; empty: made once and kept in data_dir",
     )
     basic_auth_user: str = ""
     basic_auth_pass: SecretStr = SecretStr("")
@@ -35,7 +38,13 @@ class BackendSettings(BaseSettings):
     embedding_ram_bytes: int = Field(default=512 * 1024**2, ge=0)
     embedding_disk_bytes: int = Field(default=20 * 1024**3, ge=0)
     image_ram_bytes: int = Field(default=256 * 1024**2, ge=0, description="decoded images kept in memory")
+    image_disk_bytes: int = Field(
+        default=20 * 1024**3, ge=0, description="image files kept in data_dir/images"
+    )
     max_image_pixels: int = Field(default=200_000_000, gt=0)
+    max_image_bytes: int = Field(
+        default=256 * 1024**2, gt=0, description="largest image file that is fetched"
+    )
     fetch_timeout_s: float = Field(default=10.0, gt=0)
     allow_image_hosts: str = Field(
         default="",

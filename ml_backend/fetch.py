@@ -1,0 +1,341 @@
+"""The one place that opens an image address: ordered strategies, tokens, and what is not allowed.
+
+Task data is written by whoever may import tasks, so addresses are not trusted:
+
+* relative addresses (``/data/upload/…``, ``/data/local-files/…``) and full ones on Label Studio's own host
+  go to Label Studio with its token; the token goes nowhere else;
+* cloud addresses (``s3://``, ``gs://``, ``azure-blob://``) are resolved by Label Studio, which signs them;
+* other ``http(s)`` hosts are refused unless ``GROUNDSWELL_ALLOW_IMAGE_HOSTS`` names them, so that a task
+  cannot make this server call into its own network; redirects are followed by the same rules;
+* files are read only below the folders of ``GROUNDSWELL_ALLOW_IMAGE_DIRS`` (after resolving links);
+* ``data:`` addresses hold the image themselves.
+
+Both kinds of Label Studio tokens work: a legacy token is sent as it is, a personal access token (a JWT) is
+traded for short-lived access tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
+
+import httpx
+
+from ml_backend.errors import BadImage, StudioError
+from ml_backend.settings import BackendSettings
+
+__all__ = ["Fetcher", "StudioAuth"]
+
+_CLOUD: Final = frozenset({"s3", "s3s", "gs", "azure-blob", "azure_blob", "gcs"})
+_STUDIO_FILES: Final = ("/data/", "/tasks/", "/storage-data/")
+_MAX_REDIRECTS: Final = 4
+_ACCESS_LIFE_S: Final = 240.0
+_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+
+
+class StudioAuth:
+    """The Authorization header for Label Studio, from either kind of token. Safe under threads; never
+    prints.
+    """
+
+    def __init__(self, url: str, token: str, *, client: httpx.Client) -> None:
+        self._url = url.rstrip("/")
+        self._token = token.strip()
+        self._client = client
+        self._lock = threading.Lock()
+        self._access = ""
+        self._until = 0.0
+
+    @property
+    def is_personal(self) -> bool:
+        """True for a personal access token (three dot-separated parts), False for a legacy one."""
+        return self._token.count(".") == 2
+
+    def header(self, *, renew: bool = False) -> dict[str, str]:
+        """Header to send; ``renew`` asks for a new access token (after a 401). Raises StudioError."""
+        if not self._token:
+            return {}
+        if not self.is_personal:
+            return {"Authorization": f"Token {self._token}"}
+        with self._lock:
+            if renew or time.monotonic() >= self._until:
+                self._access = self._refresh()
+                self._until = time.monotonic() + _ACCESS_LIFE_S
+            return {"Authorization": f"Bearer {self._access}"}
+
+    def _refresh(self) -> str:
+        try:
+            reply = self._client.post(f"{self._url}/api/token/refresh/", json={"refresh": self._token})
+        except httpx.HTTPError as error:
+            raise StudioError(
+                f"Label Studio at {self._url} cannot be reached ({type(error).__name__})",
+                hint="Check GROUNDSWELL_STUDIO_URL",
+            ) from None
+        if reply.status_code != 200:
+            raise StudioError(
+                f"Label Studio refused the personal access token (HTTP {reply.status_code})",
+                hint="Make a new one under Account & Settings and set GROUNDSWELL_STUDIO_TOKEN",
+                status=reply.status_code,
+            )
+        try:
+            return str(reply.json()["access"])
+        except (ValueError, KeyError, TypeError):
+            raise StudioError("Label Studio's token reply has no access token") from None
+
+
+class Fetcher:
+    """Bytes of image addresses; see the module for what is allowed."""
+
+    def __init__(self, settings: BackendSettings, *, client: httpx.Client | None = None) -> None:
+        self._base = settings.studio_url.rstrip("/")
+        self._origin = _origin(self._base)
+        self._allowed_hosts = {h.strip().lower() for h in settings.allow_image_hosts.split(",") if h.strip()}
+        self._allowed_dirs = [Path(d).resolve() for d in settings.allow_image_dirs.split(":") if d.strip()]
+        self._max_bytes = settings.max_image_bytes
+        timeout = httpx.Timeout(settings.fetch_timeout_s, connect=min(5.0, settings.fetch_timeout_s))
+        self._client = client or httpx.Client(timeout=timeout, follow_redirects=False)
+        self._auth = StudioAuth(self._base, settings.studio_token.get_secret_value(), client=self._client)
+
+    @property
+    def auth(self) -> StudioAuth:
+        """The credentials used for Label Studio's own host."""
+        return self._auth
+
+    def cache_name(self, value: str) -> str:
+        """Name under which an address may be cached; for files it holds size and time, so a change is
+        noticed.
+        """
+        value = value.strip()
+        if value.startswith("data:"):
+            return "data:" + hashlib.sha256(value.encode()).hexdigest()
+        path = _file_path(value)
+        if path is not None:
+            try:
+                stat = path.stat()
+            except OSError:
+                return f"file:{path}"
+            return f"file:{path}:{stat.st_size}:{stat.st_mtime_ns}"
+        if value.startswith("/"):
+            return f"{self._base}{value}"
+        return value
+
+    def is_immutable(self, value: str) -> bool:
+        """Whether an address always gives the same bytes (uploads carry a random part, files their time)."""
+        return "/data/upload/" in value or value.startswith("data:") or _file_path(value) is not None
+
+    def fetch(self, value: str, *, task_id: int | None = None, field: str = "data.image") -> bytes:
+        """The bytes behind an address. Raises BadImage or StudioError, saying what was tried and what to
+        set.
+        """
+        value = value.strip()
+        if not value:
+            raise BadImage("the task has no image address", field=field)
+        if value.startswith("data:"):
+            return self._inline(value, field)
+        tried: list[str] = []
+        path = _file_path(value)
+        if path is not None:
+            found = self._file(path, tried)
+            if found is not None:
+                return found
+            if value.startswith("file:"):
+                raise _nothing(value, tried, field)
+        scheme = urlsplit(value).scheme.lower()
+        if scheme in _CLOUD:
+            return self._http(self._cloud_address(value, task_id, field), field, tried)
+        if scheme in _DEFAULT_PORT:
+            return self._http(value, field, tried)
+        if scheme:
+            raise BadImage(f"addresses with {scheme}: are not supported ({_short(value)})", field=field)
+        address = value if value.startswith("/") else f"/{value}"
+        return self._http(self._base + address, field, tried)
+
+    # strategies
+
+    def _inline(self, value: str, field: str) -> bytes:
+        head, comma, body = value.partition(",")
+        if not comma or not head.startswith("data:image/"):
+            raise BadImage("the data: address is not an image", field=field)
+        try:
+            data = (
+                base64.b64decode(body, validate=True) if head.endswith(";base64") else unquote_to_bytes(body)
+            )
+        except (binascii.Error, ValueError) as error:
+            raise BadImage(f"the data: address is not base64 ({error})", field=field) from error
+        return self._within_cap(data, field)
+
+    def _file(self, path: Path, tried: list[str]) -> bytes | None:
+        real = path.resolve()
+        if not any(real.is_relative_to(folder) for folder in self._allowed_dirs):
+            tried.append(f"file {path}: not below an allowed folder (GROUNDSWELL_ALLOW_IMAGE_DIRS)")
+            return None
+        try:
+            if real.stat().st_size > self._max_bytes:
+                tried.append(f"file {path}: larger than {self._max_bytes} bytes")
+                return None
+            return real.read_bytes()
+        except OSError as error:
+            tried.append(f"file {path}: {os.strerror(error.errno or 0)}")
+            return None
+
+    def _cloud_address(self, value: str, task_id: int | None, field: str) -> str:
+        if task_id is None:
+            raise BadImage(
+                f"{_short(value)} needs its task's id to be resolved",
+                field=field,
+                hint="Only stored tasks can use it",
+            )
+        code = base64.urlsafe_b64encode(value.encode()).decode()
+        return f"{self._base}/tasks/{task_id}/resolve/?fileuri={code}"
+
+    def _http(self, address: str, field: str, tried: list[str]) -> bytes:
+        start = urlsplit(address)
+        is_signed = self._is_studio(address) and start.path.startswith(_STUDIO_FILES)
+        renewed = False
+        hop = 0
+        while hop <= _MAX_REDIRECTS:
+            self._check_host(address, field, tried, redirected_by_studio=is_signed and hop > 0)
+            own = self._is_studio(address)
+            headers = self._auth.header(renew=renewed) if own else {}
+            status, location, body = self._request(address, headers, field, tried)
+            if body is not None:
+                return body
+            if location is not None:
+                address = urljoin(address, location)
+                hop += 1
+                continue
+            if status == 401 and own and self._auth.is_personal and not renewed:
+                renewed = True
+                continue
+            raise self._refused(address, status, field, tried)
+        raise BadImage(f"more than {_MAX_REDIRECTS} redirects from {_short(start.geturl())}", field=field)
+
+    def _request(
+        self, address: str, headers: dict[str, str], field: str, tried: list[str]
+    ) -> tuple[int, str | None, bytes | None]:
+        """(status, target of a redirect, body): one of the last two at most."""
+        try:
+            with self._client.stream("GET", address, headers=headers) as reply:
+                if reply.is_redirect:
+                    return reply.status_code, reply.headers.get("location", ""), None
+                if reply.status_code != 200:
+                    return reply.status_code, None, None
+                if reply.headers.get("content-type", "").startswith("text/html"):
+                    raise BadImage(
+                        f"{_short(address)} answered with a web page, not an image",
+                        field=field,
+                        hint="Label Studio asks to log in: check GROUNDSWELL_STUDIO_TOKEN"
+                        if headers == {}
+                        else "",
+                    )
+                parts, size = [], 0
+                for part in reply.iter_bytes():
+                    size += len(part)
+                    if size > self._max_bytes:
+                        raise BadImage(
+                            f"{_short(address)} is larger than {self._max_bytes} bytes",
+                            field=field,
+                            hint="Raise GROUNDSWELL_MAX_IMAGE_BYTES",
+                        )
+                    parts.append(part)
+                return 200, None, b"".join(parts)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            tried.append(f"GET {_short(address)}: {type(error).__name__}")
+            if self._is_studio(address):
+                raise StudioError(
+                    f"Label Studio at {self._base} cannot be reached ({type(error).__name__})",
+                    field=field,
+                    hint="Check GROUNDSWELL_STUDIO_URL: it must be the address as seen from this machine",
+                ) from error
+            raise _nothing(address, tried, field) from error
+
+    def _refused(self, address: str, status: int, field: str, tried: list[str]) -> BadImage:
+        hint = ""
+        if self._is_studio(address):
+            hint = {
+                401: "Check GROUNDSWELL_STUDIO_TOKEN (legacy tokens must be enabled in the organisation)",
+                403: "The token's user may not see this file, or no local-files storage covers its folder",
+                404: "The file is gone, or local file serving is off or has no storage row for its folder",
+            }.get(status, "See Label Studio's log")
+        tried.append(f"GET {_short(address)}: HTTP {status}")
+        return _nothing(address, tried, field, hint=hint)
+
+    def _within_cap(self, data: bytes, field: str) -> bytes:
+        if len(data) > self._max_bytes:
+            raise BadImage(f"the image is larger than {self._max_bytes} bytes", field=field)
+        return data
+
+    # who may be called
+
+    def _is_studio(self, address: str) -> bool:
+        return _origin(address) == self._origin
+
+    def _check_host(self, address: str, field: str, tried: list[str], *, redirected_by_studio: bool) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in _DEFAULT_PORT or not parts.hostname:
+            raise BadImage(f"{_short(address)} is no http address", field=field)
+        if self._is_studio(address):
+            return
+        host = parts.hostname.lower()
+        if {host, f"{host}:{parts.port}"} & self._allowed_hosts:
+            return
+        if redirected_by_studio and _is_public(host):  # a storage link that Label Studio signed
+            return
+        tried.append(f"GET {_short(address)}: host {host} is not allowed")
+        raise _nothing(
+            address,
+            tried,
+            field,
+            hint=f"Label Studio is {self._base} here; GROUNDSWELL_ALLOW_IMAGE_HOSTS may name {host}",
+        )
+
+
+def _nothing(value: str, tried: list[str], field: str, *, hint: str = "") -> BadImage:
+    return BadImage(
+        f"cannot read {_short(value)}: {'; '.join(tried) or 'nothing to try'}", field=field, hint=hint
+    )
+
+
+def _short(address: str) -> str:
+    """An address fit for a message: no query (it may hold a signature), no user, cut at 200 characters."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    host = f"{host}:{parts.port}" if parts.port else host
+    text = f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else address.split("?")[0]
+    return text if len(text) <= 200 else text[:197] + "…"
+
+
+def _origin(address: str) -> tuple[str, str, int]:
+    try:
+        parts = urlsplit(address)
+        scheme = parts.scheme.lower()
+        return scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORT.get(scheme, 0)
+    except ValueError:
+        return "", "", 0
+
+
+def _file_path(value: str) -> Path | None:
+    """The file an address may mean: file:// and absolute paths, but not what Label Studio serves itself."""
+    if value.startswith("file://"):
+        return Path(unquote(urlsplit(value).path))
+    if value.startswith("/") and not value.startswith(("//", *_STUDIO_FILES)) and "?" not in value:
+        return Path(value)
+    return None
+
+
+def _is_public(host: str) -> bool:
+    """Whether every address of a host is a public one."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(str(a).split("%")[0]).is_global for a in found)
