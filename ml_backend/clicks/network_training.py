@@ -1,0 +1,233 @@
+"""Train the project's click network on finished masks, and say whether it should replace what serves clicks
+now.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ml_backend.artifacts import write_json
+from ml_backend.clicks.base import ClickSegmenter
+from ml_backend.clicks.evaluate import (
+    ClickScores,
+    ClickTarget,
+    ClickTrace,
+    Interval,
+    PairedScores,
+    compare,
+    evaluate_clicks,
+    score,
+)
+from ml_backend.clicks.network import ClickNet, NetworkManifest, ProjectSegmenter, save_network
+from ml_backend.clicks.report import as_json
+from ml_backend.clicks.sampling import Sample, Sampler, next_click, read_rgb
+from ml_backend.learners.base import Example, Progress
+
+__all__ = ["ClickOptions", "ClickReport", "click_targets", "train_click_model", "train_network"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClickOptions:
+    """Hyper-parameters. The defaults take about three minutes on two idle CPU cores."""
+
+    size: int = 96
+    width: int = 32
+    batch: int = 16
+    iterations: int = 900
+    learning_rate: float = 4e-3
+    max_corrections: int = 3
+    seconds: float = 600.0
+    """Stop early (with the learning rate run down) when training takes longer than this."""
+    threads: int = 2
+    seed: int = 0
+    device: str = "auto"
+    eval_limit: int = 100
+    max_clicks: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClickReport:
+    """What training did, and the verdict.
+
+    ``use`` is True when the network needs fewer clicks to IoU 0.85 than the incumbent on the held-out split
+    and the 95 % interval of the paired difference lies below 0; ``reason`` says it in a sentence for status.
+    """
+
+    iterations: int
+    seconds: float
+    n_train_images: int
+    n_train_instances: int
+    loss: float
+    scores: ClickScores
+    incumbent: ClickScores
+    paired: PairedScores
+    use: bool
+    reason: str
+
+
+def normalised_focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Focal loss whose weights are rescaled to sum to the number of pixels, per picture (RITM). (N, 1, S,
+    S) -> ().
+    """
+    log_p = torch.where(target > 0.5, F.logsigmoid(logits), F.logsigmoid(-logits))
+    weight = (1.0 - log_p.exp()).clamp_min(1e-6) ** gamma
+    with torch.no_grad():
+        scale = weight.flatten(1).sum(1).reciprocal() * weight[0].numel()
+        scale = scale.clamp(max=20.0).view(-1, 1, 1, 1)
+    return -(weight * scale * log_p).mean()
+
+
+def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - soft IoU per picture, averaged. (N, 1, S, S) -> ()."""
+    p = logits.sigmoid()
+    common = (p * target).flatten(1).sum(1)
+    union = (p + target - p * target).flatten(1).sum(1)
+    return (1.0 - (common + 1.0) / (union + 1.0)).mean()
+
+
+def _tensors(samples: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    image = (
+        torch.from_numpy(np.stack([s.image for s in samples])).to(device).permute(0, 3, 1, 2).float() / 255.0
+    )
+    clicks = torch.from_numpy(np.stack([s.clicks for s in samples])).to(device)
+    previous = torch.from_numpy(np.stack([s.previous for s in samples])).to(device)[:, None].float()
+    target = torch.from_numpy(np.stack([s.target for s in samples])).to(device)[:, None].float()
+    return image.contiguous(), clicks, previous, target
+
+
+def train_network(
+    examples: Sequence[Example], options: ClickOptions, progress: Progress
+) -> tuple[ClickNet, NetworkManifest, int, float]:
+    """Network from random weights, its manifest, iterations done and the mean loss of the last tenth.
+
+    Raises ValueError when no example holds a usable mask.
+    """
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    device = torch.device(wanted)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    sampler = Sampler(examples, size=options.size, seed=options.seed)
+    # Not channels_last: its backward pass crashes on CPUs for layers of few channels (torch 2.15).
+    network = ClickNet(options.width).to(device)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-3)
+    began = time.monotonic()
+    losses: list[float] = []
+    done = 0.0
+    while done < 1.0:
+        # Progress counts iterations or seconds, whichever is nearer its end, so that the rate always runs
+        # down.
+        done = max((len(losses) + 1) / options.iterations, (time.monotonic() - began) / options.seconds)
+        rate = min(1.0, (len(losses) + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * min(done, 1.0)))
+        for group in optimiser.param_groups:
+            group["lr"] = options.learning_rate * max(rate, 1e-3)
+        samples = sampler.draw(options.batch)
+        network.eval()
+        with torch.no_grad():
+            for _ in range(int(sampler.rng.integers(0, options.max_corrections + 1))):
+                image, clicks, previous, _ = _tensors(samples, device)
+                predicted = (network(image, clicks, previous)[:, 0] > 0).cpu().numpy()
+                for sample, mask in zip(samples, predicted, strict=True):
+                    next_click(sample, mask, sampler.rng)
+        network.train()
+        image, clicks, previous, target = _tensors(samples, device)
+        logits = network(image, clicks, previous)
+        loss = normalised_focal_loss(logits, target) + soft_iou_loss(logits, target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        if len(losses) % 25 == 0 or done >= 1.0:
+            progress(min(done, 1.0), f"iteration {len(losses)}, loss {np.mean(losses[-50:]):.3f}")
+    manifest = NetworkManifest(
+        size=options.size, width=options.width, first_side=round(sampler.first_side, 1)
+    )
+    return network.eval(), manifest, len(losses), float(np.mean(losses[-max(1, len(losses) // 10) :]))
+
+
+def click_targets(
+    examples: Sequence[Example], labels: Sequence[str], *, limit: int | None, seed: int = 0
+) -> list[ClickTarget]:
+    """Up to ``limit`` masks of the examples, spread over images: a random first mask of each image, then a
+    second…
+    """
+    rng = np.random.default_rng(seed)
+    order = [int(i) for i in rng.permutation(len(examples))]
+    picks = {i: [int(j) for j in rng.permutation(len(examples[i].rle))] for i in order}
+    targets: list[ClickTarget] = []
+    for turn in range(max((len(p) for p in picks.values()), default=0)):
+        for i in order:
+            if turn < len(picks[i]) and (limit is None or len(targets) < limit):
+                j = picks[i][turn]
+                label = labels[examples[i].label[j]] if labels else ""
+                targets.append(ClickTarget(examples[i].image, label, examples[i].rle[j]))
+    return targets
+
+
+def _verdict(scores: ClickScores, incumbent: ClickScores, paired: PairedScores) -> tuple[bool, str]:
+    key = f"{paired.target_iou:.2f}"
+    ours, theirs = scores.noc[key], incumbent.noc[key]
+
+    def said(name: str, noc: Interval) -> str:
+        return f"{name} {noc.value:.2f} [{noc.low:.2f}, {noc.high:.2f}]"
+
+    use = paired.difference.high < 0
+    return use, (
+        f"clicks to IoU {key} on {paired.n_targets} held-out masks: {said('project', ours)}, "
+        f"{said(incumbent.segmenter, theirs)}; difference {paired.difference.value:+.2f} "
+        f"[{paired.difference.low:+.2f}, {paired.difference.high:+.2f}]: "
+        f"{'use project' if use else 'keep ' + incumbent.segmenter}"
+    )
+
+
+def train_click_model(
+    train: Sequence[Example],
+    test: Sequence[Example],
+    out: Path,
+    incumbent: ClickSegmenter,
+    progress: Progress,
+    *,
+    labels: Sequence[str] = (),
+    options: ClickOptions | None = None,
+    read_image: Callable[[Path], npt.NDArray[np.uint8]] = read_rgb,
+) -> ClickReport:
+    """Train on ``train``, measure against ``incumbent`` on ``test``, write network and report.json into
+    ``out``.
+
+    ``out`` is an existing empty folder (a staging folder of ``artifacts.publish_dir``). ValueError when
+    either split has no usable mask.
+    """
+    options = options or ClickOptions()
+    targets = click_targets(test, labels, limit=options.eval_limit, seed=options.seed)
+    if not targets:
+        raise ValueError("no held-out mask to measure the click network on")
+    began = time.monotonic()
+    network, manifest, iterations, loss = train_network(
+        train, options, lambda d, line: progress(0.8 * d, line)
+    )
+    seconds = time.monotonic() - began
+    save_network(out, network, manifest)
+    runs: list[tuple[list[ClickTrace], ClickScores]] = []
+    for segmenter in (ProjectSegmenter(out, device=options.device), incumbent):
+        progress(0.8 + 0.1 * len(runs), f"measuring {segmenter.name} on {len(targets)} held-out masks")
+        traces, embed_s = evaluate_clicks(segmenter, targets, read_image, max_clicks=options.max_clicks)
+        empty = traces["empty"]
+        scores = score(empty, segmenter=segmenter.name, max_clicks=options.max_clicks, embed_s=embed_s)
+        runs.append((empty, scores))
+    paired = compare(runs[1][0], runs[0][0], target_iou=0.85, max_clicks=options.max_clicks)
+    use, reason = _verdict(runs[0][1], runs[1][1], paired)
+    report = ClickReport(
+        iterations, seconds, len(train), sum(len(e.rle) for e in train), loss,
+        runs[0][1], runs[1][1], paired, use, reason,
+    )  # fmt: skip
+    write_json(out / "report.json", as_json(report))
+    return report
