@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ml_backend.errors import BadInput
+
 if TYPE_CHECKING:
+    from sync.settings import Settings
     from sync.up import Stack
 
-__all__ = ["interruptible", "say", "show_login"]
+__all__ = ["effective_settings", "interruptible", "parse_options", "say", "show_login"]
+
+
+def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Settings:
+    """Settings of a command that talks to a running installation.
+
+    Order: what is given, the environment, what ``groundswell up`` of this data directory wrote down.
+    """
+    from pydantic import SecretStr
+
+    from sync.secret_store import load_secrets
+    from sync.settings import load_settings
+    from sync.up import read_state
+
+    settings = load_settings(**({} if data_dir is None else {"data_dir": data_dir}))
+    given = settings.model_fields_set
+    changes: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
+    state = read_state(settings.data_dir)
+    if state is not None:
+        changes |= {"studio_url": state.studio_url, "backend_url": state.backend_url}
+    if (settings.data_dir / "secrets.json").exists():
+        secrets = load_secrets(settings.data_dir)
+        changes |= {
+            "webhook_secret": SecretStr(secrets.webhook_secret),
+            "signing_key": SecretStr(secrets.signing_key),
+        }
+        if state is None or state.embedded:
+            changes["studio_token"] = SecretStr(secrets.token)
+    changes = {name: value for name, value in changes.items() if name == "data_dir" or name not in given}
+    if studio_url:
+        changes["studio_url"] = studio_url.rstrip("/")
+    if api_key:
+        changes["studio_token"] = SecretStr(api_key)
+    return settings.model_copy(update=changes)
+
+
+def parse_options(lines: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` pairs as a dictionary; values are JSON where they parse as JSON, text otherwise."""
+    options: dict[str, Any] = {}
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip():
+            raise BadInput(
+                f"{line!r} is not name=value", field="option", hint="e.g. --option min_finished=10"
+            )
+        try:
+            options[name.strip()] = json.loads(value)
+        except ValueError:
+            options[name.strip()] = value
+    return options
 
 
 def say(line: str) -> None:

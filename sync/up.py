@@ -40,6 +40,7 @@ class UpState:
     studio_url: str
     backend_url: str
     files_root: str
+    embedded: bool
     running: bool
 
 
@@ -64,6 +65,7 @@ def read_state(data_dir: Path) -> UpState | None:
         studio_url=str(raw["studio_url"]),
         backend_url=str(raw["backend_url"]),
         files_root=str(raw["files_root"]),
+        embedded=bool(raw["embedded"]),
         running=start_time(pid) is not None and start_time(pid) == raw["started"],
     )
 
@@ -256,6 +258,7 @@ class Stack:
                 "studio_url": self.settings.studio_url,
                 "backend_url": self.settings.backend_url,
                 "files_root": str(self.files_root),
+                "embedded": self.embedded,
                 "parts": [
                     {
                         "name": p.name,

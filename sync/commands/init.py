@@ -1,0 +1,92 @@
+"""``groundswell init``: create a project to label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def init(
+        title: Annotated[str, typer.Option(help="title of the project; an existing one is completed")],
+        labels: Annotated[str, typer.Option(help="classes, comma-separated")],
+        images: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
+        output: Annotated[str, typer.Option(help="masks are drawn as brush, bitmask or polygon")] = "brush",
+        kind: Annotated[
+            str, typer.Option(help="instances, boxes, segmentation, classes or weak")
+        ] = "instances",
+        serve: Annotated[
+            str, typer.Option(help="upload the pictures, or serve the folder: local")
+        ] = "upload",
+        files_root: Annotated[
+            Path | None, typer.Option(help="document root of Label Studio's local files (for --serve local)")
+        ] = None,
+        segmenter: Annotated[str, typer.Option(help="click segmenter of this project")] = "",
+        option: Annotated[
+            list[str] | None, typer.Option(help="worker setting of this project, name=value; repeatable")
+        ] = None,
+        studio_url: Annotated[
+            str, typer.Option(help="Label Studio (default: the one of groundswell up)")
+        ] = "",
+        api_key: Annotated[str, typer.Option(help="API key", envvar="GROUNDSWELL_API_KEY")] = "",
+        review_url: Annotated[str, typer.Option(help="Label Studio of the crowd workers, if another")] = "",
+        review_api_key: Annotated[
+            str, typer.Option(help="API key of --review-url", envvar="GROUNDSWELL_REVIEW_API_KEY")
+        ] = "",
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    ) -> None:
+        """Create a project: label config with smart tools, backend, webhook, order of tasks, review project.
+
+        Run it while `groundswell up` runs. Called again it adds what is missing.
+
+        Example: groundswell init --title Cells --images ./cells --labels RBC,WBC,Platelets
+        """
+        import json
+        from dataclasses import asdict
+        from typing import get_args
+
+        from ml_backend.errors import BadInput
+        from ml_backend.label_config import Kind, Output
+        from sync.init_project import Serve, init_project
+        from sync.studio import Studio
+        from sync.terminal import effective_settings, parse_options, say
+
+        for name, value, allowed in (
+            ("output", output, get_args(Output)),
+            ("kind", kind, get_args(Kind)),
+            ("serve", serve, get_args(Serve)),
+        ):
+            if value not in allowed:
+                raise BadInput(f"unknown {name} {value!r}", field=name, hint=f"One of {', '.join(allowed)}")
+        if bool(review_url) != bool(review_api_key):
+            raise BadInput("--review-url and --review-api-key belong together", field="review_url")
+        settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
+        review = Studio(review_url, review_api_key) if review_url else None
+        made = init_project(
+            Studio(settings.studio_url, settings.studio_token.get_secret_value()),
+            title=title,
+            labels=[label.strip() for label in labels.split(",") if label.strip()],
+            images=images,
+            settings=settings,
+            output=output,  # type: ignore[arg-type]
+            kind=kind,  # type: ignore[arg-type]
+            serve=serve,  # type: ignore[arg-type]
+            files_root=files_root,
+            segmenter=segmenter,
+            options=parse_options(option or []) or None,
+            review_client=review,
+            report=(lambda line: None) if as_json else say,
+        )
+        if as_json:
+            typer.echo(json.dumps(asdict(made), indent=1))
+            return
+        for line in made.refused:
+            typer.secho(f"not a picture: {line}", fg=typer.colors.YELLOW, err=True)
+        typer.echo(f"label   {made.url}")
+        typer.echo(f"review  {made.review_url}")
