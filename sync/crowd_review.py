@@ -23,7 +23,6 @@ from sync.studio_base import AnnotationRow, StudioClient
 
 __all__ = [
     "FORMS",
-    "GOLD_INDEX",
     "KEY_FIELD",
     "Question",
     "RawAnswer",
@@ -38,24 +37,22 @@ __all__ = [
 
 KEY_FIELD = "groundswell_key"
 FORMS = ("single", "sheet")
-GOLD_INDEX = 1_000_000
-"""instance indices from here on are gold questions: they stand for a drawn mask, not for one of the pool"""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question, as it travels in a review task.
 
-    ``key`` is unique in the project; ``index`` is the row of the instance among those of its task in the
-    round's pool (``GOLD_INDEX`` and more: a gold question); the rest are the columns of the policy's question
-    and the mask itself, by which the answer is carried over to later rounds.
+    ``key`` is ``<round>:<instance>:<stream>:<repeat>``, unique in the project; ``instance`` is the key of the
+    mask; the rest are the columns of the policy's question and the mask itself, by which the answer is
+    carried over to later rounds.
     """
 
     key: str
     project_id: int
     round: int
     task_id: int
-    index: int
+    instance: str
     label: str
     item: int
     cluster: int
@@ -65,6 +62,11 @@ class Question:
     repeat: int
     prior: float
     rle: Rle
+
+    @staticmethod
+    def make_key(round_number: int, instance: str, stream: int, repeat: int) -> str:
+        """The key of a question."""
+        return f"{round_number}:{instance}:{stream}:{repeat}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def single_task(question: Question, image_url: str) -> dict[str, Any]:
 
 def sheet_key(questions: Sequence[Question]) -> str:
     """Key of the contact sheet that shows exactly these questions."""
-    digest = hashlib.sha256("\n".join(question.key for question in questions).encode()).hexdigest()
+    digest = hashlib.sha256(" ".join(question.key for question in questions).encode()).hexdigest()
     return f"{questions[0].round}:sheet:{digest[:24]}"
 
 

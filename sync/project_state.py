@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from ml_backend.artifacts import ProjectPaths
 from ml_backend.errors import BadInput
+from ml_backend.images import ImageStore
 from ml_backend.label_config import LabelConfig, parse_label_config
 from sync.lease import Lease
 from sync.settings import Settings
@@ -54,6 +55,7 @@ class Project:
     store: Store
     studio: StudioClient
     review_studio: StudioClient
+    images: ImageStore
     paths: ProjectPaths
     lease: Lease | None = None
     report: Report = _silent
@@ -121,6 +123,7 @@ def open_project(
     project_id: int,
     *,
     review_studio: StudioClient | None = None,
+    images: ImageStore | None = None,
     lease: Lease | None = None,
     report: Report = _silent,
     checkpoint: Callable[[str], None] = lambda place: None,
@@ -143,6 +146,7 @@ def open_project(
         store=store,
         studio=studio,
         review_studio=review_studio or studio,
+        images=images or ImageStore(settings),
         paths=ProjectPaths(settings.data_dir, record.id),
         lease=lease,
         report=report,

@@ -128,6 +128,7 @@ class Store:
             for project in session.scalars(select(ProjectRecord)):
                 project.watermark = None
                 project.review_watermark = None
+                project.sheet_watermark = None
                 project.pulled_at = None
 
     def close(self) -> None:

@@ -71,10 +71,14 @@ class ProjectRecord(Base):
     title: Mapped[str] = mapped_column(String(500))
     label_config: Mapped[str]
     review_project_id: Mapped[int | None]
+    """review project of single questions, made when the first one is asked"""
+    sheet_project_id: Mapped[int | None]
+    """review project of contact sheets"""
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
     watermark: Mapped[datetime | None]
     """newest ``updated_at`` of a pulled task"""
     review_watermark: Mapped[datetime | None]
+    sheet_watermark: Mapped[datetime | None]
     error: Mapped[str] = mapped_column(default="")
     """why the last look at this project failed; empty when it went well"""
     pulled_at: Mapped[datetime | None]
@@ -159,11 +163,11 @@ class QuestionRecord(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int]
     key: Mapped[str] = mapped_column(String(120))
-    """``<round>:<task>:<index>:<stream>:<repeat>``"""
+    """``<round>:<instance key>:<stream>:<repeat>``"""
     round: Mapped[int]
     task_id: Mapped[int] = mapped_column(BigInteger)
-    index: Mapped[int]
-    """row of the instance among those of its task in the round's pool; -1 for a gold question"""
+    instance: Mapped[str] = mapped_column(String(80))
+    """key of the instance in the round's pool, or of the drawn mask of a gold question"""
     label: Mapped[str] = mapped_column(String(300))
     item: Mapped[int]
     """row in the pool of the label"""
@@ -171,11 +175,7 @@ class QuestionRecord(Base):
     stream: Mapped[int]
     inclusion: Mapped[float]
     form: Mapped[int]
-    sheet: Mapped[str] = mapped_column(String(160), default="")
-    """key of the contact sheet; empty for single questions"""
     repeat: Mapped[int] = mapped_column(default=0)
-    gold: Mapped[bool | None]
-    """the known answer of a gold question"""
     prior: Mapped[float]
     rle: Mapped[dict[str, Any]]
     review_task_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
@@ -194,6 +194,7 @@ class AnswerRecord(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(index=True)
     annotation_id: Mapped[int] = mapped_column(BigInteger)
+    review_task_id: Mapped[int] = mapped_column(BigInteger, index=True)
     question_key: Mapped[str] = mapped_column(String(120), index=True)
     worker: Mapped[int]
     """Label Studio user, 0 when unknown"""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
@@ -23,12 +23,13 @@ from sqlalchemy.orm import Session
 from ml_backend.errors import BadInput, BadLabelConfig
 from ml_backend.label_config import LabelConfig
 from sync.project_state import Project
+from sync.steps.queries import effective_annotation
 from sync.steps.region_rows import region_rows
 from sync.store import utc_now
 from sync.studio_base import AnnotationRow, ProjectRow, TaskRow
 from sync.tables import AnnotationRecord, ProjectRecord, TaskRecord
 
-__all__ = ["PullReport", "effective_annotation", "pull", "refresh_project"]
+__all__ = ["PullReport", "pull", "refresh_project"]
 
 _BATCH = 100
 
@@ -102,12 +103,6 @@ def pull(project: Project) -> PullReport:
     report = PullReport(**counts)
     project.report("pull", 1.0, f"{report.tasks_seen} tasks compared, {report.changes} changes")
     return report
-
-
-def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationRecord | None:
-    """The annotation that speaks for a task: not a skip; ground truth first, then the newest."""
-    submitted = [annotation for annotation in annotations if not annotation.was_cancelled]
-    return max(submitted, key=lambda row: (row.ground_truth, row.updated_at, row.id), default=None)
 
 
 def _batches(rows: Iterator[TaskRow], size: int) -> Iterator[list[TaskRow]]:

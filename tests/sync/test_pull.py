@@ -11,7 +11,8 @@ from sqlalchemy import select
 from ml_backend.errors import BadLabelConfig, StudioError
 from ml_backend.label_config import build_label_config
 from sync.project_state import register_project
-from sync.steps.pull import effective_annotation, pull, refresh_project
+from sync.steps.pull import pull, refresh_project
+from sync.steps.queries import effective_annotation
 from sync.tables import AnnotationRecord, TaskRecord
 from tests.sync.conftest import World
 

@@ -1,0 +1,83 @@
+"""A learner of milliseconds for tests: instances are bright blobs, labels by learnt mean colour."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ml_backend.brush import decode_rle, encode_mask
+from ml_backend.errors import ModelError
+from ml_backend.instances import Instances
+from ml_backend.learners.base import Evaluation, Progress, TrainReport, TrainSpec
+
+NAME = "tiny"
+TARGET = "tests.sync.tiny_learner:TinyLearner"
+
+
+class TinyPredictor:
+    embedding_dim = 3
+
+    def __init__(self, labels: Sequence[str], colours: Any) -> None:
+        self.labels = tuple(labels)
+        self._colours = np.asarray(colours, np.float64)
+
+    def predict(self, images: Sequence[Any]) -> Iterator[Instances]:
+        for image in images:
+            yield self._one(image)
+
+    def _one(self, image: Any) -> Instances:
+        count, parts = cv2.connectedComponents((image.max(axis=2) > 120).astype(np.uint8))
+        rows: list[tuple[Any, ...]] = []
+        for part in range(1, count):
+            mask = parts == part
+            y, x = np.nonzero(mask)
+            colour = image[mask].mean(axis=0)
+            label = int(np.linalg.norm(self._colours - colour, axis=1).argmin())
+            box = (x.min(), y.min(), x.max() + 1, y.max() + 1)
+            rows.append((label, box, encode_mask(mask), 0.9 - 0.05 * (len(x) % 5), colour / 255))
+        if not rows:
+            return Instances.empty(self.embedding_dim)
+        label, box, rle, score, colour = zip(*rows, strict=True)
+        score32 = np.array(score, np.float32)
+        return Instances(
+            np.array(label, np.int64), np.array(box, np.float32), list(rle), score32,
+            np.full(len(rows), 0.95, np.float32), np.array(colour, np.float32),
+        )  # fmt: skip
+
+
+class TinyLearner:
+    """Learns one mean colour per label. Environment: TINY_FAIL raises, TINY_SLEEP_S waits before the end."""
+
+    name = NAME
+
+    def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
+        if os.environ.get("TINY_FAIL"):
+            raise ModelError("the tiny learner was told to fail")
+        sums, counts = np.zeros((len(spec.labels), 3)), np.full(len(spec.labels), 1e-9)
+        for example in spec.train:
+            image = np.asarray(Image.open(example.image).convert("RGB"), np.float64)
+            for label, rle in zip(example.label, example.rle, strict=True):
+                mask = decode_rle(rle).astype(bool)
+                sums[label] += image[mask].sum(axis=0)
+                counts[label] += mask.sum()
+        progress(0.5, "half way")
+        time.sleep(float(os.environ.get("TINY_SLEEP_S", "0")))
+        text = json.dumps({"labels": spec.labels, "colours": (sums / counts[:, None]).tolist()})
+        (out / "tiny.json").write_text(text)
+        evaluation = Evaluation(len(spec.test), sum(len(e.label) for e in spec.test), {"AP": (0.5, 0.4, 0.6)})
+        return TrainReport(self.name, "random start", len(spec.train), 0.0, evaluation)
+
+    def load(self, folder: Path, *, device: str = "auto") -> TinyPredictor:
+        value = json.loads((folder / "tiny.json").read_text())
+        return TinyPredictor(value["labels"], value["colours"])
+
+    def export(self, folder: Path, out: Path) -> Path:
+        raise ModelError("the tiny learner cannot be exported")
