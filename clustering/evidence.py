@@ -159,49 +159,58 @@ BETS: Floats = np.array([0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.6
 
 
 def betting_log_wealth(
-    values: npt.ArrayLike, *, share: float, population: int | None = None, bets: Floats = BETS
+    values: npt.ArrayLike,
+    *,
+    share: float,
+    population: int | None = None,
+    floor: float = 0.0,
+    bets: Floats = BETS,
 ) -> Floats:
     """Log wealth after each value when betting against H0 "the mean is at most ``share``".
 
     Waudby-Smith & Ramdas (2010.09686): wealth ``∏ (1 + λ_t (x_t - m_t))``, here the average over the fixed
-    stakes ``λ_t = u / m_t``. Without ``population`` m_t is ``share`` (independent draws); with it the values
-    are drawn without replacement from that many, and ``m_t = (N·share - Σ_{s<t} x_s) / (N - t + 1)`` is what
-    the rest could still hold under H0. Under H0 the wealth ever reaches 1/alpha with probability at most
-    alpha.
+    stakes ``λ_t = u / (m_t - floor)``. Without ``population`` m_t is ``share`` (independent draws); with it
+    the values are drawn without replacement from that many, and ``m_t = (N·share - Σ_{s<t} x_s) / (N - t +
+    1)`` is what the rest could still hold under H0. Under H0 the wealth ever reaches 1/alpha with
+    probability at most alpha.
 
     Parameters
     ----------
-    values : (t,) in 0..1, in the order in which they were drawn
-    share : null share in 0..1 (exclusive)
+    values : (t,) not below ``floor``, in the order in which they were drawn; no upper limit is needed
+    share : null mean, above ``floor``
 
     Returns
     -------
     (t,) float64, +inf from where H0 has become impossible. Time and memory O(t · len(bets)).
+
+    Raises
+    ------
+    ValueError : a value is below ``floor``, or there are more values than the population holds
     """
     x = np.asarray(values, np.float64)
     t = len(x)
     if not t:
         return np.zeros(0)
+    if x.min() < floor - 1e-9:
+        raise ValueError(f"a value is {x.min():.4g}, below the floor {floor:.4g}")
     if population is None:
-        rest = np.full(t, float(share))
+        m = np.full(t, float(share))
+        left = m
     else:
         if t > population:
             raise ValueError(f"{t} values drawn without replacement from {population}")
-        before = np.concatenate([[0.0], np.cumsum(x)[:-1]])
-        rest = (population * share - before) / (population - np.arange(t))
-    impossible = rest < -1e-12
-    m = np.clip(rest, 1e-12, None)
-    certain = m >= 1.0  # every value left may be 1 under H0: no bet
-    stake = bets[None, :] / m[:, None]
-    factor = 1.0 + stake * (x - m)[:, None]
-    factor[certain] = 1.0
+        sums = np.cumsum(x)
+        remaining = population - np.arange(t)
+        m = (population * share - np.concatenate([[0.0], sums[:-1]])) / remaining
+        # what H0 leaves for the values after this one, beyond their least possible sum
+        left = population * share - sums - (remaining - 1) * floor
+    gap = np.maximum(m - floor, 1e-9)
+    factor = np.maximum(1.0 + bets[None, :] * ((x - m) / gap)[:, None], 0.0)
     with np.errstate(divide="ignore"):
-        paths = np.cumsum(np.log(np.maximum(factor, 0.0)), axis=0)
+        paths = np.cumsum(np.log(factor), axis=0)
     wealth: Floats = special.logsumexp(paths, axis=1) - np.log(len(bets))
-    over = np.logical_or.accumulate(impossible)
-    wealth[over] = np.inf
-    if population is not None and x.sum() > population * share + 1e-9:
-        wealth[-1] = np.inf
+    if population is not None:
+        wealth[np.logical_or.accumulate(left < -1e-9)] = np.inf
     return wealth
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from clustering.answers import SearchPolicy
 from clustering.search.breadth_first import BreadthFirst
+from clustering.search.certified import Certified
 from clustering.search.depth_first import DepthFirst
 from clustering.search.original import Original
 from clustering.search.random_order import RandomOrder
@@ -15,6 +16,7 @@ from clustering.search.universal_cut import UniversalCut
 __all__ = [
     "POLICIES",
     "BreadthFirst",
+    "Certified",
     "DepthFirst",
     "Original",
     "RandomOrder",
@@ -23,7 +25,8 @@ __all__ = [
 ]
 
 POLICIES: dict[str, Callable[..., SearchPolicy]] = {
-    policy.name: policy for policy in (Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut)
+    policy.name: policy
+    for policy in (Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut)
 }
 """Name -> class of the policy."""
 

@@ -1,0 +1,80 @@
+"""How many questions the certified policy spends on what: fixed before the first answer, from the pool's
+size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clustering.evidence import Noise
+
+__all__ = ["BATCHES", "Look", "Plan", "make_plan"]
+
+BATCHES = 3
+"""Search batches before each calibration; the verifier is refitted between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One attempt to certify a set: what to spend, and its part of the error.
+
+    Attributes
+    ----------
+    search : questions per search batch; calibrate : most questions of the acceptance test
+    alpha : probability that this look certifies a set that does not keep the promise
+    """
+
+    search: tuple[int, ...]
+    calibrate: int
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Looks in order, the size of the final audit, and from which size on a set is worth certifying."""
+
+    looks: tuple[Look, ...]
+    audit: int
+    min_set: int
+    verify_all: bool
+
+    @staticmethod
+    def phase(look: int, batch: int) -> int:
+        """Number of a phase: batches 0..BATCHES-1 search, BATCHES calibrates."""
+        return look * (BATCHES + 1) + batch
+
+    @staticmethod
+    def tag(phase: int) -> int:
+        """What the questions of a phase carry as their cluster (see ``AnswerLog.cluster``)."""
+        return -2 - phase
+
+
+def make_plan(n: int, *, purity: float, delta: float, noise: Noise, effort: float, audit: int | None) -> Plan:
+    """Spend about ``80 · effort · n^(1/5)`` questions: slower than the square root of the pool.
+
+    A test needs a fixed number of answers for a given margin above the promise, whatever the pool's size;
+    larger pools get somewhat more because a narrower margin then gains more masks. Stricter promises and
+    noisier answers need more calibration (the variance of one answer, in units of the squared margin it has
+    to resolve).
+    """
+    base = 80.0 * effort * n**0.2
+    strict = (0.15 / (1.0 - purity)) ** 0.75 / (noise.sensitivity + noise.specificity - 1.0) ** 1.5
+    search = max(30, round(0.25 * base))
+    calibrate = max(60, round(0.6 * base * max(strict, 0.5)))
+    again = max(20, round(0.1 * base))
+    return Plan(
+        looks=(
+            Look(_batches(search), calibrate, 0.7 * delta),
+            Look(_batches(again), calibrate, 0.2 * delta),
+            Look(_batches(again), calibrate, 0.1 * delta),
+        ),
+        audit=round(0.15 * base) if audit is None else audit,
+        min_set=30,
+        # a pool that a single look would mostly ask through anyway is asked through
+        verify_all=n <= 60,
+    )
+
+
+def _batches(total: int) -> tuple[int, ...]:
+    later = total // 4
+    return (total - later * (BATCHES - 1), *(later,) * (BATCHES - 1))

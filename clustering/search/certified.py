@@ -1,0 +1,345 @@
+"""Our policy: learn a verifier, certify one set of instances by a valid anytime test, audit what is
+delivered.
+
+A look has three search batches (to learn from) and one calibration (to test on); after the last look comes
+the audit. Every question carries the number of its phase, and everything a phase needs is derived from the
+answers of earlier phases: nothing depends on the order in which answers arrive, and withdrawing one is the
+log without it.
+
+Why the promise holds. The sets of a look are fixed by answers of earlier phases. Its calibration answers are
+drawn uniformly from the loosest set afterwards and are not used for anything else in that look, so each
+set's betting process is a fair game under "purity below the promise" (see ``_sets``). The looks share
+``delta``. A later look only replaces the set of an earlier one when it certifies a set on its own, and its
+verifier may learn from the earlier look's calibration answers because it draws fresh ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from clustering.answers import Action, AnswerLog, PolicyStep, Stream
+from clustering.evidence import Noise, clopper_pearson, hypergeometric_interval, rogan_gladen
+from clustering.pool import Pool
+from clustering.search._parts import (
+    DecisionRows,
+    QuestionRows,
+    check_arguments,
+    final_verdicts,
+    label_members,
+    verified_labels,
+)
+from clustering.search._plan import BATCHES, Look, Plan, make_plan
+from clustering.search._sets import NestedSets, SetTest, evaluate_sets, nest_sets
+from clustering.search._sheets import cut_sheets
+from clustering.tree import ClusterTree
+from clustering.verifier import Features, fit_verifier, make_features
+
+__all__ = ["Certified"]
+
+Ints = npt.NDArray[np.int64]
+
+_WORTH_A_LOOK = 1.25
+"""A further look must promise this many times the masks that are certified already."""
+_UNIFORM = 0.3
+"""Least relative chance of an instance to be drawn in a search batch."""
+_FITS_KEPT = 16
+_CHUNK = 60
+"""Calibration questions asked together: sheets are made within a chunk, the test reads whole prefixes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Accepted:
+    """A certified set: its members, the phase that certified it, the test's outcome."""
+
+    members: Ints
+    phase: int
+    test: SetTest
+
+
+class Certified:
+    """Certify that the accepted masks are at least ``purity`` pure, wrong with probability at most ``delta``.
+
+    Parameters
+    ----------
+    purity : promised share of good masks among those labelled by propagation, in (0.5, 1)
+    delta : probability, over the draws (and the verdicts' noise), that the promise is broken at any time
+    sensitivity, specificity : P(yes | good) and P(no | bad) of a verdict; where they are estimated from
+    gold, pass
+        the pessimistic end (``noise_from_gold``)
+    effort : multiplies the number of questions
+    audit : answers of the final audit; None = about a fifth of the rest, 0 = no audit
+    sheets : put calibration and audit questions on contact sheets
+    """
+
+    name = "certified"
+
+    def __init__(
+        self,
+        *,
+        purity: float = 0.85,
+        delta: float = 0.05,
+        sensitivity: float = 1.0,
+        specificity: float = 1.0,
+        effort: float = 1.0,
+        audit: int | None = None,
+        sheets: bool = True,
+    ) -> None:
+        if not 0.5 < purity < 1.0:
+            raise ValueError(f"purity is {purity}: it must lie strictly between 0.5 and 1")
+        if not 0.0 < delta < 0.5:
+            raise ValueError(f"delta is {delta}: it must lie strictly between 0 and 0.5")
+        if effort <= 0:
+            raise ValueError(f"effort is {effort}: it must be positive")
+        self.purity, self.delta, self.effort = purity, delta, effort
+        self.noise = Noise(sensitivity=sensitivity, specificity=specificity)
+        self.audit, self.sheets = audit, sheets
+        # both only save time: the same arguments give the same answer without them
+        self._features: tuple[Pool, Features] | None = None
+        self._fits: dict[bytes, npt.NDArray[np.float32]] = {}
+
+    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
+        """See ``SearchPolicy``. Time O(n + m²); the first look of a pool reads its embeddings too."""
+        check_arguments(tree, pool, log, budget)
+        n = len(pool)
+        questions = QuestionRows(budget)
+        plan = make_plan(
+            max(n, 1),
+            purity=self.purity,
+            delta=self.delta,
+            noise=self.noise,
+            effort=self.effort,
+            audit=self.audit,
+        )
+        rows = DecisionRows(0.95)
+        if plan.verify_all:
+            questions.add(
+                np.setdiff1d(np.arange(n), log.item), cluster=Plan.tag(0), stream=Stream.SEARCH, inclusion=1.0
+            )
+            label, decision = label_members(tree, rows.build(), log)
+            done = not len(np.setdiff1d(np.arange(n), log.item))
+            return PolicyStep(questions.build(), rows.build(), label, decision, done)
+        at = _Look(tree, pool, log, plan, seed, questions)
+        accepted, done = self._certify(at)
+        label = verified_labels(log, n)
+        decision = np.full(n, -1, np.int64)
+        if accepted is not None:
+            row = rows.add(
+                Plan.tag(accepted.phase),
+                Action.ACCEPT,
+                asked=accepted.test.asked,
+                yes=accepted.test.yes,
+                test="betting, fixed sequence",
+                bounds=(self.purity, 1.0, 1.0 - self.delta),
+            )
+            open_members = accepted.members[label[accepted.members] == 0]
+            label[open_members] = 1
+            decision[open_members] = row
+            done = done and self._audit(at, accepted, rows)
+        return PolicyStep(questions.build(), rows.build(), label, decision, done)
+
+    def _certify(self, at: _Look) -> tuple[_Accepted | None, bool]:
+        """Walk through the looks as far as the answers reach; the set certified so far, and whether all is
+        done.
+        """
+        accepted: _Accepted | None = None
+        for number, look in enumerate(at.plan.looks):
+            if number:
+                sets, _ = self._sets(at, look, Plan.phase(number, 0))
+                if sets is None or (accepted and len(sets.order) < _WORTH_A_LOOK * len(accepted.members)):
+                    break
+            if not self._search(at, number, look):
+                return accepted, False
+            phase = Plan.phase(number, BATCHES)
+            sets, p_yes = self._sets(at, look, phase)
+            if sets is None:
+                continue
+            test = self._calibrate(at, sets, p_yes, look, phase)
+            if test.certified > (len(accepted.members) if accepted else 0):
+                accepted = _Accepted(sets.order[: test.certified], phase, test)
+            if not test.closed:
+                return accepted, False
+        return accepted, True
+
+    def _sets(self, at: _Look, look: Look, phase: int) -> tuple[NestedSets | None, npt.NDArray[np.float32]]:
+        p_yes, known = self._verifier(at, phase)
+        sets = nest_sets(
+            p_yes,
+            ~known,
+            purity=self.purity,
+            noise=self.noise,
+            alpha=look.alpha,
+            min_set=at.plan.min_set,
+            planned=look.calibrate,
+        )
+        return sets, p_yes
+
+    def _verifier(self, at: _Look, phase: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """P(yes) of all instances and which have a verdict, from answers of phases before it only."""
+        earlier = at.log.take((_phase_of(at.log) < phase) & (at.log.stream != Stream.AUDIT))
+        items, yes = final_verdicts(earlier)
+        known = np.zeros(len(at.pool), bool)
+        known[items] = True
+        if self._features is None or self._features[0] is not at.pool:
+            self._features = (at.pool, make_features(at.pool))
+            self._fits.clear()
+        key = b"|".join((items.tobytes(), yes.tobytes(), str((id(at.tree), at.seed)).encode()))
+        if key not in self._fits:
+            while len(self._fits) >= _FITS_KEPT:
+                del self._fits[next(iter(self._fits))]
+            self._fits[key] = fit_verifier(self._features[1], at.tree, items, yes, seed=at.seed)
+        return self._fits[key], known
+
+    def _search(self, at: _Look, number: int, look: Look) -> bool:
+        """Ask what is missing of the search batches of a look; True when all of them are answered."""
+        for batch, quota in enumerate(look.search):
+            phase = Plan.phase(number, batch)
+            answered = at.log.item[(at.log.cluster == Plan.tag(phase)) & (at.log.stream == Stream.SEARCH)]
+            if len(np.unique(answered)) >= quota:
+                continue
+            p_yes, known = self._verifier(at, phase)
+            # partly uniform, the rest where the verifier knows least
+            weight = _UNIFORM + (1.0 - _UNIFORM) * 4.0 * p_yes * (1.0 - p_yes)
+            key = -np.log1p(-at.random(phase)) / weight
+            key[known] = np.inf
+            quota = min(quota, int(len(known) - known.sum()))
+            draw = _smallest(key, quota)
+            missing = quota - len(np.unique(answered))
+            wanted = draw[~np.isin(draw, answered)][: max(0, missing)]
+            if not len(wanted):
+                continue
+            # order sampling with exponential keys: drawn iff the key is below the first one left out
+            bar = np.partition(key, quota)[quota] if quota < len(key) else np.inf
+            inclusion = np.maximum(-np.expm1(-weight[wanted] * min(bar, 1e6)), 1e-12)
+            at.questions.add(wanted, cluster=Plan.tag(phase), stream=Stream.SEARCH, inclusion=inclusion)
+            return False
+        return True
+
+    def _calibrate(
+        self, at: _Look, sets: NestedSets, p_yes: npt.NDArray[np.float32], look: Look, phase: int
+    ) -> SetTest:
+        """Test the sets with the answers there are; ask on where that is worth it."""
+        planned = min(look.calibrate, len(sets.order))
+        rank = _smallest(at.random(phase)[sets.order], planned)
+        draw = sets.order[rank]
+        verdict = at.verdicts(phase, Stream.CALIBRATION)[draw]
+        # answers behind a gap wait: easy questions may be answered sooner than hard ones
+        gaps = np.flatnonzero(np.isnan(verdict))
+        prefix = int(gaps[0]) if len(gaps) else planned
+        test = evaluate_sets(
+            sets,
+            rank[:prefix],
+            verdict[:prefix].astype(np.float64),
+            noise=self.noise,
+            alpha=look.alpha,
+            planned=planned,
+        )
+        if not test.closed:
+            self._ask(
+                at.questions, draw, verdict, p_yes, phase, Stream.CALIBRATION, planned / len(sets.order)
+            )
+        return test
+
+    def _audit(
+        self,
+        at: _Look,
+        accepted: _Accepted,
+        rows: DecisionRows,
+    ) -> bool:
+        """Sample the delivered set uniformly; the row of the finished audit is what gets published."""
+        p_yes, known = self._verifier(at, accepted.phase + 1)
+        members = accepted.members[~known[accepted.members]]
+        planned = min(at.plan.audit, len(members))
+        if not planned:
+            return True
+        draw = members[_smallest(at.random(accepted.phase, salt=1)[members], planned)]
+        verdict = at.verdicts(accepted.phase, Stream.AUDIT)[draw]
+        if np.isnan(verdict).any():
+            share = planned / len(members)
+            self._ask(at.questions, draw, verdict, p_yes, accepted.phase, Stream.AUDIT, share)
+            return False
+        yes = int(verdict.sum())
+        if self.noise.exact:
+            low, high = hypergeometric_interval(yes, planned, len(members), alpha=0.025)
+        else:
+            low, high = (rogan_gladen(b, self.noise) for b in clopper_pearson(yes, planned, alpha=0.025))
+        rows.add(
+            Plan.tag(accepted.phase),
+            Action.ACCEPT,
+            asked=planned,
+            yes=yes,
+            test="audit",
+            bounds=(float(low), float(high), 0.95),
+        )
+        return True
+
+    def _ask(
+        self,
+        questions: QuestionRows,
+        draw: Ints,
+        verdict: npt.NDArray[np.float32],
+        p_yes: npt.NDArray[np.float32],
+        phase: int,
+        stream: Stream,
+        inclusion: float,
+    ) -> None:
+        """Ask the unanswered members of a draw, chunk by chunk; sheets are cut from whole chunks to be
+        stable.
+        """
+        for chunk, begin in enumerate(range(0, len(draw), _CHUNK)):
+            if not questions.room:
+                return
+            items, answered = draw[begin : begin + _CHUNK], ~np.isnan(verdict[begin : begin + _CHUNK])
+            if answered.all():
+                continue
+            order: Ints = np.arange(len(items))
+            sheet: Ints = np.full(len(items), -1, np.int64)
+            if self.sheets:
+                first = ((phase * len(Stream) + stream) * 10_000 + chunk) * _CHUNK
+                order, sheet = cut_sheets(p_yes[items], first_sheet=first)
+            left = ~answered[order]
+            questions.add(
+                items[order[left]],
+                cluster=Plan.tag(phase),
+                stream=stream,
+                inclusion=inclusion,
+                sheet=sheet[left],
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """The arguments of one step."""
+
+    tree: ClusterTree
+    pool: Pool
+    log: AnswerLog
+    plan: Plan
+    seed: int
+    questions: QuestionRows
+
+    def random(self, phase: int, *, salt: int = 0) -> npt.NDArray[np.float64]:
+        """(n,) a number per instance and phase: draws stay nearly the same when sets change a little."""
+        return np.random.default_rng([self.seed, phase, salt]).random(len(self.pool))
+
+    def verdicts(self, phase: int, stream: Stream) -> npt.NDArray[np.float32]:
+        """(n,) float32: 1 yes, 0 no (undecided counts as no), NaN not answered in this phase and stream."""
+        verdict = np.full(len(self.pool), np.nan, np.float32)
+        rows = (self.log.cluster == Plan.tag(phase)) & (self.log.stream == stream)
+        verdict[self.log.item[rows]] = self.log.yes[rows] > 0.5
+        return verdict
+
+
+def _phase_of(log: AnswerLog) -> Ints:
+    """(m,) phase of each answer; -1 for answers that no phase asked for, such as those carried over."""
+    return np.maximum(-2 - log.cluster, -1)
+
+
+def _smallest(key: npt.NDArray[np.float64], k: int) -> Ints:
+    """Indices of the k smallest keys, in their order."""
+    if k < len(key):
+        some = np.argpartition(key, k)[:k]
+        return some[np.argsort(key[some], kind="stable")]
+    return np.argsort(key, kind="stable")[:k]
