@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ml_backend.artifacts import read_json, write_json
+from ml_backend.clicks.devices import resolve_device
 from ml_backend.clicks.zoom import ZoomSegmenter
 from ml_backend.errors import ModelError
 
@@ -171,30 +172,25 @@ class ProjectSegmenter(ZoomSegmenter):
     name = "project"
 
     def __init__(self, folder: Path, *, device: str = "cpu") -> None:
+        """Read manifest and digest of ``folder``. Raises ModelError when there is no network."""
         self.folder = folder
-        self._device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else
-                                    "cpu" if device == "auto" else device)  # fmt: skip
+        self.device = resolve_device(device)
         self._lock = threading.Lock()
         self._network: ClickNet | None = None
-        # The embedding is the picture, whatever the weights: one entry serves all versions.
-        self.encoder = "pixels-rgb-uint8"
         try:
             manifest = NetworkManifest(**read_json(folder / MANIFEST))
+            digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(
                 f"no click network in {folder}: {error}", hint="Wait for the worker's next round"
             ) from error
+        self.encoder = f"project-{digest[:12]}"
         self.size, self.first_side = manifest.size, manifest.first_side
-
-    @property
-    def version(self) -> str:
-        """Digest of the weights."""
-        return hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
 
     def _load(self) -> ClickNet:
         if self._network is None:
             network, _ = load_network(self.folder)
-            self._network = network.to(self._device).to(memory_format=torch.channels_last)
+            self._network = network.to(self.device).to(memory_format=torch.channels_last)
         return self._network
 
     def _logits(
@@ -202,12 +198,13 @@ class ProjectSegmenter(ZoomSegmenter):
         image: npt.NDArray[np.uint8],
         clicks: npt.NDArray[np.float32],
         previous: npt.NDArray[np.float32],
+        points: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
         with self._lock, torch.inference_mode():
             network = self._load()
-            pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255.0
-            given = torch.from_numpy(clicks).to(self._device)[None]
-            before = torch.from_numpy(previous).to(self._device)[None, None]
+            pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float() / 255.0
+            given = torch.from_numpy(clicks).to(self.device)[None]
+            before = torch.from_numpy(previous).to(self.device)[None, None]
             out = network(pixels.contiguous(memory_format=torch.channels_last), given, before)
             logits: npt.NDArray[np.float32] = out[0, 0].float().cpu().numpy()
         return logits

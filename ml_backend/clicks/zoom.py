@@ -22,7 +22,16 @@ import numpy.typing as npt
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
 from ml_backend.errors import BadPrompt
 
-__all__ = ["DISC_RADIUS", "Window", "ZoomSegmenter", "click_maps", "crop_image", "crop_mask", "fit_window"]
+__all__ = [
+    "DISC_RADIUS",
+    "Window",
+    "ZoomSegmenter",
+    "click_maps",
+    "click_points",
+    "crop_image",
+    "crop_mask",
+    "fit_window",
+]
 
 DISC_RADIUS = 5
 """Radius of the disc that marks a click, in pixels of the network's input."""
@@ -84,18 +93,30 @@ def crop_mask(mask: Mask, window: Window, size: int) -> Mask:
     return np.asarray(cv2.resize(cut, (size, size), interpolation=how) >= 0.5)
 
 
-def click_maps(prompt: Prompt, window: Window, size: int) -> npt.NDArray[np.float32]:
+def click_points(prompt: Prompt, window: Window, size: int) -> npt.NDArray[np.float32]:
+    """The clicks as (n, 3) float32 rows (x, y, positive), whole pixels of the network's input, those inside
+    only.
+    """
+    scale = size / window.side
+    rows = [
+        (round((x + 0.5 - window.x0) * scale - 0.5), round((y + 0.5 - window.y0) * scale - 0.5), positive)
+        for x, y, positive in prompt.points
+    ]
+    inside = [row for row in rows if 0 <= row[0] < size and 0 <= row[1] < size]
+    return np.array(inside, np.float32).reshape(-1, 3)
+
+
+def click_maps(
+    points: npt.NDArray[np.float32], box: Box | None, window: Window, size: int
+) -> npt.NDArray[np.float32]:
     """(3, size, size) float32 of 0/1: discs at positive clicks, discs at negative clicks, the filled box."""
     maps = np.zeros((3, size, size), np.uint8)
-    scale = size / window.side
-    for x, y, positive in prompt.points:
-        at = (round((x + 0.5 - window.x0) * scale - 0.5), round((y + 0.5 - window.y0) * scale - 0.5))
-        if -DISC_RADIUS <= at[0] < size + DISC_RADIUS and -DISC_RADIUS <= at[1] < size + DISC_RADIUS:
-            cv2.circle(maps[0 if positive else 1], at, DISC_RADIUS, 1, thickness=-1)
-    if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box
-        left, right = round((x0 - window.x0) * scale), round((x1 - window.x0) * scale)
-        top, bottom = round((y0 - window.y0) * scale), round((y1 - window.y0) * scale)
+    for x, y, positive in points:
+        cv2.circle(maps[0 if positive else 1], (int(x), int(y)), DISC_RADIUS, 1, thickness=-1)
+    if box is not None:
+        scale = size / window.side
+        left, right = round((box[0] - window.x0) * scale), round((box[2] - window.x0) * scale)
+        top, bottom = round((box[1] - window.y0) * scale), round((box[3] - window.y0) * scale)
         maps[2, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
     return maps.astype(np.float32)
 
@@ -107,6 +128,9 @@ class ZoomSegmenter(ABC):
 
     name: str
     encoder: str
+    device: str = "cpu"
+    persist: bool = False
+    """Embeddings are pictures, which lie in the image cache already."""
     size: int
     """Side of the network's input, in pixels."""
     first_side: float
@@ -115,7 +139,7 @@ class ZoomSegmenter(ABC):
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
         """The picture itself: the network looks at windows of it, so there is nothing to compute ahead."""
-        return Embedding(self.encoder, (image.shape[0], image.shape[1]), {"image": image})
+        return Embedding(self.encoder, (image.shape[0], image.shape[1]), {"pixels": image})
 
     @abstractmethod
     def _logits(
@@ -123,9 +147,12 @@ class ZoomSegmenter(ABC):
         image: npt.NDArray[np.uint8],
         clicks: npt.NDArray[np.float32],
         previous: npt.NDArray[np.float32],
+        points: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        """(size, size, 3) uint8, (3, size, size), (size, size) 0/1 -> (size, size) logits; above 0 is
-        object.
+        """The network on one window -> (size, size) logits; above 0 is object.
+
+        image (size, size, 3) uint8; clicks (3, size, size) and previous (size, size) of 0/1; points (n, 3)
+        the clicks inside the window as (x, y, positive) in its pixels, for networks that draw their own maps.
         """
 
     def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
@@ -133,7 +160,7 @@ class ZoomSegmenter(ABC):
 
         Raises BadPrompt when there is nothing to go by.
         """
-        image = np.asarray(embedding.arrays["image"], np.uint8)
+        image = np.asarray(embedding.arrays["pixels"], np.uint8)
         if prior is not None and not prior.mask.any():
             prior = None
         if not prompt.points and prompt.box is None and prior is None:
@@ -172,9 +199,9 @@ class ZoomSegmenter(ABC):
         previous: npt.NDArray[np.float32] = np.zeros((self.size, self.size), np.float32)
         if prior is not None:
             previous = crop_mask(prior.mask, window, self.size).astype(np.float32)
-        return self._logits(
-            crop_image(image, window, self.size), click_maps(prompt, window, self.size), previous
-        )
+        points = click_points(prompt, window, self.size)
+        maps = click_maps(points, prompt.box, window, self.size)
+        return self._logits(crop_image(image, window, self.size), maps, previous, points)
 
 
 def _union(boxes: list[Box]) -> Box:
