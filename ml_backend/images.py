@@ -36,7 +36,7 @@ from ml_backend.settings import BackendSettings
 
 __all__ = ["ImageRef", "ImageStore", "decode_image"]
 
-_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO", "PPM", "JPEG2000", "AVIF")
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _SUFFIX: Final = {
     "JPEG": ".jpg",
     "PNG": ".png",

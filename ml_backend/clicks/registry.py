@@ -21,6 +21,7 @@ __all__ = [
     "SegmenterStatus",
     "build_segmenter",
     "list_segmenters",
+    "project_segmenter",
 ]
 
 Factory = Callable[[BackendSettings, ProjectPaths | None], ClickSegmenter]
@@ -72,7 +73,7 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         SegmenterEntry(
             "project",
             "click network trained on this project's own finished masks",
-            "ml_backend.clicks.network:from_settings",
+            "ml_backend.clicks.registry:project_segmenter",
             needs=("torch",),
             needs_project=True,
         ),
@@ -109,6 +110,24 @@ def build_segmenter(
     module, _, attribute = entry.factory.partition(":")
     factory: Factory = getattr(importlib.import_module(module), attribute)
     return factory(settings, project)
+
+
+def project_segmenter(settings: BackendSettings, project: ProjectPaths | None) -> ClickSegmenter:
+    """The click model that serves a project. ModelError when none was trained yet."""
+    version = None if project is None else _version(project)
+    if project is None or version is None:
+        raise ModelError(
+            "no click model has been trained for this project yet",
+            field="segmenter",
+            hint="The worker trains one once enough tasks are finished; until then use classical or sam",
+        )
+    from ml_backend.clicks.devices import resolve_device
+    from ml_backend.clicks.network import ProjectSegmenter
+
+    segmenter: ClickSegmenter = ProjectSegmenter(
+        project.clicks / version, device=resolve_device(settings.device)
+    )
+    return segmenter
 
 
 def list_segmenters(settings: BackendSettings, project: ProjectPaths | None = None) -> list[SegmenterStatus]:

@@ -29,6 +29,9 @@ from ml_backend.clicks.embeddings import EmbeddingStore, Found
 from ml_backend.clicks.priors import Proposals, prior_from_mask, proposal_for
 from ml_backend.clicks.prompts import PromptContext, parse_context, to_prompt
 from ml_backend.clicks.registry import SegmenterPool
+from ml_backend.errors import BadImage
+from ml_backend.facts import ProjectFacts
+from ml_backend.images import ImageRef
 from ml_backend.instances import Rle
 from ml_backend.label_config import ControlTag, LabelConfig
 from ml_backend.regions import Region, region_id, to_result
@@ -36,7 +39,6 @@ from ml_backend.settings import BackendSettings
 
 __all__ = [
     "ClickAnswer",
-    "ClickProject",
     "ClickService",
     "ImageSource",
     "ProposalSource",
@@ -46,32 +48,30 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 PHASES = ("fetch", "decode", "encode", "wait", "segment", "serialise")
-_SHAS_KEPT = 100_000
+_REFS_KEPT = 100_000
+_REFS_KEPT_S = 300.0
+"""What an address holds is asked again after this long; addresses may be overwritten."""
 _MASKS_KEPT = 512
 _ANSWERS_KEPT = 1024
 
 
 class ImageSource(Protocol):
-    """What the service needs of ``ml_backend.images``. Both raise BadImage."""
+    """What the service needs of ``ml_backend.images.ImageStore``. Both raise BadImage."""
 
-    def fetch(self, url: str, project_id: int) -> tuple[str, bytes]:
-        """Content hash (sha256 hex) and file bytes of an image; from the image cache when it is there."""
+    def get(self, value: str, *, task_id: int | None = None) -> ImageRef:
+        """The image behind an address; from the image cache when it is there."""
         ...
 
-    def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, upright."""
+    def pixels(self, ref: ImageRef) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, upright, read-only."""
         ...
 
 
 class ProposalSource(Protocol):
-    """Where the current model's instances of a task come from (the pool)."""
+    """Where the current model's instances of a task come from; ``priors.PoolProposals`` reads the pool."""
 
-    def version(self, project_id: int) -> str:
-        """Version of the pool that serves, empty when there is none. Cheap: called on every click."""
-        ...
-
-    def proposals(self, project_id: int, task_id: int) -> Proposals | None:
-        """Instances of one task, or None."""
+    def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
+        """Instances of one task, or None. Called on every click: must be quick when asked again."""
         ...
 
 
@@ -79,19 +79,10 @@ Observe = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ClickProject:
-    """What a click must know of its project: id, parsed label config, segmenter by name (None = settings)."""
-
-    project_id: int
-    config: LabelConfig
-    segmenter: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class TaskRef:
     """One task to embed ahead: project, task id and the address of its image."""
 
-    project: ClickProject
+    project: ProjectFacts
     task_id: int
     url: str
 
@@ -178,7 +169,7 @@ class ClickService:
             ram_bytes=settings.embedding_ram_bytes,
             disk_bytes=settings.embedding_disk_bytes,
         )
-        self._shas: _Lru[str] = _Lru(_SHAS_KEPT)
+        self._refs: _Lru[tuple[float, ImageRef]] = _Lru(_REFS_KEPT)
         self._masks: _Lru[_Mask] = _Lru(_MASKS_KEPT)
         self._answers: _Lru[dict[str, Any]] = _Lru(_ANSWERS_KEPT)
         self._recent_boxes: _Lru[PromptContext] = _Lru(_ANSWERS_KEPT)
@@ -186,7 +177,7 @@ class ClickService:
 
     # -- clicks ------------------------------------------------------------------------------------
 
-    def predict(self, task: Mapping[str, Any], context: object, project: ClickProject) -> dict[str, Any]:
+    def predict(self, task: Mapping[str, Any], context: object, project: ProjectFacts) -> dict[str, Any]:
         """Answer one interactive request: ``{"result": […], "score": …, "model_version": …}``.
 
         Reads ``id`` and ``data`` of the task and ``result`` of the context; drafts and other regions are
@@ -198,8 +189,15 @@ class ClickService:
         url = project.config.image_of(task.get("data") or {})
         control = project.config.output_for(prompts.label)
         task_id = int(task.get("id") or 0)
-        version = self.proposals.version(project.project_id) if self.proposals is not None else ""
-        key = (project.project_id, task_id, url, segmenter.encoder, project.config.digest, version, prompts)
+        key = (
+            project.project_id,
+            task_id,
+            url,
+            segmenter.encoder,
+            project.config.digest,
+            project.model_version,
+            prompts,
+        )
         kept = self._answers.get(key)
         if kept is not None:
             return kept
@@ -219,18 +217,18 @@ class ClickService:
         task_id: int,
         url: str,
         prompts: PromptContext,
-        project: ClickProject,
+        project: ProjectFacts,
         *,
         segmenter: ClickSegmenter | None = None,
     ) -> ClickAnswer:
         """The mask for checked prompts, with timings; ``predict`` without the caches of whole answers."""
         segmenter = segmenter or self._segmenter(project)
         seconds: dict[str, float] = {}
-        sha, found = self._embedding(url, project, segmenter, CLICK, seconds)
+        sha, found = self._embedding(url, task_id, project, segmenter, CLICK, seconds)
         prompt = to_prompt(prompts, found.embedding.hw)
         start, start_key = None, None
         if self.proposals is not None:
-            found_here = self.proposals.proposals(project.project_id, task_id)
+            found_here = self.proposals.proposals(project, task_id)
             chosen = proposal_for(found_here, prompt)
             if found_here is not None and chosen is not None:
                 start, start_key = chosen[1], (found_here.version, task_id, chosen[0])
@@ -259,15 +257,11 @@ class ClickService:
         """Masks after the box, the first click, the second …; each from the one before, cached on the way."""
         base = (sha, segmenter.encoder, prompt.label, prompt.box, start_key)
         first = 0 if prompt.box is not None else 1
-        steps = list(range(first, len(prompt.points) + 1))
         mask: _Mask | None = None
-        while steps:  # the longest prefix that is known
-            mask = self._masks.get((base, prompt.points[: steps[-1]]))
-            if mask is not None:
-                break
-            steps.pop()
-        begin = (steps[-1] + 1) if steps else first
-        for count in range(begin, len(prompt.points) + 1):
+        known = len(prompt.points)
+        while known >= first and (mask := self._masks.get((base, prompt.points[:known]))) is None:
+            known -= 1
+        for count in range(known + 1, len(prompt.points) + 1):
             part = Prompt(prompt.points[:count], prompt.box, prompt.label)
             prior: Prior | None
             if mask is not None:
@@ -282,7 +276,7 @@ class ClickService:
         return mask
 
     def _with_recent_box(
-        self, task: Mapping[str, Any], prompts: PromptContext, project: ClickProject
+        self, task: Mapping[str, Any], prompts: PromptContext, project: ProjectFacts
     ) -> PromptContext:
         """Points after a box. The editor sends points and boxes apart, so a series that *begins* with a
         background click, which means nothing alone, refines the newest box of the same task and label.
@@ -306,32 +300,29 @@ class ClickService:
         segmenter = self._segmenter(ref.project)
         if not getattr(segmenter, "persist", True) and priority != CLICK:
             return "not needed"
-        _, found = self._embedding(ref.url, ref.project, segmenter, priority, {})
+        _, found = self._embedding(ref.url, ref.task_id, ref.project, segmenter, priority, {})
         return found.tier
 
     def _embedding(
         self,
         url: str,
-        project: ClickProject,
+        task_id: int,
+        project: ProjectFacts,
         segmenter: ClickSegmenter,
         priority: int,
         seconds: dict[str, float],
     ) -> tuple[str, Found]:
         memo = (project.project_id, url)
-        sha = self._shas.get(memo)
-        data: bytes | None = None
-        if sha is None:
+        kept = self._refs.get(memo)
+        if kept is None or time.monotonic() - kept[0] > _REFS_KEPT_S:
             with self._timed("fetch", seconds):
-                sha, data = self.images.fetch(url, project.project_id)
-            self._shas.put(memo, sha)
+                kept = (time.monotonic(), self.images.get(url, task_id=task_id))
+            self._refs.put(memo, kept)
+        ref = kept[1]
 
         def load() -> npt.NDArray[np.uint8]:
-            content = data
-            if content is None:
-                with self._timed("fetch", seconds):
-                    content = self.images.fetch(url, project.project_id)[1]
             with self._timed("decode", seconds):
-                return self.images.decode(content)
+                return self._pixels(ref, url, task_id)
 
         def encode(pixels: npt.NDArray[np.uint8]) -> Embedding:
             with self._timed("encode", seconds):
@@ -339,7 +330,7 @@ class ClickService:
 
         began = time.perf_counter()
         found = self.store.get_or_make(
-            sha,
+            ref.sha,
             segmenter.encoder,
             load,
             encode,
@@ -350,9 +341,23 @@ class ClickService:
         waited = time.perf_counter() - began - sum(seconds.get(p, 0.0) for p in ("decode", "encode"))
         if found.tier == "joined" and self.observe is not None:
             self.observe("wait", waited)
-        return sha, found
+        return ref.sha, found
 
-    def _segmenter(self, project: ClickProject) -> ClickSegmenter:
+    def _pixels(self, ref: ImageRef, url: str, task_id: int) -> npt.NDArray[np.uint8]:
+        """Pixels of an image that was seen; fetched again when the image cache dropped its file meanwhile."""
+        try:
+            return self.images.pixels(ref)
+        except BadImage:
+            if ref.path.exists():
+                raise
+        again = self.images.get(url, task_id=task_id)
+        if again.sha != ref.sha:
+            raise BadImage(
+                "the image changed while it was being clicked", field="task.data", hint="Click again"
+            )
+        return self.images.pixels(again)
+
+    def _segmenter(self, project: ProjectFacts) -> ClickSegmenter:
         name = project.segmenter or self.settings.segmenter
         return self.segmenters.get(name, ProjectPaths(self.settings.data_dir, project.project_id))
 

@@ -1,0 +1,128 @@
+"""A project, images and a segmenter whose masks give away which image they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.registry import SegmenterPool
+from ml_backend.facts import ProjectFacts
+from ml_backend.settings import BackendSettings
+
+CONFIG = """<View>
+<KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/><Label
+value="Dog"/> </KeyPointLabels> <RectangleLabels name="rect" toName="image" smart="true"
+smartOnly="true"><Label value="Cat"/><Label value="Dog"/> </RectangleLabels> <BrushLabels name="brush"
+toName="image" smart="false"><Label value="Cat"/><Label value="Dog"/></BrushLabels> <Image name="image"
+value="$image"/></View>"""
+
+
+def facts(project_id: int = 1, config: str = CONFIG, **changes: Any) -> ProjectFacts:
+    return ProjectFacts(
+        project_id=project_id,
+        key=f"{project_id}.1700000000",
+        title="test",
+        kind="instances",
+        label_config=config,
+        labels=("Cat", "Dog"),
+        **changes,
+    )
+
+
+def click(x: float, y: float, positive: bool = True, label: str = "Cat") -> dict[str, Any]:
+    return {
+        "value": {"x": x, "y": y, "width": 0.3, "keypointlabels": [label]},
+        "is_positive": positive,
+        "from_name": "kp",
+        "to_name": "image",
+        "type": "keypointlabels",
+    }
+
+
+def rectangle(x: float, y: float, w: float, h: float, label: str = "Cat") -> dict[str, Any]:
+    return {
+        "value": {"x": x, "y": y, "width": w, "height": h, "rotation": 0, "rectanglelabels": [label]},
+        "from_name": "rect",
+        "to_name": "image",
+        "type": "rectanglelabels",
+    }
+
+
+def task(task_id: int, image: Path) -> dict[str, Any]:
+    return {"id": task_id, "data": {"image": str(image)}}
+
+
+def save_picture(path: Path, value: int, hw: tuple[int, int] = (60, 80)) -> Path:
+    """A PNG whose pixels all have the value: its identity can be read off any pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((*hw, 3), value, np.uint8)).save(buffer, "PNG")
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+class TellTale:
+    """Draws a disc at the last click whose radius is the grey value of the image; counts its calls."""
+
+    name = "telltale"
+    device = "cpu"
+    persist = True
+
+    def __init__(self, encoder: str = "telltale-1") -> None:
+        self.encoder = encoder
+        self.embeds = 0
+        self.segments = 0
+        self.priors: list[Prior | None] = []
+        self._lock = threading.Lock()
+
+    def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
+        with self._lock:
+            self.embeds += 1
+        return Embedding(
+            self.encoder, (image.shape[0], image.shape[1]), {"v": np.array([image[0, 0, 0]], np.float32)}
+        )
+
+    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+        with self._lock:
+            self.segments += 1
+            self.priors.append(prior)
+        value = float(embedding.arrays["v"][0])
+        if prompt.points:
+            x, y, _ = prompt.points[-1]
+        elif prompt.box is not None:
+            x, y = (prompt.box[0] + prompt.box[2]) / 2, (prompt.box[1] + prompt.box[3]) / 2
+        else:
+            assert prior is not None
+            return ClickResult(prior.mask[None], np.ones(1, np.float32), None)
+        mask = disc(embedding.hw, x, y, value)
+        if prior is not None:
+            mask |= prior.mask
+        return ClickResult(mask[None], np.array([0.75], np.float32), np.full((1, 4, 4), value, np.float32))
+
+
+def disc(hw: tuple[int, int], x: float, y: float, radius: float) -> npt.NDArray[np.bool_]:
+    ys, xs = np.mgrid[: hw[0], : hw[1]]
+    inside: npt.NDArray[np.bool_] = (xs - x) ** 2 + (ys - y) ** 2 <= radius**2
+    return inside
+
+
+class FixedPool(SegmenterPool):
+    """Always gives one segmenter."""
+
+    def __init__(self, settings: BackendSettings, segmenter: Any) -> None:
+        super().__init__(settings)
+        self.segmenter = segmenter
+
+    def get(self, name: str, project: Any = None) -> Any:
+        return self.segmenter
+
+
+def sha_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

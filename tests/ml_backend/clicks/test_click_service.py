@@ -1,0 +1,325 @@
+"""The click service: chains, undo, priors, caches, ids, controls, errors, and a hammer."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ml_backend.brush import decode_brush, encode_mask
+from ml_backend.clicks.priors import PoolProposals, Proposals
+from ml_backend.clicks.service import ClickService, TaskRef
+from ml_backend.errors import BadImage, BadLabelConfig, BadPrompt, GroundswellError
+from ml_backend.facts import ProjectFacts
+from ml_backend.images import ImageStore
+from ml_backend.instances import Instances
+from ml_backend.pools import write_pool
+from ml_backend.settings import BackendSettings
+from tests.ml_backend.clicks.click_helpers import (
+    CONFIG,
+    FixedPool,
+    TellTale,
+    click,
+    disc,
+    facts,
+    rectangle,
+    save_picture,
+    task,
+)
+
+Build = Callable[..., ClickService]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BackendSettings:
+    return BackendSettings(data_dir=tmp_path / "data", allow_image_dirs=str(tmp_path), device="cpu")
+
+
+@pytest.fixture
+def build(settings: BackendSettings) -> Build:
+    def make(segmenter: Any = None, **options: Any) -> ClickService:
+        return ClickService(
+            settings,
+            ImageStore(settings),
+            segmenters=FixedPool(settings, segmenter or TellTale()),
+            **options,
+        )
+
+    return make
+
+
+def mask_of(reply: dict[str, Any], hw: tuple[int, int] = (60, 80)) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    (region,) = reply["result"]
+    assert (region["original_height"], region["original_width"]) == hw
+    return decode_brush(region["value"]["rle"], hw)
+
+
+def test_a_click_gives_the_mask_in_the_output_control(build: Build, tmp_path: Path) -> None:
+    image = save_picture(tmp_path / "a.png", 9)
+    reply = build().predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    (region,) = reply["result"]
+    assert region["from_name"] == "brush"
+    assert region["type"] == "brushlabels"
+    assert region["value"]["brushlabels"] == ["Cat"]
+    assert region["score"] == 0.75
+    np.testing.assert_array_equal(mask_of(reply), disc((60, 80), 40, 30, 9))
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind"),
+    [
+        ("BitmaskLabels", "bitmasklabels"),
+        ("PolygonLabels", "polygonlabels"),
+        ("RectangleLabels", "rectanglelabels"),
+    ],
+)
+def test_reply_in_whatever_the_config_wants(build: Build, tmp_path: Path, tag: str, kind: str) -> None:
+    config = CONFIG.replace("BrushLabels", tag)
+    if tag == "RectangleLabels":  # as a prompt it would be no output
+        config = re.sub(r'<RectangleLabels name="rect".*?</RectangleLabels>', "", config, flags=re.DOTALL)
+    image = save_picture(tmp_path / "a.png", 9)
+    (region,) = build().predict(task(7, image), {"result": [click(50, 50)]}, facts(config=config))["result"]
+    assert region["type"] == kind
+    assert region["value"][kind] == ["Cat"]
+
+
+def test_unchanged_prompts_cost_nothing(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    service = build(segmenter)
+    image = save_picture(tmp_path / "a.png", 9)
+    first = service.predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    again = service.predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    assert again == first
+    assert segmenter.segments == 1
+
+
+def test_each_click_starts_from_the_mask_before_and_undo_is_served_from_memory(
+    build: Build, tmp_path: Path
+) -> None:
+    segmenter = TellTale()
+    service = build(segmenter)
+    image = save_picture(tmp_path / "a.png", 9)
+    clicks = [click(20, 20), click(50, 50), click(80, 80, False)]
+    replies = [service.predict(task(7, image), {"result": clicks[:n]}, facts()) for n in (1, 2, 3)]
+    assert segmenter.segments == 3
+    assert segmenter.priors[0] is None
+    second = segmenter.priors[1]
+    assert second is not None
+    np.testing.assert_array_equal(second.mask, mask_of(replies[0]))
+    assert second.logits is not None
+    assert not second.from_proposal
+    undone = service.predict(task(7, image), {"result": clicks[:2]}, facts())
+    assert undone == replies[1]
+    assert segmenter.segments == 3
+
+
+def test_same_prompts_give_the_same_mask_and_id_in_a_fresh_process(build: Build, tmp_path: Path) -> None:
+    image = save_picture(tmp_path / "a.png", 9)
+    clicks = [click(20, 20), click(50, 50), click(80, 80, False)]
+    warm = build()
+    for n in (1, 2, 3):
+        kept = warm.predict(task(7, image), {"result": clicks[:n]}, facts())
+    fresh = build().predict(task(7, image), {"result": clicks}, facts())
+    assert fresh == kept
+
+
+def test_ids_differ_by_task_and_prompts(build: Build, tmp_path: Path) -> None:
+    service = build()
+    image = save_picture(tmp_path / "a.png", 9)
+    ids = {
+        service.predict(task(number, image), {"result": [click(x, 50, label=label)]}, facts(project))[
+            "result"
+        ][0]["id"]
+        for number, x, label, project in itertools.product((1, 2), (40, 50), ("Cat", "Dog"), (1, 2))
+    }
+    assert len(ids) == 16
+    assert all(len(i) == 10 for i in ids)
+
+
+def test_background_click_after_a_box_refines_the_box(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    service = build(segmenter)
+    image = save_picture(tmp_path / "a.png", 9)
+    boxed = service.predict(task(7, image), {"result": [rectangle(40, 40, 20, 20)]}, facts())
+    service.predict(task(7, image), {"result": [click(50, 50, False)]}, facts())
+    prior = segmenter.priors[-1]
+    assert prior is not None
+    np.testing.assert_array_equal(prior.mask, mask_of(boxed))
+    service.predict(task(7, image), {"result": [click(10, 10)]}, facts())
+    assert segmenter.priors[-1] is None  # an object click begins anew
+    service.predict(task(8, image), {"result": [click(50, 50, False)]}, facts())
+    assert segmenter.priors[-1] is None  # another task has no box
+
+
+class OneProposal:
+    def __init__(self, masks: list[np.ndarray[Any, np.dtype[np.bool_]]], *, score: float = 0.9) -> None:
+        boxes = np.array([[10, 10, 50, 50]] * len(masks), np.float32)
+        worth = np.full(len(masks), score, np.float32)
+        self.found = Proposals(
+            "v1",
+            ("Cat", "Dog"),
+            Instances(
+                np.zeros(len(masks), np.int64),
+                boxes,
+                [encode_mask(m) for m in masks],
+                worth,
+                worth,
+                np.zeros((len(masks), 0), np.float32),
+            ),
+        )
+
+    def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
+        return self.found if task_id == 7 else None
+
+
+def test_a_click_on_a_proposal_starts_from_it(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    proposal = disc((60, 80), 30, 30, 15)
+    service = build(segmenter, proposals=OneProposal([proposal]))
+    image = save_picture(tmp_path / "a.png", 3)
+    service.predict(task(7, image), {"result": [click(37.5, 50)]}, facts())
+    prior = segmenter.priors[-1]
+    assert prior is not None
+    assert prior.from_proposal
+    np.testing.assert_array_equal(prior.mask, proposal)
+    service.predict(task(7, image), {"result": [click(80, 50)]}, facts())
+    assert segmenter.priors[-1] is None  # off the proposal
+    service.predict(task(7, image), {"result": [click(37.5, 50, label="Dog")]}, facts())
+    assert segmenter.priors[-1] is None  # another label
+    service.predict(task(8, image), {"result": [click(37.5, 50)]}, facts())
+    assert segmenter.priors[-1] is None  # another task
+
+
+def test_bad_proposals_are_not_started_from(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    service = build(segmenter, proposals=OneProposal([disc((60, 80), 30, 30, 15)], score=0.5))
+    image = save_picture(tmp_path / "a.png", 3)
+    service.predict(task(7, image), {"result": [click(37.5, 50)]}, facts())
+    assert segmenter.priors[-1] is None
+
+
+def test_proposals_come_from_the_pool_of_the_shown_version(settings: BackendSettings, tmp_path: Path) -> None:
+    mask = disc((60, 80), 30, 30, 15)
+    found = OneProposal([mask]).found.instances
+    write_pool(
+        settings.data_dir / "projects/1/pools/v1",
+        ("Cat", "Dog"),
+        [(7, found, {"hw": (60, 80)})],
+        embedding_dim=0,
+    )
+    source = PoolProposals(settings.data_dir)
+    assert source.proposals(facts(), 7) is None
+    got = source.proposals(facts(model_version="v1"), 7)
+    assert got is not None
+    assert got is source.proposals(facts(model_version="v1"), 7)
+    assert got.instances.rle == found.rle
+    assert source.proposals(facts(model_version="v1"), 8) is None
+
+
+def test_embedding_survives_a_restart_and_the_image_is_not_decoded_again(
+    build: Build, tmp_path: Path
+) -> None:
+    image = save_picture(tmp_path / "a.png", 9)
+    build().predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    segmenter = TellTale()
+    service = build(segmenter)
+    phases: list[str] = []
+    service.observe = lambda phase, seconds: phases.append(phase)
+    service.predict(task(7, image), {"result": [click(20, 20)]}, facts())
+    assert segmenter.embeds == 0
+    assert phases == ["fetch", "segment", "serialise"]
+
+
+def test_equal_images_of_two_tasks_share_one_embedding(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    service = build(segmenter)
+    for number in (1, 2):
+        image = save_picture(tmp_path / f"{number}.png", 9)
+        service.predict(task(number, image), {"result": [click(50, 50)]}, facts())
+    assert segmenter.embeds == 1
+
+
+def test_embedding_ahead(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    service = build(segmenter)
+    image = save_picture(tmp_path / "a.png", 9)
+    assert service.embed(TaskRef(facts(), 7, str(image))) == "encoded"
+    service.predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    assert segmenter.embeds == 1
+
+
+def test_errors_say_what_is_wrong_and_leave_the_service_alive(build: Build, tmp_path: Path) -> None:
+    service = build()
+    image = save_picture(tmp_path / "a.png", 9)
+    with pytest.raises(BadPrompt, match="outside the image"):
+        service.predict(task(7, image), {"result": [click(101, 50)]}, facts())
+    with pytest.raises(BadPrompt, match="unknown label"):
+        service.predict(task(7, image), {"result": [click(50, 50, label="Cow")]}, facts())
+    with pytest.raises(BadPrompt, match="no area"):
+        service.predict(task(7, image), {"result": [rectangle(5, 5, 0, 0)]}, facts())
+    with pytest.raises(GroundswellError):
+        service.predict(task(7, tmp_path / "gone.png"), {"result": [click(50, 50)]}, facts())
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(BadImage, match="not an image"):
+        service.predict(task(7, tmp_path / "text.png"), {"result": [click(50, 50)]}, facts())
+    with pytest.raises(BadLabelConfig, match="image"):
+        service.predict({"id": 7, "data": {}}, {"result": [click(50, 50)]}, facts())
+    assert mask_of(service.predict(task(7, image), {"result": [click(50, 50)]}, facts())).any()
+
+
+def test_an_empty_mask_is_an_empty_suggestion(build: Build, tmp_path: Path) -> None:
+    image = save_picture(tmp_path / "a.png", 0)
+    segmenter = TellTale()
+    segmenter.segment = lambda e, p, q: __import__("ml_backend.clicks.base", fromlist=["x"]).ClickResult(  # type: ignore[method-assign]
+        np.zeros((1, 60, 80), bool), np.zeros(1, np.float32), None
+    )
+    assert build(segmenter).predict(task(7, image), {"result": [click(50, 50)]}, facts())["result"] == []
+
+
+def test_hammer_every_mask_belongs_to_its_image(build: Build, tmp_path: Path) -> None:
+    """12 threads, 24 images, 2 projects, 1,200 requests, tiers small enough that entries keep being
+    evicted.
+    """
+    images = {value: save_picture(tmp_path / f"{value}.png", value) for value in range(3, 27)}
+    segmenter = TellTale()
+    service = build(segmenter)
+    service.store.ram_bytes = 400
+    service.store.disk_bytes = 3000
+    errors: list[str] = []
+    done = threading.Lock()
+    count = 0
+
+    def user(seed: int) -> None:
+        nonlocal count
+        rng = random.Random(seed)
+        for _ in range(100):
+            value = rng.choice(list(images))
+            project = facts(rng.choice((1, 2)))
+            x, y = rng.randint(0, 99), rng.randint(0, 99)
+            points = [click(x, y), click(rng.randint(0, 99), rng.randint(0, 99), False)][: rng.randint(1, 2)]
+            try:
+                reply = service.predict(task(value, images[value]), {"result": points}, project)
+                want = np.zeros((60, 80), bool)
+                for point in points:
+                    want |= disc(
+                        (60, 80), point["value"]["x"] / 100 * 80, point["value"]["y"] / 100 * 60, value
+                    )
+                if not np.array_equal(mask_of(reply), want):
+                    errors.append(f"foreign mask for image {value}")
+            except Exception as error:  # every failure counts
+                errors.append(repr(error))
+            with done:
+                count += 1
+
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(user, range(12)))
+    assert errors == []
+    assert count == 1200
