@@ -80,8 +80,10 @@ class FakeStudio:
         instruction: str = "",
     ) -> ProjectRow:
         self._call("create_project")
-        if len(title) < 3:
-            raise _refused(400, f"project title {title!r} is too short", "Use at least 3 characters", "title")
+        if not 3 <= len(title) <= 50:
+            raise _refused(
+                400, f"project title {title!r} has {len(title)} characters", "Use 3 to 50", "title"
+            )
         if sampling not in _SAMPLINGS:
             raise _refused(
                 400, f"{sampling!r} is no sampling", f"Use one of {', '.join(_SAMPLINGS)}", "sampling"

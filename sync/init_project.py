@@ -105,6 +105,10 @@ def init_project(
     """
     studio = _as_studio(client)
     settings = settings or load_settings()
+    if not 3 <= len(title.strip()) <= 50:
+        raise BadInput(
+            f"the title {title!r} has {len(title.strip())} characters", field="title", hint="Use 3 to 50"
+        )
     config = build_label_config(labels, output=output, kind=kind)
     if options is not None:
         settings.for_project(options)

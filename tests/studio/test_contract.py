@@ -80,6 +80,7 @@ def test_a_project_can_be_made_read_and_deleted(client: StudioClient) -> None:
     ("title", "config", "sampling"),
     [
         ("ab", CONFIG, "Uncertainty sampling"),
+        ("a" * 51, CONFIG, "Uncertainty sampling"),
         ("good title", "<View><Image", "Uncertainty sampling"),
         ("good title", CONFIG, "Best first"),
     ],
