@@ -11,31 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ml_backend.clicks.robots import inner_distance
 from ml_backend.clicks.zoom import DISC_RADIUS, Window, crop_image, crop_mask, fit_window
 from ml_backend.errors import BadImage
+from ml_backend.images import decode_image
 from ml_backend.learners.base import Example
 
 __all__ = ["Sample", "Sampler", "next_click", "read_rgb", "spoil"]
 
 Mask = npt.NDArray[np.bool_]
 MIN_AREA_PX = 12
+MAX_PIXELS = 200_000_000
 
 
-def read_rgb(path: object) -> npt.NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8 RGB. Raises BadImage when it cannot be read."""
+def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8 RGB, orientation applied. Raises BadImage when it cannot be read."""
     try:
-        with Image.open(str(path)) as picture:
-            return np.asarray(picture.convert("RGB"))
+        data = path.read_bytes()
     except OSError as error:
-        raise BadImage(f"cannot read {path}: {error}", hint="Is it an image file?") from error
+        raise BadImage(f"cannot read {path}: {error}", hint="Is it there, and readable?") from error
+    return decode_image(data, max_pixels=MAX_PIXELS, field=path.name)
 
 
 @dataclass(slots=True, eq=False)
