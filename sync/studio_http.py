@@ -41,13 +41,21 @@ class StudioHttp:
     client : a ``label_studio_sdk.LabelStudio``; it supplies the address and the authorisation header
     read_timeout_s : longest silence of the server within one answer
     attempts : how often a call that may be repeated is tried
+    transport : how requests travel; tests pass their own
     """
 
-    def __init__(self, client: Any, *, read_timeout_s: float = 120.0, attempts: int = 5) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        read_timeout_s: float = 120.0,
+        attempts: int = 5,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self._wrapper = client._client_wrapper
         self.base_url = str(self._wrapper.get_base_url()).rstrip("/")
         timeout = httpx.Timeout(connect=5.0, read=read_timeout_s, write=read_timeout_s, pool=10.0)
-        self._http = httpx.Client(base_url=self.base_url, timeout=timeout)
+        self._http = httpx.Client(base_url=self.base_url, timeout=timeout, transport=transport)
         self._attempts = attempts
 
     def __repr__(self) -> str:
