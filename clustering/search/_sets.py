@@ -26,7 +26,7 @@ _CONTROL = 0.8
 """Weight of the verifier's prediction as control variate: below 1 because predictions may be overconfident.
 """
 _NOISE_ALPHA = 0.1
-"""Part of alpha spent on the chance that the noise of the set's own verdicts is luckier than its average."""
+"""Part of alpha spent on the chance that the noise of the verdicts is luckier than allowed for."""
 _MARGINS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.29, 0.24, 0.19, 0.15, 0.11, 0.08, 0.05, 0.02])
 """Predicted purity of the candidate sets, as a share of the way from the promise to 1."""
 _EASE = 3.0
@@ -41,13 +41,13 @@ class NestedSets:
     ----------
     order : (M,) int64, members of the loosest set, best first
     size : (K,) int64, increasing; set k is ``order[:size[k]]``
-    null : (K,) float64, share of yes that the promise amounts to, noise allowed for
+    target : share of yes that the promised purity leads to
     expected : (M,) float64, predicted share of yes of each member of ``order``
     """
 
     order: Ints
     size: Ints
-    null: Floats
+    target: float
     expected: Floats
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ def nest_sets(
     if not len(size):
         return None
     mean = share[size - 1]
-    null = target + _noise_slack(size, noise, alpha)
+    null = target + _noise_allowance(noise, alpha, planned) / size
     gain = _divergence(mean, np.minimum(null, 1 - 1e-9)) * (mean > null) * size / size[-1]
     if gain.max() <= 0:
         return None
@@ -113,7 +113,7 @@ def nest_sets(
     # nothing when it holds, while a start that fails ends the look
     easy = np.flatnonzero(gain * planned >= -_EASE * np.log(alpha))
     first = int(easy[0]) if len(easy) else int(np.argmax(gain))
-    return NestedSets(order[: size[-1]], size[first:], null[first:], expected[: size[-1]])
+    return NestedSets(order[: size[-1]], size[first:], target, expected[: size[-1]])
 
 
 def _divergence(p: Floats, q: Floats) -> Floats:
@@ -123,18 +123,20 @@ def _divergence(p: Floats, q: Floats) -> Floats:
     return result
 
 
-def _noise_slack(size: Ints, noise: Noise, alpha: float) -> Floats:
-    """How much the mean verdict of a whole set may exceed its expectation by luck (Bernstein's inequality).
+def _noise_allowance(noise: Noise, alpha: float, planned: int) -> float:
+    """How much the yes among up to ``planned`` verdicts may exceed what the truth of their masks leads to.
 
-    The test samples verdicts without replacement; they have a mean of their own, which scatters around the
-    share of yes that the set's true purity leads to. Without noise the two are the same.
+    The test draws masks without replacement and subtracts what was drawn from what the null leaves. It sees
+    verdicts, not truth; by Bernstein's maximal inequality the sum of their errors stays below this at all
+    times but for a part of alpha.
     """
     if noise.exact:
-        return np.zeros(len(size))
-    variance = max(noise.sensitivity * (1 - noise.sensitivity), noise.specificity * (1 - noise.specificity))
+        return 0.0
+    variance = planned * max(
+        noise.sensitivity * (1 - noise.sensitivity), noise.specificity * (1 - noise.specificity)
+    )
     depth = -np.log(_NOISE_ALPHA * alpha)
-    result: Floats = np.sqrt(2.0 * variance * depth / size) + depth / (3.0 * size)
-    return result
+    return float(np.sqrt(2.0 * variance * depth + (depth / 3.0) ** 2) + depth / 3.0)
 
 
 def evaluate_sets(
@@ -152,6 +154,7 @@ def evaluate_sets(
     """
     t, planned = len(rank), min(planned, len(sets.order))
     spent = alpha if noise.exact else (1.0 - _NOISE_ALPHA) * alpha
+    allowance = _noise_allowance(noise, alpha, planned)
     evidence = np.full((len(sets), t + 1), -np.inf)
     processes = []
     for k in range(len(sets)):
@@ -160,7 +163,11 @@ def evaluate_sets(
         control = _CONTROL * (members - members.mean())
         values = yes[inside] - control[rank[inside]]
         wealth = betting_log_wealth(
-            values, share=float(sets.null[k]), population=len(members), floor=float(-control.max())
+            values,
+            share=sets.target,
+            population=len(members),
+            floor=float(-control.max()),
+            allowance=allowance,
         )
         at = np.concatenate([[0], np.cumsum(inside)])
         # the largest evidence reached so far counts: looking on cannot take it back
@@ -198,7 +205,7 @@ def _stops(
     if t < 30:
         return False
     hopeful = values.mean() + 1.5 * values.std() / np.sqrt(t)
-    null = float(sets.null[k])
+    null = sets.target
     growth = float(_divergence(np.array(hopeful), np.array(null))) if hopeful > null else 0.0
     reachable = wealth + growth * (planned - asked) * float(sets.size[k] / sets.size[-1])
     return bool(reachable < -np.log(alpha))
