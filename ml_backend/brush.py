@@ -32,6 +32,7 @@ __all__ = [
     "encode_mask",
     "rle_area",
     "rle_box",
+    "rle_hw",
     "rle_iou",
     "rle_merge",
     "rle_to_brush",
@@ -187,7 +188,7 @@ def encode_brush(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> list[in
     flat = np.ascontiguousarray(mask != 0).reshape(-1)
     if flat.size == 0:
         raise BadRegion(f"a mask of size {mask.shape} has no pixels", field="mask")
-    toggles = np.flatnonzero(np.diff(flat, prepend=False)).astype(np.int64, copy=False)
+    toggles: Ints = np.flatnonzero(np.diff(flat, prepend=False)).astype(np.int64, copy=False)
     return _encode_toggles(toggles, flat.size)
 
 
@@ -205,8 +206,8 @@ def rle_to_brush(rle: Rle) -> list[int]:
 def _encode_toggles(toggles: Ints, size: int) -> list[int]:
     """Bits of all tokens at once: their values and widths as columns, packed by summing into bytes."""
     edges = np.concatenate(([0], toggles, [size]))
-    runs = np.diff(edges) * 4  # RGBA: every pixel four times
-    value = (np.arange(len(runs)) % 2) * 255
+    runs: Ints = np.diff(edges) * 4  # RGBA: every pixel four times
+    value: Ints = (np.arange(len(runs)) % 2) * 255
     runs, value = runs[runs > 0], value[runs > 0]
     pieces = -(-runs // _LONGEST)  # a run beyond 2^16 is cut into full pieces and a rest
     is_long = runs > 256

@@ -36,7 +36,7 @@ from ml_backend.settings import BackendSettings
 __all__ = ["Fetcher", "StudioAuth"]
 
 _CLOUD: Final = frozenset({"s3", "s3s", "gs", "azure-blob", "azure_blob", "gcs"})
-_STUDIO_FILES: Final = ("/data/", "/tasks/", "/storage-data/")
+_STUDIO_FILES: Final = ("/data/", "/tasks/", "/projects/", "/storage-data/")
 _MAX_REDIRECTS: Final = 4
 _ACCESS_LIFE_S: Final = 240.0
 _DEFAULT_PORT: Final = {"http": 80, "https": 443}
@@ -132,7 +132,14 @@ class Fetcher:
         """Whether an address always gives the same bytes (uploads carry a random part, files their time)."""
         return "/data/upload/" in value or value.startswith("data:") or _file_path(value) is not None
 
-    def fetch(self, value: str, *, task_id: int | None = None, field: str = "data.image") -> bytes:
+    def fetch(
+        self,
+        value: str,
+        *,
+        task_id: int | None = None,
+        project_id: int | None = None,
+        field: str = "data.image",
+    ) -> bytes:
         """The bytes behind an address. Raises BadImage or StudioError, saying what was tried and what to
         set.
         """
@@ -151,7 +158,7 @@ class Fetcher:
                 raise _nothing(value, tried, field)
         scheme = urlsplit(value).scheme.lower()
         if scheme in _CLOUD:
-            return self._http(self._cloud_address(value, task_id, field), field, tried)
+            return self._http(self._cloud_address(value, task_id, project_id, field), field, tried)
         if scheme in _DEFAULT_PORT:
             return self._http(value, field, tried)
         if scheme:
@@ -187,15 +194,17 @@ class Fetcher:
             tried.append(f"file {path}: {os.strerror(error.errno or 0)}")
             return None
 
-    def _cloud_address(self, value: str, task_id: int | None, field: str) -> str:
-        if task_id is None:
+    def _cloud_address(self, value: str, task_id: int | None, project_id: int | None, field: str) -> str:
+        """Where Label Studio resolves a storage address: by task, or by project if the task is not known."""
+        if task_id is None and project_id is None:
             raise BadImage(
-                f"{_short(value)} needs its task's id to be resolved",
+                f"{_short(value)} can be resolved for a stored task only",
                 field=field,
-                hint="Only stored tasks can use it",
+                hint="Import the task first",
             )
+        place = f"tasks/{task_id}" if task_id is not None else f"projects/{project_id}"
         code = base64.urlsafe_b64encode(value.encode()).decode()
-        return f"{self._base}/tasks/{task_id}/resolve/?fileuri={code}"
+        return f"{self._base}/{place}/resolve/?fileuri={code}"
 
     def _http(self, address: str, field: str, tried: list[str]) -> bytes:
         start = urlsplit(address)

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import threading
 import time
 import warnings
@@ -47,6 +48,7 @@ _SUFFIX: Final = {
 }
 _MUTABLE_AGE_S: Final = 24 * 3600.0
 _SPARE_S: Final = 3600.0
+_ORIENTATION: Final = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,14 @@ class ImageStore:
         self._ram = 0
         self._written = 0
 
-    def get(self, value: str, *, task_id: int | None = None, field: str = "data.image") -> ImageRef:
+    def get(
+        self,
+        value: str,
+        *,
+        task_id: int | None = None,
+        project_id: int | None = None,
+        field: str = "data.image",
+    ) -> ImageRef:
         """The image behind an address of task data (or a path).
 
         Raises BadImage with what was tried and what to set, StudioError when Label Studio refuses or is away.
@@ -103,7 +112,7 @@ class ImageStore:
         if not mine:
             return flight.result()
         try:
-            data = self._fetcher.fetch(value, task_id=task_id, field=field)
+            data = self._fetcher.fetch(value, task_id=task_id, project_id=project_id, field=field)
             ref = self.put(data, field=field)
             write_atomic(
                 self._index_file(name), json.dumps({"sha": ref.sha, "hw": ref.hw, "at": time.time()}).encode()
@@ -118,18 +127,24 @@ class ImageStore:
                 self._flights.pop(name, None)
 
     def put(self, data: bytes, *, field: str = "image") -> ImageRef:
-        """Check image bytes and keep them. The whole file is decoded once, so what is kept can be decoded."""
+        """Check that the bytes are an image and keep them. Damage behind the header shows in ``pixels``."""
         sha = hashlib.sha256(data).hexdigest()
         with _pil_errors(field), _open(data, max_pixels=self._max_pixels, field=field) as image:
             suffix = _SUFFIX.get(image.format or "", ".img")
-            pixels = _to_rgb(image)
-        hw = (int(pixels.shape[0]), int(pixels.shape[1]))
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            hw = (image.width, image.height) if turned else (image.height, image.width)
         path = self._folder / sha[:2] / f"{sha}{suffix}"
         if not path.exists():
             write_atomic(path, data)
             self._evict_disk(len(data))
-        self._remember(sha, pixels)
         return ImageRef(sha, path, hw)
+
+    def by_sha(self, sha: str, hw: tuple[int, int]) -> ImageRef | None:
+        """A cached image by content hash; None when its bytes are not here (any more)."""
+        if not re.fullmatch(r"[0-9a-f]{64}", sha):
+            return None
+        path = next((self._folder / sha[:2]).glob(f"{sha}.*"), None)
+        return None if path is None else ImageRef(sha, path, hw)
 
     def pixels(self, ref: ImageRef) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, read-only: copy before writing. Raises BadImage when the bytes are gone."""
@@ -145,13 +160,7 @@ class ImageStore:
         if not mine:
             return flight.result()
         try:
-            try:
-                data = ref.path.read_bytes()
-            except OSError as error:
-                raise BadImage(
-                    f"the cached copy {ref.path} cannot be read ({error.strerror})", field="image"
-                ) from error
-            pixels = decode_image(data, max_pixels=self._max_pixels)
+            pixels = decode_image(_read(ref.path), max_pixels=self._max_pixels)
             self._remember(ref.sha, pixels)
             flight.set_result(pixels)
             return pixels
@@ -214,6 +223,13 @@ class ImageStore:
                 return
             path.unlink(missing_ok=True)
             total -= stat.st_size
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"the cached copy {path} cannot be read ({error.strerror})", field="image") from error
 
 
 @contextmanager

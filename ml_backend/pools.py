@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "PoolReader",
     "PoolTable",
     "PoolWriter",
+    "TaskEntry",
     "TaskTable",
     "done_tasks",
     "instance_key",
@@ -45,6 +49,7 @@ __all__ = [
 
 ALL_COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality", "embedding")
 """Names for ``read_pool(columns=…)``; ``box`` is x0, y0, x1, y1 and ``rle`` counts, height, width."""
+_PARTS_KEPT: Final = 8
 _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "box": ("x0", "y0", "x1", "y1"),
     "rle": ("counts", "height", "width"),
@@ -413,6 +418,75 @@ def _embeddings(tables: Sequence[pa.Table]) -> npt.NDArray[np.float32]:
             found.append(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width))
     rows = sum(len(t) for t in tables)
     return np.concatenate(found).astype(np.float32, copy=False) if found else np.zeros((rows, 0), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskEntry:
+    """What a pool holds of one task: the part it stands in, and its row of the task table."""
+
+    part: str
+    hw: tuple[int, int]
+    score: float
+    error: str
+
+
+class PoolReader:
+    """A pool kept open for many small reads: knows in which part each task stands. Safe under threads.
+
+    Parts never change, so only new ones are read; looking for them costs one directory listing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._known: set[str] = set()
+        self._entries: dict[int, TaskEntry] = {}
+        self._kept: OrderedDict[str, PoolTable] = OrderedDict()
+
+    def entry(self, task_id: int) -> TaskEntry | None:
+        """What the pool holds of a task, None when it has not been looked at."""
+        with self._lock:
+            self._refresh()
+            return self._entries.get(task_id)
+
+    def read(self, task_ids: Iterable[int]) -> dict[int, PoolTable]:
+        """Rows by task (without embeddings) for the tasks the pool holds; each part is opened once."""
+        with self._lock:
+            self._refresh()
+            entries = {t: e for t in task_ids if (e := self._entries.get(int(t))) is not None}
+        found: dict[int, PoolTable] = {}
+        for part in sorted({e.part for e in entries.values()}):
+            rows = self._rows(part)
+            for task_id, entry in entries.items():
+                if entry.part == part:
+                    found[task_id] = rows.take(np.flatnonzero(rows.task_id == task_id))
+        return found
+
+    def _rows(self, part: str) -> PoolTable:
+        """All rows of a part without embeddings; the parts used last stay in memory."""
+        with self._lock:
+            if part in self._kept:
+                self._kept.move_to_end(part)
+                return self._kept[part]
+        path = self.folder / "pool.parquet" / part
+        names = {n for c in ALL_COLUMNS if c != "embedding" for n in _FIELDS.get(c, (c,))}
+        have = [n for n in _schema_names(path) if n in names] if path.exists() else []
+        rows = _pool_columns([_read(path, columns=have)] if have else [])
+        with self._lock:
+            self._kept[part] = rows
+            while len(self._kept) > _PARTS_KEPT:
+                self._kept.popitem(last=False)
+        return rows
+
+    def _refresh(self) -> None:
+        for part in _parts(self.folder):  # oldest first: newer parts replace what older ones say of a task
+            if part in self._known:
+                continue
+            for row in _read(self.folder / "tasks.parquet" / part).to_pylist():
+                hw = (int(row["height"]), int(row["width"]))
+                entry = TaskEntry(part, hw, float(row["score"]), str(row["error"]))
+                self._entries[int(row["task_id"])] = entry
+            self._known.add(part)
 
 
 def instances_for_tasks(folder: Path, task_ids: Sequence[int], labels: Sequence[str]) -> dict[int, Instances]:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.bitmask import bitmask_to_rle, rle_to_bitmask
-from ml_backend.brush import brush_to_rle, empty_rle, rle_area, rle_box, rle_to_brush
+from ml_backend.brush import brush_to_rle, rle_area, rle_box, rle_to_brush
 from ml_backend.errors import BadRegion, GroundswellError
 from ml_backend.instances import Instances, Rle
 from ml_backend.label_config import ControlTag, LabelConfig
@@ -36,6 +36,7 @@ __all__ = [
     "Region",
     "Rendered",
     "parse_annotation",
+    "provenance_meta",
     "region_id",
     "render",
     "to_result",
@@ -478,8 +479,3 @@ def _validate_region(item: Mapping[str, Any], control: ControlTag) -> list[str]:
         if region.label in control.labels
         else [f"value.{control.value_key}: unknown label {region.label!r}"]
     )
-
-
-def empty_region_rle(hw: tuple[int, int]) -> Rle:
-    """Mask without a pixel (for unions over no regions)."""
-    return empty_rle(hw)

@@ -1,0 +1,225 @@
+"""The Flask app: routes of a few lines over ``GroundswellModel``.
+
+Status codes: 400 for a wrong body (the JSON names the field), 401 without the right credentials, 404 for an
+unknown project, route or crop, 413 for a body that is too large, 502 when Label Studio cannot be reached,
+503 when a model cannot answer. Errors are JSON: ``{"error", "field", "hint"}``. The message is repeated in
+the status line, because that is the only part of a failed answer that Label Studio passes on to the
+browser.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from ml_backend.errors import BadInput, GroundswellError, StudioError
+from ml_backend.facts import parse_project_key
+from ml_backend.model import UNTRAINED, GroundswellModel
+from ml_backend.protocol import (
+    WEBHOOK_ACTIONS,
+    PredictRequest,
+    parse_body,
+    parse_predict,
+    parse_setup,
+    parse_webhook,
+)
+from ml_backend.services import Services
+from ml_backend.settings import BackendSettings
+from ml_backend.signing import crop_path
+
+__all__ = ["create_app"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_BODY: Final = 512 * 1024**2
+_PREDICT_BUDGET_S: Final = 80.0  # Label Studio gives up after 100
+_OPEN_ROUTES: Final = frozenset({"health", "crop"})  # no secrets behind the one, signed links for the other
+_CROP_AGE_S: Final = 7 * 24 * 3600
+
+
+class _UnknownProject(BadInput):
+    """A project that Groundswell does not look after: 404 instead of 400."""
+
+
+def create_app(settings: BackendSettings | None = None, *, services: Services | None = None) -> Flask:
+    """Build the app. Loads no model; safe to call many times in one process."""
+    shared = services or Services.from_settings(settings or BackendSettings())
+    app = Flask("ml_backend", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+    app.extensions["groundswell"] = shared
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    _add_hooks(app, shared)
+    _add_model_routes(app, shared)
+    _add_other_routes(app, shared)
+    return app
+
+
+def _add_model_routes(app: Flask, shared: Services) -> None:
+    @app.get("/health")
+    @app.get("/")
+    def health() -> dict[str, Any]:
+        """Answers at once, whatever the models do."""
+        return {"status": "UP", "model_class": GroundswellModel.__name__}
+
+    @app.post("/setup")
+    def setup() -> dict[str, Any]:
+        """Called often, and inside people's requests: two small files, no model."""
+        wanted = parse_setup(parse_body(request.get_data(cache=False)))
+        return _model(shared, wanted.project_id, wanted.label_config).setup()
+
+    @app.post("/predict")
+    def predict() -> dict[str, Any]:
+        wanted = parse_predict(parse_body(request.get_data(cache=False)))
+        model = _model(shared, wanted.project_id, wanted.label_config)
+        if wanted.context is not None:
+            return {"results": [_click(shared, model, wanted)]}
+        return {"results": model.predict_tasks(wanted.tasks, budget_s=_PREDICT_BUDGET_S)}
+
+    @app.post("/webhook")
+    def webhook() -> dict[str, Any]:
+        """Leaves a note for the worker and answers; Label Studio waits for this in people's requests."""
+        event = parse_webhook(request.get_data(cache=False), project=request.args.get("project"))
+        shared.metrics.hooked(event.action if event.action in WEBHOOK_ACTIONS else "other")
+        return _model(shared, event.project_id).fit(event.action)
+
+    @app.get("/versions")
+    def versions() -> dict[str, Any]:
+        key = request.args.get("project")
+        if key is None:
+            return {"versions": [], "message": "add ?project=<id>"}
+        project_id = parse_project_key(key)
+        names = [v.version for v in shared.registry.versions(project_id)]
+        return {"versions": names or [UNTRAINED], "current": shared.registry.current(project_id)}
+
+
+def _add_other_routes(app: Flask, shared: Services) -> None:
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(shared.metrics.render(), mimetype="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/crops/<int:project_id>/<key>.jpg")
+    def crop(project_id: int, key: str) -> Response:
+        """A review picture, for whoever has its signed link; canvas use needs the CORS header."""
+        path = crop_path(project_id, key)
+        if not shared.signer.verify(path, request.args.get("sig", ""), request.args.get("exp", "")):
+            return _error_response(403, "this link is not signed by this server or has expired", field="sig")
+        found = shared.crops.find(project_id, key)
+        if found is None:
+            return _error_response(404, f"there is no crop {key} of project {project_id}", field="key")
+        response = Response(found.read_bytes(), mimetype="image/jpeg")
+        response.set_etag(key)
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        response.headers["Cache-Control"] = f"public, max-age={_CROP_AGE_S}, immutable"
+        response.make_conditional(request)
+        return response
+
+
+def _model(shared: Services, project_id: int | None, label_config: str = "") -> GroundswellModel:
+    try:
+        return GroundswellModel(shared, project_id, label_config)
+    except BadInput as error:
+        if error.field == "project" and project_id is not None:
+            raise _UnknownProject(error.message, field=error.field, hint=error.hint) from None
+        raise
+
+
+def _click(shared: Services, model: GroundswellModel, wanted: PredictRequest) -> dict[str, Any]:
+    assert wanted.context is not None
+    try:
+        answer = model.click(wanted.tasks[0], wanted.context)
+    except GroundswellError as error:
+        shared.metrics.clicked(type(error).__name__)
+        raise
+    shared.metrics.clicked("ok")
+    return answer
+
+
+# around every request
+
+
+def _add_hooks(app: Flask, shared: Services) -> None:
+    check = _authoriser(shared.settings)
+
+    @app.before_request
+    def before() -> Response | None:
+        g.began = time.perf_counter()
+        if request.endpoint in _OPEN_ROUTES or check():
+            return None
+        response = _error_response(
+            401, "wrong or missing credentials", hint="Basic auth, or X-Groundswell-Secret for the webhook"
+        )
+        if shared.settings.basic_auth_user:
+            response.headers["WWW-Authenticate"] = 'Basic realm="groundswell"'
+        return response
+
+    @app.after_request
+    def after(response: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule is not None else "unknown"
+        shared.metrics.request(
+            route, response.status_code, time.perf_counter() - g.get("began", time.perf_counter())
+        )
+        return response
+
+    @app.errorhandler(GroundswellError)
+    def known(error: GroundswellError) -> Response:
+        if isinstance(error, _UnknownProject):
+            status = 404
+        elif isinstance(error, BadInput):
+            status = 400
+        else:
+            status = 502 if isinstance(error, StudioError) else 503
+        _log.warning("%s: %s", request.path, error)
+        return _error_response(status, error.message, field=error.field, hint=error.hint)
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response:
+        return _error_response(error.code or 500, error.description or error.name)
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        _log.exception("%s failed", request.path)
+        return _error_response(500, "internal error", hint="See the log of the backend")
+
+
+def _error_response(status: int, message: str, *, field: str = "", hint: str = "") -> Response:
+    response = jsonify({"error": message, "field": field, "hint": hint})
+    words = ". ".join(x for x in (f"{field}: {message}" if field else message, hint) if x)
+    line = "".join(c if " " <= c <= "~" else "?" for c in words)[:200]  # a status line is one line of ASCII
+    response.status = f"{status} {line}"
+    return response
+
+
+def _authoriser(settings: BackendSettings) -> Callable[[], bool]:
+    """Whether the current request may pass. All comparisons take constant time."""
+    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    secret = settings.webhook_secret.get_secret_value()
+
+    def basic() -> bool:
+        given = request.authorization
+        if given is None or given.type != "basic":
+            return False
+        right_user = _same(given.username or "", user)
+        return _same(given.password or "", password) and right_user
+
+    def allowed() -> bool:
+        if request.endpoint == "webhook":
+            if not secret and not user:
+                return True
+            by_secret = bool(secret) and _same(request.headers.get("X-Groundswell-Secret", ""), secret)
+            return by_secret or (bool(user) and basic())
+        return not user or basic()
+
+    return allowed
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(
+        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
+    )

@@ -1,0 +1,133 @@
+"""Everything the app's routes share, built once per process and handed down; nothing heavy is loaded here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ml_backend.artifacts import ProjectPaths
+from ml_backend.crops import CropStore
+from ml_backend.errors import ModelError, StorageError
+from ml_backend.facts import FactsCache, ProjectFacts
+from ml_backend.images import ImageStore
+from ml_backend.metrics import Metrics
+from ml_backend.pools import PoolReader
+from ml_backend.registry import ModelRegistry, PredictorCache
+from ml_backend.settings import BackendSettings
+from ml_backend.signing import Signer
+
+if TYPE_CHECKING:
+    from ml_backend.clicks.priors import Proposals
+    from ml_backend.clicks.service import ClickService
+
+__all__ = ["PoolProposals", "Pools", "Services"]
+
+_log = logging.getLogger(__name__)
+
+_OPEN_POOLS: Final = 16
+
+
+class Pools:
+    """Pools of versions that serve, kept open."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._lock = threading.Lock()
+        self._open: OrderedDict[tuple[int, str], PoolReader] = OrderedDict()
+
+    def of(self, project_id: int, version: str) -> PoolReader:
+        """The pool of a version (empty while there is none)."""
+        key = (project_id, version)
+        with self._lock:
+            found = self._open.get(key)
+            if found is None:
+                found = self._open[key] = PoolReader(ProjectPaths(self._data_dir, project_id).pool(version))
+            self._open.move_to_end(key)
+            while len(self._open) > _OPEN_POOLS:
+                self._open.popitem(last=False)
+            return found
+
+
+class PoolProposals:
+    """The current model's instances of a task, for clicks to start from.
+
+    ``model_version`` of the facts must be the version whose pool is meant, as ``GroundswellModel.click``
+    sees to.
+    """
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
+        """Instances of one task out of the pool; None when there is no pool or it holds none of the task."""
+        from ml_backend.clicks.priors import Proposals
+
+        version = project.model_version
+        if not version:
+            return None
+        try:
+            table = self._pools.of(project.project_id, version).read([task_id]).get(task_id)
+        except StorageError as error:  # a click works without a start
+            _log.warning("no proposals for task %s: %s", task_id, error)
+            return None
+        if table is None:
+            return None
+        return Proposals(version, project.labels, table.instances(project.labels))
+
+
+@dataclass(slots=True)
+class Services:
+    """Shared by all requests of one process; every part is safe under threads."""
+
+    settings: BackendSettings
+    metrics: Metrics
+    facts: FactsCache
+    images: ImageStore
+    registry: ModelRegistry
+    predictors: PredictorCache
+    pools: Pools
+    crops: CropStore
+    signer: Signer
+    _clicks: ClickService | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def from_settings(cls, settings: BackendSettings) -> Services:
+        """Build all parts. Touches the disk only for the signing key."""
+        images = ImageStore(settings)
+        registry = ModelRegistry(settings.data_dir)
+        return cls(
+            settings=settings,
+            metrics=Metrics(),
+            facts=FactsCache(settings.data_dir),
+            images=images,
+            registry=registry,
+            predictors=PredictorCache(registry),
+            pools=Pools(settings.data_dir),
+            crops=CropStore(settings.data_dir, images),
+            signer=Signer.from_settings(settings),
+        )
+
+    @property
+    def clicks(self) -> ClickService:
+        """The click service, imported and built at the first click. Raises ModelError when it cannot be."""
+        if self._clicks is None:
+            with self._lock:
+                if self._clicks is None:
+                    self._clicks = self._build_clicks()
+        return self._clicks
+
+    def _build_clicks(self) -> ClickService:
+        try:
+            from ml_backend.clicks.service import ClickService
+        except ImportError as error:
+            raise ModelError(
+                f"clicks need a package that is not installed ({error.name})",
+                hint="Install groundswell completely",
+            ) from error
+        proposals = PoolProposals(self.pools)
+        return ClickService(self.settings, self.images, proposals=proposals, observe=self.metrics.observe)

@@ -1,0 +1,52 @@
+"""Instances to one number that orders tasks.
+
+``confidence`` is what Label Studio gets as the score of a prediction. 1 = the model is sure of everything
+it found, 0 = it could not be less certain; uncertainty sampling serves the lowest first.
+
+An instance is doubtful for two reasons that add up (algorithms §6.8): its class score is near one half, and
+its mask is probably wrong, which matters only as far as the object is there. The k most doubtful instances
+are averaged: a sum would favour crowded pictures, a minimum would be ruled by one stray box, a mean over
+all would hide a hard object among easy ones. A picture without detections is neither certain nor most
+uncertain (algorithms §5.4): it may be empty or it may be all missed, so it gets a middle value.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.instances import Instances
+
+__all__ = ["confidence", "instance_doubt"]
+
+TOP_K: Final = 5
+NOTHING_FOUND: Final = 0.5
+
+
+def instance_doubt(
+    score: npt.NDArray[np.float32], quality: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """(n,) doubt in 0..1 about each instance: 0 = surely right, or surely nothing; 1 = could not be less
+    certain.
+
+    ``4 s (1 - s)`` is 1 at a class score of one half; ``s (1 - q)`` is the chance that an object is there
+    whose mask is wrong.
+    """
+    s = np.clip(np.nan_to_num(score.astype(np.float64)), 0.0, 1.0)
+    q = np.clip(np.nan_to_num(quality.astype(np.float64)), 0.0, 1.0)
+    return np.asarray(np.minimum(4.0 * s * (1.0 - s) + s * (1.0 - q), 1.0), np.float64)
+
+
+def confidence(instances: Instances, *, top_k: int = TOP_K) -> float:
+    """Score of a task in 0..1: 1 minus the mean doubt of its ``top_k`` most doubtful instances.
+
+    1 = nothing to correct is expected, 0 = least certain (served first); 0.5 when nothing was found.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if len(instances) == 0:
+        return NOTHING_FOUND
+    doubt = np.sort(instance_doubt(instances.score, instances.quality))[::-1]
+    return float(1.0 - doubt[:top_k].mean())
