@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clustering.linkage import ExactLinkage, Linkage, TwoLevelLinkage, grow_tree
 from clustering.pool import Pool
 from clustering.tree import ClusterTree
 from ml_backend.artifacts import read_json, write_atomic, write_json
 from ml_backend.errors import BadInput
+from ml_backend.mask_statistics import mask_statistics
 from ml_backend.pools import PoolTable, read_pool
 from sync.project_state import Project
 from sync.steps.queries import open_task_ids
 from sync.steps.rounds import finish_step, has_finished
 from sync.tables import RoundRecord
 
-__all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools", "mask_statistics"]
+__all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,30 +89,8 @@ def load_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:
 def label_pool(table: PoolTable) -> Pool:
     """Rows of a pool as the columns that trees and policies read."""
     embedding = table.embedding if table.embedding.shape[1] else np.zeros((len(table), 1), np.float32)
-    return Pool(embedding, table.score, table.quality, mask_statistics(table))
-
-
-def mask_statistics(table: PoolTable) -> npt.NDArray[np.float32]:
-    """(n, 4) float32: root of the share of the image, share of the box filled, log of height over width, and
-    whether the box touches the border (0 or 1).
-    """
-    from pycocotools import mask as coco
-
-    n = len(table)
-    if n == 0:
-        return np.zeros((0, 4), np.float32)
-    area = coco.area([table.rle(row) for row in range(n)]).astype(np.float64)
-    height, width = table.hw[:, 0].astype(np.float64), table.hw[:, 1].astype(np.float64)
-    x0, y0, x1, y1 = table.box_xyxy.astype(np.float64).T
-    box_w, box_h = np.maximum(x1 - x0, 1.0), np.maximum(y1 - y0, 1.0)
-    border = (x0 <= 1) | (y0 <= 1) | (x1 >= width - 1) | (y1 >= height - 1)
-    columns = (
-        np.sqrt(area / np.maximum(height * width, 1.0)),
-        np.minimum(area / (box_w * box_h), 1.0),
-        np.log(box_h / box_w),
-        border.astype(np.float64),
-    )
-    return np.stack(columns, axis=1).astype(np.float32)
+    extras = mask_statistics([str(text) for text in table.counts], table.hw)
+    return Pool(embedding, table.score, table.quality, extras)
 
 
 def _linkage(project: Project) -> Linkage | None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from ml_backend.uncertainty import confidence
 from sqlalchemy import select
 
 from ml_backend.errors import BadImage
@@ -24,6 +23,7 @@ from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor
 from ml_backend.pools import PoolWriter, done_tasks
 from ml_backend.registry import ModelRegistry, load_learner
+from ml_backend.uncertainty import confidence
 from sync.project_state import Project
 from sync.steps.queries import note_image_errors, open_task_ids
 from sync.steps.rounds import finish_step, has_finished
@@ -52,7 +52,7 @@ def tasks_to_infer(project: Project, version: str) -> list[int]:
 def infer(project: Project, record: RoundRecord) -> RoundRecord:
     """Fill the pool of the round's version for all unfinished tasks; safe to repeat and to kill.
 
-    A task whose image cannot be read gets an empty row with the reason; it is tried again by the next version.
+    A task whose image cannot be read gets an empty row with the reason; the next version tries it again.
     """
     registry = ModelRegistry(project.settings.data_dir)
     info = registry.info(project.id, record.model_version)
@@ -118,14 +118,9 @@ def _distinct(instances: Instances) -> Instances:
 
 def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Loaded]]:
     """Batches of decoded images, the next one being fetched while this one is used."""
+    query = select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
     with project.read() as session:
-        images: dict[int, str] = dict(
-            session.execute(
-                select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
-            )
-            .tuples()
-            .all()
-        )
+        images = {task: image for task, image in session.execute(query)}
     size = project.settings.infer_batch
     batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
 

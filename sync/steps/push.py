@@ -44,8 +44,9 @@ class PushReport:
     retired: tuple[str, ...]
 
 
-def push_version(project: Project, record: RoundRecord, verdicts: VerdictTable) -> str:
-    """The prediction version of a round as decided so far."""
+def push_version(project: Project, record: RoundRecord, verdicts: VerdictTable | None = None) -> str:
+    """The prediction version of a round as decided so far (``verdicts``: as read already)."""
+    verdicts = read_verdicts(project.paths.round(record.number)) if verdicts is None else verdicts
     shown = (verdicts.digest, project.config.digest, project.settings.push_min_score)
     return f"{record.model_version}.{digest_of(shown)[:8]}"
 

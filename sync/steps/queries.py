@@ -53,7 +53,7 @@ def note_image_errors(project: Project, errors: Mapping[int, str]) -> None:
     """Store why images of tasks could not be read; an empty text clears an earlier reason."""
     query = select(TaskRecord.id, TaskRecord.image_error).where(TaskRecord.project_id == project.id)
     with project.read() as session:
-        stored = {task: text for task, text in session.execute(query).tuples()}
+        stored = {task: text for task, text in session.execute(query)}
     changed = {task: text for task, text in errors.items() if stored.get(task, text) != text}
     if not changed:
         return

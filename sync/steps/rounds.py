@@ -28,7 +28,9 @@ __all__ = [
     "finish_step",
     "has_finished",
     "load_snapshot",
+    "reload_round",
     "restore_rounds",
+    "trained_round",
     "update_round",
     "version_prefix",
 ]
@@ -70,6 +72,19 @@ def current_round(project: Project) -> RoundRecord | None:
     """The newest round."""
     with project.read() as session:
         return latest_round(session, project.id)
+
+
+def trained_round(project: Project) -> RoundRecord | None:
+    """The newest round that has a model: the one that is shown and reviewed."""
+    query = select(RoundRecord).where(RoundRecord.project_id == project.id, RoundRecord.step != "start")
+    with project.read() as session:
+        return session.scalar(query.order_by(RoundRecord.number.desc()).limit(1))
+
+
+def reload_round(project: Project, record: RoundRecord) -> RoundRecord:
+    """The row as it is now."""
+    with project.read() as session:
+        return session.get_one(RoundRecord, (project.id, record.number))
 
 
 def load_snapshot(project: Project, number: int) -> dict[str, Any]:

@@ -282,7 +282,7 @@ def _remove_leftovers(folder: Path, version: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def is_retry_due(record: RoundRecord, now_s: float, updated_s: float) -> bool:
+def is_retry_due(record: RoundRecord, now_s: float) -> bool:
     """A failed training is tried again twice, after 1 and 5 minutes; then only with new labels."""
     attempts = int(record.figures.get("train", {}).get("attempts", 1))
-    return attempts < 3 and now_s - updated_s >= 60.0 * 5.0 ** (attempts - 1)
+    return attempts < 3 and now_s - record.updated_at.timestamp() >= 60.0 * 5.0 ** (attempts - 1)

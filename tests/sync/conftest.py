@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml_backend.brush import encode_mask
+from ml_backend.brush import decode_rle, encode_mask
 from ml_backend.label_config import build_label_config, parse_label_config
+from ml_backend.learners import LEARNERS, get_learner
+from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.regions import Region, to_result
+from sync.crowd_review import Question, read_questions
 from sync.fake_studio import FakeStudio
 from sync.project_state import Project, open_project, register_project
 from sync.settings import Settings
 from sync.store import Store
+from sync.tables import ProjectRecord
+from sync.worker import Worker
+from tests.sync import tiny_learner
 
 LABELS = ("disc", "bar")
 CONFIG_XML = build_label_config(LABELS)
@@ -54,8 +60,8 @@ class World:
 
     def __init__(self, folder: Path, n_images: int, studio: FakeStudio | None = None, **options: Any) -> None:
         self.folder = folder
-        images = folder / "images"
-        images.mkdir(parents=True)
+        self.images = images = folder.parent / f"images{n_images}"  # the same for twin worlds of a test
+        images.mkdir(exist_ok=True)
         self.scenes = [Scene(seed) for seed in range(n_images)]
         for i, scene in enumerate(self.scenes):
             Image.fromarray(scene.image).save(images / f"{i:03d}.png")
@@ -63,6 +69,7 @@ class World:
         self.project_id = self.studio.create_project("Shapes", CONFIG_XML).id
         self.studio.upload_images(self.project_id, sorted(images.iterdir()))
         self.tasks = sorted(self.studio.task_ids(self.project_id))
+        options = {"learner": tiny_learner.NAME, "heartbeat_s": 5.0, "push_interval_s": 0.0, **options}
         self.settings = Settings(data_dir=folder / "data", allow_image_dirs=str(images), **options)
         self.store = Store(self.settings.database())
         register_project(self.store, self.studio, self.project_id)
@@ -70,11 +77,68 @@ class World:
     def open(self, checkpoint: Callable[[str], None] = lambda place: None) -> Project:
         return open_project(self.settings, self.store, self.studio, self.project_id, checkpoint=checkpoint)
 
+    def worker(self, checkpoint: Callable[[str], None] = lambda place: None) -> Worker:
+        return Worker(self.settings, self.store, self.studio, checkpoint=checkpoint)
+
     def label(self, *numbers: int) -> None:
         """A person finishes these tasks truthfully."""
         for number in numbers:
             result = self.scenes[number].result()
             self.studio.create_annotation(self.tasks[number], result, lead_time_s=20.0)
+
+    def is_good(self, question: Question) -> bool:
+        """The truth about a question: IoU above 0.75 with a drawn mask of the same label."""
+        scene = self.scenes[self.tasks.index(question.task_id)]
+        mask = decode_rle(question.rle).astype(bool)
+        ious = [
+            (mask & true).sum() / (mask | true).sum()
+            for label, true in scene.masks
+            if label == question.label
+        ]
+        return max(ious, default=0.0) > 0.75
+
+    def review_projects(self) -> dict[str, int]:
+        """Review projects by form."""
+        with self.store.read() as session:
+            record = session.get_one(ProjectRecord, self.project_id)
+        found = {"single": record.review_project_id, "sheet": record.sheet_project_id}
+        return {form: number for form, number in found.items() if number is not None}
+
+    def answer_all(
+        self, studio: Any = None, limit: int = 10_000, flip: Callable[[str], bool] = lambda key: False
+    ) -> int:
+        """A worker answers what is open, truthfully but for keys that ``flip`` says; how many tasks."""
+        client = studio or self.studio
+        done = 0
+        for review_id in self.review_projects().values():
+            while done < limit and (task := client.next_task(review_id)) is not None:
+                form, questions = read_questions(task.data)
+                good = [self.is_good(q) != flip(q.key) for q in questions]
+                client.create_annotation(task.id, answer_result(form, good), lead_time_s=2.0 * len(good))
+                done += 1
+        return done
+
+
+def answer_result(form: str, good: list[bool]) -> list[dict[str, Any]]:
+    """What the editor sends for these answers."""
+    if form == "single":
+        choices, name, to_name = ["yes" if good[0] else "no"], "verdict", "image"
+    else:
+        choices, name, to_name = [f"card{i}" for i, ok in enumerate(good) if not ok], "wrong", "question"
+    if not choices:
+        return []
+    return [{"from_name": name, "to_name": to_name, "type": "choices", "value": {"choices": choices}}]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker may train the tiny learner, in this process."""
+    monkeypatch.setitem(LEARNERS, tiny_learner.NAME, tiny_learner.TARGET)
+
+    def train_here(project: Project, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
+        return get_learner(learner).train(spec, folder, lambda share, text: None)
+
+    monkeypatch.setattr("sync.steps.train._train_in_child", train_here)
 
 
 @pytest.fixture

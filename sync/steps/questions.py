@@ -1,0 +1,282 @@
+"""Questions: from what a policy wants to know to keyed review tasks in Label Studio.
+
+A question that is there already (answered or not) is not asked again; masks that need one more worker get a
+review task with the next repeat number. Gold questions (masks people drew, some of them spoiled) and hidden
+repeats are mixed in and look like any other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from clustering.answers import Form, Questions, Stream
+from ml_backend.brush import decode_rle, encode_mask
+from ml_backend.instances import Rle
+from ml_backend.pools import instance_key
+from sync.crowd_review import (
+    FORMS,
+    Question,
+    ensure_review_project,
+    instructions,
+    sheet_key,
+    sheet_task,
+    single_task,
+)
+from sync.project_state import Project
+from sync.steps.answers import keyed_tasks, review_project_of, store_questions
+from sync.steps.cluster import LabelPool
+from sync.steps.crop_links import CropLinks
+from sync.steps.queries import finished_tasks
+from sync.steps.region_rows import plain_rle
+from sync.tables import ProjectRecord, QuestionRecord
+
+__all__ = ["ask", "gold_questions", "new_questions", "repeat_questions"]
+
+_SHEET_SIZE = 9
+_IMPORT_ROWS = 200
+
+
+def new_questions(
+    project: Project, round_number: int, pool: LabelPool, wanted: Questions, known: Sequence[QuestionRecord]
+) -> list[Question]:
+    """Those of the policy's questions that were not asked yet, in the policy's order."""
+    asked = {(q.instance, q.stream) for q in known if q.label == pool.label}
+    found = []
+    for i in range(len(wanted)):
+        row, stream = int(wanted.item[i]), int(wanted.stream[i])
+        instance = str(pool.table.key[row])
+        if (instance, stream) in asked:
+            continue
+        asked.add((instance, stream))
+        form = _form(project, int(wanted.form[i]))
+        question = _question(project, round_number, pool, row, stream=stream, form=form)
+        found.append(replace(question, cluster=int(wanted.cluster[i]), inclusion=float(wanted.inclusion[i])))
+    return found
+
+
+def repeat_questions(
+    project: Project,
+    round_number: int,
+    pool: LabelPool,
+    rows: npt.NDArray[np.int64],
+    known: Sequence[QuestionRecord],
+    answered: frozenset[str],
+) -> list[Question]:
+    """One more single question about each of these rows, unless one is still open or the cap is reached."""
+    by_instance: dict[str, list[QuestionRecord]] = defaultdict(list)
+    for record in known:
+        if record.label == pool.label:
+            by_instance[record.instance].append(record)
+    found = []
+    for row in rows.tolist():
+        before = by_instance[str(pool.table.key[row])]
+        is_open = any(record.key not in answered for record in before)
+        if is_open or len(before) >= project.settings.review_overlap_max:
+            continue
+        stream = before[0].stream if before else int(Stream.SEARCH)
+        question = _question(
+            project, round_number, pool, row, stream=stream, form=int(Form.SINGLE), repeat=len(before)
+        )
+        if before:
+            question = replace(question, cluster=before[0].cluster, inclusion=before[0].inclusion)
+        found.append(question)
+    return found
+
+
+def gold_questions(
+    project: Project, round_number: int, pool: LabelPool, count: int, known: Sequence[QuestionRecord]
+) -> list[Question]:
+    """Up to ``count`` questions whose answer is known: drawn masks, every other one spoiled near IoU 0.5.
+
+    They carry an arbitrary item of the pool and nothing that tells them apart from other questions.
+    """
+    if count <= 0 or not len(pool):
+        return []
+    asked = {question.instance for question in known}
+    rng = np.random.default_rng([project.settings.seed, round_number, len(known)])
+    drawn = [
+        (task.id, region["rle"])
+        for task, annotation in finished_tasks(project).values()
+        for region in annotation.regions
+        if region["label"] == pool.label and not task.image_error
+    ]
+    found: list[Question] = []
+    for place in rng.permutation(len(drawn)).tolist():
+        if len(found) == count:
+            break
+        task, rle = drawn[place]
+        mask = rle if len(found) % 2 == 0 else _spoiled(rle, rng)
+        if mask is None:
+            continue
+        instance = instance_key(task, pool.label, str(mask["counts"]))
+        if instance in asked:
+            continue
+        asked.add(instance)
+        row = int(rng.integers(len(pool)))
+        search, single = int(Stream.SEARCH), int(Form.SINGLE)
+        question = _question(project, round_number, pool, row, stream=search, form=single)
+        found.append(
+            replace(
+                question,
+                key=Question.make_key(round_number, instance, question.stream, 0),
+                task_id=task,
+                instance=instance,
+                rle=plain_rle(mask),
+            )
+        )
+    return found
+
+
+def ask(project: Project, questions: Sequence[Question]) -> int:
+    """Import these questions as review tasks, those that are there already left out; returns how many."""
+    if not questions:
+        return 0
+    links = CropLinks(project)
+    asked = 0
+    for number, form in enumerate(FORMS):
+        mine = [question for question in questions if question.form == number]
+        if not mine:
+            continue
+        review_id = _ensure_project(project, form)
+        there = keyed_tasks(project, review_id)
+        groups = [[question] for question in mine] if form == "single" else _sheets(mine)
+        todo = [
+            (group, key)
+            for group in groups
+            if (key := group[0].key if form == "single" else sheet_key(group)) not in there
+        ]
+        for start in range(0, len(todo), _IMPORT_ROWS):
+            part = [group for group, _ in todo[start : start + _IMPORT_ROWS]]
+            project.at("review.ask")
+            data = [_task_data(form, group, links) for group in part]
+            ids = project.review_studio.import_tasks(review_id, data)
+            with project.write() as session:
+                for group, task in zip(part, ids, strict=True):
+                    store_questions(session, group, task)
+            asked += sum(len(group) for group in part)
+    return asked
+
+
+def spread_gold(questions: Sequence[Question], gold: Sequence[Question], seed: int) -> list[Question]:
+    """The gold questions at random places among the others, whose order stays."""
+    mixed = list(questions)
+    rng = np.random.default_rng([seed, len(questions), len(gold)])
+    for question in gold:
+        mixed.insert(int(rng.integers(len(mixed) + 1)), question)
+    return mixed
+
+
+def gold_count(project: Project, questions: int) -> int:
+    """How many gold questions go with so many others."""
+    share = project.settings.gold_share
+    return math.ceil(questions * share / (1.0 - share)) if share > 0 and questions else 0
+
+
+def _question(
+    project: Project, round_number: int, pool: LabelPool, row: int, *, stream: int, form: int, repeat: int = 0
+) -> Question:
+    instance = str(pool.table.key[row])
+    return Question(
+        key=Question.make_key(round_number, instance, stream, repeat),
+        project_id=project.id,
+        round=round_number,
+        task_id=int(pool.table.task_id[row]),
+        instance=instance,
+        label=pool.label,
+        item=row,
+        cluster=-1,
+        stream=stream,
+        inclusion=1.0,
+        form=form,
+        repeat=repeat,
+        prior=round(float(pool.pool.prior[row]), 6),
+        rle=plain_rle(pool.table.rle(row)),
+    )
+
+
+def _form(project: Project, wanted: int) -> int:
+    if project.settings.review_form == "auto":
+        return wanted
+    return FORMS.index(project.settings.review_form)
+
+
+def _sheets(questions: Sequence[Question]) -> list[list[Question]]:
+    """Contact sheets of one label and one cluster each, in order."""
+    groups: dict[tuple[str, int, int], list[Question]] = defaultdict(list)
+    for question in questions:
+        groups[question.label, question.cluster, question.stream].append(question)
+    return [
+        group[start : start + _SHEET_SIZE]
+        for group in groups.values()
+        for start in range(0, len(group), _SHEET_SIZE)
+    ]
+
+
+def _task_data(form: str, group: Sequence[Question], links: CropLinks) -> dict[str, Any]:
+    if form == "single":
+        return single_task(group[0], links.url(group[0]))
+    return sheet_task(group, [links.url(question) for question in group])
+
+
+def _ensure_project(project: Project, form: str) -> int:
+    known = review_project_of(project, form)
+    if known is not None:
+        return known
+    review_id = ensure_review_project(
+        project.review_studio,
+        project.id,
+        project.title,
+        form=form,
+        maximum_annotations=project.settings.review_overlap,
+    )
+    project.review_studio.set_instruction(review_id, instructions(project.config.labels, form=form))
+    with project.write() as session:
+        record = session.get_one(ProjectRecord, project.id)
+        if form == "single":
+            record.review_project_id = review_id
+        else:
+            record.sheet_project_id = review_id
+    return review_id
+
+
+def _spoiled(rle: Rle, rng: np.random.Generator) -> Rle | None:
+    """A drawn mask made wrong: moved, grown or cut until its IoU with itself is between 0.3 and 0.65."""
+    mask = decode_rle(rle).astype(np.uint8)
+    y, x = np.nonzero(mask)
+    size = max(int(np.ptp(x)), int(np.ptp(y)), 2) + 1
+    ways = [int(way) for way in rng.permutation(3)]
+    for way in ways:
+        for step in range(1, 12):
+            amount = max(1, round(step * size / 12))
+            other = _spoil(mask, way, amount, rng)
+            union = int((mask | other).sum())
+            iou = int((mask & other).sum()) / max(union, 1)
+            if 0.3 <= iou <= 0.65:
+                return encode_mask(other)
+            if iou < 0.3:
+                break
+    return None
+
+
+def _spoil(
+    mask: npt.NDArray[np.uint8], way: int, amount: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    height, width = mask.shape
+    if way == 0:
+        shift = np.array([[1, 0, amount], [0, 1, amount // 2]], np.float32)
+        return np.asarray(cv2.warpAffine(mask, shift, (width, height), flags=cv2.INTER_NEAREST), np.uint8)
+    if way == 1:
+        kernel = np.ones((2 * amount + 1, 2 * amount + 1), np.uint8)
+        return np.asarray(cv2.dilate(mask, kernel), np.uint8)
+    cut = mask.copy()
+    columns = np.flatnonzero(mask.any(axis=0))
+    cut[:, columns[: min(amount, len(columns) - 1)]] = 0
+    return cut
