@@ -13,6 +13,7 @@ backend and the webhook are connected when they are not, nothing is doubled.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +66,7 @@ def init_project(
     *,
     title: str,
     labels: Sequence[str],
-    images: Path | None = None,
+    images: Path | Sequence[Path] | None = None,
     settings: Settings | None = None,
     output: Output = "brush",
     kind: Kind = "instances",
@@ -84,7 +85,7 @@ def init_project(
     client : a ``label_studio_sdk.LabelStudio`` of an admin, or any ``StudioClient``
     title : at least 3 characters; a project with this title is completed instead of made again
     labels : classes, in the order in which models number them
-    images : folder (searched with its subfolders) whose pictures become tasks; None: none
+    images : folder (searched with its subfolders) whose pictures become tasks, or the pictures themselves
     settings : where the data directory, the backend and the secrets are; default: from the environment
     output : tag that masks are drawn with: ``brush``, ``bitmask`` or ``polygon``
     serve : ``upload`` copies the pictures into Label Studio, ``local`` serves them from where they are
@@ -112,7 +113,7 @@ def init_project(
     config = build_label_config(labels, output=output, kind=kind)
     if options is not None:
         settings.for_project(options)
-    found, refused = ([], ()) if images is None else find_images(images)
+    found, refused = _pictures(images)
     row, created = _ensure_project(studio, title.strip(), config, labels)
     report(f"project {row.id} {row.title!r} {'created' if created else 'found'}")
 
@@ -128,7 +129,8 @@ def init_project(
     added = 0
     if images is not None:
         add = _upload if serve == "upload" else _serve_local
-        place = _Place(row.id, parse_label_config(row.label_config).image_key, images.resolve())
+        folder = images if isinstance(images, Path) else Path(os.path.commonpath([p.parent for p in found]))
+        place = _Place(row.id, parse_label_config(row.label_config).image_key, folder.resolve())
         added = add(studio, place, found, _files_root(settings, files_root), report)
     if connect:
         _connect(studio, row.id, settings)
@@ -150,28 +152,39 @@ def find_images(folder: Path) -> tuple[list[Path], list[str]]:
 
     Raises BadInput when the folder is missing or holds no picture.
     """
-    from PIL import Image, UnidentifiedImageError
-
     if not folder.is_dir():
         raise BadInput(
             f"{folder} is no folder", field="images", hint="Give the folder that holds the pictures"
         )
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return _readable(files, str(folder))
+
+
+def _pictures(images: Path | Sequence[Path] | None) -> tuple[list[Path], list[str]]:
+    if images is None:
+        return [], []
+    return find_images(images) if isinstance(images, Path) else _readable(images, "the list")
+
+
+def _readable(files: Sequence[Path], where: str) -> tuple[list[Path], list[str]]:
+    from PIL import Image, UnidentifiedImageError
+
     good: list[Path] = []
     refused: list[str] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+    for path in files:
+        if not path.is_file():
             continue
         try:
             with Image.open(path) as image:
                 image.verify()
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            refused.append(f"{path.relative_to(folder)}: {error}")
+            refused.append(f"{path}: {error}")
             continue
         good.append(path)
     if not good:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         why = f"; unreadable: {refused[0]}" if refused else ""
-        raise BadImage(f"no pictures in {folder}{why}", field="images", hint=f"Looked for {known}")
+        raise BadImage(f"no pictures in {where}{why}", field="images", hint=f"Looked for {known}")
     return good, refused
 
 

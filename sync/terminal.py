@@ -89,8 +89,11 @@ def show_login(stack: Stack) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt inside, so that clean-up runs; Ctrl-C ends without a traceback."""
+def interruptible(*, exit_code: int = 0) -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt inside, so that clean-up runs; Ctrl-C ends without a traceback.
+
+    ``exit_code`` is that of an interrupted command: 0 for one that runs until it is interrupted.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -100,5 +103,6 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         typer.echo("\n· stopped")
+        raise typer.Exit(exit_code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
