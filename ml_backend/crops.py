@@ -96,8 +96,8 @@ def _draw_outline(crop: npt.NDArray[np.uint8], soft: npt.NDArray[np.float32], si
     level = min(0.5, float(soft.max()) / 2)  # a mask much thinner than a pixel of the crop still shows
     inside = (soft > level).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    width = max(1, round(size_px / 300))
-    cv2.drawContours(crop, contours, -1, _DARK, 3 * width + 1, cv2.LINE_AA)
+    width = max(2, round(size_px / 220))
+    cv2.drawContours(crop, contours, -1, _DARK, width + 3, cv2.LINE_AA)
     cv2.drawContours(crop, contours, -1, _LIGHT, width, cv2.LINE_AA)
 
 

@@ -156,7 +156,7 @@ class Fetcher:
                 return found
             if value.startswith("file:"):
                 raise _nothing(value, tried, field)
-        scheme = urlsplit(value).scheme.lower()
+        scheme = _scheme(value, field)
         if scheme in _CLOUD:
             return self._http(self._cloud_address(value, task_id, project_id, field), field, tried)
         if scheme in _DEFAULT_PORT:
@@ -219,7 +219,7 @@ class Fetcher:
             if body is not None:
                 return body
             if location is not None:
-                address = urljoin(address, location)
+                address = _join(address, location, field)
                 hop += 1
                 continue
             if status == 401 and own and self._auth.is_personal and not renewed:
@@ -290,7 +290,7 @@ class Fetcher:
 
     def _check_host(self, address: str, field: str, tried: list[str], *, redirected_by_studio: bool) -> None:
         parts = urlsplit(address)
-        if parts.scheme not in _DEFAULT_PORT or not parts.hostname:
+        if _scheme(address, field) not in _DEFAULT_PORT or not parts.hostname:
             raise BadImage(f"{_short(address)} is no http address", field=field)
         if self._is_studio(address):
             return
@@ -316,11 +316,31 @@ def _nothing(value: str, tried: list[str], field: str, *, hint: str = "") -> Bad
 
 def _short(address: str) -> str:
     """An address fit for a message: no query (it may hold a signature), no user, cut at 200 characters."""
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    host = f"{host}:{parts.port}" if parts.port else host
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+        host = f"{host}:{parts.port}" if parts.port else host
+    except ValueError:
+        return "an address that cannot be read"
     text = f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else address.split("?")[0]
     return text if len(text) <= 200 else text[:197] + "…"
+
+
+def _scheme(address: str, field: str) -> str:
+    """Scheme of an address, empty if it has none; BadImage when host or port cannot be read."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.hostname, parts.port  # both are parsed (and refused) only when asked for
+    except ValueError as error:
+        raise BadImage(f"not an address ({error})", field=field) from None
+    return parts.scheme.lower()
+
+
+def _join(address: str, location: str, field: str) -> str:
+    try:
+        return urljoin(address, location)
+    except ValueError as error:
+        raise BadImage(f"{_short(address)} redirects to no address ({error})", field=field) from None
 
 
 def _origin(address: str) -> tuple[str, str, int]:

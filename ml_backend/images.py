@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import struct
 import threading
 import time
 import warnings
@@ -49,6 +50,11 @@ _SUFFIX: Final = {
 _MUTABLE_AGE_S: Final = 24 * 3600.0
 _SPARE_S: Final = 3600.0
 _ORIENTATION: Final = 0x0112
+_DAMAGE: Final = (
+    OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError,
+    TypeError, KeyError, IndexError, struct.error,
+)  # fmt: skip
+"""What Pillow's readers raise on damaged files, by experience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,8 @@ class ImageStore:
         sha = hashlib.sha256(data).hexdigest()
         with _pil_errors(field), _open(data, max_pixels=self._max_pixels, field=field) as image:
             suffix = _SUFFIX.get(image.format or "", ".img")
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # of TIFF files Pillow states the turned size already
+            turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             hw = (image.width, image.height) if turned else (image.height, image.width)
         path = self._folder / sha[:2] / f"{sha}{suffix}"
         if not path.exists():
@@ -258,7 +265,7 @@ def _pil_errors(field: str) -> Iterator[None]:
         ) from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"the image is too large ({error})", field=field) from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except _DAMAGE as error:
         raise BadImage(f"the image is damaged ({error})", field=field) from error
 
 

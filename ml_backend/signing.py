@@ -19,6 +19,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ml_backend.artifacts import storage_errors
+from ml_backend.errors import StorageError
 from ml_backend.settings import BackendSettings
 
 __all__ = ["Signer", "crop_path", "crop_url"]
@@ -73,24 +74,26 @@ def crop_url(settings: BackendSettings, project_id: int, key: str, *, expires_at
 
 
 def _kept_key(path: Path) -> bytes:
-    """Read the key, or make it: the first process wins, readable by its user only."""
+    """Read the key, or make it: the first process wins; readable by its user only."""
     with storage_errors(path):
-        for _ in range(2):
-            try:
-                found = bytes.fromhex(path.read_text().strip())
-                if len(found) >= 16:
-                    return found
-            except (FileNotFoundError, ValueError):
-                pass
+        if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             staging = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
             handle = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(32))
             try:
-                os.link(staging, path)  # fails when another process was faster: then theirs is the key
+                os.link(staging, path)
             except FileExistsError:
-                pass
+                pass  # another process was faster: theirs is the key
             finally:
                 staging.unlink()
-    return bytes.fromhex(path.read_text().strip())
+        try:
+            found = bytes.fromhex(path.read_text().strip())
+        except ValueError:
+            found = b""
+    if len(found) < 16:
+        raise StorageError(
+            f"{path} does not hold a key", hint="Delete it; links made with the old key will stop working"
+        )
+    return found
