@@ -1,12 +1,14 @@
 """The two-level build: k-means leaves, exact complete linkage within each and over all of them.
 
-Points are rows [f·appearance_scale, s·prior_scale]; D of two rows is the Euclidean length of the difference
-of all columns but the last plus the absolute difference of the last.
+Points are rows [f·appearance_scale, w·s·prior_scale]; D of two rows is the Euclidean length of the difference
+of all columns but the last plus 1/w times the absolute difference of the last. k-means sees the Euclidean
+distance of whole rows, in which a difference of the prior would count for less than in D: hence the weight w.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 
 import fastcluster
 import numpy as np
@@ -30,9 +32,9 @@ _ROUNDS = 6
 _SAMPLE_PER_CELL = 256
 
 
-def build_merges(points: Points, *, leaves: int, spread: int, seed: int) -> Floats:
+def build_merges(points: Points, *, weight: float, leaves: int, spread: int, seed: int) -> Floats:
     """Merge table (n-1, 4) of n >= 2 points, sorted by height, in the format of scipy."""
-    build = _Build(points, spread, np.random.default_rng(seed))
+    build = _Build(points, weight, spread, np.random.default_rng(seed))
     build.link(np.arange(len(points)), leaves)
     return build.table()
 
@@ -50,6 +52,7 @@ class _Branch:
 @dataclass(slots=True, eq=False)
 class _Build:
     points: Points
+    weight: float
     spread: int
     rng: np.random.Generator
     rows: list[Floats] = field(default_factory=list)
@@ -78,7 +81,7 @@ class _Build:
     def _leaf(self, members: Ints) -> _Branch:
         if len(members) == 1:
             return _Branch(int(members[0]), 1, 0.0, members)
-        distance = _pairwise(self.points[members])
+        distance = _pairwise(self.points[members], self.weight)
         upper = np.triu_indices(len(members), 1)
         merges = fastcluster.linkage(distance[upper], method="complete", preserve_input=False)
         node = self._append(merges, members, merges[:, 3])
@@ -96,7 +99,7 @@ class _Build:
         candidates = np.concatenate([branch.outliers for branch in branches])
         if len(candidates) > _LARGEST_LEAF:
             candidates = candidates[:: -(-len(candidates) // _LARGEST_LEAF)]
-        outliers = candidates[_outlying(_pairwise(self.points[candidates]), self.spread)]
+        outliers = candidates[_outlying(_pairwise(self.points[candidates], self.weight), self.spread)]
         return _Branch(node, int(sizes.sum()), float(merges[-1, 2]), outliers)
 
     def _append(self, merges: Floats, nodes: Ints, sizes: Floats) -> int:
@@ -116,18 +119,15 @@ class _Build:
         count = len(branches)
         outliers = np.stack([np.resize(branch.outliers, self.spread) for branch in branches])
         height = np.array([branch.height for branch in branches])
-        stands = [self.points[outliers[:, k]] for k in range(self.spread)]
-        squared = [np.einsum("ij,ij->i", one[:, :-1], one[:, :-1]) for one in stands]
+        stands = [_Columns.of(self.points[outliers[:, k]], self.weight) for k in range(self.spread)]
         condensed = np.empty(count * (count - 1) // 2)
         step = max(1, _BLOCK // count)
         filled = 0
         for low in range(0, count - 1, step):
             high = min(low + step, count - 1)
             farthest = np.zeros((high - low, count - low), np.float32)
-            for a, squared_a in zip(stands, squared, strict=True):
-                for b, squared_b in zip(stands, squared, strict=True):
-                    block = _distances(a[low:high], squared_a[low:high], b[low:], squared_b[low:])
-                    np.maximum(farthest, block, out=farthest)
+            for a, b in product(stands, stands):
+                np.maximum(farthest, a.distances(b, slice(low, high), slice(low, count)), out=farthest)
             for i in range(low, high):
                 row = condensed[filled : filled + count - 1 - i]
                 np.maximum(farthest[i - low, i - low + 1 :], height[i + 1 :], out=row)
@@ -136,19 +136,33 @@ class _Build:
         return condensed
 
 
-def _distances(a: Points, squared_a: Points, b: Points, squared_b: Points) -> Points:
-    block: Points = a[:, :-1] @ b[:, :-1].T
-    block *= -2.0
-    block += squared_a[:, None]
-    block += squared_b
-    np.maximum(block, 0.0, out=block)
-    np.sqrt(block, out=block)
-    gap = a[:, -1:] - b[:, -1]
-    block += np.abs(gap, out=gap)
-    return block
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """Points taken apart for distances in float32."""
+
+    features: Points
+    squared: npt.NDArray[np.float32]
+    prior: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, points: Points, weight: float) -> _Columns:
+        features = np.ascontiguousarray(points[:, :-1])
+        return cls(features, np.einsum("ij,ij->i", features, features), points[:, -1] / np.float32(weight))
+
+    def distances(self, other: _Columns, rows: slice, columns: slice) -> Points:
+        """(rows, columns) distances of some of these points to some of the others."""
+        block: Points = self.features[rows] @ other.features[columns].T
+        block *= -2.0
+        block += self.squared[rows, None]
+        block += other.squared[columns]
+        np.maximum(block, 0.0, out=block)
+        np.sqrt(block, out=block)
+        gap = self.prior[rows, None] - other.prior[columns]
+        block += np.abs(gap, out=gap)
+        return block
 
 
-def _pairwise(points: Points) -> Floats:
+def _pairwise(points: Points, weight: float) -> Floats:
     """(m, m) float64 distances, 0 on the diagonal."""
     features = points[:, :-1].astype(np.float64)
     features -= features.mean(axis=0)
@@ -159,7 +173,7 @@ def _pairwise(points: Points) -> Floats:
     square += squared
     np.maximum(square, 0.0, out=square)
     np.sqrt(square, out=square)
-    prior = points[:, -1].astype(np.float64)
+    prior = points[:, -1].astype(np.float64) / weight
     square += np.abs(prior[:, None] - prior)
     np.fill_diagonal(square, 0.0)
     return square

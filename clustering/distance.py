@@ -17,7 +17,6 @@ __all__ = [
     "check_columns",
     "condensed_bytes",
     "condensed_distances",
-    "cross_distances",
     "sample_standardisation",
 ]
 
@@ -63,7 +62,9 @@ def check_columns(embedding: npt.ArrayLike, prior: npt.ArrayLike) -> tuple[Float
         )
     for name, column in (("embedding", features), ("prior", quality)):
         # cheap test first: a sum is finite only if all values are; the exact test only on suspicion
-        if not np.isfinite(column.sum(dtype=np.float64)) and not np.isfinite(column).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = column.sum(dtype=np.float64)
+        if not np.isfinite(total) and not np.isfinite(column).all():
             raise ValueError(f"{name} holds a value that is not finite: drop those instances first")
     return features, quality
 
@@ -117,26 +118,6 @@ def condensed_distances(
     scales = standardisation or _exact_standardisation(result, quality)
     _add_prior(result, quality, scales, block_bytes)
     return result
-
-
-def cross_distances(
-    embedding_a: Floats,
-    prior_a: Floats,
-    embedding_b: Floats,
-    prior_b: Floats,
-    standardisation: Standardisation,
-) -> Floats:
-    """D of every row of a to every row of b: (a, b) in the precision of the embeddings, shift subtracted."""
-    squared_a = np.einsum("ij,ij->i", embedding_a, embedding_a)
-    squared_b = np.einsum("ij,ij->i", embedding_b, embedding_b)
-    block = _euclidean(embedding_a, squared_a, embedding_b, squared_b)
-    block *= standardisation.appearance_scale
-    gap = np.subtract.outer(prior_a, prior_b).astype(block.dtype)
-    np.abs(gap, out=gap)
-    gap *= standardisation.prior_scale
-    block += gap
-    block -= standardisation.shift
-    return block
 
 
 def sample_standardisation(

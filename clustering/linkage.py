@@ -78,7 +78,7 @@ class ExactLinkage:
 class TwoLevelLinkage:
     """Leaves by k-means, exact linkage within each leaf and over the leaves. Time O(n·√leaves·d + leaves²).
 
-    1. Every instance becomes a point [f/σ_F ; s/σ_s], whose Euclidean distance stands in for D.
+    1. Every instance becomes a point [f/σ_F ; w·s/σ_s], whose Euclidean distance stands in for D.
     2. k-means in two stages (coarse cells, then leaves within each cell) makes ``leaves`` leaves.
     3. The members of a leaf are linked exactly under D; a leaf that is too large for that is built by the
        same steps again, after a balanced division where k-means finds nothing to divide.
@@ -89,13 +89,22 @@ class TwoLevelLinkage:
     ----------
     leaves : number of leaves of the upper level; 0 = about ``n / 5`` within 16..8000
     spread : members by which a leaf is represented in the upper level
+    weight : w > 0, weight of the prior in the k-means of step 2
     memory_bytes : memory budget beside the pool; limits ``leaves``
     """
 
     leaves: int = 0
     spread: int = 4
+    weight: float = 2.0
     memory_bytes: int = MEMORY_BYTES
     name: str = "two-level"
+
+    def __post_init__(self) -> None:
+        if self.leaves < 0 or self.spread < 1 or not self.weight > 0:
+            raise ValueError(
+                f"leaves is {self.leaves}, spread {self.spread}, weight {self.weight}: "
+                "expected >= 0, >= 1 and > 0"
+            )
 
     def merges(self, embedding: npt.ArrayLike, prior: npt.ArrayLike, *, seed: int) -> Floats:
         """Merge table of the pool."""
@@ -108,9 +117,9 @@ class TwoLevelLinkage:
         centre = features.mean(axis=0, dtype=np.float64).astype(features.dtype)
         np.subtract(features, centre, out=points[:, :-1], casting="same_kind")
         points[:, :-1] *= scales.appearance_scale
-        points[:, -1] = (quality - quality.mean()) * scales.prior_scale
+        points[:, -1] = (quality - quality.mean()) * (self.weight * scales.prior_scale)
         leaves = min(n, self.leaves or min(8000, max(16, n // 5)), self._most_leaves(points.nbytes))
-        return build_merges(points, leaves=leaves, spread=self.spread, seed=seed)
+        return build_merges(points, weight=self.weight, leaves=leaves, spread=self.spread, seed=seed)
 
     def _most_leaves(self, taken: int) -> int:
         """Leaves whose distances fit what the points leave of the budget."""
