@@ -166,6 +166,7 @@ def betting_log_wealth(
     floor: float = 0.0,
     allowance: float = 0.0,
     bets: Floats = BETS,
+    weights: Floats | None = None,
 ) -> Floats:
     """Log wealth after each value when betting against H0 "the mean is at most ``share``".
 
@@ -181,6 +182,8 @@ def betting_log_wealth(
     share : null mean, above ``floor``
     allowance : with ``population``, how much the sum of the values drawn so far may exceed that of what they
         measure: noise that is not drawn without replacement leaves the rest that much more under H0
+    bets, weights : stakes u in (0, 1) and how the first wealth is divided among them, fixed beforehand; None
+        = evenly
 
     Returns
     -------
@@ -211,7 +214,8 @@ def betting_log_wealth(
     factor = np.maximum(1.0 + bets[None, :] * ((x - m) / gap)[:, None], 0.0)
     with np.errstate(divide="ignore"):
         paths = np.cumsum(np.log(factor), axis=0)
-    wealth: Floats = special.logsumexp(paths, axis=1) - np.log(len(bets))
+    shares = np.full(len(bets), 1.0 / len(bets)) if weights is None else weights / weights.sum()
+    wealth: Floats = special.logsumexp(paths, axis=1, b=shares)
     if population is not None:
         wealth[np.logical_or.accumulate(left < -1e-9)] = np.inf
     return wealth

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from clustering.evidence import Noise
 
 __all__ = ["BATCHES", "Look", "Plan", "make_plan"]
@@ -58,10 +60,13 @@ def make_plan(n: int, *, purity: float, delta: float, noise: Noise, effort: floa
     to resolve).
     """
     base = 80.0 * effort * n**0.2
-    strict = (0.15 / (1.0 - purity)) ** 0.75 / (noise.sensitivity + noise.specificity - 1.0) ** 1.5
-    search = max(30, round(0.25 * base))
-    calibrate = max(60, round(0.6 * base * max(strict, 0.5)))
-    again = max(20, round(0.1 * base))
+    # variance of an answer in units of the squared margin, relative to exact answers and a promise of 0.85
+    observed = float(noise.observed(purity))
+    margin = (1.0 - purity) * (noise.sensitivity + noise.specificity - 1.0)
+    strict = observed * (1.0 - observed) / margin**2 / (0.85 / 0.15)
+    search = max(30, round(0.25 * base * np.clip(strict, 1.0, 4.0) ** 0.5))
+    calibrate = max(60, round(0.6 * base * np.clip(strict, 0.5, 6.0)))
+    again = max(20, search // 2)
     return Plan(
         looks=(
             Look(_batches(search), calibrate, 0.7 * delta),

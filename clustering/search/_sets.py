@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clustering.evidence import Noise, betting_log_wealth, fixed_sequence
+from clustering.evidence import BETS, Noise, betting_log_wealth, fixed_sequence
 
 __all__ = ["NestedSets", "SetTest", "evaluate_sets", "nest_sets"]
 
@@ -30,6 +30,9 @@ _NOISE_ALPHA = 0.1
 _MARGINS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.29, 0.24, 0.19, 0.15, 0.11, 0.08, 0.05, 0.02])
 """Predicted purity of the candidate sets, as a share of the way from the promise to 1."""
 _EASE = 3.0
+"""Start with a set of this many times the evidence needed."""
+_OVERHEAD = 1.5
+"""Evidence that the spread of the stakes costs, in nats."""
 _CHECK_EVERY = 20
 
 
@@ -43,12 +46,15 @@ class NestedSets:
     size : (K,) int64, increasing; set k is ``order[:size[k]]``
     target : share of yes that the promised purity leads to
     expected : (M,) float64, predicted share of yes of each member of ``order``
+    likely : number of members of the loosest set that the planned answers would certify if the predictions
+        were right; 0 = of none
     """
 
     order: Ints
     size: Ints
     target: float
     expected: Floats
+    likely: int
 
     def __len__(self) -> int:
         return len(self.size)
@@ -113,7 +119,14 @@ def nest_sets(
     # nothing when it holds, while a start that fails ends the look
     easy = np.flatnonzero(gain * planned >= -_EASE * np.log(alpha))
     first = int(easy[0]) if len(easy) else int(np.argmax(gain))
-    return NestedSets(order[: size[-1]], size[first:], target, expected[: size[-1]])
+    likely = np.flatnonzero(gain * planned >= _OVERHEAD - np.log(alpha))
+    return NestedSets(
+        order=order[: size[-1]],
+        size=size[first:],
+        target=target,
+        expected=expected[: size[-1]],
+        likely=int(size[likely[-1]]) if len(likely) else 0,
+    )
 
 
 def _divergence(p: Floats, q: Floats) -> Floats:
@@ -137,6 +150,13 @@ def _noise_allowance(noise: Noise, alpha: float, planned: int) -> float:
     )
     depth = -np.log(_NOISE_ALPHA * alpha)
     return float(np.sqrt(2.0 * variance * depth + (depth / 3.0) ** 2) + depth / 3.0)
+
+
+def _stakes(expected: float, target: float) -> Floats:
+    """Half of the wealth is spread evenly, half around the stake that suits the predicted purity."""
+    best = max((expected - target) / (1.0 - target), BETS[0])
+    near = np.exp(-0.5 * (np.log(BETS / best) / 0.5) ** 2)
+    return np.asarray(0.5 / len(BETS) + 0.5 * near / near.sum())
 
 
 def evaluate_sets(
@@ -168,6 +188,7 @@ def evaluate_sets(
             population=len(members),
             floor=float(-control.max()),
             allowance=allowance,
+            weights=_stakes(float(members.mean()), sets.target),
         )
         at = np.concatenate([[0], np.cumsum(inside)])
         # the largest evidence reached so far counts: looking on cannot take it back
@@ -202,9 +223,9 @@ def _stops(
         return True
     values, wealth = processes[k]
     t = len(values)
-    if t < 30:
+    if t < 60:
         return False
-    hopeful = values.mean() + 1.5 * values.std() / np.sqrt(t)
+    hopeful = values.mean() + 3.0 * values.std() / np.sqrt(t)
     null = sets.target
     growth = float(_divergence(np.array(hopeful), np.array(null))) if hopeful > null else 0.0
     reachable = wealth + growth * (planned - asked) * float(sets.size[k] / sets.size[-1])

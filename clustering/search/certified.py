@@ -64,7 +64,8 @@ class Certified:
 
     Parameters
     ----------
-    purity : promised share of good masks among those labelled by propagation, in (0.5, 1)
+    purity : promised share of good masks among those labelled by propagation, in (0.5, 1); of noisy verdicts,
+        single yes answers count only where they make a mask at least that likely to be good
     delta : probability, over the draws (and the verdicts' noise), that the promise is broken at any time
     sensitivity, specificity : P(yes | good) and P(no | bad) of a verdict; where they are estimated from
     gold, pass
@@ -123,7 +124,7 @@ class Certified:
             return PolicyStep(questions.build(), rows.build(), label, decision, done)
         at = _Look(tree, pool, log, plan, seed, questions)
         accepted, done = self._certify(at)
-        label = verified_labels(log, n)
+        label = self._credible(at, verified_labels(log, n))
         decision = np.full(n, -1, np.int64)
         if accepted is not None:
             row = rows.add(
@@ -134,11 +135,27 @@ class Certified:
                 test="betting, fixed sequence",
                 bounds=(self.purity, 1.0, 1.0 - self.delta),
             )
-            open_members = accepted.members[label[accepted.members] == 0]
+            open_members = np.setdiff1d(accepted.members, log.item, assume_unique=False)
             label[open_members] = 1
             decision[open_members] = row
             done = done and self._audit(at, accepted, rows)
         return PolicyStep(questions.build(), rows.build(), label, decision, done)
+
+    def _credible(self, at: _Look, label: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Take back the yes of noisy verdicts that leave a mask less likely good than promised.
+
+        One yes of a worker who lets one bad mask in ten pass says little about a mask that is almost surely
+        bad.
+        """
+        yes = np.flatnonzero(label > 0)
+        if self.noise.exact or not len(yes):
+            return label
+        p_yes, _ = self._verifier(at, Plan.phase(len(at.plan.looks), 0))
+        prior = np.clip(rogan_gladen(p_yes[yes], self.noise), 0.01, 0.99)
+        good = prior * self.noise.sensitivity
+        bad = (1.0 - prior) * (1.0 - self.noise.specificity)
+        label[yes[good < self.purity * (good + bad)]] = 0
+        return label
 
     def _certify(self, at: _Look) -> tuple[_Accepted | None, bool]:
         """Walk through the looks as far as the answers reach; the set certified so far, and whether all is
@@ -146,9 +163,9 @@ class Certified:
         """
         accepted: _Accepted | None = None
         for number, look in enumerate(at.plan.looks):
-            if number:
+            if accepted:
                 sets, _ = self._sets(at, look, Plan.phase(number, 0))
-                if sets is None or (accepted and len(sets.order) < _WORTH_A_LOOK * len(accepted.members)):
+                if sets is None or sets.likely < _WORTH_A_LOOK * len(accepted.members):
                     break
             if not self._search(at, number, look):
                 return accepted, False
