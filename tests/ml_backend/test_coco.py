@@ -20,8 +20,6 @@ SHARED = Path(os.environ.get("GROUNDSWELL_SHARED_DATA", Path(__file__).parents[3
 
 def document() -> dict[str, Any]:
     square = [[2, 2, 8, 2, 8, 8, 2, 8]]
-    runs = {"size": [10, 12], "counts": [0, 5, 115]}
-    boxed = {"image_id": 5, "category_id": 7, "segmentation": square, "bbox": [0, 0, 1, 1]}
     return {
         "categories": [{"id": 7, "name": "cell"}, {"id": 3, "name": "spot"}],
         "images": [{"id": 5, "file_name": "a.png", "height": 10, "width": 12}],

@@ -1,0 +1,113 @@
+"""Hyper-parameters of a training run: a preset, overridden by ``TrainSpec.options``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.errors import BadInput
+
+__all__ = ["PRESETS", "TrainSettings", "train_settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """One run. Sizes are network pixels (after scaling).
+
+    Attributes
+    ----------
+    backbone : ``small``, ``mobilenet_v3_large``, ``resnet50``
+    channels : width of the feature pyramid and heads (light backbones)
+    iterations, continue_iterations : optimiser steps from scratch, and from an earlier version
+    batch : crops per step
+    size : side of a training crop
+    target_px : what the median object is scaled to
+    max_side : longest side an image is scaled to by the fitted scale
+    lr, continue_lr : peak learning rates (AdamW, linear warm-up, cosine to zero)
+    weight_decay, clip : regularisation, largest gradient norm
+    max_detections : per image; 0 = fitted to the training images
+    score_threshold : detections below are dropped
+    nms : box overlap above which the weaker of two detections is dropped
+    weights : ``auto``, ``cached``, ``none`` or a path, see ``published_weights``
+    turn : ``auto``, ``none``, ``quarter``, ``any``, see ``CropSettings``
+    threads : torch threads, 0 = torch's choice
+    workers : processes that prepare crops, 0 = none
+    bf16 : ``auto`` (where the device computes in bfloat16 natively), ``on``, ``off``
+    """
+
+    backbone: str = "small"
+    channels: int = 64
+    iterations: int = 600
+    continue_iterations: int = 250
+    batch: int = 4
+    size: int = 256
+    target_px: float = 28.0
+    max_side: int = 640
+    lr: float = 1e-3
+    continue_lr: float = 5e-4
+    weight_decay: float = 0.02
+    clip: float = 5.0
+    max_detections: int = 0
+    score_threshold: float = 0.05
+    nms: float = 0.5
+    weights: str = "auto"
+    turn: str = "auto"
+    threads: int = 0
+    workers: int = 0
+    bf16: str = "auto"
+
+
+PRESETS: dict[str, TrainSettings] = {
+    "light": TrainSettings(),
+    "full": TrainSettings(
+        backbone="resnet50",
+        channels=256,
+        iterations=4000,
+        continue_iterations=1500,
+        batch=8,
+        size=640,
+        target_px=48.0,
+        max_side=1333,
+        lr=2e-4,
+        continue_lr=1e-4,
+        workers=8,
+    ),
+}
+_CHOICES = {
+    "backbone": ("small", "mobilenet_v3_large", "resnet50"),
+    "turn": ("auto", "none", "quarter", "any"),
+    "bf16": ("auto", "on", "off"),
+}
+
+
+def train_settings(preset: str, options: Mapping[str, Any]) -> TrainSettings:
+    """The preset with ``options`` put over it. Raises BadInput naming the option."""
+    if preset not in PRESETS:
+        raise BadInput(
+            f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
+        )
+    base = PRESETS[preset]
+    kinds = {f.name: type(getattr(base, f.name)) for f in dataclasses.fields(base)}
+    chosen: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in kinds:
+            raise BadInput(
+                "there is no such option", field=f"options.{name}", hint=f"Known: {', '.join(kinds)}"
+            )
+        try:
+            chosen[name] = kinds[name](value)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"{value!r} is not a {kinds[name].__name__}", field=f"options.{name}") from error
+        if name in _CHOICES and chosen[name] not in _CHOICES[name]:
+            raise BadInput(f"{value!r} is none of {', '.join(_CHOICES[name])}", field=f"options.{name}")
+        if kinds[name] in (int, float) and chosen[name] < 0:
+            raise BadInput(f"{value!r} is negative", field=f"options.{name}")
+    settings = dataclasses.replace(base, **chosen)
+    for name in ("iterations", "batch", "size", "target_px", "max_side", "channels"):
+        if getattr(settings, name) <= 0:
+            raise BadInput("must be more than 0", field=f"options.{name}")
+    if settings.size % 32 or settings.channels % 4:
+        raise BadInput("size must be a multiple of 32 and channels of 4", field="options.size")
+    return settings

@@ -1,0 +1,91 @@
+"""Weights: published ones if they can be had, and our own files."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import urllib.error
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torchvision.models import MobileNet_V3_Large_Weights
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
+
+from ml_backend.errors import ModelError
+
+__all__ = ["published_weights", "read_weights", "save_weights"]
+
+_PUBLISHED = {
+    "resnet50": (MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1, "Mask R-CNN ResNet-50 FPN v2 trained on COCO"),
+    "mobilenet_v3_large": (MobileNet_V3_Large_Weights.IMAGENET1K_V2, "MobileNetV3-large trained on ImageNet"),
+}
+_DOWNLOAD_TIMEOUT_S = 15.0
+
+
+def published_weights(backbone: str, *, wanted: str) -> tuple[dict[str, Tensor] | None, str]:
+    """The published weights of a backbone, or None, and a sentence that says which.
+
+    ``wanted`` is ``auto`` (the local torch hub cache, else a download), ``cached`` (no download), ``none``
+    or the path of a file (.pth, .safetensors). Only a path that cannot be read is an error (ModelError):
+    training without published weights is slower, not wrong.
+    """
+    if wanted == "none":
+        return None, "random weights (published ones were not wanted)"
+    if wanted not in ("auto", "cached"):
+        return read_weights(Path(wanted)), f"weights of {Path(wanted).name}"
+    if backbone not in _PUBLISHED:
+        return None, f"random weights (there are no published ones for backbone {backbone!r})"
+    choice, name = _PUBLISHED[backbone]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(choice.url).path).name
+    if cached.is_file():
+        return read_weights(cached), f"published weights: {name} (cached)"
+    if wanted == "cached":
+        return None, f"random weights (no {cached.name} in {cached.parent})"
+    try:
+        with _time_limit(_DOWNLOAD_TIMEOUT_S):
+            state: dict[str, Tensor] = choice.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, TimeoutError, OSError, RuntimeError) as error:
+        return None, f"random weights (the published ones could not be had: {error})"
+    return state, f"published weights: {name} (downloaded)"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """State dict of a .safetensors or .pth file, never running code from it. Raises ModelError."""
+    try:
+        if path.suffix == ".safetensors":
+            found: dict[str, Tensor] = load_file(str(path))
+            return found
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"no weights at {path}") from error
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        raise ModelError(f"{path.name} cannot be read as weights: {error}") from error
+    except (
+        Exception
+    ) as error:  # safetensors raises a class of its own that it does not export in a stable place
+        raise ModelError(f"{path.name} cannot be read as weights: {error}") from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
+        loaded = loaded["model"]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ModelError(f"{path.name} holds no state dict")
+    return dict(loaded)
+
+
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, str(path))
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """urllib in torch.hub takes no time-out: set the process's default while it downloads."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
