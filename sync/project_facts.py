@@ -25,7 +25,7 @@ def write_facts(project: Project) -> None:
         "kind": project.config.kind,
         "label_config": project.config.xml,
         "labels": project.config.labels,
-        "model_version": shown.model_version if shown is not None and shown.pushed else "",
+        "model_version": shown.pushed if shown is not None else "",
         "learner": project.settings.learner,
         "options": dict(record.options),
     }

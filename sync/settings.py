@@ -31,6 +31,9 @@ class Settings(BackendSettings):
     heartbeat_s: float = Field(default=10.0, gt=0, description="seconds between signs of life")
     overlap_s: float = Field(default=30.0, ge=0, description="how far an incremental pull looks back")
 
+    review_url: str = Field(default="", description="Label Studio of the review projects, if another one")
+    review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
+
     # train
     learner: str = Field(default="maskrcnn", description="which learner trains; see `groundswell models`")
     preset: str = Field(default="light", description="light (CPU) or full")

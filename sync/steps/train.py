@@ -29,7 +29,7 @@ from sync.steps.queries import finished_tasks, note_image_errors
 from sync.steps.rounds import begin_round, current_round, finish_step, load_snapshot, update_round
 from sync.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
 
-__all__ = ["frozen_test_split", "is_retry_due", "start_round", "train", "training_due"]
+__all__ = ["frozen_test_split", "is_retry_due", "restore_test_split", "start_round", "train", "training_due"]
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +102,13 @@ def frozen_test_split(project: Project, finished: Sequence[int]) -> set[int]:
         for task in sorted(drawn):
             session.merge(SplitRecord(project_id=project.id, task_id=task))
     return drawn
+
+
+def restore_test_split(project: Project) -> int:
+    """Rows of the split from its file, for a store that was dropped; returns how many."""
+    if not (project.paths.root / "split.json").exists():
+        return 0
+    return len(frozen_test_split(project, []))
 
 
 def train(project: Project, record: RoundRecord) -> RoundRecord:

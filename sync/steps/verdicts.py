@@ -8,6 +8,7 @@ Derived from the answers as a whole at each look, so withdrawing an answer takes
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,9 @@ class Verdict:
             "source": "propagated",
             "cluster": self.cluster,
             "decision": self.decision,
-            "purity_lower": round(self.lower, 4),
-            "purity_upper": round(self.upper, 4),
-            "confidence": round(self.confidence, 4),
+            "purity_lower": _rounded(self.lower),
+            "purity_upper": _rounded(self.upper),
+            "confidence": _rounded(self.confidence),
             "test": self.test,
         }
 
@@ -115,6 +116,11 @@ def read_verdicts(folder: Path) -> VerdictTable:
     if not path.exists():
         return VerdictTable({})
     return _table(Verdict(**row) for row in pq.read_table(path).to_pylist())
+
+
+def _rounded(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def _table(rows: Iterable[Verdict]) -> VerdictTable:

@@ -1,0 +1,45 @@
+"""``groundswell rebuild``: get the store again from Label Studio and the artefacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def rebuild(
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        studio_url: Annotated[str, typer.Option(help="Label Studio (default: that of groundswell up)")] = "",
+        api_key: Annotated[str, typer.Option(help="API key", envvar="GROUNDSWELL_API_KEY")] = "",
+        as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    ) -> None:
+        """Drop everything derived in the store and fill it again; nothing in Label Studio is changed.
+
+        Stop the workers first. Labels and answers are pulled again, rounds are read from the data directory.
+
+        Example: groundswell rebuild
+        """
+        import json
+        from dataclasses import asdict
+
+        from sync.rebuild import rebuild as rebuild_store
+        from sync.session import open_session
+        from sync.terminal import say
+
+        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
+        reports = rebuild_store(
+            session.settings,
+            session.store,
+            session.studio,
+            review_studio=session.review_studio,
+            report=(lambda line: None) if as_json else say,
+        )
+        if as_json:
+            typer.echo(json.dumps([asdict(report) for report in reports], indent=1))
+        if any(report.error for report in reports):
+            raise typer.Exit(1)

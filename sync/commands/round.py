@@ -1,0 +1,58 @@
+"""``groundswell round``: run a round of one project now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    @app.command(name="round")
+    def run_round(
+        project: Annotated[int, typer.Option(help="Label Studio project")],
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        studio_url: Annotated[str, typer.Option(help="Label Studio (default: that of groundswell up)")] = "",
+        api_key: Annotated[str, typer.Option(help="API key", envvar="GROUNDSWELL_API_KEY")] = "",
+        as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    ) -> None:
+        """Train on everything finished so far and push, even if few tasks are new.
+
+        A round that was begun and not pushed yet is finished instead.
+
+        Example: groundswell round --project 3
+        """
+        import json
+        from dataclasses import asdict
+
+        from ml_backend.errors import GroundswellError
+        from sync.project_state import project_ids, register_project
+        from sync.session import open_session
+        from sync.worker import Worker
+        from sync.worker_console import WorkerConsole
+
+        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
+        if project not in project_ids(session.store):
+            register_project(session.store, session.studio, project)
+        with WorkerConsole(quiet=as_json) as console:
+            made = Worker(
+                session.settings,
+                session.store,
+                session.studio,
+                review_studio=session.review_studio,
+                report=console.report,
+            )
+            made.install_signal_handlers()
+            report = made.look(project, force_round=True)
+        if report is None:
+            raise GroundswellError(
+                f"another worker holds project {project}",
+                hint="It does the same work; see `groundswell status`",
+            )
+        if report.error:
+            raise GroundswellError(report.error)
+        if as_json:
+            typer.echo(json.dumps(asdict(report), indent=1))

@@ -1,0 +1,34 @@
+"""``groundswell status``: what runs, what each project holds, figures of the last round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def status(
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="print JSON, with all rounds")] = False,
+    ) -> None:
+        """Show what is running, counts per project and the last round's figures with their intervals.
+
+        Example: groundswell status --json
+        """
+        import json
+
+        from sync.session import open_store
+        from sync.status import status as read_status
+        from sync.status import status_lines
+
+        settings, store = open_store(data_dir)
+        found = read_status(settings, store)
+        if as_json:
+            typer.echo(json.dumps(found, indent=1))
+        else:
+            typer.echo("\n".join(status_lines(found)))

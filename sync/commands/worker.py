@@ -1,0 +1,64 @@
+"""``groundswell worker``: look at projects and run their rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def worker(
+        project: Annotated[
+            list[int] | None, typer.Option(help="this Label Studio project only; repeatable; default: all")
+        ] = None,
+        once: Annotated[bool, typer.Option("--once", help="look at each project once, then end")] = False,
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        studio_url: Annotated[str, typer.Option(help="Label Studio (default: that of groundswell up)")] = "",
+        api_key: Annotated[str, typer.Option(help="API key", envvar="GROUNDSWELL_API_KEY")] = "",
+        as_json: Annotated[bool, typer.Option("--json", help="with --once: print what was done")] = False,
+    ) -> None:
+        """Pull labels, train, find instances, cluster, review, push: again and again, until stopped.
+
+        May be killed at any moment; started again it goes on. Several workers share the work.
+
+        Example: groundswell worker --once --project 3
+        """
+        import json
+        import logging
+        from dataclasses import asdict
+
+        from sync.project_state import project_ids, register_project
+        from sync.session import open_session
+        from sync.worker import Worker
+        from sync.worker_console import WorkerConsole
+
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
+        known = set(project_ids(session.store))
+        for number in project or []:
+            if number not in known:
+                register_project(session.store, session.studio, number)
+        with WorkerConsole(quiet=as_json) as console:
+            made = Worker(
+                session.settings,
+                session.store,
+                session.studio,
+                review_studio=session.review_studio,
+                only=project or None,
+                report=console.report,
+            )
+            made.install_signal_handlers()
+            if not once:
+                console.say(f"worker looks every {session.settings.poll_s:g} s; Ctrl-C ends it")
+                made.run()
+                return
+            reports = made.look_at_all()
+        if as_json:
+            typer.echo(json.dumps([asdict(report) for report in reports], indent=1))
+        if any(report.error for report in reports):
+            raise typer.Exit(1)

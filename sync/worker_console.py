@@ -1,0 +1,60 @@
+"""What a worker shows: a progress line per project on a terminal, one line per finished step in a log."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+__all__ = ["WorkerConsole"]
+
+
+class WorkerConsole:
+    """Shows ``report(project, step, share, text)``; use as a context manager."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal and not quiet
+        self._progress = Progress(
+            TextColumn("project {task.fields[project]}"),
+            TextColumn("{task.fields[step]:<8}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._tasks: dict[int, TaskID] = {}
+        self._last: dict[tuple[int, str], str] = {}
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        if not self._quiet:
+            self._console.print(line, highlight=False, markup=False)
+
+    def report(self, project: int, step: str, share: float, text: str) -> None:
+        """Progress of a step; a finished step leaves a line when it says something new."""
+        if self._quiet:
+            return
+        if self._live:
+            if project not in self._tasks:
+                self._tasks[project] = self._progress.add_task("", total=1.0, project=project, step="")
+            self._progress.update(self._tasks[project], completed=share, description=text[:80], step=step)
+        if share >= 1.0 and self._last.get((project, step)) != text:
+            self._last[project, step] = text
+            self.say(f"project {project}  {step:<8} {text}")
+            sys.stderr.flush()
+
+    def __enter__(self) -> WorkerConsole:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._progress.stop()
