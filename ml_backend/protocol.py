@@ -41,6 +41,7 @@ WEBHOOK_ACTIONS: Final = frozenset(
 )  # fmt: skip
 _RLE_START: Final = re.compile(rb'"rle"\s*:\s*\[')
 _ACTION: Final = re.compile(rb'^\s*\{\s*"action"\s*:\s*"([A-Z_]{1,60})"')
+_NUMBERS: Final = b"0123456789+-.eE, \t\r\n"
 _MAX_TASKS: Final = 100_000
 
 
@@ -95,7 +96,7 @@ def strip_rle(body: bytes) -> bytes:
         stop = body.find(b"]", match.end())
         if stop < 0:
             break
-        if b'"' in body[match.end() : min(stop, match.end() + 64)]:
+        if body[match.end() : stop].translate(None, _NUMBERS):
             continue  # not a list of numbers: leave it to the parser
         parts.append(body[at : match.end()])
         at = stop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
@@ -14,10 +16,20 @@ from ml_backend.label_config import (
     parse_label_config,
 )
 
-FACTS_EXAMPLE = """<View><KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></KeyPointLabels>
+FACTS_EXAMPLE = """<View>
+<KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></KeyPointLabels>
 <RectangleLabels name="rect" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></RectangleLabels>
 <BrushLabels name="brush" toName="image" smart="false"><Label value="Cat"/></BrushLabels>
 <Image name="image" value="$image" brightnessControl="true" contrastControl="true"/></View>"""
+IMAGE = '<Image name="i" value="$image"/>'
+
+
+def brush(inner: str = '<Label value="x"/>', to: str = "i") -> str:
+    return f'<BrushLabels name="b" toName="{to}">{inner}</BrushLabels>'
+
+
+def rectangle() -> str:
+    return '<RectangleLabels name="r" toName="i"><Label value="x"/></RectangleLabels>'
 
 
 def test_the_working_example() -> None:
@@ -30,11 +42,16 @@ def test_the_working_example() -> None:
     assert config.output_for("Cat").type == "brushlabels"
 
 
-@pytest.mark.parametrize("output", ["bitmask", "brush", "polygon", "rectangle"])
-@pytest.mark.parametrize("kind", ["instances", "boxes", "segmentation", "classes", "weak"])
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        *itertools.product(["bitmask", "brush", "polygon"], ["instances", "segmentation", "weak"]),
+        ("rectangle", "boxes"),
+        ("brush", "boxes"),
+        ("brush", "classes"),
+    ],
+)
 def test_what_is_built_is_read_back(output: str, kind: str) -> None:
-    if output == "rectangle" and kind in ("segmentation", "weak", "instances"):
-        pytest.skip("rectangles hold no masks")
     xml = build_label_config(["cell", 'a <b> & "c"'], output=output, kind=kind)  # type: ignore[arg-type]
     config = parse_label_config(xml)
     assert config.kind == kind
@@ -69,25 +86,19 @@ def test_outputs_come_in_order_of_preference() -> None:
 
 
 def test_a_smart_rectangle_beside_a_mask_tag_is_a_prompt() -> None:
-    xml = (
-        '<View><RectangleLabels name="r" toName="i"><Label value="x"/></RectangleLabels>'
-        '<BrushLabels name="b" toName="i"><Label value="x"/></BrushLabels><Image name="i" value="$image"/></View>'
-    )
-    config = parse_label_config(xml)
+    config = parse_label_config(f"<View>{rectangle()}{brush()}{IMAGE}</View>")
     assert [c.name for c in config.outputs] == ["b"]
     assert [c.name for c in config.prompts] == ["r"]
 
 
 def test_a_lone_rectangle_is_an_output() -> None:
-    xml = '<View><RectangleLabels name="r" toName="i"><Label value="x"/></RectangleLabels><Image name="i" value="$a"/></View>'
-    config = parse_label_config(xml)
+    config = parse_label_config(f"<View>{rectangle()}{IMAGE}</View>")
     assert config.kind == "boxes"
     assert [c.name for c in config.outputs] == ["r"]
 
 
 def test_aliases_are_what_results_hold() -> None:
-    xml = FACTS_EXAMPLE.replace('<BrushLabels name="brush" toName="image" smart="false"><Label value="Cat"/>',
-                                '<BrushLabels name="brush" toName="image" smart="false"><Label value="Cat" alias="c"/>')  # fmt: skip
+    xml = "<View>" + brush('<Label value="Cat" alias="c"/>') + IMAGE + "</View>"
     assert parse_label_config(xml).labels == ("c",)
 
 
@@ -110,27 +121,23 @@ def test_digest_follows_labels_and_tags_but_not_colours() -> None:
         ('<View><Image name="i" value="photo.jpg"/></View>', "label_config.Image.value", "variable"),
         ('<View><Image name="i" valueList="$is"/></View>', "label_config.Image.valueList", "not supported"),
         ('<View><Image name="i" value="$i"/></View>', "label_config", "no tag that Groundswell can write"),
+        (f"<View>{brush(to='other')}{IMAGE}</View>", "label_config.BrushLabels.toName", "not an Image"),
+        (f"<View>{brush('')}{IMAGE}</View>", "label_config.BrushLabels", "no labels"),
         (
-            '<View><BrushLabels name="b" toName="other"><Label value="x"/></BrushLabels><Image name="i" value="$i"/></View>',
-            "label_config.BrushLabels.toName",
-            "not an Image",
-        ),
-        (
-            '<View><BrushLabels name="b" toName="i"/><Image name="i" value="$i"/></View>',
-            "label_config.BrushLabels",
-            "no labels",
-        ),
-        (
-            '<View><BrushLabels name="b" toName="i"><Label value="x"/><Label value="x"/></BrushLabels>'
-            '<Image name="i" value="$i"/></View>',
+            "<View>" + brush('<Label value="x"/>' * 2) + IMAGE + "</View>",
             "label_config.BrushLabels.Label.value",
             "twice",
         ),
+        (f"<View>{brush()}{brush()}{IMAGE}</View>", "label_config.name", "two control"),
         (
-            '<View className="groundswell-weak"><BrushLabels name="b" toName="i"><Label value="x"/></BrushLabels>'
-            '<Image name="i" value="$i"/></View>',
+            f'<View className="groundswell-weak">{brush()}{IMAGE}</View>',
             "label_config.Choices",
-            "Choices",
+            "needs a Choices",
+        ),
+        (
+            f'<View className="groundswell-segmentation">{rectangle()}{IMAGE}</View>',
+            "label_config.BrushLabels",
+            "needs a mask",
         ),
     ],
 )

@@ -110,9 +110,13 @@ def test_the_newest_part_of_a_task_counts(tmp_path: Path) -> None:
 
 
 def test_what_was_added_survives_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), PoolWriter(tmp_path, LABELS, embedding_dim=4) as writer:
-        writer.add(1, some(2))
-        raise RuntimeError("interrupted")
+    def interrupted() -> None:
+        with PoolWriter(tmp_path, LABELS, embedding_dim=4) as writer:
+            writer.add(1, some(2))
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert done_tasks(tmp_path) == {1}
 
 
