@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -60,6 +60,8 @@ class Project:
     lease: Lease | None = None
     report: Report = _silent
     checkpoint: Callable[[str], None] = lambda place: None
+    memo: dict[object, object] = field(default_factory=dict)
+    """values a worker keeps between looks; their keys name all they depend on"""
 
     def read(self) -> AbstractContextManager[Session]:
         return self.store.read()
@@ -127,6 +129,7 @@ def open_project(
     lease: Lease | None = None,
     report: Report = _silent,
     checkpoint: Callable[[str], None] = lambda place: None,
+    memo: dict[object, object] | None = None,
 ) -> Project:
     """Open a registered project. Raises BadInput when it is not registered, BadLabelConfig when unusable."""
     with store.read() as session:
@@ -151,6 +154,7 @@ def open_project(
         lease=lease,
         report=report,
         checkpoint=checkpoint,
+        memo={} if memo is None else memo,
     )
 
 

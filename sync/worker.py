@@ -90,6 +90,7 @@ class Worker:
         self._images = ImageStore(settings)
         self._name = worker_name()
         self._stop = threading.Event()
+        self._memo: dict[object, object] = {}
 
     def stop(self, *_: object) -> None:
         """Ask the worker to stop at the next boundary (also a signal handler)."""
@@ -168,6 +169,7 @@ class Worker:
                 lease=lease,
                 report=self._reporter(project_id),
                 checkpoint=self._at,
+                memo=self._memo,
             )
 
     def _reporter(self, project_id: int) -> Report:

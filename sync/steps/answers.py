@@ -56,7 +56,7 @@ def _pull_form(project: Project, form: str, review_id: int) -> int:
     while batch := list(islice(rows, _BATCH)):
         project.at("answers.batch")
         with project.write() as session:
-            changed += sum(_store_task(session, project.id, row) for row in batch)
+            changed += _store_batch(session, project.id, batch)
             record = session.get_one(ProjectRecord, project.id)
             newest = max(row.updated_at for row in batch)
             known: datetime | None = getattr(record, _WATERMARK[form])
@@ -66,23 +66,37 @@ def _pull_form(project: Project, form: str, review_id: int) -> int:
     return changed
 
 
-def _store_task(session: Session, project_id: int, row: TaskRow) -> bool:
-    """Questions and answers of one review task; True when anything was different."""
-    try:
-        _, questions = read_questions(row.data)
-    except BadInput as error:
-        _log.warning("review task %s ignored: %s", row.id, error)
-        return False
-    mine = [question for question in questions if question.project_id == project_id]
-    different = store_questions(session, mine, row.id)
-    wanted = _answer_rows(project_id, row, {question.key for question in mine})
-    keys = [question.key for question in mine]
-    stored = session.scalars(
-        select(AnswerRecord).where(AnswerRecord.project_id == project_id, AnswerRecord.question_key.in_(keys))
-    ).all()
-    for record in stored:
-        if record.review_task_id != row.id:
+def _store_batch(session: Session, project_id: int, rows: Sequence[TaskRow]) -> int:
+    """Questions and answers of some review tasks; how many of them were different from what is stored."""
+    parsed: dict[int, list[Question]] = {}
+    for row in rows:
+        try:
+            _, questions = read_questions(row.data)
+        except BadInput as error:
+            _log.warning("review task %s ignored: %s", row.id, error)
             continue
+        parsed[row.id] = [question for question in questions if question.project_id == project_id]
+    different = store_questions(session, project_id, parsed)
+    stored: dict[int, list[AnswerRecord]] = {task: [] for task in parsed}
+    query = select(AnswerRecord).where(
+        AnswerRecord.project_id == project_id, AnswerRecord.review_task_id.in_(list(parsed))
+    )
+    for record in session.scalars(query):
+        stored[record.review_task_id].append(record)
+    for row in rows:
+        if row.id in parsed:
+            wanted = _answer_rows(project_id, row, {question.key for question in parsed[row.id]})
+            if _replace_answers(session, stored[row.id], wanted):
+                different.add(row.id)
+    return len(different)
+
+
+def _replace_answers(
+    session: Session, stored: Sequence[AnswerRecord], wanted: dict[tuple[int, str], dict[str, Any]]
+) -> bool:
+    """Make the stored answers of one review task those wanted; True when anything was different."""
+    different = False
+    for record in stored:
         fresh = wanted.pop((record.annotation_id, record.question_key), None)
         if fresh is None:
             session.delete(record)
@@ -98,27 +112,26 @@ def _store_task(session: Session, project_id: int, row: TaskRow) -> bool:
     return different
 
 
-def store_questions(session: Session, questions: Sequence[Question], review_task_id: int) -> bool:
-    """Make sure these questions are in the store with their review task; True when one was not."""
-    keys = [question.key for question in questions]
-    project_id = questions[0].project_id if questions else 0
-    known = {
-        record.key: record
-        for record in session.scalars(
-            select(QuestionRecord).where(
-                QuestionRecord.project_id == project_id, QuestionRecord.key.in_(keys)
-            )
+def store_questions(session: Session, project_id: int, by_task: Mapping[int, Sequence[Question]]) -> set[int]:
+    """Make sure the questions of these review tasks are in the store; the tasks with a new one."""
+    keys = [question.key for questions in by_task.values() for question in questions]
+    known: dict[str, QuestionRecord] = {}
+    for start in range(0, len(keys), 500):
+        query = select(QuestionRecord).where(
+            QuestionRecord.project_id == project_id, QuestionRecord.key.in_(keys[start : start + 500])
         )
-    }
-    different = False
-    for question in questions:
-        record = known.get(question.key)
-        if record is None:
-            session.add(QuestionRecord(**asdict(question), review_task_id=review_task_id))
-            different = True
-        elif record.review_task_id != review_task_id:
-            record.review_task_id = review_task_id
-            different = True
+        known |= {record.key: record for record in session.scalars(query)}
+    different = set()
+    for task, questions in by_task.items():
+        for question in questions:
+            record = known.get(question.key)
+            if record is None:
+                known[question.key] = record = QuestionRecord(**asdict(question), review_task_id=task)
+                session.add(record)
+                different.add(task)
+            elif record.review_task_id != task:
+                record.review_task_id = task
+                different.add(task)
     return different
 
 

@@ -74,6 +74,18 @@ def cluster(project: Project, record: RoundRecord) -> RoundRecord:
 
 def load_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:
     """The frozen pools of a clustered round, one per label, in the order of the label config then."""
+    key = ("pools", project.id, record.number, record.model_version)
+    kept = project.memo.get(key)
+    if isinstance(kept, list):
+        return kept
+    for old in [old for old in project.memo if isinstance(old, tuple) and old[:2] == key[:2]]:
+        del project.memo[old]
+    pools = _read_label_pools(project, record)
+    project.memo[key] = pools
+    return pools
+
+
+def _read_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:
     folder = project.paths.round(record.number)
     labels = [str(label) for label in read_json(folder / "pool.json")["labels"]]
     table = read_pool(project.paths.pool(record.model_version))

@@ -159,8 +159,7 @@ def ask(project: Project, questions: Sequence[Question]) -> int:
             data = [_task_data(form, group, links) for group in part]
             ids = project.review_studio.import_tasks(review_id, data)
             with project.write() as session:
-                for group, task in zip(part, ids, strict=True):
-                    store_questions(session, group, task)
+                store_questions(session, project.id, dict(zip(ids, part, strict=True)))
             asked += sum(len(group) for group in part)
     return asked
 

@@ -230,7 +230,7 @@ def _examples(
 
 def _train_in_child(project: Project, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
     """Run the learner in a process of its own: its death frees its memory and takes nothing with it."""
-    from ml_backend.learners.child import run_training
+    from ml_backend.learners.train_job import run_training
 
     return run_training(
         learner, spec, folder, progress=lambda share, text: project.report("train", share, text)
