@@ -29,6 +29,7 @@ from sync.crowd_review import ensure_review_project, instructions
 from sync.project_state import register_project
 from sync.settings import Settings, load_settings
 from sync.store import Store
+from sync.studio import Studio
 from sync.studio_base import ProjectRow, StudioClient
 from sync.up import read_state
 
@@ -191,8 +192,6 @@ def _readable(files: Sequence[Path], where: str) -> tuple[list[Path], list[str]]
 def _as_studio(client: LabelStudio | StudioClient) -> StudioClient:
     from label_studio_sdk import LabelStudio
 
-    from sync.studio import Studio
-
     return Studio.wrap(client) if isinstance(client, LabelStudio) else client
 
 
@@ -304,6 +303,8 @@ def _serve_local(
     there = studio.task_values(place.project_id, place.field)
     wanted = [f"/data/local-files/?d={path.resolve().relative_to(files_root).as_posix()}" for path in found]
     missing = [value for value in wanted if value not in there]
+    if missing and isinstance(studio, Studio):
+        studio.check_file(missing[0])
     studio.import_tasks(place.project_id, [{place.field: value} for value in missing])
     report(f"{len(missing)} pictures served from {folder}")
     return len(missing)

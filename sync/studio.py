@@ -337,7 +337,7 @@ class Studio:
             elif (
                 row["title"] == title
             ):  # ours at an earlier address: Label Studio would go on asking the first
-                self._http.call("DELETE", f"/api/ml/{row['id']}/")
+                self._http.call("DELETE", f"/api/ml/{row['id']}")
         if found is None:
             body: Json = {"project": project_id, "url": url, "title": title, "is_interactive": True}
             if basic_auth is not None:
@@ -400,6 +400,12 @@ class Studio:
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT above this folder",
         )
         return int(answer["id"])
+
+    def check_file(self, address: str) -> None:
+        """Raise StudioError when Label Studio does not serve this relative address to us."""
+        self._http.probe(
+            address, hint="Is its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT the given --files-root?"
+        )
 
     def as_user(self, email: str, password: str) -> StudioClient:
         invite = str(self._http.get("/api/invite")["invite_url"])

@@ -123,6 +123,19 @@ class StudioHttp:
         )
         return retrying(once)
 
+    def probe(self, path: str, *, hint: str) -> None:
+        """Raise StudioError when the server does not serve ``path``; the body is not read."""
+        try:
+            with self._http.stream("GET", path, headers=self._headers()) as response:
+                if response.status_code != 200:
+                    raise StudioError(
+                        f"Label Studio does not serve {path} ({response.status_code})",
+                        hint=hint,
+                        status=response.status_code,
+                    )
+        except httpx.HTTPError as error:
+            raise _unreachable(error, "GET", path, self.base_url) from error
+
     def _headers(self) -> dict[str, str]:
         from label_studio_sdk.core.api_error import ApiError
 
