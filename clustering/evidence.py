@@ -350,14 +350,13 @@ def noise_from_gold(
     ------
     ValueError : there is too little gold, or the verdicts are too bad, to say anything
     """
-    estimate = Noise(
-        sensitivity=(good_yes + 0.5) / (good + 1.0) if good else 0.5 + 1e-9,
-        specificity=(bad_no + 0.5) / (bad + 1.0) if bad else 0.5,
-    )
     _, upper = clopper_pearson(good_yes, good, alpha=alpha / 2.0)
     lower, _ = clopper_pearson(bad_no, bad, alpha=alpha / 2.0)
-    if float(lower) <= 0.0:
+    sensitivity, specificity = (good_yes + 0.5) / (good + 1.0), (bad_no + 0.5) / (bad + 1.0)
+    if float(lower) <= 0.0 or sensitivity + specificity <= 1.0 or float(upper + lower) <= 1.0:
         raise ValueError(
-            f"{bad_no} of {bad} bad gold items were recognised: add gold items before accepting anything"
+            f"{good_yes} of {good} good and {bad_no} of {bad} bad gold items were recognised: "
+            "too little to accept anything on; add gold items or workers"
         )
+    estimate = Noise(sensitivity=sensitivity, specificity=specificity)
     return estimate, Noise(sensitivity=float(upper), specificity=float(lower))
