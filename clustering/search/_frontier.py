@@ -74,6 +74,7 @@ class Answers:
     def __init__(self, tree: ClusterTree, log: AnswerLog) -> None:
         by_cluster = np.argsort(log.cluster, kind="stable")
         self._cluster = log.cluster[by_cluster]
+        self._asked = set(np.unique(self._cluster).tolist())
         self.place = tree.start[log.item[by_cluster]]
         self.item = log.item[by_cluster]
         self.yes = log.yes[by_cluster].astype(np.float64)
@@ -81,6 +82,10 @@ class Answers:
     def of(self, cluster: int) -> npt.NDArray[np.int64]:
         low, high = np.searchsorted(self._cluster, [cluster, cluster + 1])
         return np.arange(low, high)
+
+    def any_of(self, cluster: int) -> bool:
+        """Whether a question was drawn for the node."""
+        return cluster in self._asked
 
     def of_no_node(self) -> npt.NDArray[np.int64]:
         """Rows not drawn for a node, such as answers carried over: they count as inherited by the root."""
@@ -129,7 +134,9 @@ def frontier_step(
         return finish_step(tree, log, rows.build(), questions.build(), done=True)
     means = tree.means(pool.prior)
     answers = Answers(tree, log)
-    start, stop = tree.start, tree.stop
+    # read element by element: memory views give plain numbers, twice as fast as arrays and without a copy
+    start, stop, mean = memoryview(tree.start), memoryview(tree.stop), memoryview(means)
+    left, right, n = memoryview(tree.left), memoryview(tree.right), len(pool)
     waiting = False
     found = 0
     frontier: list[tuple[float, int, int, npt.NDArray[np.int64]]] = []
@@ -141,16 +148,19 @@ def frontier_step(
         if len(inherited):
             at = answers.place[inherited]
             inherited = inherited[(at >= start[node]) & (at < stop[node])]
-        heapq.heappush(frontier, (priority(node, found, float(means[node])), found, node, inherited))
+        heapq.heappush(frontier, (priority(node, found, mean[node]), found, node, inherited))
         found += 1
 
     push(tree.root, answers.of_no_node())
     while frontier:
         _, _, node, inherited = heapq.heappop(frontier)
-        size = int(stop[node] - start[node])
+        size = stop[node] - start[node]
         speak = inherited
         action = Action.SPLIT
-        if means[node] >= rule.prior or size <= rule.min_size:
+        if mean[node] >= rule.prior or size <= rule.min_size:
+            if not (questions.room or len(inherited) or answers.any_of(node)):
+                waiting = True  # nothing is known about it and nothing more can be asked at this look
+                continue
             speak, ask = judge(tree, answers, node, inherited, rule, seed)
             if len(ask):
                 waiting = True
@@ -159,10 +169,9 @@ def frontier_step(
             yes = float(answers.yes[speak].sum())
             action = rule.decide(yes / len(speak))
             rows.add(node, action, asked=len(speak), yes=round(yes), test=name)
-        children = tree.children(node)
-        if action == Action.SPLIT and children is not None:
-            for child in children:
-                push(child, speak)
+        if action == Action.SPLIT and node >= n:
+            push(left[node - n], speak)
+            push(right[node - n], speak)
     return finish_step(tree, log, rows.build(), questions.build(), done=not waiting)
 
 
