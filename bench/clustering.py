@@ -1,0 +1,248 @@
+"""Trees at every size: seconds, peak memory, and how far the two-level tree is from the exact one.
+
+    python -m bench.clustering                     # 5k, 20k, 100k and 1M
+    python -m bench.clustering --sizes 5000 20000  # a quick look
+
+Each size is measured in a process of its own, so that its peak resident set is its own. Baselines are taken
+in the same run: fastcluster alone on the same distances at 20k, its n² law from there (marked as extrapolated).
+CPU seconds stand beside wall seconds: where they differ much from cores × wall, the machine was busy.
+One line of JSON per figure: name, value, unit, baseline, ratio (baseline / value where less is better).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SIZES = (5_000, 20_000, 100_000, 1_000_000)
+REFERENCE = 20_000
+CLUSTERS = (100, 200, 500, 1_000, 2_000)
+PAIRS = 200_000
+TARGET_S = {1_000_000: 600.0}
+TARGET_GB = {1_000_000: 8.0}
+
+Floats = npt.NDArray[np.float64]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=list(SIZES), help="instances (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="trees compared with the exact one (default: 3)")
+    parser.add_argument("--skip-agreement", action="store_true", help="only seconds and memory")
+    parser.add_argument("--part", choices=["build", "fastcluster", "agreement"], help=argparse.SUPPRESS)
+    parser.add_argument("--n", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        part = {"build": _build, "fastcluster": _fastcluster, "agreement": _agreement}[options.part]
+        print(json.dumps(part(options.n, options.seeds)))
+        return
+    alone = _child("fastcluster", REFERENCE)
+    _line(
+        "fastcluster alone",
+        alone["seconds"],
+        "s",
+        n=REFERENCE,
+        cpu_s=_short(alone["cpu_s"]),
+        peak_gb=alone["peak_gb"],
+    )
+    for n in options.sizes:
+        built = _child("build", n)
+        law = alone["seconds"] * (n / REFERENCE) ** 2
+        _line(
+            "tree",
+            built["seconds"],
+            "s",
+            baseline=law,
+            baseline_is="fastcluster alone, measured"
+            if n == REFERENCE
+            else f"n² law from {REFERENCE}: extrapolated",
+            n=n,
+            cpu_s=_short(built["cpu_s"]),
+            linkage=built["linkage"],
+            depth=built["depth"],
+            target=TARGET_S.get(n),
+        )
+        _line(
+            "tree peak memory", built["peak_gb"], "GB", n=n, pool_gb=built["pool_gb"], target=TARGET_GB.get(n)
+        )
+        _line("node means, all nodes", built["means_seconds"], "s", n=n)
+    if not options.skip_agreement:
+        for row in _child("agreement", REFERENCE, options.seeds)["rows"]:
+            _line(row.pop("name"), row.pop("value"), row.pop("unit"), n=REFERENCE, **row)
+
+
+def _child(part: str, n: int, seeds: int = 1) -> dict[str, Any]:
+    """Run one measurement in a fresh process and take its one line of JSON."""
+    command = [sys.executable, "-m", "bench.clustering", "--part", part, "--n", str(n), "--seeds", str(seeds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{part} of {n} failed:\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _line(name: str, value: float, unit: str, *, baseline: float | None = None, **more: Any) -> None:
+    ratio = None if baseline is None else round(baseline / value, 3)
+    row = {"name": name, "value": _short(value), "unit": unit, "baseline": _short(baseline), "ratio": ratio}
+    print(json.dumps(row | {key: item for key, item in more.items() if item is not None}), flush=True)
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _build(n: int, seeds: int) -> dict[str, Any]:
+    """The tree as the software builds it by default."""
+    from bench.pools import make_pool
+    from clustering.linkage import choose_linkage, grow_tree
+
+    pool, _ = make_pool(n)
+    grow_tree(make_pool(3000)[0], seed=0)  # imports and thread pools are not part of the figure
+    pool_gb = _peak_gb()
+    cpu, begin = time.process_time(), time.perf_counter()
+    tree = grow_tree(pool, seed=0)
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    begin = time.perf_counter()
+    tree.means(pool.prior)
+    return {
+        "seconds": seconds,
+        "cpu_s": cpu,
+        "means_seconds": time.perf_counter() - begin,
+        "linkage": choose_linkage(n).name,
+        "depth": int(tree.depth().max()),
+        "pool_gb": pool_gb,
+        "peak_gb": _peak_gb(),
+    }
+
+
+def _fastcluster(n: int, seeds: int) -> dict[str, Any]:
+    """Only the library call, in place, on distances that are already there."""
+    import fastcluster
+
+    from bench.pools import make_pool
+    from clustering.distance import condensed_distances
+
+    pool, _ = make_pool(n)
+    condensed = condensed_distances(pool.embedding, pool.prior)
+    cpu, begin = time.process_time(), time.perf_counter()
+    fastcluster.linkage(condensed, method="complete", preserve_input=False)
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    return {"seconds": seconds, "cpu_s": cpu, "peak_gb": _peak_gb()}
+
+
+def _agreement(n: int, seeds: int) -> dict[str, Any]:
+    """Two-level trees beside the exact one, and beside exact trees of slightly other data as a yardstick.
+
+    Complete linkage is unstable: the exact tree of a random half of the pool, or of the pool under a third of
+    its own noise, agrees with the exact tree only so far. Agreement is the correlation of cophenetic heights
+    over random pairs; ``fit`` that of cophenetic height with the distance itself.
+    """
+    from bench.pools import CORRECT_IOU, make_pool
+    from clustering.distance import sample_standardisation
+    from clustering.linkage import ExactLinkage, TwoLevelLinkage
+    from clustering.tree import ClusterTree
+
+    pool, iou = make_pool(n)
+    correct = iou > CORRECT_IOU
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, n, PAIRS)
+    second = (first + rng.integers(1, n, PAIRS)) % n
+    scales = sample_standardisation(pool.embedding, pool.prior, seed=0)
+    gap = np.sqrt(((pool.embedding[first] - pool.embedding[second]) ** 2).sum(axis=1, dtype=np.float64))
+    distance = scales.appearance_scale * gap + scales.prior_scale * np.abs(
+        pool.prior[first] - pool.prior[second]
+    )
+
+    def heights(tree: ClusterTree, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> Floats:
+        return tree.node_height()[tree.common_ancestor(a, b)]
+
+    def correlation(a: Floats, b: Floats) -> float:
+        return float(np.corrcoef(a, b)[0, 1])
+
+    exact = ClusterTree.from_linkage(ExactLinkage().merges(pool.embedding, pool.prior))
+    reference = heights(exact, first, second)
+    noise = pool.embedding + 0.1 * rng.standard_normal(pool.embedding.shape, dtype=np.float32)
+    noisy = ClusterTree.from_linkage(ExactLinkage().merges(noise, pool.prior))
+    half = np.sort(rng.choice(n, n // 2, replace=False))
+    halved = ClusterTree.from_linkage(ExactLinkage().merges(pool.embedding[half], pool.prior[half]))
+    a, b = rng.integers(0, n // 2, (2, PAIRS))
+    apart = a != b
+    half_agreement = correlation(
+        heights(halved, a[apart], b[apart]), heights(exact, half[a[apart]], half[b[apart]])
+    )
+    ours = []
+    for seed in range(seeds):
+        begin = time.perf_counter()
+        tree = ClusterTree.from_linkage(TwoLevelLinkage().merges(pool.embedding, pool.prior, seed=seed))
+        ours.append((tree, time.perf_counter() - begin))
+    found = [heights(tree, first, second) for tree, _ in ours]
+    yardstick = {
+        "yardstick_exact_of_noisy_pool": _short(correlation(reference, heights(noisy, first, second))),
+        "yardstick_exact_of_half_pool": _short(half_agreement),
+    }
+    rows = [
+        {
+            "name": "two-level agreement with the exact tree",
+            "value": float(np.mean([correlation(reference, one) for one in found])),
+            "unit": "cophenetic correlation",
+            "seeds": seeds,
+            **yardstick,
+        },
+        {
+            "name": "two-level fit to the distance",
+            "value": float(np.mean([correlation(distance, one) for one in found])),
+            "unit": "correlation of height with distance",
+            "exact": _short(correlation(distance, reference)),
+            "seeds": seeds,
+        },
+    ]
+    for clusters in CLUSTERS:
+        masks = float(np.mean([_accepted(tree, correct, clusters) for tree, _ in ours]))
+        rows.append(
+            {
+                "name": "two-level masks accepted, universal cut",
+                "value": masks,
+                "unit": "masks",
+                "baseline": float(_accepted(exact, correct, clusters)),
+                "more_is_better": True,
+                "relative": _short(masks / _accepted(exact, correct, clusters)),
+                "clusters_asked_about": clusters,
+                "seeds": seeds,
+            }
+        )
+    rows.append(
+        {
+            "name": "two-level tree",
+            "value": float(np.median([s for _, s in ours])),
+            "unit": "s",
+            "seeds": seeds,
+        }
+    )
+    return {"rows": rows}
+
+
+def _accepted(tree: Any, correct: npt.NDArray[np.bool_], clusters: int) -> int:
+    """Masks of the clusters of a universal cut whose true purity is at least 0.85: equal questions and rule."""
+    cut = tree.cut_into(clusters)
+    pure = cut[tree.means(correct)[cut] >= 0.85]
+    return int(tree.size[pure].sum())
+
+
+if __name__ == "__main__":
+    main()
