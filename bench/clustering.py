@@ -4,7 +4,7 @@
     python -m bench.clustering --sizes 5000 20000  # a quick look
 
 Each size is measured in a process of its own, so that its peak resident set is its own. Baselines are taken
-in the same run: fastcluster alone on the same distances at 20k, its n² law from there (marked as extrapolated).
+in the same run: fastcluster alone on the same distances at 20k, its n² law from there (said so).
 CPU seconds stand beside wall seconds: where they differ much from cores × wall, the machine was busy.
 One line of JSON per figure: name, value, unit, baseline, ratio (baseline / value where less is better).
 """
@@ -238,7 +238,7 @@ def _agreement(n: int, seeds: int) -> dict[str, Any]:
 
 
 def _accepted(tree: Any, correct: npt.NDArray[np.bool_], clusters: int) -> int:
-    """Masks of the clusters of a universal cut whose true purity is at least 0.85: equal questions and rule."""
+    """Masks of the clusters of a universal cut whose true purity is at least 0.85: equal questions."""
     cut = tree.cut_into(clusters)
     pure = cut[tree.means(correct)[cut] >= 0.85]
     return int(tree.size[pure].sum())
