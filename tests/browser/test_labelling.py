@@ -1,0 +1,221 @@
+"""What an annotator and a crowd worker see and do, in a real browser on a real Label Studio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ml_backend.brush import decode_rle
+from ml_backend.label_config import parse_label_config
+from ml_backend.regions import parse_annotation
+from ml_backend.signing import crop_url
+from sync.crowd_review import Question, ensure_review_project, parse_answers, sheet_task, single_task
+from sync.studio import Studio
+from sync.studio_base import TaskRow
+from tests.browser.place import DISCS, HW, Place, disc_mask, open_stream, place, regions, sign_in
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.studio, pytest.mark.browser]
+
+SHOTS = os.environ.get("GROUNDSWELL_SCREENSHOTS", "")
+"""folder for screenshots; empty: none are kept"""
+
+
+def shot(page: Page, name: str) -> None:
+    if SHOTS:
+        Path(SHOTS).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
+@pytest.fixture
+def here(studio: Studio, tmp_path: Path) -> Iterator[Place]:
+    with place(studio, tmp_path, title="browser discs") as made:
+        yield made
+
+
+def canvas_point(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Screen position of a pixel of the picture."""
+    box = page.locator(".konvajs-content").first.bounding_box()
+    assert box is not None
+    return box["x"] + x / HW[1] * box["width"], box["y"] + y / HW[0] * box["height"]
+
+
+def wait_for_annotations(here: Place, project_id: int, count: int, page: Page) -> list[TaskRow]:
+    """Tasks of the project once ``count`` annotations are stored; a lost submit fails the test."""
+    for _ in range(100):
+        tasks = list(here.studio.tasks(project_id))
+        if sum(len(t.annotations) for t in tasks) >= count:
+            return tasks
+        page.wait_for_timeout(200)
+    pytest.fail(f"{count} annotations were expected in project {project_id}")
+
+
+def iou(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_a_pre_annotated_task_shows_its_masks_and_is_submitted(here: Place, page: Page) -> None:
+    here.push_discs()
+    sign_in(page, here.studio.url)
+    open_stream(page, here.studio.url, here.made.project_id)
+    page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.length === 3")
+    page.wait_for_timeout(1000)  # masks are decoded after the regions exist
+    shot(page, "labelling-discs")
+    # seen, not only stored: the middle of a disc changes colour when its masks are hidden
+    x, y = canvas_point(page, *DISCS[0][:2])
+    clip = {"x": x - 3, "y": y - 3, "width": 6, "height": 6}
+    shown = page.screenshot(clip=clip)  # type: ignore[arg-type]
+    page.evaluate("Htx.annotationStore.selected.regionStore.regions.forEach(r => r.toggleHidden())")
+    page.wait_for_timeout(500)
+    assert page.screenshot(clip=clip) != shown  # type: ignore[arg-type]
+    page.evaluate("Htx.annotationStore.selected.regionStore.regions.forEach(r => r.toggleHidden())")
+
+    page.get_by_test_id("bottombar-submit-button").click()
+    done = [t for t in wait_for_annotations(here, here.made.project_id, 1, page) if t.annotations]
+    assert len(done) == 1
+    config = parse_label_config(here.studio.project(here.made.project_id).label_config)
+    parsed = parse_annotation(done[0].annotations[0].result, config, HW)
+    assert len(parsed.regions) == 3
+    for region, true in zip(parsed.regions, DISCS, strict=True):
+        assert iou(decode_rle(region.rle), disc_mask(*true)) > 0.99
+
+
+def question(here: Place, task: TaskRow, i: int, rle: dict[str, Any], form: int) -> Question:
+    key = f"disc{task.id}x{i}"
+    return Question(
+        key=Question.make_key(1, key, 0, 0),
+        project_id=here.made.project_id,
+        round=1,
+        task_id=task.id,
+        instance=key,
+        label="disc",
+        item=i,
+        cluster=0,
+        stream=0,
+        inclusion=1.0,
+        form=form,
+        repeat=0,
+        prior=0.8,
+        rle=rle,
+    )
+
+
+def crop_of(here: Place, task: TaskRow, q: Question) -> str:
+    image = here.services.images.get(str(task.data["image"]), task_id=task.id)
+    here.services.crops.ensure(here.made.project_id, q.instance, image, q.rle)
+    return crop_url(here.settings, here.made.project_id, q.instance)
+
+
+def loaded_pictures(page: Page, count: int) -> None:
+    page.wait_for_function(
+        "n => [...document.images].filter(i => i.src.includes('/crops/') && i.complete && i.naturalWidth > 0)"
+        ".length >= n",
+        arg=count,
+    )
+
+
+def test_a_review_question_is_answered_by_keyboard(here: Place, page: Page) -> None:
+    rles = here.push_discs()
+    task = here.tasks[0]
+    asked = [question(here, task, i, rle, 0) for i, rle in enumerate(rles)]
+    review = here.made.review_project_id
+    here.studio.import_tasks(review, [single_task(q, crop_of(here, task, q)) for q in asked])
+    sign_in(page, here.studio.url)
+    open_stream(page, here.studio.url, review)
+    done: list[str] = []
+    stored: list[TaskRow] = []
+    for key in ("y", "n", "u"):
+        page.wait_for_function("Htx.annotationStore.selected?.objects[0]?.imageIsLoaded === true")
+        if key == "y":
+            page.wait_for_timeout(800)
+            shot(page, "review-single")
+        page.keyboard.press(key)
+        page.wait_for_function("Htx.annotationStore.selected.serializeAnnotation().length === 1")
+        page.keyboard.press("Control+Enter")
+        stored = wait_for_annotations(here, review, len(done) + 1, page)
+        done.append(key)
+        if len(done) < len(asked):
+            page.wait_for_function("Htx.annotationStore.selected?.serializeAnnotation().length === 0")
+    answers = [parse_answers(t.data, a)[0] for t in stored for a in t.annotations]
+    assert sorted(a.value for a in answers) == ["no", "unsure", "yes"]
+    assert {a.question_key for a in answers} == {q.key for q in asked}
+
+
+def test_a_contact_sheet_is_answered_by_keyboard(here: Place, page: Page) -> None:
+    rles = here.push_discs()
+    asked = [question(here, task, i, rle, 1) for task in here.tasks for i, rle in enumerate(rles)]
+    by_id = {t.id: t for t in here.tasks}
+    review = ensure_review_project(here.studio, here.made.project_id, "browser discs", form="sheet")
+    try:
+        sheet = sheet_task(asked, [crop_of(here, by_id[q.task_id], q) for q in asked])
+        here.studio.import_tasks(review, [sheet])
+        sign_in(page, here.studio.url)
+        open_stream(page, here.studio.url, review)
+        loaded_pictures(page, len(asked))
+        page.keyboard.press("2")
+        page.keyboard.press("5")
+        page.wait_for_function(
+            "Htx.annotationStore.selected.serializeAnnotation()[0]?.value.choices.length === 2"
+        )
+        shot(page, "review-sheet")
+        page.keyboard.press("Control+Enter")
+        (task,) = wait_for_annotations(here, review, 1, page)
+        answers = parse_answers(task.data, task.annotations[0])
+        assert [a.value for a in answers] == ["yes", "no", "yes", "yes", "no", "yes"]
+    finally:
+        here.studio.delete_project(review)
+
+
+def test_click_suggestion_negative_click_accept_submit(here: Place, page: Page) -> None:
+    """Smart tool, click, suggestion, negative click, accept, submit: what is stored is what was shown."""
+    sign_in(page, here.studio.url)
+    page.evaluate("localStorage.setItem('autoAnnotation', 'true')")
+    page.evaluate("localStorage.setItem('autoAcceptSuggestions', 'false')")
+    replies: list[dict[str, Any]] = []
+    page.on(
+        "response",
+        lambda r: replies.append(r.json()) if "interactive-annotating" in r.url and r.ok else None,
+    )
+    open_stream(page, here.studio.url, here.made.project_id)
+    page.wait_for_timeout(1500)
+    page.keyboard.press("m")  # the first smart tool: points
+    page.keyboard.press("1")  # the first label
+    page.mouse.click(*canvas_point(page, *DISCS[1][:2]))
+    page.wait_for_function("Htx.annotationStore.selected.suggestions.size === 1")
+    page.wait_for_timeout(500)
+    shot(page, "click-suggestion")
+    first = len(replies)
+    page.keyboard.down("Alt")
+    page.mouse.click(*canvas_point(page, 200, 30))
+    page.keyboard.up("Alt")
+    for _ in range(100):
+        if len(replies) > first:
+            break
+        page.wait_for_timeout(100)
+    assert len(replies) == first + 1, "the negative click did not reach the backend"
+    page.wait_for_timeout(800)
+    shown = replies[-1]["data"]["result"]
+    assert len(shown) == 1
+    page.get_by_text("1 suggestions").locator("xpath=following::button[2]").click()  # ✗, then ✓
+    page.wait_for_function("Htx.annotationStore.selected.suggestions.size === 0")
+    page.wait_for_timeout(500)
+    page.get_by_test_id("bottombar-submit-button").click()
+    tasks = wait_for_annotations(here, here.made.project_id, 1, page)
+    config = parse_label_config(here.studio.project(here.made.project_id).label_config)
+    stored = [a for t in tasks for a in t.annotations]
+    assert len(stored) == 1
+    parsed = parse_annotation(stored[0].result, config, HW)
+    assert len(parsed.regions) == 1
+    assert parsed.regions[0].label == "disc"
+    mask = decode_rle(parsed.regions[0].rle)
+    seen = parse_annotation(shown, config, HW).regions[0]
+    assert (mask == decode_rle(seen.rle)).all()
+    assert iou(mask, disc_mask(*DISCS[1])) > 0.8
+    assert regions(page) is not None
