@@ -1,7 +1,9 @@
 """Bitmask regions: PNG data URLs whose alpha channel is the mask.
 
-The editor draws black on transparent and writes RGBA PNGs; it reads any PNG with alpha. We write one bit
-per pixel with a two-colour palette (transparent, black): the smallest form that decodes to the same canvas.
+The editor draws black on transparent and writes RGBA PNGs; it reads any PNG with alpha. We write one bit per
+pixel with a two-colour palette (transparent, black): the smallest form that decodes to the same canvas. The
+file is put together here because packing bits and filtering rows with numpy is several times faster than
+going through an image library's palette mode.
 """
 
 from __future__ import annotations
@@ -9,9 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import struct
+import zlib
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ml_backend.brush import decode_rle, encode_mask
@@ -21,15 +26,12 @@ from ml_backend.instances import Rle
 __all__ = ["bitmask_to_rle", "rle_to_bitmask"]
 
 _PREFIX: Final = "data:image/png;base64,"
+_UP: Final = 2  # PNG's row filter "difference to the row above": rows of a mask mostly repeat
 
 
 def rle_to_bitmask(rle: Rle) -> str:
     """PNG data URL of a mask: black where it is set, transparent elsewhere."""
-    image = Image.fromarray(decode_rle(rle).view(np.uint8), mode=None).convert("P")
-    image.putpalette([0, 0, 0, 0, 0, 0])
-    file = io.BytesIO()
-    image.save(file, "PNG", bits=1, transparency=b"\x00\xff", compress_level=6)
-    return _PREFIX + base64.b64encode(file.getvalue()).decode("ascii")
+    return _PREFIX + base64.b64encode(_png(decode_rle(rle))).decode("ascii")
 
 
 def bitmask_to_rle(url: object, hw: tuple[int, int]) -> Rle:
@@ -39,9 +41,7 @@ def bitmask_to_rle(url: object, hw: tuple[int, int]) -> Rle:
     try:
         data = base64.b64decode(url[len(_PREFIX) :], validate=True)
         image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if (image.height, image.width) != tuple(
-            hw
-        ):  # before decoding: a small file may announce a huge picture
+        if (image.height, image.width) != tuple(hw):  # before decoding: a small file may announce a huge one
             raise BadRegion(
                 f"the mask has {image.width}×{image.height} pixels, the image {hw[1]}×{hw[0]}",
                 field="value.imageDataURL",
@@ -51,6 +51,29 @@ def bitmask_to_rle(url: object, hw: tuple[int, int]) -> Rle:
                 "the PNG has no transparency, so all of it would be mask", field="value.imageDataURL"
             )
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError, zlib.error) as error:
         raise BadRegion(f"the PNG cannot be read ({error})", field="value.imageDataURL") from error
     return encode_mask(alpha > 127)
+
+
+def _png(mask: npt.NDArray[np.bool_]) -> bytes:
+    """One-bit palette PNG of an (H, W) mask."""
+    height, width = mask.shape
+    packed = np.packbits(mask, axis=1)
+    rows = np.empty((height, packed.shape[1] + 1), np.uint8)
+    rows[:, 0] = _UP
+    rows[:1, 1:] = packed[:1]
+    np.subtract(packed[1:], packed[:-1], out=rows[1:, 1:])  # modulo 256, as the format wants
+    # what is left is runs of zeros: zlib's run-length mode is smaller *and* 50 times faster than its default
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0)),  # 1 bit, palette
+        (b"PLTE", bytes(6)),
+        (b"tRNS", b"\x00\xff"),
+        (b"IDAT", deflate.compress(rows.tobytes()) + deflate.flush()),
+        (b"IEND", b""),
+    )
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for name, body in chunks:
+        parts += [struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(name + body))]
+    return b"".join(parts)

@@ -1,4 +1,4 @@
-"""Bitmask regions in the real editor: what it shows and stores is the mask that was sent, with its provenance."""
+"""Bitmask regions in the real editor: it shows and stores the mask that was sent, with its provenance."""
 
 from __future__ import annotations
 
