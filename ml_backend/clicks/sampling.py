@@ -186,7 +186,7 @@ class Sampler:
             side = max(self.first_side * rng.uniform(0.85, 1.2), side)
             cx, cy, _ = _spot(mask, rng, exact=bool(rng.random() < 0.5))
             return fit_window((cx, cy, cx + 1, cy + 1), side, (mask.shape[0], mask.shape[1]))
-        window = max(side * rng.uniform(1.2, 2.2), 24.0)
+        window = max(side * rng.uniform(1.3, 2.6), 24.0)
         dx, dy = rng.uniform(-0.5, 0.5, 2) * max(0.0, window - side * 1.1)
         box = (x + dx, y + dy, x + width + dx, y + height + dy)
         return fit_window(box, window, (mask.shape[0], mask.shape[1]))

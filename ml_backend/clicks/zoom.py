@@ -35,7 +35,7 @@ __all__ = [
 
 DISC_RADIUS = 5
 """Radius of the disc that marks a click, in pixels of the network's input."""
-MARGIN = 1.5
+MARGIN = 1.8
 MAX_REFITS = 2
 
 Mask = npt.NDArray[np.bool_]

@@ -22,7 +22,8 @@ from ml_backend.clicks.evaluate import (
     score,
     simulate_user,
 )
-from ml_backend.clicks.proposals import pair_proposals
+from ml_backend.clicks.proposals import pair_proposals, read_proposals
+from ml_backend.errors import BadInput, ModelError
 from ml_backend.instances import Rle
 
 Mask = npt.NDArray[np.bool_]
@@ -229,3 +230,138 @@ def test_proposals_pair_one_to_one_by_iou() -> None:
     assert pair_proposals(targets, proposals, min_iou=0.3) == [1, 0, None]
     assert pair_proposals(targets, [], min_iou=0.3) == [None] * 3
     assert pair_proposals([], proposals) == []
+
+
+@pytest.fixture
+def coco_set(tmp_path: Path) -> Path:
+    """Four pictures with two bright blocks each, as COCO, and a stored prediction for one block of each."""
+    import json
+
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    images, annotations, results = [], [], []
+    for i in range(4):
+        picture = np.full((64, 96, 3), 40, np.uint8)
+        images.append({"id": i + 1, "file_name": f"{i}.png", "height": 64, "width": 96})
+        for j, mask in enumerate((block(10, 10, 30, 40, (64, 96)), block(55, 20, 80, 50, (64, 96)))):
+            picture[mask] = (200, 180, 90)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": 3,
+                    "segmentation": rle_of(mask),
+                }
+            )
+            if j == 0:
+                shifted = np.roll(mask, 1, axis=1)
+                results.append({"image_id": i + 1, "segmentation": rle_of(shifted), "score": 0.9})
+        Image.fromarray(picture).save(tmp_path / "images" / f"{i}.png")
+    categories = [{"id": 3, "name": "block"}]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "annotations.json").write_text(json.dumps(document))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    return tmp_path
+
+
+def cli(*arguments: str) -> str:
+    import typer
+    from typer.testing import CliRunner
+
+    from sync.commands.evaluate import register
+
+    app = typer.Typer()
+    register(app)
+    result = CliRunner().invoke(app, ["evaluate", "clicks", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_command_measures_both_starts(coco_set: Path) -> None:
+    import json
+
+    report, plot = coco_set / "out" / "report.json", coco_set / "out" / "plot.png"
+    said = cli(
+        *("--images", str(coco_set / "images"), "--coco", str(coco_set / "annotations.json")),
+        *("--segmenter", "classical", "--limit", "5", "--max-clicks", "3", "--start", "proposal"),
+        *("--proposals", str(coco_set / "results.json"), "--report", str(report), "--plot", str(plot)),
+    )
+    assert "classical" in said
+    written = json.loads(report.read_text())
+    (measured,) = written["reports"]
+    assert measured["starts"]["empty"]["n_targets"] == written["masks"] == 5
+    assert 1 <= measured["starts"]["proposal"]["n_proposals"] <= 4
+    kept = [t for t in measured["traces"]["proposal"] if t["had_proposal"]]
+    assert all(t["ious"] == [pytest.approx(19 / 21, abs=1e-3)] and t["clicks"] == [] for t in kept)
+    assert measured["proposal_against_empty"]["with_proposal"][1]["more"] == 0
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_command_keeps_training_images_out(coco_set: Path) -> None:
+    import json
+
+    arguments = ("--images", str(coco_set / "images"), "--coco", str(coco_set / "annotations.json"))
+    report = coco_set / "report.json"
+    printed = cli(
+        *arguments, "--segmenter", "classical", "--max-clicks", "1", "--train-fraction", "0.5",
+        "--report", str(report), "--json",
+    )  # fmt: skip
+    assert json.loads(printed)[0]["starts"]["empty"]["n_images"] == 2
+    names = {t["image"] for t in json.loads(report.read_text())["reports"][0]["traces"]["empty"]}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--start", "middle"), "unknown start"),
+        (("--robot", "random"), "unknown robot"),
+        (("--start", "proposal"), "needs one source"),
+        (("--segmenter", "project"), "must be trained on something"),
+        (("--segmenter", "sam2"), "unknown click segmenter"),
+    ],
+)
+def test_command_says_what_is_wrong(coco_set: Path, arguments: tuple[str, ...], message: str) -> None:
+    given = () if "--segmenter" in arguments else ("--segmenter", "classical")
+    with pytest.raises(BadInput if "sam2" not in arguments else ModelError, match=message):
+        cli(
+            *("--images", str(coco_set / "images"), "--coco", str(coco_set / "annotations.json")),
+            *("--report", str(coco_set / "r.json"), *given, *arguments),
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("{}", "neither a list"),
+        ('[{"image_id": 1}]', r"proposals\[0\]: needs image_id and segmentation"),
+        ('[{"image_id": 1, "segmentation": []}]', "must be polygons or RLE"),
+        ('[{"image_id": 1, "segmentation": [[1, 2, 3, 4]]}]', "at least 3 points"),
+        ('[{"image_id": 1, "segmentation": {"size": [9, 9], "counts": "1"}}]', "RLE size"),
+    ],
+)
+def test_stored_predictions_that_cannot_be_read(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(BadInput, match=message):
+        read_proposals(file, {1: (20, 20)})
+
+
+def test_stored_predictions_in_every_form(tmp_path: Path) -> None:
+    import json
+
+    mask = block(4, 4, 12, 10, (20, 20))
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]]).astype(int))).tolist()
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    forms: list[object] = [rle_of(mask), {"size": [20, 20], "counts": runs}, [[4, 4, 12, 4, 12, 10, 4, 10]]]
+    rows = [{"image_id": 1, "segmentation": form, "score": 0.1 * k} for k, form in enumerate(forms)]
+    rows.append({"image_id": 99, "segmentation": rle_of(mask)})
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"annotations": rows}))
+    found = read_proposals(file, {1: (20, 20)})
+    assert list(found) == [1]
+    assert all((coco_mask.decode(rle) == mask).all() for rle in found[1])
+    assert len(read_proposals(file, {1: (20, 20)}, min_score=0.15)[1]) == 1
