@@ -164,7 +164,6 @@ def betting_log_wealth(
     share: float,
     population: int | None = None,
     floor: float = 0.0,
-    allowance: float = 0.0,
     bets: Floats = BETS,
     weights: Floats | None = None,
 ) -> Floats:
@@ -180,8 +179,6 @@ def betting_log_wealth(
     ----------
     values : (t,) not below ``floor``, in the order in which they were drawn; no upper limit is needed
     share : null mean, above ``floor``
-    allowance : with ``population``, how much the sum of the values drawn so far may exceed that of what they
-        measure: noise that is not drawn without replacement leaves the rest that much more under H0
     bets, weights : stakes u in (0, 1) and how the first wealth is divided among them, fixed beforehand; None
         = evenly
 
@@ -207,9 +204,9 @@ def betting_log_wealth(
             raise ValueError(f"{t} values drawn without replacement from {population}")
         sums = np.cumsum(x)
         remaining = population - np.arange(t)
-        m = (population * share + allowance - np.concatenate([[0.0], sums[:-1]])) / remaining
+        m = (population * share - np.concatenate([[0.0], sums[:-1]])) / remaining
         # what H0 leaves for the values after this one, beyond their least possible sum
-        left = population * share + allowance - sums - (remaining - 1) * floor
+        left = population * share - sums - (remaining - 1) * floor
     gap = np.maximum(m - floor, 1e-9)
     factor = np.maximum(1.0 + bets[None, :] * ((x - m) / gap)[:, None], 0.0)
     with np.errstate(divide="ignore"):

@@ -135,8 +135,8 @@ def frontier_step(
     means = tree.means(pool.prior)
     answers = Answers(tree, log)
     # read element by element: memory views give plain numbers, twice as fast as arrays and without a copy
-    start, stop, mean = memoryview(tree.start), memoryview(tree.stop), memoryview(means)
-    left, right, n = memoryview(tree.left), memoryview(tree.right), len(pool)
+    start, stop, mean = tree.start.data, tree.stop.data, means.data
+    left, right, n = tree.left.data, tree.right.data, len(pool)
     waiting = False
     found = 0
     frontier: list[tuple[float, int, int, npt.NDArray[np.int64]]] = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from clustering.evidence import BETS, Noise, betting_log_wealth, fixed_sequence
 
@@ -25,14 +26,14 @@ Ints = npt.NDArray[np.int64]
 _CONTROL = 0.8
 """Weight of the verifier's prediction as control variate: below 1 because predictions may be overconfident.
 """
-_NOISE_ALPHA = 0.1
-"""Part of alpha spent on the chance that the noise of the verdicts is luckier than allowed for."""
 _MARGINS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.29, 0.24, 0.19, 0.15, 0.11, 0.08, 0.05, 0.02])
 """Predicted purity of the candidate sets, as a share of the way from the promise to 1."""
 _EASE = 3.0
 """Start with a set of this many times the evidence needed."""
 _OVERHEAD = 1.5
 """Evidence that the spread of the stakes costs, in nats."""
+_CHECKPOINTS = (0.4, 0.7, 1.0)
+"""Shares of the planned answers at which noisy answers are tested."""
 _CHECK_EVERY = 20
 
 
@@ -111,8 +112,7 @@ def nest_sets(
     if not len(size):
         return None
     mean = share[size - 1]
-    null = target + _noise_allowance(noise, alpha, planned) / size
-    gain = _divergence(mean, np.minimum(null, 1 - 1e-9)) * (mean > null) * size / size[-1]
+    gain = _divergence(mean, np.full(len(mean), target)) * (mean > target) * size / size[-1]
     if gain.max() <= 0:
         return None
     # the strictest set that the planned answers should certify with ease: looser ones that follow cost
@@ -136,22 +136,6 @@ def _divergence(p: Floats, q: Floats) -> Floats:
     return result
 
 
-def _noise_allowance(noise: Noise, alpha: float, planned: int) -> float:
-    """How much the yes among up to ``planned`` verdicts may exceed what the truth of their masks leads to.
-
-    The test draws masks without replacement and subtracts what was drawn from what the null leaves. It sees
-    verdicts, not truth; by Bernstein's maximal inequality the sum of their errors stays below this at all
-    times but for a part of alpha.
-    """
-    if noise.exact:
-        return 0.0
-    variance = planned * max(
-        noise.sensitivity * (1 - noise.sensitivity), noise.specificity * (1 - noise.specificity)
-    )
-    depth = -np.log(_NOISE_ALPHA * alpha)
-    return float(np.sqrt(2.0 * variance * depth + (depth / 3.0) ** 2) + depth / 3.0)
-
-
 def _stakes(expected: float, target: float) -> Floats:
     """Half of the wealth is spread evenly, half around the stake that suits the predicted purity."""
     best = max((expected - target) / (1.0 - target), BETS[0])
@@ -173,35 +157,19 @@ def evaluate_sets(
     Time O(K · t · bets).
     """
     t, planned = len(rank), min(planned, len(sets.order))
-    spent = alpha if noise.exact else (1.0 - _NOISE_ALPHA) * alpha
-    allowance = _noise_allowance(noise, alpha, planned)
+    measure = _betting if noise.exact else _checkpoints
     evidence = np.full((len(sets), t + 1), -np.inf)
-    processes = []
     for k in range(len(sets)):
         inside = rank < sets.size[k]
-        members = sets.expected[: sets.size[k]]
-        control = _CONTROL * (members - members.mean())
-        values = yes[inside] - control[rank[inside]]
-        wealth = betting_log_wealth(
-            values,
-            share=sets.target,
-            population=len(members),
-            floor=float(-control.max()),
-            allowance=allowance,
-            weights=_stakes(float(members.mean()), sets.target),
-        )
         at = np.concatenate([[0], np.cumsum(inside)])
         # the largest evidence reached so far counts: looking on cannot take it back
-        reached = np.maximum.accumulate(np.concatenate([[-np.inf], wealth]))
-        evidence[k] = reached[at]
-        processes.append((values, np.concatenate([[0.0], wealth]), at))
+        evidence[k] = np.maximum.accumulate(measure(sets, k, rank[inside], yes[inside], at, planned))
     # stopping is decided at fixed numbers of answers, so that a look once closed stays closed
-    stops = (c for c in range(_CHECK_EVERY, t + 1, _CHECK_EVERY))
+    stops = range(_CHECK_EVERY, t + 1, _CHECK_EVERY)
     closed = t >= planned or any(
-        _stops(sets, evidence[:, c], [(v[: at[c]], w[at[c]]) for v, w, at in processes], c, spent, planned)
-        for c in stops
+        _stops(sets, evidence[:, c], rank[:c], yes[:c], alpha, planned) for c in stops
     )
-    certified = fixed_sequence(evidence[:, t], alpha=spent)
+    certified = fixed_sequence(evidence[:, t], alpha=alpha)
     if not certified:
         return SetTest(0, closed, 0, 0)
     size = int(sets.size[certified - 1])
@@ -209,24 +177,57 @@ def evaluate_sets(
     return SetTest(certified=size, closed=closed, asked=int(inside.sum()), yes=int(yes[inside].sum()))
 
 
-def _stops(
-    sets: NestedSets,
-    evidence: Floats,
-    processes: list[tuple[Floats, float]],
-    asked: int,
-    alpha: float,
-    planned: int,
-) -> bool:
+def _betting(sets: NestedSets, k: int, rank: Ints, yes: Floats, at: Ints, planned: int) -> Floats:
+    """Evidence against set k after each of all answers; ``at`` (t+1,) says how many of them were inside by
+    then.
+
+    The verifier's prediction is a control variate: its mean over the set is known, so subtracting its
+    deviation from that mean leaves the mean of the answers and takes part of their variance.
+    """
+    members = sets.expected[: sets.size[k]]
+    control = _CONTROL * (members - members.mean())
+    wealth = betting_log_wealth(
+        yes - control[rank],
+        share=sets.target,
+        population=len(members),
+        floor=float(-control.max()),
+        weights=_stakes(float(members.mean()), sets.target),
+    )
+    return np.concatenate([[-np.inf], wealth])[at]
+
+
+def _checkpoints(sets: NestedSets, k: int, rank: Ints, yes: Floats, at: Ints, planned: int) -> Floats:
+    """Evidence from noisy answers: exact binomial tests at a few numbers of answers that are fixed
+    beforehand.
+
+    Betting without replacement would have to know the truth of what was drawn. The number of yes among n
+    noisy answers is a sum of independent trials whose chances differ (a hypergeometric number, thinned), so
+    that its upper tail is below the binomial one with the same mean from one above the mean on (Hoeffding
+    1956).
+    """
+    evidence = np.full(len(at), -np.inf)
+    count = np.concatenate([[0.0], np.cumsum(yes)])
+    for share in _CHECKPOINTS:
+        c = round(share * planned)
+        if c >= len(at):
+            break
+        n, x = int(at[c]), float(count[at[c]])
+        p = float(stats.binom.sf(x - 1, n, sets.target)) if x >= n * sets.target + 1 else 1.0
+        evidence[c:] = np.maximum(evidence[c:], -np.log(max(p, 1e-300) * len(_CHECKPOINTS)))
+    return evidence
+
+
+def _stops(sets: NestedSets, evidence: Floats, rank: Ints, yes: Floats, alpha: float, planned: int) -> bool:
     """Whether everything is certified, or the planned answers cannot certify the next set."""
     k = fixed_sequence(evidence, alpha=alpha)
     if k == len(sets):
         return True
-    values, wealth = processes[k]
-    t = len(values)
-    if t < 60:
+    inside = yes[rank < sets.size[k]]
+    n = len(inside)
+    if n < 60:
         return False
-    hopeful = values.mean() + 3.0 * values.std() / np.sqrt(t)
-    null = sets.target
-    growth = float(_divergence(np.array(hopeful), np.array(null))) if hopeful > null else 0.0
-    reachable = wealth + growth * (planned - asked) * float(sets.size[k] / sets.size[-1])
-    return bool(reachable < -np.log(alpha))
+    hopeful = inside.mean() + 3.0 * inside.std() / np.sqrt(n)
+    if hopeful <= sets.target:
+        return True
+    growth = float(_divergence(np.array(hopeful), np.array(sets.target)))
+    return bool(growth * planned * sets.size[k] / sets.size[-1] < -np.log(alpha))

@@ -1,0 +1,71 @@
+"""Pools and plays shared by the tests of the search policies."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.hierarchy import linkage
+
+from bench.pools import CORRECT_IOU, make_pool
+from clustering.answers import AnswerLog, PolicyStep, SearchPolicy
+from clustering.pool import Pool
+from clustering.tree import ClusterTree
+
+__all__ = ["answer_all", "flat_pool", "known_pool", "play_through"]
+
+
+@lru_cache(maxsize=4)
+def known_pool(n: int, seed: int = 1) -> tuple[ClusterTree, Pool, npt.NDArray[np.bool_]]:
+    """Tree, pool and truth of the synthetic generator, linked by scipy."""
+    pool, iou = make_pool(n, seed=seed, dim=16)
+    return ClusterTree.from_linkage(linkage(pool.embedding, "complete")), pool, iou > CORRECT_IOU
+
+
+def flat_pool(
+    n: int, *, prior: float = 0.81, good: float = 1.0
+) -> tuple[ClusterTree, Pool, npt.NDArray[np.bool_]]:
+    """n equal instances with a tree; the first share ``good`` of them is right."""
+    side = np.full(n, np.sqrt(prior), np.float32)
+    pool = Pool(np.ones((n, 4), np.float32), side, side, np.zeros((n, 0), np.float32))
+    merges = linkage(pool.embedding, "complete") if n > 1 else np.zeros((0, 4))
+    return ClusterTree.from_linkage(merges, n), pool, np.arange(n) < good * n
+
+
+def answer_all(
+    policy: SearchPolicy,
+    tree: ClusterTree,
+    pool: Pool,
+    truth: npt.NDArray[np.bool_],
+    *,
+    budget: int,
+    seed: int = 0,
+) -> tuple[AnswerLog, PolicyStep]:
+    """Answer truthfully until the policy asks nothing more."""
+    log = AnswerLog.empty()
+    for _ in range(2000):
+        step = policy.step(tree, pool, log, budget=budget, seed=seed)
+        if not len(step.questions):
+            return log, step
+        assert len(step.questions) <= budget
+        log = log.extended(step.questions, truth[step.questions.item])
+    raise AssertionError("the policy never stops asking")
+
+
+def play_through(
+    policy: SearchPolicy,
+    tree: ClusterTree,
+    pool: Pool,
+    truth: npt.NDArray[np.bool_],
+    *,
+    budget: int,
+    seed: int = 0,
+) -> list[PolicyStep]:
+    """Every look of a truthful play."""
+    log, steps = AnswerLog.empty(), []
+    while True:
+        steps.append(policy.step(tree, pool, log, budget=budget, seed=seed))
+        if not len(steps[-1].questions):
+            return steps
+        log = log.extended(steps[-1].questions, truth[steps[-1].questions.item])

@@ -1,0 +1,221 @@
+"""The published search and its baselines: rules one by one, purity of ``step``, degenerate pools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clustering.answers import Action, AnswerLog, Stream
+from clustering.search import POLICIES, Original, UniversalCut, make_policy
+from tests.clustering.search_pools import answer_all, flat_pool, known_pool, play_through
+
+FRONTIERS = ("original", "breadth-first", "depth-first", "random")
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_a_step_is_a_pure_function(name: str) -> None:
+    tree, pool, truth = known_pool(400)
+    policy = make_policy(name)
+    log = AnswerLog.empty()
+    for _ in range(4):
+        step = policy.step(tree, pool, log, budget=40, seed=3)
+        again = make_policy(name).step(tree, pool, log, budget=40, seed=3)
+        for part in ("item", "cluster", "stream", "inclusion", "form", "sheet"):
+            np.testing.assert_array_equal(getattr(step.questions, part), getattr(again.questions, part))
+        np.testing.assert_array_equal(step.label, again.label)
+        if not len(step.questions):
+            break
+        log = log.extended(step.questions, truth[step.questions.item])
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 40, 70])
+def test_degenerate_pools_end(name: str, n: int) -> None:
+    tree, pool, truth = flat_pool(n, good=0.9)
+    log, step = answer_all(make_policy(name), tree, pool, truth, budget=10)
+    assert step.done
+    assert step.label.shape == (n,)
+    verified = np.unique(log.item)
+    np.testing.assert_array_equal(step.label[verified] > 0, truth[verified])
+    assert len(np.unique(log.item)) == len(log)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_every_own_verdict_labels_its_item(name: str) -> None:
+    tree, pool, truth = known_pool(400)
+    log, step = answer_all(make_policy(name), tree, pool, truth, budget=50)
+    assert len(log)
+    np.testing.assert_array_equal(step.label[log.item] > 0, truth[log.item])
+    assert (step.decision[log.item] == -1).all()
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_questions_do_not_depend_on_the_order_of_answers(name: str) -> None:
+    tree, pool, truth = known_pool(400)
+    policy = make_policy(name)
+    first = policy.step(tree, pool, AnswerLog.empty(), budget=45, seed=0).questions
+    log = AnswerLog.empty().extended(first, truth[first.item])
+    shuffled = log.take(np.random.default_rng(0).permutation(len(log)))
+    ours, theirs = (policy.step(tree, pool, part, budget=45, seed=0) for part in (log, shuffled))
+    np.testing.assert_array_equal(ours.questions.item, theirs.questions.item)
+    np.testing.assert_array_equal(ours.label, theirs.label)
+
+
+def test_a_partly_answered_draw_asks_the_rest() -> None:
+    tree, pool, truth = flat_pool(100)
+    policy = Original()
+    whole = policy.step(tree, pool, AnswerLog.empty(), budget=100, seed=0).questions
+    assert len(whole) == 15
+    assert (whole.cluster == tree.root).all()
+    assert (whole.stream == Stream.SEARCH).all()
+    np.testing.assert_allclose(whole.inclusion, 0.15)
+    half = AnswerLog.empty().extended(whole.take(slice(0, 6)), truth[whole.item[:6]])
+    rest = policy.step(tree, pool, half, budget=100, seed=0).questions
+    assert sorted(rest.item) == sorted(whole.item[6:])
+
+
+@pytest.mark.parametrize(
+    ("yes", "action"),
+    [(15, Action.ACCEPT), (13, Action.ACCEPT), (12, Action.SPLIT), (3, Action.SPLIT), (2, Action.REJECT)],
+)
+def test_thresholds_of_the_published_rule(yes: int, action: Action) -> None:
+    tree, pool, _ = flat_pool(100)
+    policy = Original()
+    asked = policy.step(tree, pool, AnswerLog.empty(), budget=15, seed=0).questions
+    log = AnswerLog.empty().extended(asked, np.arange(15) < yes)
+    step = policy.step(tree, pool, log, budget=0, seed=0)
+    assert step.decisions.cluster[0] == tree.root
+    assert step.decisions.action[0] == action
+    assert (step.decisions.asked[0], step.decisions.yes[0]) == (15, yes)
+    assert step.decisions.lower[0] < yes / 15 <= step.decisions.upper[0]
+    propagated = step.decision == 0
+    if action == Action.SPLIT:
+        assert not propagated.any()
+    else:
+        assert propagated.sum() == 85
+        assert (step.label[propagated] == (1 if action == Action.ACCEPT else -1)).all()
+
+
+def test_rejecting_can_be_switched_off() -> None:
+    tree, pool, _ = flat_pool(100)
+    asked = Original().step(tree, pool, AnswerLog.empty(), budget=15, seed=0).questions
+    log = AnswerLog.empty().extended(asked, np.zeros(15))
+    step = Original(reject=0.0).step(tree, pool, log, budget=15, seed=0)
+    assert step.decisions.action[0] == Action.SPLIT
+
+
+def test_low_priors_are_split_without_questions_and_small_clusters_dropped() -> None:
+    tree, pool, _ = flat_pool(100, prior=0.5)
+    step = Original().step(tree, pool, AnswerLog.empty(), budget=100, seed=0)
+    # the published rule splits low priors above the least size only: a node of exactly that size is asked
+    assert set(tree.size[step.questions.cluster]) <= {15}
+    assert Original(min_size=101).step(tree, pool, AnswerLog.empty(), budget=100, seed=0).done
+    small_tree, small_pool, _ = flat_pool(14)
+    assert Original().step(small_tree, small_pool, AnswerLog.empty(), budget=50, seed=0).done
+    asked = Original(min_size=1).step(small_tree, small_pool, AnswerLog.empty(), budget=50, seed=0).questions
+    assert len(asked) == 14  # judged by what is there
+
+
+def test_children_inherit_answers_and_ask_only_what_is_missing() -> None:
+    tree, pool, truth = known_pool(400)
+    reusing, _ = answer_all(Original(), tree, pool, truth, budget=100)
+    renewing, _ = answer_all(Original(reuse=False), tree, pool, truth, budget=100)
+    assert len(reusing) < len(renewing)
+    _, step = answer_all(Original(), tree, pool, truth, budget=100)
+    assert (step.decisions.asked == 15).all()
+
+
+def test_a_judgement_stands_when_descendants_are_asked() -> None:
+    """Later answers below a split node must not turn the split into an acceptance."""
+    tree, pool, truth = known_pool(400)
+    seen: dict[int, int] = {}
+    for step in play_through(Original(), tree, pool, truth, budget=15):
+        for cluster, action in zip(
+            step.decisions.cluster.tolist(), step.decisions.action.tolist(), strict=True
+        ):
+            assert seen.setdefault(cluster, action) == action
+
+
+@pytest.mark.parametrize("name", FRONTIERS)
+def test_accepted_clusters_are_disjoint_and_not_asked_again(name: str) -> None:
+    tree, pool, truth = known_pool(400)
+    for step in play_through(make_policy(name), tree, pool, truth, budget=30):
+        settled = step.decisions.action != Action.SPLIT
+        nodes = step.decisions.cluster[settled]
+        places = np.concatenate([np.arange(tree.start[v], tree.stop[v]) for v in nodes] or [np.zeros(0, int)])
+        assert len(np.unique(places)) == len(places)
+        assert not np.isin(step.questions.item, tree.order[places]).any()
+
+
+def test_orders_differ_but_end_the_same() -> None:
+    tree, pool, truth = known_pool(1500)
+    first, final = {}, {}
+    for name in FRONTIERS:
+        steps = play_through(make_policy(name), tree, pool, truth, budget=15)
+        first[name] = [int(step.questions.cluster[0]) for step in steps[:-1]]
+        final[name] = steps[-1].label
+    assert len({tuple(clusters) for clusters in first.values()}) == len(FRONTIERS)
+    for name in FRONTIERS:
+        np.testing.assert_array_equal(final[name], final["original"])
+
+
+def test_score_order_is_the_published_loop() -> None:
+    tree, pool, _ = known_pool(1500)
+    means, sizes = tree.means(pool.prior), tree.size
+    frontier, expected = [tree.root], []
+    while frontier:
+        node = max(frontier, key=lambda v: means[v])
+        frontier.remove(node)
+        children = tree.children(node)
+        if sizes[node] < 15 or children is None:
+            continue
+        if means[node] < 0.7 and sizes[node] > 15:
+            frontier.extend(children)
+        else:
+            expected.append(node)
+    step = Original().step(tree, pool, AnswerLog.empty(), budget=10_000, seed=0)
+    _, at = np.unique(step.questions.cluster, return_index=True)
+    assert len(expected) > 5
+    assert step.questions.cluster[np.sort(at)].tolist() == expected
+
+
+def test_universal_cut_judges_each_cluster_once() -> None:
+    tree, pool, truth = known_pool(400)
+    log, step = answer_all(UniversalCut(clusters=10, prior=0.0), tree, pool, truth, budget=1000)
+    large = tree.cut_into(10)[tree.size[tree.cut_into(10)] >= 15]
+    assert sorted(step.decisions.cluster) == sorted(large)
+    assert len(log) == 15 * len(large)
+    with pytest.raises(ValueError, match="clusters"):
+        UniversalCut(clusters=0)
+
+
+def test_carried_answers_count_as_inherited() -> None:
+    tree, pool, truth = flat_pool(100)
+    k = 15
+    carried = AnswerLog(
+        np.arange(k), np.ones(k, np.float32), np.full(k, -1), np.zeros(k, np.int8), np.ones(k, np.float64)
+    )
+    step = Original().step(tree, pool, carried, budget=100, seed=0)
+    assert step.done
+    assert (step.label == 1).all()
+    assert truth.all()
+
+
+def test_bad_arguments_are_named() -> None:
+    tree, pool, _ = flat_pool(20)
+    other = flat_pool(21)[1]
+    with pytest.raises(ValueError, match="build the tree from this pool"):
+        Original().step(tree, other, AnswerLog.empty(), budget=1, seed=0)
+    with pytest.raises(ValueError, match="budget"):
+        Original().step(tree, pool, AnswerLog.empty(), budget=-1, seed=0)
+    stray = AnswerLog(
+        np.array([20]), np.ones(1, np.float32), np.array([-1]), np.zeros(1, np.int8), np.ones(1)
+    )
+    with pytest.raises(ValueError, match="pool has 20 rows"):
+        Original().step(tree, pool, stray, budget=1, seed=0)
+    with pytest.raises(ValueError, match="no policy is named"):
+        make_policy("magic")
+    with pytest.raises(ValueError, match="accept"):
+        make_policy("original", accept=1.2)
+    with pytest.raises(TypeError):
+        make_policy("original", flavour=1)
