@@ -121,7 +121,7 @@ class Fetcher:
         if path is not None:
             try:
                 stat = path.stat()
-            except OSError:
+            except (OSError, ValueError):  # not there, or no possible name: fetching will say so
                 return f"file:{path}"
             return f"file:{path}:{stat.st_size}:{stat.st_mtime_ns}"
         if value.startswith("/"):
@@ -181,7 +181,11 @@ class Fetcher:
         return self._within_cap(data, field)
 
     def _file(self, path: Path, tried: list[str]) -> bytes | None:
-        real = path.resolve()
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, a null byte
+            tried.append("file: no possible path")
+            return None
         if not any(real.is_relative_to(folder) for folder in self._allowed_dirs):
             tried.append(f"file {path}: not below an allowed folder (GROUNDSWELL_ALLOW_IMAGE_DIRS)")
             return None

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import SecretStr
@@ -237,6 +237,13 @@ def test_nonsense_addresses(tmp_path: Path, address: str) -> None:
         store_for(tmp_path, FakeStudioServer({})).get(address)
 
 
+@pytest.fixture(scope="module")
+def absent(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageStore, FakeStudioServer]:
+    """A store beside a Label Studio that holds nothing."""
+    server = FakeStudioServer({})
+    return store_for(tmp_path_factory.mktemp("absent"), server), server
+
+
 @given(
     st.one_of(
         st.text(max_size=60),
@@ -244,11 +251,14 @@ def test_nonsense_addresses(tmp_path: Path, address: str) -> None:
         st.from_regex(r"/[\x00-\x7f]{0,30}", fullmatch=True),
     )
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_address_fails_in_a_known_way(tmp_path: Path, address: str) -> None:
-    server = FakeStudioServer({})
+@settings(max_examples=300, deadline=None)
+@example("/\x00")
+@example("file:///\x00")
+@example("/" + "a" * 5000)
+def test_any_address_fails_in_a_known_way(absent: tuple[ImageStore, FakeStudioServer], address: str) -> None:
+    store, server = absent
     with pytest.raises(GroundswellError):
-        store_for(tmp_path, server).get(address)
+        store.get(address)
     assert {r.url.host for r in server.requests} <= {"studio.test"}
 
 
