@@ -1,0 +1,146 @@
+"""The segmenter without weights: clean pictures, corrections, proposals, big pictures, and real nuclei."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from ml_backend.brush import decode_rle
+from ml_backend.clicks.base import ClickResult, Prompt
+from ml_backend.clicks.classical import ClassicalSegmenter
+from ml_backend.clicks.contours import outline, polish
+from ml_backend.clicks.evaluate import mask_iou, simulate_user
+from ml_backend.clicks.priors import prior_from_mask
+from ml_backend.coco import load_coco
+from ml_backend.errors import BadPrompt
+
+Mask = npt.NDArray[np.bool_]
+
+
+def ellipse(hw: tuple[int, int], x: float, y: float, rx: float, ry: float) -> Mask:
+    ys, xs = np.mgrid[: hw[0], : hw[1]]
+    return np.asarray(((xs - x) / rx) ** 2 + ((ys - y) / ry) ** 2 <= 1)
+
+
+def paint(hw: tuple[int, int], masks: list[Mask], *, noise: float = 4.0) -> npt.NDArray[np.uint8]:
+    """Bright objects on dark, blurred and noisy."""
+    image = np.full((*hw, 3), 40, np.float32)
+    for index, mask in enumerate(masks):
+        image[mask] = (170, 120 + 20 * index, 90)
+    image = cv2.GaussianBlur(image, (0, 0), 1.0)
+    image += np.random.default_rng(0).normal(0, noise, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def run(image: npt.NDArray[np.uint8], prompt: Prompt, start: Mask | None = None) -> ClickResult:
+    segmenter = ClassicalSegmenter()
+    prior = None if start is None else prior_from_mask(start, from_proposal=True)
+    return segmenter.segment(segmenter.embed(image), prompt, prior)
+
+
+@pytest.mark.parametrize("radius", [8, 20, 60, 150])
+@pytest.mark.parametrize("off", [0.0, 0.4])
+def test_one_click_finds_objects_of_every_size(radius: int, off: float) -> None:
+    truth = ellipse((480, 640), 330, 230, 1.3 * radius, radius)
+    result = run(paint((480, 640), [truth]), Prompt(((330 + off * radius, 230.0, True),), None, "x"))
+    assert mask_iou(result.masks[0], truth) > (0.85 if radius < 10 else 0.9)
+
+
+def test_touching_objects_are_told_apart() -> None:
+    left, right = ellipse((200, 200), 70, 100, 30, 30), ellipse((200, 200), 131, 100, 30, 30)
+    image = paint((200, 200), [left, right])
+    result = run(image, Prompt(((70.0, 100.0, True),), None, "x"))
+    assert mask_iou(result.masks[0], left) > 0.85
+
+
+@pytest.mark.parametrize(
+    "box", [(100.0, 50.0, 300.0, 200.0), (-1.0, -1.0, 1.0, 1.0), (398.0, 297.0, 400.0, 300.0)]
+)
+def test_a_box_bounds_the_mask(box: tuple[float, float, float, float]) -> None:
+    truth = ellipse((300, 400), 200, 125, 90, 65)
+    mask = run(paint((300, 400), [truth]), Prompt((), box, "x")).masks[0]
+    ys, xs = np.nonzero(mask)
+    assert len(ys) > 0
+    assert xs.min() >= np.floor(box[0])
+    assert xs.max() <= np.ceil(box[2])
+    assert ys.min() >= np.floor(box[1])
+    assert ys.max() <= np.ceil(box[3])
+    if box[0] == 100:
+        assert mask_iou(mask, truth) > 0.9
+
+
+def test_clicks_are_obeyed_and_change_only_their_surroundings() -> None:
+    image = paint((200, 300), [ellipse((200, 300), 100, 100, 50, 50)], noise=20)
+    start = ellipse((200, 300), 120, 100, 70, 50)
+    away = run(image, Prompt(((170.0, 100.0, False),), None, "x"), start).masks[0]
+    assert not away[100, 170]
+    assert away[100, 60]
+    np.testing.assert_array_equal(away[:, :90], start[:, :90])
+    more = run(image, Prompt(((40.0, 100.0, True),), None, "x"), start).masks[0]
+    assert more[100, 40]
+    assert (more | start == more).all()
+
+
+def test_zero_clicks_return_the_proposal_itself() -> None:
+    start = ellipse((60, 80), 30, 30, 11, 7)
+    np.testing.assert_array_equal(run(paint((60, 80), [start]), Prompt((), None, "x"), start).masks[0], start)
+    with pytest.raises(BadPrompt):
+        run(paint((60, 80), [start]), Prompt((), None, "x"))
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (2, 300), (5, 5), (4000, 3000)])
+def test_flat_pictures_of_any_size(hw: tuple[int, int]) -> None:
+    image = np.full((*hw, 3), 90, np.uint8)
+    x, y = hw[1] - 0.5, hw[0] / 2
+    mask = run(image, Prompt(((x, y, True), (0.0, 0.0, False)), None, "x")).masks[0]
+    assert mask.shape == hw
+    assert mask.dtype == np.bool_
+
+
+def test_a_small_object_in_a_large_picture_is_cut_at_full_size() -> None:
+    truth = ellipse((3000, 4000), 2000, 1500, 26, 20)
+    result = run(paint((3000, 4000), [truth]), Prompt(((2000.0, 1500.0, True),), None, "x"))
+    assert mask_iou(result.masks[0], truth) > 0.85
+
+
+def test_same_click_same_mask() -> None:
+    image = paint((120, 120), [ellipse((120, 120), 60, 60, 30, 20)], noise=30)
+    prompt = Prompt(((60.0, 60.0, True), (80.0, 90.0, False)), None, "x")
+    cv2.setRNGSeed(7)
+    first = run(image, prompt).masks
+    cv2.setRNGSeed(8)
+    np.testing.assert_array_equal(run(image, prompt).masks, first)
+
+
+def test_outline_stays_inside_barred_points() -> None:
+    image = np.zeros((100, 100, 1), np.float32)
+    image[ellipse((100, 100), 50, 50, 40, 40)] = 50
+    assert outline(image, 50, 50, reach_px=60)[50, 80]
+    assert not outline(image, 50, 50, reach_px=60, barred=[(75.0, 50.0)])[50, 80]
+
+
+def test_polish_keeps_masks_it_cannot_improve() -> None:
+    tiny = np.zeros((9, 9), bool)
+    tiny[4, 4] = True
+    np.testing.assert_array_equal(polish(np.zeros((9, 9, 3), np.uint8), tiny, band=0.5), tiny)
+
+
+def test_real_nuclei_and_mushrooms_within_a_few_clicks() -> None:
+    shared = Path(os.environ.get("GROUNDSWELL_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
+    if not (shared / "mushrooms").exists():
+        pytest.skip("shared data is not here")
+    segmenter = ClassicalSegmenter()
+    for name, images, wanted in (("mushrooms", 2, 0.8), ("nuclei_dsb2018_a", 6, 0.6)):
+        dataset = load_coco(shared / name / "images", shared / name / "annotations.json")
+        ious = []
+        for entry in dataset.images[:images]:
+            image = cv2.cvtColor(cv2.imread(str(entry.path)), cv2.COLOR_BGR2RGB)
+            embedding = segmenter.embed(np.asarray(image, np.uint8))
+            for rle in entry.rle[:3]:
+                ious.append(simulate_user(segmenter, embedding, decode_rle(rle), max_clicks=3).ious[-1])
+        assert np.mean(ious) > wanted, name
