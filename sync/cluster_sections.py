@@ -130,7 +130,7 @@ def _shown(tree: ClusterTree, decided: dict[int, Purity], limits: Limits) -> dic
     """Shown children of every shown node: the largest clusters first, and all ways to decided ones."""
     wanted = {node for one in decided for node in (one, *tree.ancestors(one).tolist())}
     children: dict[int, tuple[int, ...]] = {}
-    queue = [(0, -int(tree.size[tree.root]), tree.root)]
+    queue = [(int(tree.root not in wanted), -int(tree.size[tree.root]), tree.root)]
     shown = 1
     while queue:
         urgent, _, node = heapq.heappop(queue)
