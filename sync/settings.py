@@ -71,7 +71,12 @@ class Settings(BackendSettings):
         default="auto", description="form of review tasks; auto: what the policy asks for"
     )
     review_overlap: int = Field(default=1, ge=1, description="answers per question to start with")
-    review_overlap_max: int = Field(default=5, ge=1, description="answers per question at most")
+    review_overlap_max: int = Field(
+        default=1,
+        ge=1,
+        description="workers per question at most; 1: answers are taken as true; more (5 is usual): the "
+        "crowd is modelled and unsettled questions go to further workers",
+    )
     gold_share: float = Field(
         default=0.0, ge=0, lt=0.5, description="share of hidden questions with known answer"
     )

@@ -12,21 +12,22 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 from sqlalchemy import select
 
-from clustering.answers import AnswerLog
-from clustering.crowd import Answers, CrowdModel, fit_crowd, next_workers
+from clustering.answers import AnswerLog, Stream
+from clustering.crowd import Answers, WorkerReport, fit_crowd, next_workers, worker_report
 from clustering.propagation import match_pools
 from sync.project_state import Project
 from sync.steps.cluster import LabelPool
 from sync.steps.queries import finished_tasks
 from sync.tables import AnswerRecord, QuestionRecord
 
-__all__ = ["GOLD_IOU", "LabelLog", "ReviewLog", "read_review_log"]
+__all__ = ["GOLD_IOU", "LabelLog", "ReviewLog", "describe_workers", "read_review_log"]
 
 GOLD_IOU = 0.75
 """a mask is good when its IoU with a drawn mask of the same label exceeds this"""
@@ -42,9 +43,10 @@ class _Item:
     """row in the label's pool, -1 for gold"""
     prior: float
     gold: float = np.nan
-    cluster: int = -1
-    stream: int = 0
-    inclusion: float = 1.0
+    draws: list[tuple[int, int, float]] = field(default_factory=list)
+    """(cluster, stream, inclusion) of every sample of this round it was drawn for"""
+    questions: int = 0
+    """review tasks that were answered"""
     answers: list[tuple[datetime, int, int, float, float]] = field(default_factory=list)
     """(time, annotation, worker, yes or NaN, seconds)"""
 
@@ -65,16 +67,17 @@ class LabelLog:
 class ReviewLog:
     """Verdicts of all labels of a round, with the questions behind them.
 
-    ``questions`` are those of this round, ``answered`` the keys among them that have an answer, ``carried``
-    the number of instances whose answer came from an earlier round.
+    ``questions`` are those of this round, ``answered`` the keys among them that need no answer any more.
+    ``known`` are the (label, row) of instances somebody answered about, ``carried`` those of them with
+    answers of an earlier round. ``workers`` is the report on the crowd, empty while answers count as true.
     """
 
     labels: Mapping[str, LabelLog]
     questions: Sequence[QuestionRecord]
     answered: frozenset[str]
-    carried: int
-    discarded: int
-    model: CrowdModel | None
+    known: frozenset[tuple[str, int]]
+    carried: frozenset[tuple[str, int]]
+    workers: tuple[dict[str, Any], ...]
 
 
 def read_review_log(project: Project, round_number: int, pools: Sequence[LabelPool]) -> ReviewLog:
@@ -95,60 +98,66 @@ def read_review_log(project: Project, round_number: int, pools: Sequence[LabelPo
             )
         )
     by_question: dict[str, list[AnswerRecord]] = defaultdict(list)
-    discarded = 0
     for answer in answers:
-        if answer.seconds is not None and answer.seconds < project.settings.min_answer_s:
-            discarded += 1
-            continue
         by_question[answer.question_key].append(answer)
-    items, carried = _items(project, round_number, pools, questions, by_question)
-    labels, model = _verdicts(project, items, [pool.label for pool in pools])
+    rows = {(pool.label, key): (pool.label, row) for pool in pools for key, row in pool.rows_by_key().items()}
+    same = _same_masks(pools, [q for q in questions if q.round < round_number and by_question.get(q.key)])
+    items, carried = _items(project, round_number, {**same, **rows}, questions, by_question)
+    labels, workers = _verdicts(project, items, [pool.label for pool in pools])
     current = [question for question in questions if question.round == round_number]
-    answered = frozenset(question.key for question in current if by_question.get(question.key))
-    return ReviewLog(labels, current, answered, carried, discarded, model)
+    known = frozenset((item.label, item.row) for item in items if item.row >= 0)
+    answered = frozenset(
+        question.key
+        for question in current
+        if by_question.get(question.key)
+        or (question.review_task_id is None and rows.get((question.label, question.instance)) in known)
+    )
+    return ReviewLog(labels, current, answered, known, frozenset(carried), workers)
 
 
 def _items(
     project: Project,
     round_number: int,
-    pools: Sequence[LabelPool],
+    rows: Mapping[tuple[str, str], tuple[str, int]],
     questions: Sequence[QuestionRecord],
     by_question: Mapping[str, Sequence[AnswerRecord]],
-) -> tuple[list[_Item], int]:
-    rows = {(pool.label, key): row for pool in pools for key, row in pool.rows_by_key().items()}
-    older = [q for q in questions if q.round < round_number and by_question.get(q.key)]
-    same = _same_masks(pools, older)
-    items: dict[tuple[str, str], _Item] = {}
+) -> tuple[list[_Item], set[tuple[str, int]]]:
+    """Instances somebody answered about, and those of them whose answer is from an earlier round.
+
+    What is known of a mask answers every question about it: it stands in the log once for each sample it
+    was drawn for. An answer carried over from an earlier round is outside of every random sample (cluster
+    -1, see clustering.propagation) until this round draws its mask.
+    """
+    items: dict[tuple[str, str | int], _Item] = {}
     strays: dict[tuple[str, str], list[QuestionRecord]] = defaultdict(list)
     carried: set[tuple[str, int]] = set()
-    for question in questions:
-        if not by_question.get(question.key):
+    for question in sorted(questions, key=lambda question: question.round == round_number):
+        is_current = question.round == round_number
+        row = rows.get((question.label, question.instance))
+        told = by_question.get(question.key, ())
+        if row is None:
+            if told:
+                strays[question.label, question.instance].append(question)
             continue
-        row = rows.get((question.label, question.instance), -1)
-        if question.round < round_number:
-            row = same.get((question.label, question.instance), -1)
-            if row >= 0:
-                carried.add((question.label, row))
-        if row < 0:
-            strays[question.label, question.instance].append(question)
-            continue
-        name = (question.label, f"row{row}")
-        item = items.setdefault(name, _Item(question.label, row, question.prior))
-        if question.round == round_number and question.repeat == 0:
-            # carried answers stay outside every random sample: cluster -1, see clustering.propagation
-            item.cluster, item.stream = question.cluster, question.stream
-            item.inclusion = question.inclusion
-        _add(item, by_question[question.key])
+        item = items.setdefault(row, _Item(question.label, row[1], question.prior))
+        if is_current and question.repeat == 0:
+            item.draws.append((question.cluster, question.stream, question.inclusion))
+        if told:
+            _add(item, told)
+            if not is_current:
+                carried.add(row)
+    items = {name: item for name, item in items.items() if item.answers}
     gold = _gold(project, strays)
     for name, group in strays.items():
-        item = items.setdefault(name, _Item(name[0], -1, group[0].prior, gold.get(name, np.nan)))
+        stray = items.setdefault(name, _Item(name[0], -1, group[0].prior, gold.get(name, np.nan)))
         for question in group:
-            _add(item, by_question[question.key])
-    return list(items.values()), len(carried)
+            _add(stray, by_question[question.key])
+    return list(items.values()), carried
 
 
 def _add(item: _Item, answers: Sequence[AnswerRecord]) -> None:
     value = {"yes": 1.0, "no": 0.0, "unsure": np.nan}
+    item.questions += 1
     for answer in answers:
         seconds = np.nan if answer.seconds is None else answer.seconds
         item.answers.append(
@@ -156,9 +165,11 @@ def _add(item: _Item, answers: Sequence[AnswerRecord]) -> None:
         )
 
 
-def _same_masks(pools: Sequence[LabelPool], older: Sequence[QuestionRecord]) -> dict[tuple[str, str], int]:
-    """(label, instance of an earlier round) -> row of the pool that is the same mask (IoU ≥ 0.9)."""
-    found: dict[tuple[str, str], int] = {}
+def _same_masks(
+    pools: Sequence[LabelPool], older: Sequence[QuestionRecord]
+) -> dict[tuple[str, str], tuple[str, int]]:
+    """(label, instance of an earlier round) -> (label, row) of the same mask in the pool (IoU ≥ 0.9)."""
+    found: dict[tuple[str, str], tuple[str, int]] = {}
     for pool in pools:
         asked = {q.instance: q for q in older if q.label == pool.label}
         if not asked or not len(pool):
@@ -185,7 +196,7 @@ def _same_masks(pools: Sequence[LabelPool], older: Sequence[QuestionRecord]) -> 
                 np.concatenate(old_rows), np.concatenate(new_rows), iou, np.ones(len(iou), bool)
             )
             for i, row in zip(old.tolist(), new.tolist(), strict=True):
-                found[pool.label, names[i]] = row
+                found[pool.label, names[i]] = (pool.label, row)
     return found
 
 
@@ -214,35 +225,41 @@ def _gold(
 
 def _verdicts(
     project: Project, items: Sequence[_Item], labels: Sequence[str]
-) -> tuple[dict[str, LabelLog], CrowdModel | None]:
+) -> tuple[dict[str, LabelLog], tuple[dict[str, Any], ...]]:
     cap = project.settings.review_overlap_max
-    model = None
+    workers: tuple[dict[str, Any], ...] = ()
     if cap == 1:
-        probability, again, expert = _majority(items), set[int](), set[int]()
+        probability, again = _majority(items, project.settings.min_answer_s)
+        expert: set[int] = set()
     else:
-        model, probability, again, expert = _crowd(items, cap)
+        probability, again, expert, workers = _crowd(items, cap, project.settings.min_answer_s)
     result = {}
     for label in labels:
         mine = [i for i, item in enumerate(items) if item.label == label and item.row >= 0]
-        settled = sorted(
-            (i for i in mine if i not in again),
-            key=lambda i: (
-                max((answer[:2] for answer in items[i].answers), default=(_EPOCH, 0)),
-                items[i].row,
-            ),
-        )
+        settled = sorted((i for i in mine if i not in again), key=lambda i: _known_since(items[i]))
         result[label] = LabelLog(
-            AnswerLog(
-                item=np.array([items[i].row for i in settled], np.int64),
-                yes=np.array([probability[i] for i in settled], np.float32),
-                cluster=np.array([items[i].cluster for i in settled], np.int64),
-                stream=np.array([items[i].stream for i in settled], np.int8),
-                inclusion=np.array([items[i].inclusion for i in settled], np.float64),
-            ),
+            _log([(items[i], probability[i]) for i in settled]),
             again=np.array([items[i].row for i in mine if i in again], np.int64),
             expert=np.array([items[i].row for i in mine if i in expert], np.int64),
         )
-    return result, model
+    return result, workers
+
+
+def _log(settled: Sequence[tuple[_Item, float]]) -> AnswerLog:
+    """One row per draw, and one outside of every sample for items that were not drawn in this round."""
+    rows = [
+        (item.row, yes, *draw)
+        for item, yes in settled
+        for draw in item.draws or [(-1, int(Stream.SEARCH), 1.0)]
+    ]
+    row, yes, cluster, stream, inclusion = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    return AnswerLog(
+        item=np.array(row, np.int64),
+        yes=np.array(yes, np.float32),
+        cluster=np.array(cluster, np.int64),
+        stream=np.array(stream, np.int8),
+        inclusion=np.array(inclusion, np.float64),
+    )
 
 
 def _known_since(item: _Item) -> tuple[tuple[datetime, int], int]:
@@ -250,17 +267,26 @@ def _known_since(item: _Item) -> tuple[tuple[datetime, int], int]:
     return max((answer[:2] for answer in item.answers), default=(_EPOCH, 0)), item.row
 
 
-def _majority(items: Sequence[_Item]) -> list[float]:
-    """Share of yes made 0 or 1; the newest answer breaks a tie; 0.5 where all were unsure."""
-    found = []
-    for item in items:
-        told = [yes for *_, yes, _ in sorted(item.answers) if not np.isnan(yes)]
+def _majority(items: Sequence[_Item], floor_s: float) -> tuple[list[float], set[int]]:
+    """Share of yes made 0 or 1 (the newest answer breaks a tie, 0.5 where all were unsure), and the items all
+    of whose answers were too fast to count.
+    """
+    found: list[float] = []
+    again: set[int] = set()
+    for i, item in enumerate(items):
+        slow = [answer for answer in sorted(item.answers) if not answer[4] < floor_s]
+        told = [answer[3] for answer in slow if not np.isnan(answer[3])]
         share = float(np.mean(told)) if told else 0.5
         found.append(told[-1] if told and share == 0.5 else float(np.sign(share - 0.5) * 0.5 + 0.5))
-    return found
+        if not slow:
+            again.add(i)
+    return found, again
 
 
-def _crowd(items: Sequence[_Item], cap: int) -> tuple[CrowdModel, list[float], set[int], set[int]]:
+def _crowd(
+    items: Sequence[_Item], cap: int, floor_s: float
+) -> tuple[list[float], set[int], set[int], tuple[dict[str, Any], ...]]:
+    """Probability of yes per item, items that need another worker, items for an expert, workers."""
     rows = sorted(
         (answer[0], answer[1], i, answer[2], answer[3], answer[4])
         for i, item in enumerate(items)
@@ -273,8 +299,57 @@ def _crowd(items: Sequence[_Item], cap: int) -> tuple[CrowdModel, list[float], s
         seconds=np.array([row[5] for row in rows], np.float64),
     )
     prior = np.clip([item.prior for item in items], 0.05, 0.95)
-    model = fit_crowd(answers, prior=prior, gold=np.array([item.gold for item in items], np.float64))
-    again, expert = next_workers(answers, model, cap=cap)
+    gold = np.array([item.gold for item in items], np.float64)
+    report = worker_report(answers, prior=prior, gold=gold, floor_s=floor_s)
+    kept = _countable(answers, report, floor_s)
+    model = fit_crowd(kept, prior=prior, gold=gold)
+    ask, late = next_workers(kept, model, cap=cap)
+    bare = np.setdiff1d(np.unique(answers.item), model.item)  # nothing is left of what was said
     probability = np.full(len(items), 0.5)
     probability[model.item] = model.p_yes
-    return model, probability.tolist(), set(again.tolist()), set(expert.tolist())
+    again = {int(i) for i in (*ask, *bare) if np.isnan(gold[i])}
+    # every worker there is has seen it, or it was asked often enough: what is known has to do
+    crowd = set(report.worker[~report.suspended].tolist())
+    spent = {i for i in again if items[i].questions >= 2 * cap or crowd <= {a[2] for a in items[i].answers}}
+    return probability.tolist(), again - spent, {int(i) for i in late} | spent, describe_workers(report)
+
+
+def _countable(answers: Answers, report: WorkerReport, floor_s: float) -> Answers:
+    """Answers that count: not of suspended workers, not too fast, the first of each worker per item."""
+    suspended = np.isin(answers.worker, report.worker[report.suspended])
+    hurried = np.nan_to_num(answers.seconds, nan=np.inf) < floor_s
+    rows = np.flatnonzero(~suspended & ~hurried)
+    pairs = np.stack([answers.item[rows], answers.worker[rows]], axis=1)
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    return answers.take(rows[np.sort(first)])
+
+
+def describe_workers(report: WorkerReport) -> tuple[dict[str, Any], ...]:
+    """The report on workers as JSON rows: every share with the number of answers it rests on."""
+    reasons = ("fails_gold", "too_fast", "inconsistent", "straight_lining")
+    rows = []
+    for i, worker in enumerate(report.worker.tolist()):
+        rows.append(
+            {
+                "worker": worker,
+                "answers": int(report.answers[i]),
+                "unsure": int(report.unsure[i]),
+                "seconds": _number(report.seconds[i]),
+                "agreement": _number(report.agreement[i]),
+                "gold": int(report.gold_good[i] + report.gold_bad[i]),
+                "sensitivity": _number(report.sensitivity[i]),
+                "sensitivity_interval": [_number(x) for x in report.sensitivity_interval[i]],
+                "specificity": _number(report.specificity[i]),
+                "specificity_interval": [_number(x) for x in report.specificity_interval[i]],
+                "repeats": int(report.repeats[i]),
+                "consistency": _number(report.consistency[i]),
+                "suspended": bool(report.suspended[i]),
+                "reasons": [name for name in reasons if getattr(report, name)[i]],
+            }
+        )
+    return tuple(rows)
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return round(float(value), 4) if np.isfinite(value) else None

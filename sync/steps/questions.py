@@ -38,7 +38,15 @@ from sync.steps.queries import finished_tasks
 from sync.steps.region_rows import plain_rle
 from sync.tables import ProjectRecord, QuestionRecord
 
-__all__ = ["ask", "gold_questions", "new_questions", "repeat_questions"]
+__all__ = [
+    "ask",
+    "gold_count",
+    "gold_questions",
+    "hidden_repeats",
+    "new_questions",
+    "repeat_questions",
+    "spread",
+]
 
 _SHEET_SIZE = 9
 _IMPORT_ROWS = 200
@@ -70,7 +78,7 @@ def repeat_questions(
     known: Sequence[QuestionRecord],
     answered: frozenset[str],
 ) -> list[Question]:
-    """One more single question about each of these rows, unless one is still open or the cap is reached."""
+    """One more single question about each of these rows, unless one is still open."""
     by_instance: dict[str, list[QuestionRecord]] = defaultdict(list)
     for record in known:
         if record.label == pool.label:
@@ -79,7 +87,7 @@ def repeat_questions(
     for row in rows.tolist():
         before = by_instance[str(pool.table.key[row])]
         is_open = any(record.key not in answered for record in before)
-        if is_open or len(before) >= project.settings.review_overlap_max:
+        if is_open:
             continue
         stream = before[0].stream if before else int(Stream.SEARCH)
         question = _question(
@@ -89,6 +97,26 @@ def repeat_questions(
             question = replace(question, cluster=before[0].cluster, inclusion=before[0].inclusion)
         found.append(question)
     return found
+
+
+def hidden_repeats(
+    project: Project,
+    round_number: int,
+    pool: LabelPool,
+    questions: int,
+    known: Sequence[QuestionRecord],
+    answered: frozenset[str],
+) -> list[Question]:
+    """Some answered questions once more, to see who answers the same again: a share of ``questions``."""
+    count = math.ceil(questions * project.settings.repeat_share)
+    once = [q for q in known if q.key in answered and q.repeat == 0]
+    if not count or not once:
+        return []
+    rng = np.random.default_rng([project.settings.seed, round_number, len(known), 1])
+    rows = pool.rows_by_key()
+    chosen = [once[int(i)] for i in rng.permutation(len(once))[:count]]
+    there = np.array([rows[q.instance] for q in chosen if q.instance in rows], np.int64)
+    return repeat_questions(project, round_number, pool, there, known, answered)
 
 
 def gold_questions(
@@ -164,11 +192,11 @@ def ask(project: Project, questions: Sequence[Question]) -> int:
     return asked
 
 
-def spread_gold(questions: Sequence[Question], gold: Sequence[Question], seed: int) -> list[Question]:
-    """The gold questions at random places among the others, whose order stays."""
+def spread(questions: Sequence[Question], others: Sequence[Question], seed: int) -> list[Question]:
+    """The others (gold, repeats) at random places among the questions, whose order stays."""
     mixed = list(questions)
-    rng = np.random.default_rng([seed, len(questions), len(gold)])
-    for question in gold:
+    rng = np.random.default_rng([seed, len(questions), len(others)])
+    for question in others:
         mixed.insert(int(rng.integers(len(mixed) + 1)), question)
     return mixed
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,10 @@ from sync.steps.questions import (
     ask,
     gold_count,
     gold_questions,
+    hidden_repeats,
     new_questions,
     repeat_questions,
-    spread_gold,
+    spread,
 )
 from sync.steps.rounds import finish_step, update_round
 from sync.steps.verdicts import Verdict, VerdictTable, write_verdicts
@@ -75,24 +76,17 @@ def review(project: Project, record: RoundRecord) -> ReviewReport:
     started = time.monotonic()
     pull_answers(project)
     pools = [pool for pool in load_label_pools(project, record) if len(pool)]
-    log = read_review_log(project, record.number, pools)
     _withdraw_older(project, record.number)
-    budget = max(0, project.settings.question_budget - len(log.questions))
-    policy = _policy(project)
-    looks: list[_Look] = []
-    wanted: list[Question] = []
-    for pool in pools:
-        project.at("review.label")
-        look, questions = _look(project, record, policy, pool, log, budget - len(wanted))
-        looks.append(look)
-        wanted += questions
+    log, looks, wanted = _decide(project, record, pools)
     verdicts = _store_decisions(project, record, looks)
     asked = _ask(project, wanted)
-    is_open = len(log.questions) - len(log.answered)
+    shown = [question for question in log.questions if question.review_task_id is not None]
+    answered = sum(question.key in log.answered for question in shown)
+    is_open = len(shown) - answered
     done = not asked and not is_open
     report = ReviewReport(
-        asked=len(log.questions) + asked,
-        answered=len(log.answered),
+        asked=len(shown) + asked,
+        answered=answered,
         open=is_open + asked,
         new=asked,
         accepted=sum(v.verdict > 0 for v in verdicts.rows.values()),
@@ -102,6 +96,73 @@ def review(project: Project, record: RoundRecord) -> ReviewReport:
     )
     _note(project, record, report, log, looks, time.monotonic() - started)
     return report
+
+
+def _decide(
+    project: Project, record: RoundRecord, pools: Sequence[LabelPool]
+) -> tuple[ReviewLog, list[_Look], list[Question]]:
+    """Look at every label; questions about masks that are known already answer themselves."""
+    policy = _policy(project)
+    while True:
+        log = read_review_log(project, record.number, pools)
+        if _forget_unanswered(project, log):
+            continue
+        shown = sum(question.review_task_id is not None for question in log.questions)
+        budget = max(0, project.settings.question_budget - shown)
+        looks: list[_Look] = []
+        wanted: list[Question] = []
+        for pool in pools:
+            project.at("review.label")
+            look, questions = _look(project, record, policy, pool, log, budget - len(wanted))
+            looks.append(look)
+            wanted += questions
+        silent, shown_now = _silent(pools, log, wanted)
+        if silent:
+            with project.write() as session:
+                session.add_all(QuestionRecord(**asdict(q), review_task_id=None) for q in silent)
+        if not any(_row(pools, question) in log.known for question in silent):
+            return log, looks, shown_now
+
+
+def _silent(
+    pools: Sequence[LabelPool], log: ReviewLog, wanted: Sequence[Question]
+) -> tuple[list[Question], list[Question]]:
+    """Questions nobody must see, since their mask is known or shown for another sample; and the rest."""
+    shown = {(q.label, q.instance) for q in log.questions if q.review_task_id is not None}
+    silent: list[Question] = []
+    rest: list[Question] = []
+    for question in wanted:
+        row = _row(pools, question)
+        name = (question.label, question.instance)
+        if question.repeat == 0 and row is not None and (row in log.known or name in shown):
+            silent.append(question)
+        else:
+            rest.append(question)
+            shown.add(name)
+    return silent, rest
+
+
+def _row(pools: Sequence[LabelPool], question: Question) -> tuple[str, int] | None:
+    """(label, row) of the question's mask; None for gold, which is in no pool."""
+    pool = next(pool for pool in pools if pool.label == question.label)
+    is_there = str(pool.table.key[question.item]) == question.instance
+    return (question.label, question.item) if is_there else None
+
+
+def _forget_unanswered(project: Project, log: ReviewLog) -> bool:
+    """Forget questions without a review task whose mask is not known any more; True if there were any."""
+    shown = {(q.label, q.instance) for q in log.questions if q.review_task_id is not None}
+    gone = [
+        q.id
+        for q in log.questions
+        if q.review_task_id is None and q.key not in log.answered and (q.label, q.instance) not in shown
+    ]
+    if gone:
+        with project.write() as session:
+            for start in range(0, len(gone), 500):
+                ids = gone[start : start + 500]
+                session.execute(delete(QuestionRecord).where(QuestionRecord.id.in_(ids)))
+    return bool(gone)
 
 
 def _policy(project: Project) -> SearchPolicy:
@@ -134,8 +195,9 @@ def _look(
     questions = repeat_questions(project, record.number, pool, mine.again, known, log.answered)[:room]
     fresh = new_questions(project, record.number, pool, step.questions, known)
     questions += fresh[: room - len(questions)]
+    hidden = hidden_repeats(project, record.number, pool, len(questions), known, log.answered)
     gold = gold_questions(project, record.number, pool, gold_count(project, len(questions)), known)
-    mixed = spread_gold(questions, gold, project.settings.seed)
+    mixed = spread(questions, [*hidden, *gold], project.settings.seed)
     return _Look(pool, mine, step, propagate(step, mine.log)), mixed
 
 
@@ -261,8 +323,8 @@ def _note(
         "accepted": report.accepted,
         "rejected": report.rejected,
         "verified": report.verified,
-        "carried": log.carried,
-        "discarded_answers": log.discarded,
+        "carried": len(log.carried),
+        "workers": list(log.workers),
         "expert_queue": sum(len(look.log.expert) for look in looks),
         "masks_per_question": round(report.accepted / report.answered, 3) if report.answered else None,
         "policy": project.settings.policy,

@@ -23,6 +23,7 @@ from sqlalchemy import select
 from ml_backend.artifacts import read_json, write_json
 from ml_backend.errors import BadImage, BadInput, ModelError
 from ml_backend.learners.base import Example, TrainReport, TrainSpec
+from ml_backend.learners.train_job import run_training
 from ml_backend.registry import ModelRegistry, VersionInfo
 from sync.project_state import Project
 from sync.steps.queries import finished_tasks, note_image_errors
@@ -230,11 +231,12 @@ def _examples(
 
 def _train_in_child(project: Project, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
     """Run the learner in a process of its own: its death frees its memory and takes nothing with it."""
-    from ml_backend.learners.train_job import run_training
 
-    return run_training(
-        learner, spec, folder, progress=lambda share, text: project.report("train", share, text)
-    )
+    def progress(share: float, line: str) -> None:
+        project.report("train", min(share, 0.99), line)
+        project.at("train.progress")  # raising here ends the child
+
+    return run_training(learner, spec, folder, progress)
 
 
 def _manifest(

@@ -58,14 +58,23 @@ class Scene:
 class World:
     """Images, a Label Studio project over them, and the worker's store and settings."""
 
-    def __init__(self, folder: Path, n_images: int, studio: FakeStudio | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        n_images: int,
+        studio: FakeStudio | None = None,
+        *,
+        in_file: bool = False,
+        **options: Any,
+    ) -> None:
         self.folder = folder
         self.images = images = folder.parent / f"images{n_images}"  # the same for twin worlds of a test
         images.mkdir(exist_ok=True)
         self.scenes = [Scene(seed) for seed in range(n_images)]
         for i, scene in enumerate(self.scenes):
             Image.fromarray(scene.image).save(images / f"{i:03d}.png")
-        self.studio = studio or FakeStudio()
+        folder.mkdir(parents=True)
+        self.studio = studio or FakeStudio(folder / "studio.json" if in_file else None)
         self.project_id = self.studio.create_project("Shapes", CONFIG_XML).id
         self.studio.upload_images(self.project_id, sorted(images.iterdir()))
         self.tasks = sorted(self.studio.task_ids(self.project_id))

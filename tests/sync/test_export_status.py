@@ -42,7 +42,7 @@ def reviewed(make_world: MakeWorld) -> World:
     raise AssertionError("the review never ended")
 
 
-def _dump(store: Store) -> dict[str, Any]:
+def dump_store(store: Store) -> dict[str, Any]:
     """Derived tables without row numbers and times of rows."""
     with store.read() as session:
         return {
@@ -132,7 +132,7 @@ def test_status_names_broken_tasks(make_world: MakeWorld) -> None:
 
 @pytest.mark.parametrize("store_lost", [False, True])
 def test_rebuild_gets_the_same_state_again(reviewed: World, tmp_path: Path, store_lost: bool) -> None:
-    before = _dump(reviewed.store)
+    before = dump_store(reviewed.store)
     folder = reviewed.open().paths.round(1)
     verdicts = str(sorted(read_verdicts(folder).rows.items()))
     (folder / "verdicts.parquet").unlink()
@@ -141,14 +141,14 @@ def test_rebuild_gets_the_same_state_again(reviewed: World, tmp_path: Path, stor
     (report,) = rebuild(reviewed.settings, store, reviewed.studio)
     assert report.error == ""
     assert report.rounds == 1
-    assert _dump(store) == before
+    assert dump_store(store) == before
     assert str(sorted(read_verdicts(folder).rows.items())) == verdicts
     reviewed.store = store
     again = reviewed.worker().look(reviewed.project_id)
     assert again is not None
     assert (again.error, again.trained, again.pushed) == ("", "", None)
     assert reviewed.studio.project(reviewed.project_id).model_version == shown
-    assert _dump(store) == before
+    assert dump_store(store) == before
 
 
 def test_a_withdrawn_answer_takes_its_decision_back(reviewed: World) -> None:

@@ -54,7 +54,9 @@ class TinyPredictor:
 
 
 class TinyLearner:
-    """Learns one mean colour per label. Environment: TINY_FAIL raises, TINY_SLEEP_S waits before the end."""
+    """Learns one mean colour per label. Environment: TINY_FAIL raises, TINY_SLEEP_S waits before the end,
+    TINY_MARK names a file that then holds the process id.
+    """
 
     name = NAME
 
@@ -69,6 +71,8 @@ class TinyLearner:
                 sums[label] += image[mask].sum(axis=0)
                 counts[label] += mask.sum()
         progress(0.5, "half way")
+        if "TINY_MARK" in os.environ:
+            Path(os.environ["TINY_MARK"]).write_text(str(os.getpid()))
         time.sleep(float(os.environ.get("TINY_SLEEP_S", "0")))
         text = json.dumps({"labels": spec.labels, "colours": (sums / counts[:, None]).tolist()})
         (out / "tiny.json").write_text(text)
