@@ -39,9 +39,9 @@ WEBHOOK_ACTIONS: Final = frozenset(
         "LABEL_LINK_DELETED",
     }
 )  # fmt: skip
-_RLE_START: Final = re.compile(rb'"rle"\s*:\s*\[')
+_RLE_KEY: Final = b'"rle"'
+_LIST_START: Final = re.compile(rb"\s*:\s*\[")
 _ACTION: Final = re.compile(rb'^\s*\{\s*"action"\s*:\s*"([A-Z_]{1,60})"')
-_NUMBERS: Final = b"0123456789+-.eE, \t\r\n"
 _MAX_TASKS: Final = 100_000
 
 
@@ -81,26 +81,29 @@ class WebhookEvent:
 
 
 def strip_rle(body: bytes) -> bytes:
-    """The JSON body with all number lists under ``"rle"`` emptied; valid JSON stays valid.
+    """The JSON body with all lists of plain numbers under ``"rle"`` emptied; valid JSON stays valid.
 
-    In JSON text a quote inside a string is escaped, so ``"rle"`` followed by a colon is a key, and the list
-    of numbers after it ends at the first bracket.
+    In JSON text a quote inside a string is escaped, so ``"rle"`` followed by a colon is a key unless a
+    backslash stands before it (then it is the end of a longer key). A list without strings, lists and
+    objects in it ends at its first bracket. All scanning is done by ``bytes.find``, at gigabytes per
+    second.
     """
-    if b'"rle"' not in body:
-        return body
     parts = []
-    at = 0
-    for match in _RLE_START.finditer(body):
-        if match.start() < at:
+    done = at = 0
+    while (key := body.find(_RLE_KEY, at)) >= 0:
+        at = key + len(_RLE_KEY)
+        opened = _LIST_START.match(body, at)
+        if opened is None or body[key - 1 : key] == b"\\":  # a value, or the end of a longer text
             continue
-        stop = body.find(b"]", match.end())
+        start = opened.end()
+        stop = body.find(b"]", start)
         if stop < 0:
             break
-        if body[match.end() : stop].translate(None, _NUMBERS):
-            continue  # not a list of numbers: leave it to the parser
-        parts.append(body[at : match.end()])
-        at = stop
-    parts.append(body[at:])
+        if any(body.find(mark, start, stop) >= 0 for mark in (b'"', b"[", b"{")):
+            continue  # something else than numbers: leave it to the parser
+        parts.append(body[done:start])
+        done = at = stop
+    parts.append(body[done:])
     return b"".join(parts)
 
 

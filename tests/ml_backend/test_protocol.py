@@ -33,15 +33,15 @@ json_values = st.recursive(
 )
 
 
+def is_plain(value: Any) -> bool:
+    """A list that holds no text, list or object."""
+    return isinstance(value, list) and not any(isinstance(x, str | list | dict) for x in value)
+
+
 def without_rle(value: Any) -> Any:
-    """What is left when lists of numbers under "rle" are emptied, by another way."""
+    """What is left when plain lists under "rle" are emptied, by another way."""
     if isinstance(value, dict):
-        return {
-            k: []
-            if k == "rle" and isinstance(v, list) and all(type(x) in (int, float) for x in v)
-            else without_rle(v)
-            for k, v in value.items()
-        }
+        return {k: [] if k == "rle" and is_plain(v) else without_rle(v) for k, v in value.items()}
     return [without_rle(v) for v in value] if isinstance(value, list) else value
 
 
