@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ml_backend.artifacts import ProjectPaths
 from ml_backend.clicks.base import Prior, Prompt
-from ml_backend.errors import StorageError
-from ml_backend.facts import ProjectFacts
 from ml_backend.instances import Instances
 
-__all__ = ["PoolProposals", "Proposals", "box_of_mask", "mask_logits", "prior_from_mask", "proposal_for"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Proposals", "box_of_mask", "mask_logits", "prior_from_mask", "proposal_for"]
 
 LOGIT_SCALE = 10.0
 """Logits of a sure pixel. SAM's own low-resolution logits lie in about this range."""
@@ -73,45 +64,6 @@ def mask_logits(
     logits = np.full((size, size), -scale, np.float32)
     logits[:h, :w] = (2.0 * small - 1.0) * scale
     return logits
-
-
-class PoolProposals:
-    """Proposals of single tasks from the pool of the version that a project shows; the last ones stay in
-    memory.
-    """
-
-    def __init__(self, data_dir: Path, *, keep: int = 512) -> None:
-        self._data_dir = data_dir
-        self._keep = keep
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, str, int], Proposals | None] = OrderedDict()
-
-    def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
-        """Instances of a task, or None when there is no model yet or it has not looked at the task."""
-        version = project.model_version
-        if not version:
-            return None
-        key = (project.project_id, version, task_id)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        folder = ProjectPaths(self._data_dir, project.project_id).pool(version)
-        try:
-            from ml_backend.pools import instances_for_tasks
-
-            found = instances_for_tasks(folder, [task_id], project.labels).get(task_id)
-        except StorageError as error:  # a click works without a start
-            log.warning("no proposals for task %d: %s", task_id, error)
-            return None
-        if found is None:
-            return None  # not remembered: the worker may be about to write it
-        proposals = Proposals(version, tuple(project.labels), found)
-        with self._lock:
-            self._kept[key] = proposals
-            while len(self._kept) > self._keep:
-                self._kept.popitem(last=False)
-        return proposals
 
 
 def proposal_for(proposals: Proposals | None, prompt: Prompt) -> tuple[int, Prior] | None:

@@ -26,6 +26,7 @@ from ml_backend.brush import decode_rle, encode_mask, rle_area, rle_box, rle_hw
 from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, Prior, Prompt
 from ml_backend.clicks.devices import BACKGROUND, CLICK, gate_for
 from ml_backend.clicks.embeddings import EmbeddingStore, Found
+from ml_backend.clicks.prewarm import Prewarmer, Upcoming
 from ml_backend.clicks.priors import Proposals, prior_from_mask, proposal_for
 from ml_backend.clicks.prompts import PromptContext, parse_context, to_prompt
 from ml_backend.clicks.registry import SegmenterPool
@@ -58,7 +59,7 @@ _ANSWERS_KEPT = 1024
 class ImageSource(Protocol):
     """What the service needs of ``ml_backend.images.ImageStore``. Both raise BadImage."""
 
-    def get(self, value: str, *, task_id: int | None = None) -> ImageRef:
+    def get(self, value: str, *, task_id: int | None = None, project_id: int | None = None) -> ImageRef:
         """The image behind an address; from the image cache when it is there."""
         ...
 
@@ -68,7 +69,7 @@ class ImageSource(Protocol):
 
 
 class ProposalSource(Protocol):
-    """Where the current model's instances of a task come from; ``priors.PoolProposals`` reads the pool."""
+    """Where the current model's instances of a task come from; ``services.PoolProposals`` reads the pool."""
 
     def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
         """Instances of one task, or None. Called on every click: must be quick when asked again."""
@@ -173,7 +174,8 @@ class ClickService:
         self._masks: _Lru[_Mask] = _Lru(_MASKS_KEPT)
         self._answers: _Lru[dict[str, Any]] = _Lru(_ANSWERS_KEPT)
         self._recent_boxes: _Lru[PromptContext] = _Lru(_ANSWERS_KEPT)
-        self.last_click = 0.0
+        self.prewarmer = Prewarmer(self, Upcoming(settings.data_dir))
+        self.last_click = float("-inf")
 
     # -- clicks ------------------------------------------------------------------------------------
 
@@ -210,6 +212,7 @@ class ClickService:
             "model_version": f"{segmenter.name}:{segmenter.encoder}",
         }
         self._answers.put(key, reply)
+        self.prewarmer.after_click(project, task_id)
         return reply
 
     def click(
@@ -316,13 +319,14 @@ class ClickService:
         kept = self._refs.get(memo)
         if kept is None or time.monotonic() - kept[0] > _REFS_KEPT_S:
             with self._timed("fetch", seconds):
-                kept = (time.monotonic(), self.images.get(url, task_id=task_id))
+                image = self.images.get(url, task_id=task_id or None, project_id=project.project_id or None)
+                kept = (time.monotonic(), image)
             self._refs.put(memo, kept)
         ref = kept[1]
 
         def load() -> npt.NDArray[np.uint8]:
             with self._timed("decode", seconds):
-                return self._pixels(ref, url, task_id)
+                return self._pixels(ref, url, task_id, project.project_id)
 
         def encode(pixels: npt.NDArray[np.uint8]) -> Embedding:
             with self._timed("encode", seconds):
@@ -343,14 +347,14 @@ class ClickService:
             self.observe("wait", waited)
         return ref.sha, found
 
-    def _pixels(self, ref: ImageRef, url: str, task_id: int) -> npt.NDArray[np.uint8]:
+    def _pixels(self, ref: ImageRef, url: str, task_id: int, project_id: int) -> npt.NDArray[np.uint8]:
         """Pixels of an image that was seen; fetched again when the image cache dropped its file meanwhile."""
         try:
             return self.images.pixels(ref)
         except BadImage:
             if ref.path.exists():
                 raise
-        again = self.images.get(url, task_id=task_id)
+        again = self.images.get(url, task_id=task_id or None, project_id=project_id or None)
         if again.sha != ref.sha:
             raise BadImage(
                 "the image changed while it was being clicked", field="task.data", hint="Click again"
