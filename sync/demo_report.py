@@ -156,7 +156,7 @@ def _addresses(project: Project, task_ids: npt.NDArray[np.int64]) -> dict[int, s
         rows = session.execute(
             select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
         )
-        known = {int(task): str(image) for task, image in rows.tuples()}
+        known = {int(task): str(image) for task, image in rows}
     missing = [task for task in ids if task not in known]
     if missing:
         raise StorageError(

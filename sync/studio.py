@@ -19,7 +19,7 @@ from sync.studio_users import user_token
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
 
-__all__ = ["Studio"]
+__all__ = ["SECRET_HEADER", "Studio"]
 
 _EVENTS = [
     "ANNOTATION_CREATED",
@@ -29,7 +29,7 @@ _EVENTS = [
     "TASKS_CREATED",
     "TASKS_DELETED",
 ]
-_SECRET_HEADER = "X-Groundswell-Secret"
+SECRET_HEADER = "X-Groundswell-Secret"
 _BLOCKED = (
     "Label Studio refuses private addresses by default: start it with ML_BLOCK_LOCAL_IP=false and "
     "SSRF_PROTECTION_ENABLED=false, or give the backend a public address"
@@ -331,7 +331,7 @@ class Studio:
     ) -> int:
         before = self.project(project_id).model_version
         found: int | None = None
-        for row in self._http.get("/api/ml/", project=project_id):
+        for row in self.backends(project_id):
             if row["url"].rstrip("/") == url.rstrip("/"):
                 found = int(row["id"])
             elif (
@@ -351,10 +351,10 @@ class Studio:
 
     def _drop_own_webhook(self, project_id: int, backend_url: str) -> None:
         """Remove the webhook made by connecting: it has no secret and sends every event of the project."""
-        for row in self._http.get("/api/webhooks/", project=project_id):
+        for row in self.webhooks(project_id):
             if (
                 row["url"].rstrip("/") == f"{backend_url.rstrip('/')}/webhook"
-                and _SECRET_HEADER not in row["headers"]
+                and SECRET_HEADER not in row["headers"]
             ):
                 self._http.call("DELETE", f"/api/webhooks/{row['id']}/")
 
@@ -365,12 +365,10 @@ class Studio:
             "send_for_all_actions": False,
             "is_active": True,
             "actions": _EVENTS,
-            "headers": {_SECRET_HEADER: secret},
+            "headers": {SECRET_HEADER: secret},
         }
         ours = [
-            row
-            for row in self._http.get("/api/webhooks/", project=project_id)
-            if row["url"] == url or _SECRET_HEADER in row["headers"]
+            row for row in self.webhooks(project_id) if row["url"] == url or SECRET_HEADER in row["headers"]
         ]
         for extra in ours[1:]:
             self._http.call("DELETE", f"/api/webhooks/{extra['id']}/")
@@ -400,6 +398,16 @@ class Studio:
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT above this folder",
         )
         return int(answer["id"])
+
+    def backends(self, project_id: int) -> list[Json]:
+        """Connected ML backends as Label Studio lists them (it asks each for its health first)."""
+        rows: list[Json] = self._http.get("/api/ml/", project=project_id)
+        return rows
+
+    def webhooks(self, project_id: int) -> list[Json]:
+        """Webhooks of the project as Label Studio lists them."""
+        rows: list[Json] = self._http.get("/api/webhooks/", project=project_id)
+        return rows
 
     def check_file(self, address: str) -> None:
         """Raise StudioError when Label Studio does not serve this relative address to us."""

@@ -1,0 +1,153 @@
+"""The whole loop on a real Label Studio: people played, a learner of milliseconds, everything else real."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from ml_backend.coco import CocoSet, load_coco
+from ml_backend.learners import LEARNERS
+from sync.demo import Demo, DemoPlan
+from sync.demo_report import DemoReport, report_table
+from tests.studio.conftest import Site
+from tests.sync import tiny_learner
+
+pytestmark = pytest.mark.studio
+
+HW = (48, 96)
+N_IMAGES = 16
+KILL_SITE = Path(__file__).resolve().parents[1] / "sync" / "kill_site"
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> CocoSet:
+    """Bright discs and bars on dark noise; every sixth instance has the colour of the other class."""
+    (tmp_path / "images").mkdir()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    y, x = np.mgrid[: HW[0], : HW[1]]
+    for i in range(N_IMAGES):
+        rng = np.random.default_rng([11, i])
+        pixels = rng.integers(20, 60, (*HW, 3)).astype(np.uint8)
+        for column in range(4):
+            cx, cy = 12 + 24 * column, int(rng.integers(16, 32))
+            is_disc = bool(rng.integers(2))
+            disc = (x - cx) ** 2 + (y - cy) ** 2 <= int(rng.integers(5, 9)) ** 2
+            bar = (abs(x - cx) <= 3) & (abs(y - cy) <= int(rng.integers(7, 12)))
+            mask = disc if is_disc else bar
+            looks_like_disc = is_disc != (rng.random() < 1 / 6)
+            colour = np.array((220, 60, 60) if looks_like_disc else (60, 220, 60)) - rng.integers(0, 30, 3)
+            pixels[mask] = colour
+            rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": 1 if is_disc else 2,
+                    "segmentation": {"size": list(HW), "counts": rle["counts"].decode()},
+                    "bbox": [float(v) for v in coco_mask.toBbox(rle)],
+                    "area": float(mask.sum()),
+                    "iscrowd": 0,
+                }
+            )
+        Image.fromarray(pixels).save(tmp_path / "images" / f"shape{i:02d}.png")
+        images.append({"id": i + 1, "file_name": f"shape{i:02d}.png", "height": HW[0], "width": HW[1]})
+    categories = [{"id": 1, "name": "disc"}, {"id": 2, "name": "bar"}]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "annotations.json").write_text(json.dumps(document))
+    return load_coco(tmp_path / "images", tmp_path / "annotations.json")
+
+
+@pytest.fixture
+def fast_learner(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tiny learner, known to this process and to the training process the worker starts."""
+    monkeypatch.setitem(LEARNERS, tiny_learner.NAME, tiny_learner.TARGET)
+    paths = [str(KILL_SITE), str(REPO), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+    return tiny_learner.NAME
+
+
+def play(site: Site, coco: CocoSet, learner: str, **plan: Any) -> tuple[Demo, DemoReport]:
+    options = {"learner": learner, "policy_options": {"min_size": 6, "sample": 6}}
+    demo = Demo(
+        site.settings.model_copy(update={"push_interval_s": 0.0}),
+        coco,
+        DemoPlan(title="loop on a real server", start_tasks=4, tasks_per_round=2, options=options, **plan),
+    )
+    return demo, demo.play()
+
+
+def test_two_rounds_label_propagate_and_push(
+    site: Site, coco: CocoSet, fast_learner: str, tmp_path: Path
+) -> None:
+    demo, report = play(site, coco, fast_learner, rounds=2)
+    assert demo.project is not None
+    project_id = demo.project.project_id
+    first, second = report.rounds
+    assert (first.labelled_tasks, second.labelled_tasks) == (4, 6)
+    for figures, open_tasks in ((first, 12), (second, 10)):
+        assert figures.pool == open_tasks * 4
+        assert figures.pool_precision is not None
+        assert 0.6 < figures.pool_precision.value < 0.95
+        assert figures.ap is not None
+        assert 0 < figures.answers < figures.pool
+        assert figures.propagated > 0
+        assert figures.accepted > figures.propagated
+        assert figures.precision is not None
+        assert figures.precision.value > 0.7
+        assert figures.precision.n == figures.accepted
+        assert {"label", "round", "crowd", "train", "infer"} <= set(figures.seconds)
+
+    # what Label Studio holds: one prediction per unfinished task, of one version, the active one
+    row = site.studio.project(project_id)
+    versions = site.studio.prediction_versions(project_id)
+    unfinished = {task.id for task in site.studio.tasks(project_id) if not task.is_labeled}
+    assert versions == {row.model_version: len(unfinished)} == {row.model_version: 10}
+    assert site.studio.predicted_tasks(project_id, row.model_version) == unfinished
+    shown = [
+        region
+        for task in unfinished
+        for prediction in site.studio.predictions(task)
+        for region in prediction.result
+    ]
+    sources = [region["meta"]["groundswell"]["source"] for region in shown if "meta" in region]
+    assert len(sources) == second.accepted
+    assert sources.count("propagated") == second.propagated
+
+    # the next task that people get is the least certain one
+    scores = {task: site.studio.predictions(task)[0].score for task in unfinished}
+    served = site.studio.next_task(project_id)
+    assert served is not None
+    assert scores[served.id] == min(scores.values())
+
+    report.save(tmp_path / "report.json")
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert [r["accepted"] for r in saved["rounds"]] == [first.accepted, second.accepted]
+    assert (tmp_path / "report.png").stat().st_size > 5_000
+    assert report_table(report).row_count == 2
+    for review in demo._review_projects():
+        site.studio.delete_project(review)
+    site.studio.delete_project(project_id)
+
+
+def test_wrong_answers_cost_precision(site: Site, coco: CocoSet, fast_learner: str) -> None:
+    few = CocoSet(coco.categories, coco.images[:10])
+    precision = {}
+    for error in (0.0, 0.45):
+        data_dir = site.settings.data_dir / f"error{error}"
+        its = Site(site.settings.model_copy(update={"data_dir": data_dir}), site.studio)
+        demo, report = play(its, few, fast_learner, rounds=1, answers_error=error)
+        found = report.rounds[0].precision
+        precision[error] = 0.0 if found is None else found.value
+        assert demo.project is not None
+        for project_id in (*demo._review_projects(), demo.project.project_id):
+            site.studio.delete_project(project_id)
+    assert precision[0.0] > precision[0.45]
