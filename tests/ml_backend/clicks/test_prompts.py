@@ -50,7 +50,9 @@ def test_points_in_click_order() -> None:
 
 
 def test_box_then_points_and_newest_box_counts() -> None:
-    context = parse_context({"result": [rectangle(1, 1, 5, 5), rectangle(60, 10, 15, 20), point(65, 15, False)]})
+    context = parse_context(
+        {"result": [rectangle(1, 1, 5, 5), rectangle(60, 10, 15, 20), point(65, 15, False)]}
+    )
     prompt = to_prompt(context, (768, 1024))
     assert prompt.box == pytest.approx((614.4, 76.8, 768.0, 230.4))
     assert len(prompt.points) == 1
@@ -112,7 +114,11 @@ def _changed(path: str, value: object) -> dict[str, Any]:
         (_changed("type", "brushlabels"), "context.result[1].type", "cannot be a prompt"),
         (_changed("image_rotation", 90), "context.result[1].image_rotation", "rotated"),
         (_changed("is_positive", "no"), "context.result[1].is_positive", "true or false"),
-        (_changed("value.keypointlabels", ["Dog"]), "context.result[1].value.keypointlabels", "unknown label"),
+        (
+            _changed("value.keypointlabels", ["Dog"]),
+            "context.result[1].value.keypointlabels",
+            "unknown label",
+        ),
         (_changed("value", {"x": 1, "y": 1}), "context.result[1].value.keypointlabels", "no label"),
         ({"result": [rectangle(5, 5, 0, 3)]}, "context.result[0].value.width", "no area"),
         ({"result": [rectangle(5, 5, 3, -1)]}, "context.result[0].value.height", "no area"),

@@ -1,0 +1,136 @@
+"""``groundswell models``: segmenters, learners and checkpoints: what there is, what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Click segmenters, learners and checkpoints.", invoke_without_command=True)
+    app.add_typer(group, name="models")
+
+    @group.callback()
+    def models(
+        context: typer.Context,
+        project: Annotated[
+            int | None, typer.Option(help="also look for this project's own click model")
+        ] = None,
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    ) -> None:
+        """List click segmenters, learners and checkpoints, and say what each still needs.
+
+        Example: groundswell models --project 3
+        """
+        if context.invoked_subcommand is not None:
+            return
+        import json
+
+        listed = _listed(data_dir, project)
+        if as_json:
+            typer.echo(json.dumps(listed, indent=1))
+            return
+        for title, key in (
+            ("Click segmenters", "segmenters"),
+            ("Learners", "learners"),
+            ("Checkpoints", "checkpoints"),
+        ):
+            typer.secho(title, bold=True)
+            for row in listed[key]:
+                mark, colour = ("✓", typer.colors.GREEN) if row["ready"] else ("·", typer.colors.YELLOW)
+                chosen = "  (in use)" if row.get("in_use") else ""
+                typer.secho(f"  {mark} {row['name']}", fg=colour, nl=False)
+                typer.echo(f"  {row['summary']}{chosen}" + (f"; {row['reason']}" if row["reason"] else ""))
+
+    @group.command()
+    def pull(
+        name: Annotated[str, typer.Argument(help="sam_vit_b, sam_vit_l or sam_vit_h")],
+        folder: Annotated[
+            Path | None, typer.Option(help="where to put it (default: data-dir/checkpoints)")
+        ] = None,
+        mirror: Annotated[
+            str, typer.Option(help="base URL to download from instead of the official one")
+        ] = "",
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    ) -> None:
+        """Download an official SAM checkpoint: resumable, checked by its hash.
+
+        Example: groundswell models pull sam_vit_b
+        """
+        import json
+
+        from rich.console import Console
+        from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        from ml_backend.clicks.checkpoints import find_checkpoint, pull_checkpoint
+
+        checkpoint = find_checkpoint(name, mirror=mirror)
+        target = folder or _settings(data_dir).data_dir / "checkpoints"
+        columns = ("{task.description}", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            job = bar.add_task(checkpoint.file, total=checkpoint.size)
+            path = pull_checkpoint(
+                checkpoint, target, progress=lambda done, total: bar.update(job, completed=done, total=total)
+            )
+        if as_json:
+            typer.echo(json.dumps({"name": name, "path": str(path), "sha256": checkpoint.sha256}))
+            return
+        typer.echo(f"{path}")
+        typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=sam-onnx GROUNDSWELL_SAM_CHECKPOINT={path}")
+
+
+def _settings(data_dir: Path | None) -> Any:
+    from sync.settings import load_settings
+
+    settings = load_settings()
+    return settings if data_dir is None else settings.model_copy(update={"data_dir": data_dir})
+
+
+def _listed(data_dir: Path | None, project: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Rows of name, summary, ready, reason (and in_use) by kind."""
+    from dataclasses import asdict
+    from importlib.util import find_spec
+
+    from ml_backend.artifacts import ProjectPaths
+    from ml_backend.clicks.checkpoints import CHECKPOINTS
+    from ml_backend.clicks.registry import list_segmenters
+    from ml_backend.learners import LEARNERS
+
+    settings = _settings(data_dir)
+    paths = None if project is None else ProjectPaths(settings.data_dir, project)
+    segmenters = [
+        {**asdict(row), "in_use": row.name == settings.segmenter} for row in list_segmenters(settings, paths)
+    ]
+    learners = []
+    for name, target in LEARNERS.items():
+        needed = "detectron2" if name == "detectron2" else "torchvision"
+        here = find_spec(needed) is not None
+        learners.append(
+            {
+                "name": name,
+                "summary": target.partition(":")[0],
+                "ready": here,
+                "reason": "" if here else f"needs {needed}",
+                "in_use": name == settings.learner,
+            }
+        )
+    checkpoints = []
+    for checkpoint in CHECKPOINTS.values():
+        path = settings.data_dir / "checkpoints" / checkpoint.file
+        here = path.exists() and path.stat().st_size == checkpoint.size
+        checkpoints.append(
+            {
+                "name": checkpoint.name,
+                "summary": f"{checkpoint.file}, {checkpoint.size / 1e6:.0f} MB",
+                "ready": here,
+                "reason": "" if here else f"groundswell models pull {checkpoint.name}",
+                "in_use": settings.sam_checkpoint == path,
+            }
+        )
+    return {"segmenters": segmenters, "learners": learners, "checkpoints": checkpoints}
