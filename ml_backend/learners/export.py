@@ -34,7 +34,8 @@ class _FromPixels(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         height, width = image.shape[-2], image.shape[-1]
         factor = min(self.scale, self.max_side / max(height, width))
-        net_h, net_w = max(16, round(height * factor)), max(16, round(width * factor))
+        # TorchScript rounds to a float
+        net_h, net_w = max(16, int(round(height * factor))), max(16, int(round(width * factor)))  # noqa: RUF046
         x = image.to(torch.float32) / 255
         mean = x.mean() if self.by_image else self.mean
         std = x.std().clamp(min=0.02) if self.by_image else self.std

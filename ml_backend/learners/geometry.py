@@ -93,13 +93,13 @@ def _anchor_sizes(side: npt.NDArray[np.float64], per_level: int) -> tuple[tuple[
     """Geometric sizes over the central 96 % of the objects; as few levels as reach the largest of them.
 
     The proposal head is one convolution for all levels, hence the same number of sizes on each. A level
-    of stride s sees objects up to about 10 s well; larger ones need the next level.
+    of stride s sees objects up to about 12 s well; larger ones need the next level.
     """
     low, high = np.quantile(side, [0.02, 0.98])
     low = max(low, 4.0)
     high = max(high, low * 1.5)
     levels = 1
-    while levels < len(STRIDES) and 10 * STRIDES[levels - 1] < high:
+    while levels < len(STRIDES) and 12 * STRIDES[levels - 1] < high:
         levels += 1
     count = max(per_level, 3) if levels == 1 else per_level
     grid = np.geomspace(low * 1.15, high / 1.15, levels * count)

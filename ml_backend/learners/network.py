@@ -14,6 +14,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from ml_backend.errors import ModelError
@@ -77,10 +78,6 @@ class NetworkConfig:
 def build_network(config: NetworkConfig) -> MaskRCNN:
     """Mask R-CNN with random weights. Input: list of (3, h, w) floats, already scaled and normalised."""
     common: dict[str, Any] = {
-        "image_mean": [0.0, 0.0, 0.0],
-        "image_std": [1.0, 1.0, 1.0],
-        "_skip_resize": True,
-        "size_divisible": 32,
         "box_detections_per_img": config.geometry.max_detections,
         "box_score_thresh": config.score_threshold,
         "box_nms_thresh": config.nms,
@@ -91,7 +88,7 @@ def build_network(config: NetworkConfig) -> MaskRCNN:
         model = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=classes, **common)
         model.rpn.anchor_generator, per_place = _anchors(config.geometry)
         model.rpn.head = RPNHead(256, per_place, conv_depth=2)
-        return _with_levels(model, config, 5)
+        return _finish(model, config, 5)
     return _light(config, classes, common)
 
 
@@ -123,10 +120,25 @@ def _light(config: NetworkConfig, classes: int, common: dict[str, Any]) -> MaskR
         **common,
     )
     _start_rare(model)
-    return _with_levels(model, config, 4)
+    return _finish(model, config, 4)
 
 
-def _with_levels(model: MaskRCNN, config: NetworkConfig, pyramid: int) -> MaskRCNN:
+class _BatchOnly(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """Only pads and batches: images come scaled and normalised. (The option to skip the resize holds in
+    training only.)"""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], size_divisible=32)
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
+
+
+def _finish(model: MaskRCNN, config: NetworkConfig, pyramid: int) -> MaskRCNN:
+    model.transform = _BatchOnly()
+    _fix_pool_scales(model, pyramid)
     levels = len(config.geometry.anchor_sizes)
     if levels > pyramid:
         raise ModelError(f"anchors for {levels} levels, the pyramid has {pyramid}", field="learner.json")
@@ -161,6 +173,16 @@ class _FirstLevels(nn.Module):
             if len(chosen) < self.levels:
                 chosen[name] = level
         return self.inner(images, chosen, targets)  # type: ignore[no-any-return]
+
+
+def _fix_pool_scales(model: MaskRCNN, pyramid: int) -> None:
+    """Have the RoI poolers settle their scales now, on a square: they keep what the first image gives, and
+    a narrow one, padded, would give wrong ones for good."""
+    channels = int(model.backbone.out_channels)
+    square = {str(i): torch.zeros(1, channels, 64 >> i, 64 >> i) for i in range(min(pyramid, 4))}
+    box = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
+    for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+        pool(square, [box], [(256, 256)])
 
 
 def _start_rare(model: MaskRCNN) -> None:

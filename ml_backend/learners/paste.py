@@ -13,29 +13,34 @@ __all__ = ["crop_to_rle", "paste_masks"]
 
 
 def paste_masks(
-    probability: npt.NDArray[np.float32], box_xyxy: npt.NDArray[np.float32], hw: tuple[int, int]
+    probability: npt.NDArray[np.float32],
+    box_xyxy: npt.NDArray[np.float32],
+    hw: tuple[int, int],
+    *,
+    lag_px: float = 0.0,
 ) -> list[Rle]:
     """RLEs of masks ``probability`` (n, m, m) > 0.5 stretched over ``box_xyxy`` (n, 4), image pixels.
 
-    Follows the sampling of Mask R-CNN: one zero cell around the grid, the box widened accordingly, so that
-    masks end softly at the box. Work is done inside each box only: cost follows the objects, not the image.
+    Each pixel centre is looked up in the grid, bilinearly, at its exact place; beyond the grid is 0. A
+    network whose masks lie ``lag_px`` image pixels too far up and left has them moved back by as much.
+    Work is done inside each box only: cost follows the objects, not the image.
     """
-    if not len(probability):
-        return []
-    m = probability.shape[1]
-    padded = np.pad(probability, ((0, 0), (1, 1), (1, 1)))
-    centre = (box_xyxy[:, :2] + box_xyxy[:, 2:]) / 2
-    half = (box_xyxy[:, 2:] - box_xyxy[:, :2]) / 2 * ((m + 2) / m)
-    low = np.floor(centre - half).astype(np.int64)
-    high = np.maximum(np.ceil(centre + half).astype(np.int64), low + 1)
+    m = probability.shape[1] if probability.ndim == 3 else 0
     limit = np.array([hw[1], hw[0]])
+    cell = np.maximum(box_xyxy[:, 2:] - box_xyxy[:, :2], 1e-3) / max(m, 1)
+    # half a cell beyond the box the interpolated value falls to half of the outermost cell's
+    low = np.clip(np.floor(box_xyxy[:, :2] - cell / 2 + lag_px), 0, limit).astype(np.int64)
+    high = np.clip(np.ceil(box_xyxy[:, 2:] + cell / 2 + lag_px), 0, limit).astype(np.int64)
+    offset = (low + 0.5 - lag_px - box_xyxy[:, :2]) / cell - 0.5  # grid index of the first pixel centre
     found: list[Rle] = []
-    for grid, start, stop in zip(padded, low, high, strict=True):
+    for grid, start, stop, first, size in zip(probability, low, high, offset, cell, strict=True):
         width, height = (int(v) for v in stop - start)
-        inside = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-        a, b = np.clip(start, 0, limit), np.clip(stop, 0, limit)
-        part = inside[a[1] - start[1] : b[1] - start[1], a[0] - start[0] : b[0] - start[0]]
-        found.append(crop_to_rle(part, (int(a[0]), int(a[1])), hw))
+        inside = np.zeros((max(height, 0), max(width, 0)), bool)
+        if inside.size:
+            look_up = np.array([[1 / size[0], 0, first[0]], [0, 1 / size[1], first[1]]])
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            inside = cv2.warpAffine(grid, look_up, (width, height), flags=flags, borderValue=0) > 0.5
+        found.append(crop_to_rle(np.asarray(inside), (int(start[0]), int(start[1])), hw))
     return found
 
 
@@ -56,5 +61,7 @@ def crop_to_rle(crop: npt.NDArray[np.bool_], xy: tuple[int, int], hw: tuple[int,
     stop = np.concatenate([stop[:-1][apart], stop[-1:]])
     edges = np.stack([start, stop], axis=1).ravel()
     counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    if len(counts) > 1 and counts[-1] == 0:
+        counts.pop()
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}

@@ -201,7 +201,7 @@ class Crops:
 
 def _boxes_of(masks: npt.NDArray[np.uint8]) -> Tensor:
     """(n, 4) float xyxy of (n, h, w) bitmaps, none empty; right and bottom edges exclusive."""
-    columns, rows = masks.any(axis=1), masks.any(axis=2)
+    columns, rows = np.asarray(masks.any(axis=1)), np.asarray(masks.any(axis=2))
     x0, y0 = columns.argmax(1), rows.argmax(1)
     x1 = columns.shape[1] - columns[:, ::-1].argmax(1)
     y1 = rows.shape[1] - rows[:, ::-1].argmax(1)
