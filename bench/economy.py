@@ -191,6 +191,9 @@ def report(name: str, ours: list[Run], theirs: list[Run], promise: float, slowes
         promise=promise,
         delta=DELTA,
     )
+    unseen = violations([run.worst_propagated for run in ours], promise)[0] / count
+    theirs_unseen = violations([run.worst_propagated for run in theirs], PURITY)[0] / their_count
+    line(f"{name}.promise_broken_propagated", unseen, "share of plays", theirs_unseen, plays=count)
     line(f"{name}.slowest_look", slowest, "s", 1.0)
 
 

@@ -110,15 +110,25 @@ class Run:
 
     @property
     def worst_precision(self) -> float:
-        """Lowest precision of the propagated masks at any look; NaN if nothing was ever propagated."""
-        shown = self.curve.propagated_precision
-        shown = shown[~np.isnan(shown)]
-        return float(shown.min()) if len(shown) else float("nan")
+        """Lowest precision of the accepted masks at any look that had propagated any; NaN if none had.
+
+        This is what a promise of purity is about: a certified set with the answers inside it.
+        """
+        return _lowest(self.curve.precision[self.curve.propagated > 0])
+
+    @property
+    def worst_propagated(self) -> float:
+        """The same for the masks labelled by propagation alone, which no person saw."""
+        return _lowest(self.curve.propagated_precision[self.curve.propagated > 0])
 
     @property
     def masks_per_question(self) -> float:
         asked = int(self.curve.questions[-1])
         return float(self.curve.masks[-1]) / asked if asked else float("nan")
+
+
+def _lowest(shares: Floats) -> float:
+    return float(shares.min()) if len(shares) else float("nan")
 
 
 def play(

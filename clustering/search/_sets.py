@@ -2,10 +2,10 @@
 
 The sets are fixed before any of their calibration answers is seen: instances in the order of the verifier,
 cut at sizes chosen from its predictions. Calibration answers come in a random order of the loosest set, so
-that those in any of the sets are a simple random sample of it. Every set has its own betting process against
-"its purity is below the promise"; the sets are tested in a fixed sequence, from the one with the best
-predicted chance towards looser ones. Ville's inequality makes each process, and the fixed sequence all of
-them together, wrong with probability at most alpha, at whatever moment one looks.
+that those in any of the sets are a simple random sample of it. Every set is tested against "its purity is
+below the promise" by betting after every answer and by exact tests at a few fixed numbers of answers, which
+share the error; noisy answers by the latter alone. The sets are tested in a fixed sequence, from an easy one
+towards looser ones. So the whole is wrong with probability at most alpha, at whatever moment one looks.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ Ints = npt.NDArray[np.int64]
 _CONTROL = 0.8
 """Weight of the verifier's prediction as control variate: below 1 because predictions may be overconfident.
 """
-_MARGINS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.29, 0.24, 0.19, 0.15, 0.11, 0.08, 0.05, 0.02])
+_MARGINS = np.concatenate([np.arange(0.9, 0.5, -0.1), np.arange(0.5, 0.04, -0.025), [0.04, 0.02]])
 """Predicted purity of the candidate sets, as a share of the way from the promise to 1."""
 _EASE = 3.0
 """Start with a set of this many times the evidence needed."""
-_OVERHEAD = 1.5
-"""Evidence that the spread of the stakes costs, in nats."""
-_CHECKPOINTS = (0.4, 0.7, 1.0)
-"""Shares of the planned answers at which noisy answers are tested."""
+_OVERHEAD = 0.5
+"""Evidence that dividing the error among several tests costs, in nats."""
+_CHECKPOINTS = ((0.4, 0.1), (0.7, 0.2), (1.0, 0.7))
+"""Shares of the planned answers at which exact tests are made, and the part of their error each may spend."""
+_BETTING = 0.25
+"""Part of the error that betting may spend where it runs beside the exact tests."""
 _CHECK_EVERY = 20
 
 
@@ -157,13 +159,18 @@ def evaluate_sets(
     Time O(K · t · bets).
     """
     t, planned = len(rank), min(planned, len(sets.order))
-    measure = _betting if noise.exact else _checkpoints
     evidence = np.full((len(sets), t + 1), -np.inf)
     for k in range(len(sets)):
         inside = rank < sets.size[k]
         at = np.concatenate([[0], np.cumsum(inside)])
+        gained = _checkpoints(sets, k, yes[inside], at, planned, exact=noise.exact)
+        if noise.exact:
+            betting = _betting(sets, k, rank[inside], yes[inside])
+            gained = np.maximum(
+                gained + np.log(1.0 - _BETTING), np.concatenate([[-np.inf], betting])[at] + np.log(_BETTING)
+            )
         # the largest evidence reached so far counts: looking on cannot take it back
-        evidence[k] = np.maximum.accumulate(measure(sets, k, rank[inside], yes[inside], at, planned))
+        evidence[k] = np.maximum.accumulate(gained)
     # stopping is decided at fixed numbers of answers, so that a look once closed stays closed
     stops = range(_CHECK_EVERY, t + 1, _CHECK_EVERY)
     closed = t >= planned or any(
@@ -177,43 +184,45 @@ def evaluate_sets(
     return SetTest(certified=size, closed=closed, asked=int(inside.sum()), yes=int(yes[inside].sum()))
 
 
-def _betting(sets: NestedSets, k: int, rank: Ints, yes: Floats, at: Ints, planned: int) -> Floats:
-    """Evidence against set k after each of all answers; ``at`` (t+1,) says how many of them were inside by
-    then.
+def _betting(sets: NestedSets, k: int, rank: Ints, yes: Floats) -> Floats:
+    """Log wealth against set k after each answer inside it.
 
     The verifier's prediction is a control variate: its mean over the set is known, so subtracting its
     deviation from that mean leaves the mean of the answers and takes part of their variance.
     """
     members = sets.expected[: sets.size[k]]
     control = _CONTROL * (members - members.mean())
-    wealth = betting_log_wealth(
+    return betting_log_wealth(
         yes - control[rank],
         share=sets.target,
         population=len(members),
         floor=float(-control.max()),
         weights=_stakes(float(members.mean()), sets.target),
     )
-    return np.concatenate([[-np.inf], wealth])[at]
 
 
-def _checkpoints(sets: NestedSets, k: int, rank: Ints, yes: Floats, at: Ints, planned: int) -> Floats:
-    """Evidence from noisy answers: exact binomial tests at a few numbers of answers that are fixed
-    beforehand.
+def _checkpoints(sets: NestedSets, k: int, yes: Floats, at: Ints, planned: int, *, exact: bool) -> Floats:
+    """Evidence of exact tests at a few numbers of answers that are fixed beforehand; constant in between.
 
-    Betting without replacement would have to know the truth of what was drawn. The number of yes among n
-    noisy answers is a sum of independent trials whose chances differ (a hypergeometric number, thinned), so
-    that its upper tail is below the binomial one with the same mean from one above the mean on (Hoeffding
-    1956).
+    Much stronger than betting at the last of them. ``at`` (t+1,): how many of all answers were inside the
+    set. Exact answers: hypergeometric. Noisy ones: the number of yes among n is a sum of independent trials
+    whose chances differ (a hypergeometric number, thinned), so its upper tail is below the binomial one of
+    the same mean from one above the mean on (Hoeffding 1956).
     """
     evidence = np.full(len(at), -np.inf)
     count = np.concatenate([[0.0], np.cumsum(yes)])
-    for share in _CHECKPOINTS:
+    size = int(sets.size[k])
+    too_few = int(np.ceil(sets.target * size - 1e-9)) - 1
+    for share, weight in _CHECKPOINTS:
         c = round(share * planned)
         if c >= len(at):
             break
         n, x = int(at[c]), float(count[at[c]])
-        p = float(stats.binom.sf(x - 1, n, sets.target)) if x >= n * sets.target + 1 else 1.0
-        evidence[c:] = np.maximum(evidence[c:], -np.log(max(p, 1e-300) * len(_CHECKPOINTS)))
+        if exact:
+            p = float(stats.hypergeom.sf(x - 1, size, too_few, n))
+        else:
+            p = float(stats.binom.sf(x - 1, n, sets.target)) if x >= n * sets.target + 1 else 1.0
+        evidence[c:] = np.maximum(evidence[c:], np.log(weight) - np.log(max(p, 1e-300)))
     return evidence
 
 
@@ -230,4 +239,4 @@ def _stops(sets: NestedSets, evidence: Floats, rank: Ints, yes: Floats, alpha: f
     if hopeful <= sets.target:
         return True
     growth = float(_divergence(np.array(hopeful), np.array(sets.target)))
-    return bool(growth * planned * sets.size[k] / sets.size[-1] < -np.log(alpha))
+    return bool(growth * planned * sets.size[k] / sets.size[-1] < -np.log(alpha) - 1.0)

@@ -132,7 +132,7 @@ class Certified:
                 Action.ACCEPT,
                 asked=accepted.test.asked,
                 yes=accepted.test.yes,
-                test="betting, fixed sequence",
+                test="betting and exact tests, fixed sequence",
                 bounds=(self.purity, 1.0, 1.0 - self.delta),
             )
             open_members = np.setdiff1d(accepted.members, log.item, assume_unique=False)
