@@ -6,7 +6,7 @@ import json
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,14 @@ from ml_backend.errors import StudioError
 from sync.prediction_check import check_predictions
 from sync.studio_base import AnnotationRow, PredictionRow, ProjectRow, StudioClient, TaskRow
 from sync.studio_http import StudioHttp
+from sync.studio_rows import (
+    annotation_row,
+    prediction_chunks,
+    project_row,
+    task_filter,
+    task_row,
+    time_filter_value,
+)
 from sync.studio_users import user_token
 
 if TYPE_CHECKING:
@@ -43,8 +51,6 @@ _PAGE = 100
 _ID_PAGE = 1000
 _FILES_PER_CALL = 50
 _TASKS_PER_CALL = 1000
-_ROWS_PER_CALL = 2000
-_BYTES_PER_CALL = 64 * 1024**2
 _SLOW_CALL_S = 600.0
 Json = dict[str, Any]
 
@@ -107,14 +113,14 @@ class Studio:
     # ---- projects -------------------------------------------------------------------------------------
 
     def project(self, project_id: int) -> ProjectRow:
-        return _project(self._http.get(f"/api/projects/{project_id}/"))
+        return project_row(self._http.get(f"/api/projects/{project_id}/"))
 
     def projects(self) -> list[ProjectRow]:
         rows: list[ProjectRow] = []
         page = 1
         while True:
             answer = self._http.get("/api/projects/", page=page, page_size=_PAGE)
-            rows += [_project(item) for item in answer["results"]]
+            rows += [project_row(item) for item in answer["results"]]
             if not answer.get("next"):
                 return rows
             page += 1
@@ -136,7 +142,7 @@ class Studio:
             "expert_instruction": instruction,
             "show_instruction": bool(instruction),
         }
-        return _project(self._http.call("POST", "/api/projects/", json=body))
+        return project_row(self._http.call("POST", "/api/projects/", json=body))
 
     def set_instruction(self, project_id: int, html: str) -> None:
         body = {"expert_instruction": html, "show_instruction": bool(html)}
@@ -158,9 +164,9 @@ class Studio:
             items = []
             if since is not None:
                 operator = "greater_or_equal" if inclusive else "greater"
-                items.append(_filter("updated_at", operator, "Datetime", _stamp(since)))
+                items.append(task_filter("updated_at", operator, "Datetime", time_filter_value(since)))
             answer = self._page(project_id, "all", _TASK_FIELDS, items, "tasks:updated_at", page, _PAGE)
-            rows = [_task(item) for item in answer]
+            rows = [task_row(item) for item in answer]
             fresh = [row for row in rows if row.id not in seen]
             seen.update(row.id for row in fresh)
             yield from fresh
@@ -172,7 +178,7 @@ class Studio:
                 page += 1
 
     def task(self, task_id: int) -> TaskRow:
-        return _task(self._http.get(f"/api/tasks/{task_id}/", resolve_uri="false"))
+        return task_row(self._http.get(f"/api/tasks/{task_id}/", resolve_uri="false"))
 
     def task_ids(self, project_id: int) -> set[int]:
         return {int(item["id"]) for item in self._by_id(project_id, "id", [])}
@@ -229,7 +235,7 @@ class Studio:
     def import_predictions(self, project_id: int, rows: Sequence[PredictionRow]) -> int:
         check_predictions(self.project(project_id).label_config, rows)
         created = 0
-        for body in _chunks(rows):
+        for body in prediction_chunks(rows):
             answer = self._http.call(
                 "POST",
                 f"/api/projects/{project_id}/import/predictions",
@@ -250,7 +256,7 @@ class Studio:
 
     def predicted_tasks(self, project_id: int, model_version: str) -> set[int]:
         # the filter matches substrings (v1 finds v10), so the versions come back and are compared
-        items = [_filter("predictions_model_versions", "contains", "List", [model_version])]
+        items = [task_filter("predictions_model_versions", "contains", "List", [model_version])]
         rows = self._by_id(project_id, "id,predictions_model_versions", items)
         return {
             int(row["id"])
@@ -305,19 +311,21 @@ class Studio:
             "lead_time": lead_time_s,
             "was_cancelled": was_cancelled,
         }
-        return _annotation(self._http.call("POST", f"/api/tasks/{task_id}/annotations/", json=body), task_id)
+        return annotation_row(
+            self._http.call("POST", f"/api/tasks/{task_id}/annotations/", json=body), task_id
+        )
 
     def update_annotation(self, annotation_id: int, result: Sequence[Mapping[str, Any]]) -> AnnotationRow:
         body = {"result": [dict(item) for item in result]}
         answer = self._http.call("PATCH", f"/api/annotations/{annotation_id}/", json=body)
-        return _annotation(answer, int(answer["task"]))
+        return annotation_row(answer, int(answer["task"]))
 
     def delete_annotation(self, annotation_id: int) -> None:
         self._http.call("DELETE", f"/api/annotations/{annotation_id}/")
 
     def next_task(self, project_id: int) -> TaskRow | None:
         try:
-            return _task(self._http.get(f"/api/projects/{project_id}/next/"))
+            return task_row(self._http.get(f"/api/projects/{project_id}/next/"))
         except StudioError as error:
             if error.status != 404:
                 raise
@@ -448,7 +456,7 @@ class Studio:
         """Light rows of all tasks that pass the filters, in id order."""
         last = 0
         while True:
-            after = _filter("id", "greater", "Number", last)
+            after = task_filter("id", "greater", "Number", last)
             rows = self._page(project_id, "task_only", include, [*items, after], "tasks:id", 1, _ID_PAGE)
             yield from rows
             if len(rows) < _ID_PAGE:
@@ -456,77 +464,5 @@ class Studio:
             last = int(rows[-1]["id"])
 
 
-def _filter(column: str, operator: str, kind: str, value: Any) -> Json:
-    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
-
-
 def _mime(path: Path) -> str:
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-
-
-def _project(item: Json) -> ProjectRow:
-    created = int(_time(item["created_at"]).timestamp())
-    return ProjectRow(
-        id=int(item["id"]),
-        title=str(item["title"]),
-        label_config=str(item["label_config"]),
-        model_version=str(item.get("model_version") or ""),
-        key=f"{item['id']}.{created}",
-        task_number=int(item.get("task_number") or 0),
-    )
-
-
-def _task(item: Json) -> TaskRow:
-    return TaskRow(
-        id=int(item["id"]),
-        project_id=int(item["project"]),
-        data=item["data"],
-        updated_at=_time(item["updated_at"]),
-        is_labeled=bool(item["is_labeled"]),
-        annotations=tuple(_annotation(row, int(item["id"])) for row in item.get("annotations") or ()),
-    )
-
-
-def _annotation(item: Json, task_id: int) -> AnnotationRow:
-    user = item.get("completed_by")
-    lead_time = item.get("lead_time")
-    return AnnotationRow(
-        id=int(item["id"]),
-        task_id=task_id,
-        result=tuple(item.get("result") or ()),
-        was_cancelled=bool(item.get("was_cancelled")),
-        ground_truth=bool(item.get("ground_truth")),
-        completed_by=int(user["id"]) if isinstance(user, dict) else user,
-        created_at=_time(item["created_at"]),
-        updated_at=_time(item["updated_at"]),
-        lead_time_s=None if lead_time is None else float(lead_time),
-    )
-
-
-def _chunks(rows: Sequence[PredictionRow]) -> Iterator[list[Json]]:
-    """Bodies of bulk imports: few and large, because each call recounts the whole project."""
-    chunk: list[Json] = []
-    size = 0
-    for row in rows:
-        item = {
-            "task": row.task_id,
-            "result": [dict(region) for region in row.result],
-            "score": float(row.score),
-            "model_version": row.model_version,
-        }
-        length = len(json.dumps(item))
-        if chunk and (len(chunk) >= _ROWS_PER_CALL or size + length > _BYTES_PER_CALL):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(item)
-        size += length
-    if chunk:
-        yield chunk
