@@ -64,7 +64,7 @@ class Certified:
 
     Parameters
     ----------
-    purity : promised share of good masks among those labelled by propagation, in (0.5, 1); of noisy verdicts,
+    purity : promised share of good masks among the accepted ones, in (0.5, 1); of noisy verdicts,
         single yes answers count only where they make a mask at least that likely to be good
     delta : probability, over the draws (and the verdicts' noise), that the promise is broken at any time
     sensitivity, specificity : P(yes | good) and P(no | bad) of a verdict; where they are estimated from

@@ -39,7 +39,8 @@ def test_curve_of_a_play_matches_its_final_state() -> None:
     assert (np.diff(curve.hours) > 0).all()
     assert np.isnan(curve.precision[0])
     assert run.masks_per_question == pytest.approx(accepted.sum() / len(run.log))
-    assert run.worst_precision <= curve.propagated_precision[-1]
+    assert run.worst_propagated <= curve.propagated_precision[-1]
+    assert run.worst_precision <= curve.precision[-1]
 
 
 def test_contact_sheets_save_hours() -> None:
