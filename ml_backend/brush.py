@@ -25,6 +25,7 @@ from ml_backend.instances import Rle
 
 __all__ = [
     "brush_to_rle",
+    "check_brush",
     "decode_brush",
     "decode_rle",
     "empty_rle",
@@ -44,7 +45,6 @@ __all__ = [
 _HEADER_BITS: Final = 32 + 5 + 16
 _RUN_BITS: Final = np.array([3, 4, 8, 16], np.int64)
 _LONGEST: Final = 1 << 16
-_MAX_BYTES: Final = 4 * 1_000_000_000
 _DENSE: Final = 16
 """Masks with more than one toggle in so many pixels (noise) go by way of the pixels, which is faster."""
 
@@ -58,8 +58,18 @@ def encode_mask(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> Rle:
     """COCO RLE of an (H, W) mask (non-zero = inside)."""
     if mask.ndim != 2:
         raise ValueError(f"mask must be (H, W), got shape {mask.shape}")
+    height, width = (int(n) for n in mask.shape)
+    toggles = _toggles(mask)
+    if len(toggles) * _DENSE <= mask.size:
+        return toggles_to_rle(transpose_toggles(toggles, height, width), (height, width))
     found = coco.encode(np.asfortranarray(mask != 0).view(np.uint8))
-    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": found["counts"].decode("ascii")}
+    return {"size": [height, width], "counts": found["counts"].decode("ascii")}
+
+
+def _toggles(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> Ints:
+    """Row-major toggles of an (H, W) mask."""
+    flat = np.ascontiguousarray(mask if mask.dtype == np.bool_ else mask != 0).reshape(-1)
+    return np.flatnonzero(np.diff(flat, prepend=False)).astype(np.int64, copy=False)
 
 
 def decode_rle(rle: Rle) -> npt.NDArray[np.bool_]:
@@ -185,11 +195,9 @@ def _cancel_pairs(values: Ints) -> Ints:
 
 def encode_brush(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> list[int]:
     """Brush RLE of an (H, W) mask (non-zero = inside, written as 255)."""
-    flat = np.ascontiguousarray(mask != 0).reshape(-1)
-    if flat.size == 0:
+    if mask.size == 0:
         raise BadRegion(f"a mask of size {mask.shape} has no pixels", field="mask")
-    toggles: Ints = np.flatnonzero(np.diff(flat, prepend=False)).astype(np.int64, copy=False)
-    return _encode_toggles(toggles, flat.size)
+    return _encode_toggles(_toggles(mask), mask.size)
 
 
 def rle_to_brush(rle: Rle) -> list[int]:
@@ -234,6 +242,22 @@ def _encode_toggles(toggles: Ints, size: int) -> list[int]:
     return cast("list[int]", out[:n_bytes].tolist())
 
 
+def check_brush(data: Sequence[int] | bytes, hw: tuple[int, int]) -> None:
+    """Look at the header only. Raises BadRegion when there is none or it is of another image size."""
+    if len(data) * 8 < _HEADER_BITS:
+        raise BadRegion(f"rle of {len(data)} bytes is too short for its header", field="value.rle")
+    try:
+        total = int.from_bytes(bytes(data[:4]), "big")
+    except (TypeError, ValueError) as error:
+        raise BadRegion("rle is not a list of bytes (0..255)", field="value.rle") from error
+    if total != hw[0] * hw[1] * 4:
+        raise BadRegion(
+            f"rle holds {total} values, an image of {hw[1]}×{hw[0]} pixels needs {hw[0] * hw[1] * 4}",
+            field="value.rle",
+            hint="original_width and original_height must be those of the image the mask was drawn on",
+        )
+
+
 def decode_brush(
     data: Sequence[int] | bytes, hw: tuple[int, int], *, threshold: int = 127
 ) -> npt.NDArray[np.bool_]:
@@ -266,12 +290,11 @@ def _decode_toggles(data: Sequence[int] | bytes, hw: tuple[int, int], *, thresho
 
 def _decode_runs(data: Sequence[int] | bytes, hw: tuple[int, int]) -> tuple[Ints, Ints]:
     """(values, lengths) of the byte stream, both (k,)."""
+    check_brush(data, hw)
     try:
         raw = np.frombuffer(bytes(data), np.uint8)
     except (TypeError, ValueError) as error:
         raise BadRegion("rle is not a list of bytes (0..255)", field="value.rle") from error
-    if len(raw) * 8 < _HEADER_BITS:
-        raise BadRegion(f"rle of {len(raw)} bytes is too short for its header", field="value.rle")
     # window[p] = the 24 bits from bit p on
     padded = np.concatenate((raw, np.zeros(8, np.uint8))).astype(np.int32)
     words = (padded[:-3] << 16) | (padded[1:-2] << 8) | padded[2:-1]  # 24 bits from byte i
@@ -281,13 +304,6 @@ def _decode_runs(data: Sequence[int] | bytes, hw: tuple[int, int]) -> tuple[Ints
     total = int(window[0]) << 8 | int(window[24]) >> 16
     word = (int(window[32]) >> 19) + 1
     sizes = [((int(window[37 + 4 * k]) >> 20) & 15) + 1 for k in range(4)]
-    expected = hw[0] * hw[1] * 4
-    if total != expected or total > _MAX_BYTES:
-        raise BadRegion(
-            f"rle holds {total} values, an image of {hw[1]}×{hw[0]} pixels needs {expected}",
-            field="value.rle",
-            hint="original_width and original_height must be those of the image the mask was drawn on",
-        )
     if word > 8:
         raise BadRegion(f"rle has words of {word} bits, expected at most 8", field="value.rle")
     return _walk_tokens(window, len(raw) * 8, total, word, np.array(sizes, np.int64))

@@ -23,8 +23,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.bitmask import bitmask_to_rle, rle_to_bitmask
-from ml_backend.brush import brush_to_rle, rle_area, rle_box, rle_to_brush
+from ml_backend.bitmask import bitmask_to_rle, check_bitmask, rle_to_bitmask
+from ml_backend.brush import brush_to_rle, check_brush, rle_area, rle_box, rle_to_brush
 from ml_backend.errors import BadRegion, GroundswellError
 from ml_backend.instances import Instances, Rle
 from ml_backend.label_config import ControlTag, LabelConfig
@@ -222,10 +222,7 @@ def _read_region(item: Mapping[str, Any], control: ControlTag, hw: tuple[int, in
     elif control.type == "bitmasklabels":
         rle = bitmask_to_rle(value.get("imageDataURL"), hw)
     elif control.type == "polygonlabels":
-        points = np.asarray(value.get("points"), np.float64)
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
-            raise BadRegion("points must be at least three [x, y] pairs", field="value.points")
-        rle = polygon_to_rle(points / 100 * (hw[1], hw[0]), hw)
+        rle = polygon_to_rle(_percent_points(value) / 100 * (hw[1], hw[0]), hw)
     else:
         rle = polygon_to_rle(_rectangle_corners(value, hw), hw)
     if rle_area(rle) == 0:
@@ -265,6 +262,16 @@ def _brush_data(value: Mapping[str, Any]) -> Sequence[int]:
     if not isinstance(data, Sequence) or isinstance(data, str):
         raise BadRegion("there is no rle list", field="value.rle")
     return data
+
+
+def _percent_points(value: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """(n, 2) corners in percent."""
+    points = np.asarray(value.get("points"), np.float64)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
+        raise BadRegion("points must be at least three [x, y] pairs", field="value.points")
+    if not np.isfinite(points).all():
+        raise BadRegion("a corner is not a finite number", field="value.points")
+    return points
 
 
 def _rectangle_corners(value: Mapping[str, Any], hw: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -415,12 +422,17 @@ def provenance_meta(text: str, **fields: Any) -> dict[str, Any]:
 
 
 def validate_result(
-    result: Sequence[Mapping[str, Any]], config: LabelConfig, score: float | None = None
+    result: Sequence[Mapping[str, Any]],
+    config: LabelConfig,
+    score: float | None = None,
+    *,
+    deep: bool = False,
 ) -> list[str]:
     """What Label Studio would drop or show wrongly, one line per finding; empty = fine.
 
     Label Studio drops invalid rows of a bulk import without a word, so this runs before each push. Beyond the
-    SDK's own check it looks at sizes, coordinates and contents.
+    SDK's own check it looks at sizes, coordinates and the headers of masks; ``deep`` decodes the masks too,
+    which costs about a hundred times as much and is for results that other programs wrote.
     """
     problems: list[str] = []
     if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
@@ -453,29 +465,36 @@ def validate_result(
         if not identity or identity in seen:
             problems.append(f"{where}.id: {identity!r} is " + ("there twice" if identity else "missing"))
         seen.add(identity)
-        problems += [f"{where}.{line}" for line in _validate_region(item, control)]
+        problems += [f"{where}.{line}" for line in _validate_region(item, control, deep=deep)]
     return problems
 
 
-def _validate_region(item: Mapping[str, Any], control: ControlTag) -> list[str]:
+def _validate_region(item: Mapping[str, Any], control: ControlTag, *, deep: bool) -> list[str]:
     width, height = item.get("original_width"), item.get("original_height")
     if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         return [f"original_width: {width!r} × {height!r} is no image size"]
-    if control.type == "keypointlabels" or control.type not in _KIND_OF_TAG:
+    if control.type not in _KIND_OF_TAG:
         return [f"type: {control.type} is not an output tag"]
     try:
-        region = _read_region(item, control, (height, width), "")
+        value = _value(item)
+        _label(value, control)
+        if control.type == "rectanglelabels":
+            x, y, w, h = (_number(value, key) for key in ("x", "y", "width", "height"))
+            out = x < -0.01 or y < -0.01 or x + w > 100.01 or y + h > 100.01
+            if out and not value.get("rotation"):
+                return [f"value: box {x:g},{y:g} {w:g}×{h:g} % leaves the image"]
+            if w <= 0 or h <= 0:
+                return [f"value: box of {w:g}×{h:g} % covers no pixel"]
+        elif control.type == "polygonlabels":
+            _percent_points(value)
+        elif control.type == "brushlabels":
+            check_brush(_brush_data(value), (height, width))
+        else:
+            check_bitmask(value.get("imageDataURL"), (height, width))
+        if deep:
+            _read_region(item, control, (height, width), "")
     except GroundswellError as error:
         return [str(error)]
     except (TypeError, ValueError, KeyError) as error:
         return [f"value: unreadable ({error})"]
-    if control.type == "rectanglelabels":
-        value = _value(item)
-        x, y, w, h = (float(value[k]) for k in ("x", "y", "width", "height"))
-        if not value.get("rotation") and (x < -0.01 or y < -0.01 or x + w > 100.01 or y + h > 100.01):
-            return [f"value: box {x:g},{y:g} {w:g}×{h:g} % leaves the image"]
-    return (
-        []
-        if region.label in control.labels
-        else [f"value.{control.value_key}: unknown label {region.label!r}"]
-    )
+    return []

@@ -11,6 +11,7 @@ from ml_backend.brush import encode_mask, rle_box
 from ml_backend.errors import StorageError
 from ml_backend.instances import Instances
 from ml_backend.pools import (
+    PoolReader,
     PoolWriter,
     done_tasks,
     instance_key,
@@ -129,6 +130,33 @@ def test_wrong_width_and_damaged_file(tmp_path: Path) -> None:
     part.write_bytes(b"not parquet")
     with pytest.raises(StorageError, match="cannot be read"):
         read_pool(tmp_path)
+
+
+def test_a_reader_follows_new_parts(tmp_path: Path) -> None:
+    reader = PoolReader(tmp_path)
+    assert reader.entry(1) is None
+    assert reader.read([1]) == {}
+    first = some(3)
+    write_pool(
+        tmp_path,
+        LABELS,
+        [(1, first, {"hw": (6, 8), "score": 0.5}), (2, Instances.empty(4), {})],
+        embedding_dim=4,
+    )
+    found = reader.read([1, 2, 9])
+    assert sorted(found) == [1, 2]
+    assert len(found[2]) == 0
+    assert list(found[1].instances(LABELS).rle) == list(first.rle)
+    assert reader.read([1])[1].key.tolist() == read_pool(tmp_path, columns=["key"], task_ids=[1]).key.tolist()
+    entry = reader.entry(1)
+    assert entry is not None
+    assert (entry.hw, entry.score, entry.error) == ((6, 8), 0.5, "")
+    for number in range(20):  # more parts than stay in memory; the newest of task 1 counts
+        write_pool(
+            tmp_path, LABELS, [(1, some(number % 4), {}), (100 + number, some(1), {})], embedding_dim=4
+        )
+        assert len(reader.read([1])[1]) == number % 4
+    assert sorted(reader.read(range(100, 120))) == list(range(100, 120))
 
 
 def test_pools_without_embeddings(tmp_path: Path) -> None:

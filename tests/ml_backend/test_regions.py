@@ -222,7 +222,10 @@ def test_one_broken_region_is_named_and_harms_no_other(name: str, value: Any, wo
         assert dropped.broken
         assert words in dropped.reason
         assert [r.id for r in parsed.regions] == [good["id"]]
-        assert validate_result([good | {"id": "bad", "value": value}], config)
+        assert validate_result([good | {"id": "bad", "value": value}], config, deep=True)
+        shallow = validate_result([good | {"id": "bad", "value": value}], config)
+        needs_pixels = words == "transparency" or (words == "no pixel" and name != "rectangle")
+        assert bool(shallow) == (not needs_pixels)
     else:
         assert parsed.regions[-1].id == good["id"]
 
