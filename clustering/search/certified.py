@@ -15,13 +15,14 @@ verifier may learn from the earlier look's calibration answers because it draws 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import Action, AnswerLog, PolicyStep, Stream
-from clustering.evidence import Noise, clopper_pearson, hypergeometric_interval, rogan_gladen
+from clustering.evidence import Noise, clopper_pearson, hypergeometric_interval, noise_from_gold, rogan_gladen
 from clustering.pool import Pool
 from clustering.search._parts import (
     DecisionRows,
@@ -46,6 +47,8 @@ _WORTH_A_LOOK = 1.25
 _UNIFORM = 0.3
 """Least relative chance of an instance to be drawn in a search batch."""
 _FITS_KEPT = 16
+_GOLD_PART = 0.2
+"""Part of the error spent on the chance that gold misjudges the verdicts."""
 _CHUNK = 60
 """Calibration questions asked together: sheets are made within a chunk, the test reads whole prefixes."""
 
@@ -67,9 +70,9 @@ class Certified:
     purity : promised share of good masks among the accepted ones, in (0.5, 1); of noisy verdicts,
         single yes answers count only where they make a mask at least that likely to be good
     delta : probability, over the draws (and the verdicts' noise), that the promise is broken at any time
-    sensitivity, specificity : P(yes | good) and P(no | bad) of a verdict; where they are estimated from
-    gold, pass
-        the pessimistic end (``noise_from_gold``)
+    sensitivity, specificity : P(yes | good) and P(no | bad) of a verdict, where they are known
+    gold : estimate them instead: yes among the good gold items, their number, no among the bad ones, their
+        number; the uncertainty is paid for out of ``delta``
     effort : multiplies the number of questions
     audit : answers of the final audit; None = about a fifth of the rest, 0 = no audit
     sheets : put calibration and audit questions on contact sheets
@@ -84,6 +87,7 @@ class Certified:
         delta: float = 0.05,
         sensitivity: float = 1.0,
         specificity: float = 1.0,
+        gold: Sequence[int] | None = None,
         effort: float = 1.0,
         audit: int | None = None,
         sheets: bool = True,
@@ -96,6 +100,13 @@ class Certified:
             raise ValueError(f"effort is {effort}: it must be positive")
         self.purity, self.delta, self.effort = purity, delta, effort
         self.noise = Noise(sensitivity=sensitivity, specificity=specificity)
+        self._test_delta = delta
+        if gold is not None:
+            if len(gold) != 4 or not (0 <= gold[0] <= gold[1] and 0 <= gold[2] <= gold[3]):
+                raise ValueError(f"gold is {gold}: it must be yes among good, good, no among bad, bad")
+            # part of the error pays for not knowing exactly how verdicts err
+            _, self.noise = noise_from_gold(*gold, alpha=_GOLD_PART * delta)
+            self._test_delta = (1.0 - _GOLD_PART) * delta
         self.audit, self.sheets = audit, sheets
         # both only save time: the same arguments give the same answer without them
         self._features: tuple[Pool, Features] | None = None
@@ -109,7 +120,7 @@ class Certified:
         plan = make_plan(
             max(n, 1),
             purity=self.purity,
-            delta=self.delta,
+            delta=self._test_delta,
             noise=self.noise,
             effort=self.effort,
             audit=self.audit,

@@ -189,6 +189,21 @@ def test_noisy_yes_to_a_hopeless_mask_is_not_believed() -> None:
     assert (run.step.label > 0).sum() < 0.3 * said_yes
 
 
+def test_noise_from_gold_keeps_the_promise() -> None:
+    tree, pool, truth = known_pool(1500)
+    noise = Noise(sensitivity=0.95, specificity=0.9)
+    masks = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        gold = (int(rng.binomial(400, 0.95)), 400, int(rng.binomial(400, 0.9)), 400)
+        run = play(Certified(gold=gold), tree, pool, truth.astype(float), seed=seed, noise=noise)
+        assert not run.worst_precision < 0.85
+        masks.append(run.curve.masks[-1])
+    assert max(masks) > 150
+    # the less is known about the workers, the more must be proven
+    assert Certified(gold=(38, 40, 36, 40)).noise.observed(0.85) > Certified(gold=gold).noise.observed(0.85)
+
+
 def test_sheets_group_what_is_probably_right() -> None:
     assert [sheet_size(p) for p in (0.9, 0.95, 0.98, 0.5, 1.0)] == [7, 14, 34, 1, 36]
     p_yes = np.concatenate([np.full(40, 0.98), np.full(10, 0.9), [0.4, 0.3]])
@@ -247,6 +262,8 @@ def test_options_are_checked() -> None:
         ({"delta": 0.0}, "delta"),
         ({"effort": 0.0}, "effort"),
         ({"sensitivity": 0.5, "specificity": 0.4}, "say nothing"),
+        ({"gold": (3, 2, 1, 1)}, "gold"),
+        ({"gold": (2, 2, 0, 1)}, "gold items"),
     ):
         with pytest.raises(ValueError, match=word):
             make_policy("certified", **options)
