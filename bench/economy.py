@@ -46,7 +46,8 @@ NOISES = {"exact": Noise(), "noisy": Noise(sensitivity=0.95, specificity=0.90)}
 BATCH = {"certified": 60, "original": 450}
 """Questions per look: the published campaign asked about 30 clusters of 15 per round. Where it would take
 hundreds of looks it asks a hundredth of the pool per look, which changes their number but not what is asked
-in the end.""" POOL_SEEDS = 5
+in the end."""
+POOL_SEEDS = 5
 """Generated pools per size that plays are spread over; one where trees take minutes."""
 FEW_SEEDS = {"certified": 20, "original": 3}
 """Default plays at a million."""
