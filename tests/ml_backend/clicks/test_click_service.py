@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import re
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,15 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ml_backend.app import create_app
 from ml_backend.brush import decode_brush, encode_mask
 from ml_backend.clicks.priors import Proposals
 from ml_backend.clicks.service import ClickService, TaskRef
 from ml_backend.errors import BadImage, BadLabelConfig, BadPrompt, GroundswellError
-from ml_backend.facts import ProjectFacts
+from ml_backend.facts import ProjectFacts, save_facts
 from ml_backend.images import ImageStore
 from ml_backend.instances import Instances
 from ml_backend.pools import write_pool
-from ml_backend.services import PoolProposals, Pools
+from ml_backend.services import PoolProposals, Pools, Services
 from ml_backend.settings import BackendSettings
 from tests.ml_backend.clicks.click_helpers import (
     CONFIG,
@@ -284,42 +284,81 @@ def test_an_empty_mask_is_an_empty_suggestion(build: Build, tmp_path: Path) -> N
     assert build(segmenter).predict(task(7, image), {"result": [click(50, 50)]}, facts())["result"] == []
 
 
-def test_hammer_every_mask_belongs_to_its_image(build: Build, tmp_path: Path) -> None:
-    """12 threads, 24 images, 2 projects, 1,200 requests, tiers small enough that entries keep being
-    evicted.
+def test_hammer_through_the_app_every_mask_belongs_to_its_image(
+    build: Build, settings: BackendSettings, tmp_path: Path
+) -> None:
+    """12 threads, 24 images, 2 projects, 1,200 requests through the app; the tiers are so small that
+    entries keep being evicted.
     """
     images = {value: save_picture(tmp_path / f"{value}.png", value) for value in range(3, 27)}
-    segmenter = TellTale()
-    service = build(segmenter)
+    service = build()
     service.store.ram_bytes = 400
     service.store.disk_bytes = 3000
+    for project_id in (1, 2):
+        save_facts(settings.data_dir, facts(project_id))
+    shared = Services.from_settings(settings)
+    shared._clicks = service
+    app = create_app(services=shared)
     errors: list[str] = []
-    done = threading.Lock()
-    count = 0
+    statuses: list[int] = []
 
     def user(seed: int) -> None:
-        nonlocal count
-        rng = random.Random(seed)
+        rng, client = random.Random(seed), app.test_client()
         for _ in range(100):
             value = rng.choice(list(images))
-            project = facts(rng.choice((1, 2)))
-            x, y = rng.randint(0, 99), rng.randint(0, 99)
-            points = [click(x, y), click(rng.randint(0, 99), rng.randint(0, 99), False)][: rng.randint(1, 2)]
-            try:
-                reply = service.predict(task(value, images[value]), {"result": points}, project)
-                want = np.zeros((60, 80), bool)
-                for point in points:
-                    want |= disc(
-                        (60, 80), point["value"]["x"] / 100 * 80, point["value"]["y"] / 100 * 60, value
-                    )
-                if not np.array_equal(mask_of(reply), want):
-                    errors.append(f"foreign mask for image {value}")
-            except Exception as error:  # every failure counts
-                errors.append(repr(error))
-            with done:
-                count += 1
+            points = [
+                click(rng.randint(0, 99), rng.randint(0, 99)),
+                click(rng.randint(0, 99), rng.randint(0, 99), False),
+            ][: rng.randint(1, 2)]
+            body = {
+                "tasks": [task(value, images[value])],
+                "project": f"{rng.choice((1, 2))}.1700000000",
+                "label_config": CONFIG,
+                "params": {"context": {"result": points}},
+            }
+            reply = client.post("/predict", json=body)
+            statuses.append(reply.status_code)
+            if reply.status_code != 200:
+                errors.append(reply.get_data(as_text=True))
+                continue
+            want = np.zeros((60, 80), bool)
+            for point in points:
+                x, y = point["value"]["x"] / 100 * 80, point["value"]["y"] / 100 * 60
+                want |= disc((60, 80), x, y, value)
+            if not np.array_equal(mask_of(reply.get_json()["results"][0]), want):
+                errors.append(f"foreign mask for image {value}")
 
     with ThreadPoolExecutor(12) as threads:
         list(threads.map(user, range(12)))
     assert errors == []
-    assert count == 1200
+    assert statuses == [200] * 1200
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([click(101, 50)], "outside the image"),
+        ([click(50, 50, label="Cow")], "unknown label"),
+        ([rectangle(5, 5, 0, 0)], "no area"),
+        ([], "no clicks"),
+    ],
+)
+def test_the_app_answers_bad_clicks_in_words(
+    build: Build, settings: BackendSettings, tmp_path: Path, points: list[Any], words: str
+) -> None:
+    save_facts(settings.data_dir, facts(1))
+    shared = Services.from_settings(settings)
+    shared._clicks = build()
+    client = create_app(services=shared).test_client()
+    image = save_picture(tmp_path / "a.png", 9)
+    body = {
+        "tasks": [task(1, image)],
+        "project": "1.1700000000",
+        "label_config": CONFIG,
+        "params": {"context": {"result": points}},
+    }
+    reply = client.post("/predict", json=body)
+    assert reply.status_code == 400
+    assert words in reply.get_json()["error"]
+    body["params"] = {"context": {"result": [click(50, 50)]}}
+    assert client.post("/predict", json=body).status_code == 200
