@@ -27,7 +27,7 @@ from ml_backend.clicks.evaluate import (
     evaluate_clicks,
     score,
 )
-from ml_backend.clicks.network import ClickNet, NetworkManifest, ProjectSegmenter, save_network
+from ml_backend.clicks.network import ClickNet, NetworkManifest, ProjectSegmenter, load_network, save_network
 from ml_backend.clicks.report import as_json
 from ml_backend.clicks.sampling import Sample, Sampler, next_click, read_rgb
 from ml_backend.learners.base import Example, Progress
@@ -107,6 +107,15 @@ def _tensors(samples: Sequence[Sample], device: torch.device) -> tuple[Tensor, T
     return image.contiguous(), clicks, previous, target
 
 
+def _initial(options: ClickOptions, start: Path | None) -> ClickNet:
+    """The earlier version's network if it has the wanted width, else a random one."""
+    if start is not None:
+        network, manifest = load_network(start)
+        if manifest.width == options.width:
+            return network
+    return ClickNet(options.width)
+
+
 def _correction_odds(most: int) -> npt.NDArray[np.float64]:
     """Probabilities of 0..most corrections: falling, since each costs a forward pass."""
     odds = np.linspace(2.0, 1.0, most + 1)
@@ -114,9 +123,10 @@ def _correction_odds(most: int) -> npt.NDArray[np.float64]:
 
 
 def train_network(
-    examples: Sequence[Example], options: ClickOptions, progress: Progress
+    examples: Sequence[Example], options: ClickOptions, progress: Progress, *, start: Path | None = None
 ) -> tuple[ClickNet, NetworkManifest, int, float]:
-    """Network from random weights, its manifest, iterations done and the mean loss of the last tenth.
+    """Network trained from random weights, or on from the version in ``start``, its manifest, iterations
+    done and the mean loss of the last tenth.
 
     Raises ValueError when no example holds a usable mask.
     """
@@ -126,7 +136,7 @@ def train_network(
     torch.set_num_threads(options.threads)
     sampler = Sampler(examples, size=options.size, seed=options.seed)
     # Not channels_last: its backward pass crashes on CPUs for layers of few channels (torch 2.15).
-    network = ClickNet(options.width).to(device)
+    network = _initial(options, start).to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-3)
     corrections = _correction_odds(options.max_corrections)
     began = time.monotonic()
@@ -209,13 +219,14 @@ def train_click_model(
     *,
     labels: Sequence[str] = (),
     options: ClickOptions | None = None,
+    start: Path | None = None,
     read_image: Callable[[Path], npt.NDArray[np.uint8]] = read_rgb,
 ) -> ClickReport:
     """Train on ``train``, measure against ``incumbent`` on ``test``, write network and report.json into
     ``out``.
 
-    ``out`` is an existing empty folder (a staging folder of ``artifacts.publish_dir``). ValueError when
-    either split has no usable mask.
+    ``start`` is the folder of an earlier version to train on from; ``out`` is an existing empty folder (a
+    staging folder of ``artifacts.publish_dir``). ValueError when either split has no usable mask.
     """
     options = options or ClickOptions()
     targets = click_targets(test, labels, limit=options.eval_limit, seed=options.seed)
@@ -223,7 +234,7 @@ def train_click_model(
         raise ValueError("no held-out mask to measure the click network on")
     began = time.monotonic()
     network, manifest, iterations, loss = train_network(
-        train, options, lambda d, line: progress(0.8 * d, line)
+        train, options, lambda done, line: progress(0.8 * done, line), start=start
     )
     seconds = time.monotonic() - began
     save_network(out, network, manifest)

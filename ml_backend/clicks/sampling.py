@@ -136,8 +136,8 @@ class Sampler:
                 self._examples.append((example, usable))
         if not self._examples:
             raise ValueError(f"no example holds a mask of {MIN_AREA_PX} pixels or more")
-        self.first_side = max(32.0, 1.5 * float(np.quantile(sides, 0.9)))
-        """Window for a first click: holds nine of ten objects with room around."""
+        self.first_side = max(32.0, 1.6 * float(np.quantile(sides, 0.7)))
+        """Window for a first click: right for most objects; for larger ones it is widened when cut."""
         weights = np.sqrt([len(usable) for _, usable in self._examples])
         self._p = weights / weights.sum()
 
@@ -183,7 +183,7 @@ class Sampler:
         x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
         side = float(max(width, height))
         if first_look:
-            side = max(self.first_side * rng.uniform(0.85, 1.2), side)
+            side = self.first_side * rng.uniform(0.85, 1.2)
             cx, cy, _ = _spot(mask, rng, exact=bool(rng.random() < 0.5))
             return fit_window((cx, cy, cx + 1, cy + 1), side, (mask.shape[0], mask.shape[1]))
         window = max(side * rng.uniform(1.3, 2.6), 24.0)

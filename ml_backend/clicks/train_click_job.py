@@ -2,7 +2,8 @@
 
 SPEC is a JSON file (``job_spec`` writes its content)::
 
-    {"train": [example…], "test": [example…], "labels": […], "incumbent": "classical", "options": {…}}
+    {"train": [example…], "test": [example…], "labels": […], "incumbent": "classical", "options": {…},
+    "start": null}
 
 with examples as {"task_id", "image", "label", "rle"}. Every line on stdout is one JSON object: ``{"done",
 "line"}`` while running, at the end ``{"report": …}`` or ``{"error", "hint"}``. Exit code 0, or 1 after an
@@ -41,14 +42,18 @@ def job_spec(
     *,
     incumbent: str = "classical",
     options: Mapping[str, Any] | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
-    """The content of SPEC; ``incumbent`` is the segmenter that is configured now."""
+    """The content of SPEC; ``incumbent`` is the segmenter configured now, ``start`` an earlier version's
+    folder.
+    """
     return {
         "train": [_example_row(example) for example in train],
         "test": [_example_row(example) for example in test],
         "labels": list(labels),
         "incumbent": incumbent,
         "options": dict(options or {}),
+        "start": None if start is None else str(start),
     }
 
 
@@ -187,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda done, line: say({"done": round(done, 4), "line": line}),
             labels=spec["labels"],
             options=_options(spec["options"]),
+            start=Path(spec["start"]) if spec.get("start") else None,
         )
         say({"report": as_json(report)})
     except GroundswellError as error:
