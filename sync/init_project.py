@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ml_backend.artifacts import ProjectPaths
 from ml_backend.errors import BadImage, BadInput
@@ -29,12 +29,9 @@ from sync.crowd_review import ensure_review_project, instructions
 from sync.project_state import register_project
 from sync.settings import Settings, load_settings
 from sync.store import Store
-from sync.studio import Studio
+from sync.studio import AnyClient, Studio, as_studio
 from sync.studio_base import ProjectRow, StudioClient
 from sync.up import read_state
-
-if TYPE_CHECKING:
-    from label_studio_sdk import LabelStudio
 
 __all__ = ["BACKEND_TITLE", "InitReport", "find_images", "init_project"]
 
@@ -63,7 +60,7 @@ class InitReport:
 
 
 def init_project(
-    client: LabelStudio | StudioClient,
+    client: AnyClient,
     *,
     title: str,
     labels: Sequence[str],
@@ -75,7 +72,7 @@ def init_project(
     files_root: Path | None = None,
     segmenter: str = "",
     options: Mapping[str, Any] | None = None,
-    review_client: LabelStudio | StudioClient | None = None,
+    review_client: AnyClient | None = None,
     connect: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> InitReport:
@@ -94,7 +91,7 @@ def init_project(
         the running ``groundswell up``
     segmenter : click segmenter of this project, default that of the settings
     options : further settings of the worker for this project (see ``sync.settings.PROJECT_OPTIONS``)
-    review_client : Label Studio for crowd workers, when it is another one
+    review_client : Label Studio for crowd workers, when it is another one; default: that of the settings
     connect : connect backend and webhook (the backend must be running)
     report : called with one line about what happens
 
@@ -105,7 +102,7 @@ def init_project(
     StudioError
         Label Studio refused something; calling again goes on from there.
     """
-    studio = _as_studio(client)
+    studio = as_studio(client)
     settings = settings or load_settings()
     if not 3 <= len(title.strip()) <= 50:
         raise BadInput(
@@ -120,9 +117,9 @@ def init_project(
 
     store = Store(settings.database())
     register_project(store, studio, row.id, options=options)
-    review = review_studio = studio if review_client is None else _as_studio(review_client)
+    review = _review_studio(studio, settings, review_client)
     review_id = ensure_review_project(
-        review_studio, row.id, row.title, form="single", maximum_annotations=settings.review_overlap
+        review, row.id, row.title, form="single", maximum_annotations=settings.review_overlap
     )
     review.set_instruction(review_id, instructions(labels, form="single"))
     _write_facts(settings, row, review_id, segmenter=segmenter, options=options)
@@ -141,7 +138,7 @@ def init_project(
         review_project_id=review_id,
         title=row.title,
         url=f"{settings.studio_url}/projects/{row.id}/data",
-        review_url=f"{getattr(review_studio, 'url', settings.studio_url)}/projects/{review_id}/data",
+        review_url=f"{getattr(review, 'url', settings.studio_url)}/projects/{review_id}/data",
         created=created,
         images_added=added,
         refused=tuple(refused),
@@ -189,10 +186,12 @@ def _readable(files: Sequence[Path], where: str) -> tuple[list[Path], list[str]]
     return good, refused
 
 
-def _as_studio(client: LabelStudio | StudioClient) -> StudioClient:
-    from label_studio_sdk import LabelStudio
-
-    return Studio.wrap(client) if isinstance(client, LabelStudio) else client
+def _review_studio(studio: StudioClient, settings: Settings, given: AnyClient | None) -> StudioClient:
+    if given is not None:
+        return as_studio(given)
+    if settings.review_url:
+        return Studio(settings.review_url, settings.review_token.get_secret_value())
+    return studio
 
 
 def _ensure_project(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from ml_backend.errors import StudioError
 from sync.studio_base import PredictionRow
@@ -37,16 +36,11 @@ def data_fields(label_config: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag.get("value", "")[1:] for tag in tags))
 
 
-@lru_cache(maxsize=32)
-def _interface(label_config: str) -> Any:
-    from label_studio_sdk.label_interface import LabelInterface
-
-    return LabelInterface(label_config)
-
-
 def check_predictions(label_config: str, rows: Sequence[PredictionRow]) -> None:
     """Raise StudioError naming the first rows that Label Studio would drop; nothing has been sent then."""
-    interface = _interface(label_config)
+    from sync.studio import label_interface  # the one module that knows the SDK
+
+    interface = label_interface(label_config)
     wrong: list[str] = []
     for row in rows:
         errors = []

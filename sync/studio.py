@@ -7,13 +7,14 @@ import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ml_backend.errors import StudioError
 from sync.prediction_check import check_predictions
 from sync.studio_base import AnnotationRow, PredictionRow, ProjectRow, StudioClient, TaskRow
-from sync.studio_http import StudioHttp
+from sync.studio_http import HINTS, StudioHttp
 from sync.studio_rows import (
     annotation_row,
     prediction_chunks,
@@ -27,7 +28,10 @@ from sync.studio_users import user_token
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
 
-__all__ = ["SECRET_HEADER", "Studio"]
+__all__ = ["SECRET_HEADER", "AnyClient", "Studio", "as_studio", "label_interface"]
+
+AnyClient: TypeAlias = "LabelStudio | StudioClient"
+"""what functions for admins accept: the SDK's client, or one of ours"""
 
 _EVENTS = [
     "ANNOTATION_CREATED",
@@ -93,7 +97,8 @@ class Studio:
     def _bind(self, client: LabelStudio, attempts: int) -> None:
         self.sdk = client
         self._attempts = attempts
-        self._http = StudioHttp(client, attempts=attempts)
+        wrapper = client._client_wrapper
+        self._http = StudioHttp(str(wrapper.get_base_url()), lambda: _headers(wrapper), attempts=attempts)
 
     def __repr__(self) -> str:
         return f"Studio({self.url!r})"
@@ -466,3 +471,31 @@ class Studio:
 
 def _mime(path: Path) -> str:
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _headers(wrapper: Any) -> Mapping[str, str]:
+    """Headers of a request as the SDK makes them, its own errors as ours."""
+    from label_studio_sdk.core.api_error import ApiError
+
+    try:
+        headers: Mapping[str, str] = wrapper.get_headers()
+    except ApiError as error:
+        raise StudioError(
+            "the personal access token was refused", hint=HINTS[401], field="token", status=error.status_code
+        ) from error
+    return headers
+
+
+def as_studio(client: AnyClient) -> StudioClient:
+    """A client of ours for either kind."""
+    from label_studio_sdk import LabelStudio
+
+    return Studio.wrap(client) if isinstance(client, LabelStudio) else client
+
+
+@lru_cache(maxsize=32)
+def label_interface(label_config: str) -> Any:
+    """The SDK's reading of a label config, which checks predictions as the server does."""
+    from label_studio_sdk.label_interface import LabelInterface
+
+    return LabelInterface(label_config)

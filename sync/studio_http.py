@@ -1,8 +1,9 @@
 """One function that talks to Label Studio's REST API: time-outs, retries, errors in plain words.
 
-The SDK client holds the address and the token (legacy, or a personal token that it refreshes); the requests
-themselves do not go through its generated methods, because those retry a POST after a 5xx, which may store an
-annotation twice, and because they lack the calls that make polling cheap (``include``, model versions).
+The SDK client holds the address and the token (legacy, or a personal token that it refreshes) and makes the
+headers; the requests themselves do not go through its generated methods, because those retry a POST after a
+5xx, which may store an annotation twice, and because they lack the calls that make polling cheap
+(``include``, model versions).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import email.utils
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -18,13 +19,13 @@ import tenacity
 
 from ml_backend.errors import StudioError
 
-__all__ = ["StudioHttp"]
+__all__ = ["HINTS", "StudioHttp"]
 
 log = logging.getLogger(__name__)
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _LONGEST_WAIT_S = 30.0
-_HINTS = {
+HINTS = {
     401: "The token is wrong or expired, or legacy tokens are disabled: check GROUNDSWELL_STUDIO_TOKEN",
     403: "The user may not do this, or Label Studio blocks the address",
     404: "It may have been deleted",
@@ -38,7 +39,8 @@ class StudioHttp:
 
     Parameters
     ----------
-    client : a ``label_studio_sdk.LabelStudio``; it supplies the address and the authorisation header
+    base_url : address of the server
+    headers : makes the headers of a request, the authorisation among them
     read_timeout_s : longest silence of the server within one answer
     attempts : how often a call that may be repeated is tried
     transport : how requests travel; tests pass their own
@@ -46,14 +48,15 @@ class StudioHttp:
 
     def __init__(
         self,
-        client: Any,
+        base_url: str,
+        headers: Callable[[], Mapping[str, str]],
         *,
         read_timeout_s: float = 120.0,
         attempts: int = 5,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._wrapper = client._client_wrapper
-        self.base_url = str(self._wrapper.get_base_url()).rstrip("/")
+        self.base_url = base_url.rstrip("/")
+        self._make_headers = headers
         timeout = httpx.Timeout(connect=5.0, read=read_timeout_s, write=read_timeout_s, pool=10.0)
         self._http = httpx.Client(base_url=self.base_url, timeout=timeout, transport=transport)
         self._attempts = attempts
@@ -136,21 +139,11 @@ class StudioHttp:
         except httpx.HTTPError as error:
             raise _unreachable(error, "GET", path, self.base_url) from error
 
-    def _headers(self) -> dict[str, str]:
-        from label_studio_sdk.core.api_error import ApiError
-
+    def _headers(self) -> Mapping[str, str]:
         try:
-            headers: dict[str, str] = self._wrapper.get_headers()
-        except ApiError as error:
-            raise StudioError(
-                "the personal access token was refused",
-                hint=_HINTS[401],
-                field="token",
-                status=error.status_code,
-            ) from error
-        except httpx.HTTPError as error:
+            return self._make_headers()
+        except httpx.HTTPError as error:  # a personal token is traded for an access token over the network
             raise _unreachable(error, "POST", "/api/token/refresh/", self.base_url) from error
-        return headers
 
 
 class _Call(StudioError):
@@ -175,7 +168,7 @@ def _unreachable(error: httpx.HTTPError, method: str, path: str, base_url: str) 
 def _refused(response: httpx.Response, method: str, path: str, hint: str) -> _Call:
     status = response.status_code
     detail = _detail(response)
-    default = _HINTS.get(status, "See the log of Label Studio" if status >= 500 else "")
+    default = HINTS.get(status, "See the log of Label Studio" if status >= 500 else "")
     call = _Call(f"{method} {path} was answered with {status}: {detail}", hint=hint or default, status=status)
     call.passing = status in _RETRIED
     call.retry_after_s = _retry_after(response.headers.get("retry-after"))

@@ -9,8 +9,6 @@ from email.utils import formatdate
 
 import httpx
 import pytest
-import tenacity
-from label_studio_sdk import LabelStudio
 
 from ml_backend.errors import StudioError
 from sync.studio import Studio
@@ -23,7 +21,7 @@ Answer = httpx.Response | Exception
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
-    monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
     return waits
 
 
@@ -43,8 +41,9 @@ class Played:
 
 
 def http(played: Callable[[httpx.Request], httpx.Response], **options: int) -> StudioHttp:
-    client = LabelStudio(base_url="http://studio.invalid", api_key=TOKEN)
-    return StudioHttp(client, transport=httpx.MockTransport(played), **options)  # type: ignore[arg-type]
+    headers = {"Authorization": f"Token {TOKEN}"}
+    transport = httpx.MockTransport(played)
+    return StudioHttp("http://studio.invalid/", lambda: headers, transport=transport, **options)
 
 
 OK = {"id": 1}
