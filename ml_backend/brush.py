@@ -184,10 +184,12 @@ def _fill(toggles: Ints, size: int) -> npt.NDArray[np.bool_]:
 
 def _cancel_pairs(values: Ints) -> Ints:
     """Sorted values with equal neighbours removed two by two (two toggles at one place are none)."""
-    if len(values) < 2 or not (values[1:] == values[:-1]).any():
+    fresh = values[1:] != values[:-1]
+    if fresh.all():
         return values
-    unique, count = np.unique(values, return_counts=True)
-    return np.asarray(unique[count % 2 == 1], np.int64)
+    start = np.concatenate(([0], np.flatnonzero(fresh) + 1))
+    count = np.diff(start, append=len(values))
+    return np.asarray(values[start[count % 2 == 1]], np.int64)
 
 
 # Label Studio's brush RLE

@@ -339,7 +339,7 @@ def render(
 
     Raises BadLabelConfig when no output tag knows a label, BadRegion on an empty or ill-sized mask.
     """
-    regions = _as_regions(items, labels or config.labels)
+    regions = _as_regions(items, labels or config.labels, keys)
     for name, column in (("keys", keys), ("meta", meta)):
         if column and len(column) != len(regions):
             raise ValueError(f"{name} has {len(column)} entries for {len(regions)} items")
@@ -368,12 +368,14 @@ def render(
     return Rendered(result, ious)
 
 
-def _as_regions(items: Instances | Sequence[Region], labels: Sequence[str]) -> Sequence[Region]:
+def _as_regions(
+    items: Instances | Sequence[Region], labels: Sequence[str], keys: Sequence[str]
+) -> Sequence[Region]:
     if not isinstance(items, Instances):
         return items
     return [
         Region(
-            id=region_id(f"{i}:{items.rle[i]['counts']}"),
+            id="" if keys else region_id(f"{i}:{items.rle[i]['counts']}"),
             kind="mask",
             label=labels[int(items.label[i])],
             rle=items.rle[i],
