@@ -59,6 +59,9 @@ class Settings(BackendSettings):
         default=0, ge=0, description="tasks whose images are encoded for clicks per round"
     )
 
+    train_clicks: bool = Field(default=False, description="train a click network on the finished masks")
+    click_options: dict[str, Any] = Field(default_factory=dict, description="options of that training")
+
     # cluster and review
     linkage: str = Field(default="auto", description="auto, exact or two-level")
     policy: str = Field(default="original", description="search policy, e.g. original or certified")
@@ -118,6 +121,7 @@ class Settings(BackendSettings):
 
 PROJECT_OPTIONS = frozenset(
     {
+        "click_options",
         "embed_ahead",
         "gold_share",
         "infer_batch",
@@ -143,6 +147,7 @@ PROJECT_OPTIONS = frozenset(
         "seed",
         "test_fraction",
         "test_min",
+        "train_clicks",
     }
 )
 """Settings that a project may have of its own."""

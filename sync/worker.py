@@ -24,6 +24,7 @@ from sync.lease import Lease, worker_name
 from sync.project_facts import write_facts
 from sync.project_state import Project, Report, open_project, project_ids
 from sync.settings import Settings
+from sync.steps.clicks import prepare_clicks
 from sync.steps.cluster import cluster
 from sync.steps.infer import infer, tasks_to_infer
 from sync.steps.pull import PullReport, pull, refresh_project
@@ -206,13 +207,15 @@ def look(project: Project, *, force_round: bool = False) -> LookReport:
         return LookReport(project.id, pulled=pulled, error=error)
     is_new = not has_finished(record, "infer") or bool(tasks_to_infer(project, record.model_version))
     record = infer(project, record)
-    pushed = push(project, record) if is_new else None  # people see proposals before questions are asked
+    # people see proposals before questions are asked
+    pushed = push(project, record) if is_new or not record.pushed else None
     record = cluster(project, record)
     reviewed = review(project, record)
     record = reload_round(project, record)
     if _push_due(project, record, reviewed, pulled):
         pushed = push(project, record)
     write_facts(project)
+    prepare_clicks(project, reload_round(project, record), is_new_order=pushed is not None)
     return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error)
 
 

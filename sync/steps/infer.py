@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
 
 from ml_backend.errors import BadImage
 from ml_backend.images import ImageRef
@@ -25,9 +24,9 @@ from ml_backend.pools import PoolWriter, done_tasks
 from ml_backend.registry import ModelRegistry, load_learner
 from ml_backend.uncertainty import confidence
 from sync.project_state import Project
-from sync.steps.queries import note_image_errors, open_task_ids
+from sync.steps.queries import note_image_errors, open_task_ids, task_images
 from sync.steps.rounds import finish_step, has_finished
-from sync.tables import RoundRecord, TaskRecord
+from sync.tables import RoundRecord
 
 __all__ = ["infer", "tasks_to_infer"]
 
@@ -118,9 +117,7 @@ def _distinct(instances: Instances) -> Instances:
 
 def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Loaded]]:
     """Batches of decoded images, the next one being fetched while this one is used."""
-    query = select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
-    with project.read() as session:
-        images = {task: image for task, image in session.execute(query)}
+    images = task_images(project)
     size = project.settings.infer_batch
     batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
 

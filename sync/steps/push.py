@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
+from ml_backend.clicks.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
 from ml_backend.pools import PoolTable, TaskTable, read_pool, read_tasks
 from ml_backend.regions import to_result, validate_result
 from sync.project_state import Project
-from sync.steps.queries import open_task_ids
+from sync.steps.queries import open_task_ids, task_images
 from sync.steps.rounds import digest_of, finish_step, update_round, version_prefix
 from sync.steps.verdicts import VerdictTable, read_verdicts
 from sync.store import utc_now
 from sync.studio_base import PredictionRow
 from sync.tables import RoundRecord
 
-__all__ = ["PushReport", "push", "push_version"]
+__all__ = ["PushReport", "push", "push_version", "serving_order"]
 
 _READ_TASKS = 256
 _COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
@@ -82,6 +83,7 @@ def push(project: Project, record: RoundRecord) -> PushReport:
         if project.studio.project(project.id).model_version != version:
             project.studio.set_model_version(project.id, version)
         retired = _retire(project, version)
+        save_upcoming(project.settings.data_dir, project.id, serving_order(project, record))
     report = PushReport(version, sent, len(wanted), accepted, tuple(retired))
     if sent or record.pushed != version:
         update_round(project, record.number, pushed=version, pushed_at=utc_now())
@@ -95,6 +97,15 @@ def _wanted(project: Project, tasks: TaskTable) -> list[int]:
     open_ids = set(open_task_ids(project))
     readable = tasks.task_id[tasks.error == ""]
     return sorted(int(task) for task in readable if int(task) in open_ids)
+
+
+def serving_order(project: Project, record: RoundRecord) -> list[tuple[int, str]]:
+    """Unfinished tasks and their images in the order in which uncertainty sampling serves them."""
+    tasks = read_tasks(project.paths.pool(record.model_version))
+    score = {int(task): float(tasks.score[row]) for row, task in enumerate(tasks.task_id)}
+    wanted = sorted(_wanted(project, tasks), key=lambda task: (score[task], task))
+    images = task_images(project)
+    return [(task, images[task]) for task in wanted]
 
 
 def _rows(

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sync.project_state import Project
 from sync.tables import AnnotationRecord, TaskRecord
 
-__all__ = ["effective_annotation", "finished_tasks", "note_image_errors", "open_task_ids"]
+__all__ = ["effective_annotation", "finished_tasks", "note_image_errors", "open_task_ids", "task_images"]
 
 
 def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationRecord | None:
@@ -47,6 +47,13 @@ def finished_tasks(project: Project) -> dict[int, tuple[TaskRecord, AnnotationRe
         if speaks is not None:
             found[task.id] = (task, speaks)
     return found
+
+
+def task_images(project: Project) -> dict[int, str]:
+    """Address of the image of every task."""
+    query = select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
+    with project.read() as session:
+        return {task: image for task, image in session.execute(query)}
 
 
 def note_image_errors(project: Project, errors: Mapping[int, str]) -> None:

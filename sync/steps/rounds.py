@@ -99,10 +99,10 @@ def has_finished(record: RoundRecord, step: str) -> bool:
 
 
 def finish_step(project: Project, number: int, step: str, figures: Mapping[str, Any]) -> RoundRecord:
-    """Note that a step is done (never going back) and what it counted."""
+    """Note that a step is done (never going back) and what it counted; other names only leave figures."""
     with project.write() as session:
         record = session.get_one(RoundRecord, (project.id, number))
-        if STEPS.index(step) > STEPS.index(record.step):
+        if step in STEPS and STEPS.index(step) > STEPS.index(record.step):
             record.step = step
         record.figures = {**record.figures, step: {**record.figures.get(step, {}), **figures}}
         record.updated_at = utc_now()

@@ -30,7 +30,15 @@ from sync.steps.queries import finished_tasks, note_image_errors
 from sync.steps.rounds import begin_round, current_round, finish_step, load_snapshot, update_round
 from sync.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
 
-__all__ = ["frozen_test_split", "is_retry_due", "restore_test_split", "start_round", "train", "training_due"]
+__all__ = [
+    "examples_of",
+    "frozen_test_split",
+    "is_retry_due",
+    "restore_test_split",
+    "start_round",
+    "train",
+    "training_due",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +178,7 @@ def _start_version(project: Project, last: RoundRecord | None) -> str:
 
 def _spec(project: Project, registry: ModelRegistry, snapshot: Mapping[str, Any]) -> TrainSpec:
     labels = tuple(str(label) for label in snapshot["labels"])
-    train_set = _examples(project, snapshot["train"], labels)
+    train_set = examples_of(project, snapshot["train"], labels)
     if not train_set:
         raise ModelError(
             "none of the finished tasks has a readable image",
@@ -184,7 +192,7 @@ def _spec(project: Project, registry: ModelRegistry, snapshot: Mapping[str, Any]
     return TrainSpec(
         labels=labels,
         train=train_set,
-        test=_examples(project, snapshot["test"], labels),
+        test=examples_of(project, snapshot["test"], labels),
         preset=str(snapshot["preset"]),
         start=registry.info(project.id, start).folder if start else None,
         seed=int(snapshot["seed"]),
@@ -193,7 +201,7 @@ def _spec(project: Project, registry: ModelRegistry, snapshot: Mapping[str, Any]
     )
 
 
-def _examples(
+def examples_of(
     project: Project, rows: Sequence[Mapping[str, Any]], labels: tuple[str, ...]
 ) -> tuple[Example, ...]:
     """Rows whose image can be read and fits its regions; the others are noted on their tasks."""

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
 from clustering.linkage import ExactLinkage
 from clustering.tree import ClusterTree
 from ml_backend.errors import BadInput
 from sync.cluster_page import Cluster, Purity, Section, cluster_page
 from sync.cluster_sections import Limits, Members, label_section
+from sync.commands import clusters as clusters_command
 from sync.project_clusters import write_cluster_page
+from sync.session import Session
 from tests.browser.conftest import browser as browser  # the same Chromium as the other browser tests
 
 if TYPE_CHECKING:
@@ -143,7 +147,9 @@ def test_no_labels_and_an_unknown_state() -> None:
         cluster_page([Section("disc", 1, 0, 0, 0, Cluster(0, 1, "odd", 0, 0, 0, 0.5, 0.0))])
 
 
-def test_the_page_of_a_reviewed_project(make_world: Callable[..., World], tmp_path: Path) -> None:
+def test_the_page_of_a_reviewed_project(
+    make_world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make_world(20)
     with pytest.raises(BadInput, match="no clustered round yet"):
         write_cluster_page(world.open(), tmp_path / "clusters.html")
@@ -163,6 +169,42 @@ def test_the_page_of_a_reviewed_project(make_world: Callable[..., World], tmp_pa
     data = _data((tmp_path / "clusters.html").read_text())
     assert data["title"] == "Clusters of Shapes"
     assert data["pictures"]
+
+    monkeypatch.setattr(
+        "sync.session.open_session",
+        lambda *_, **__: Session(world.settings, world.store, world.studio, None),
+    )
+    app = typer.Typer()
+    clusters_command.register(app)
+    words = ["--project", str(world.project_id), "--out", str(tmp_path / "again.html"), "--least", "1"]
+    done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+    rows = json.loads(done.stdout)["labels"]
+    assert [row["label"] for row in rows] == ["disc", "bar"]
+    assert sum(row["instances"] for row in rows) == sum(section.size for section in sections)
+    assert (tmp_path / "again.html").read_text() == (tmp_path / "clusters.html").read_text()
+    plain = CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert plain.splitlines()[0].startswith(f"disc: {sections[0].size} instances, ")
+
+
+def test_many_decided_clusters_do_not_break_the_limit() -> None:
+    n = 600
+    rng = np.random.default_rng(0)
+    tree = ClusterTree.from_linkage(ExactLinkage().merges(rng.normal(size=(n, 3)), rng.random(n)))
+    zero = np.zeros(n, np.int8)
+    members = Members(np.full(n, 0.5, np.float32), zero, zero > 0, zero > 0, zero.astype(np.float32))
+    decided = {int(node): Purity(0.9, 1.0, 0.95, 20, 20.0, "test") for node in tree.cut_into(300)}
+    section = label_section(
+        "disc",
+        tree,
+        members,
+        decided=decided,
+        picture=lambda row: b"",
+        caption=str,
+        limits=Limits(clusters=40, least=5, pictures=0),
+    )
+    shown = list(_all(section.root))
+    assert 10 < len(shown) <= 80  # a way to a decided cluster may need both children of a node
+    assert any(cluster.node in decided for cluster in shown)
 
 
 @pytest.fixture
