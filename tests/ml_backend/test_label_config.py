@@ -18,7 +18,8 @@ from ml_backend.label_config import (
 
 FACTS_EXAMPLE = """<View>
 <KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></KeyPointLabels>
-<RectangleLabels name="rect" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></RectangleLabels>
+<RectangleLabels name="rect" toName="image" smart="true" smartOnly="true">
+<Label value="Cat"/></RectangleLabels>
 <BrushLabels name="brush" toName="image" smart="false"><Label value="Cat"/></BrushLabels>
 <Image name="image" value="$image" brightnessControl="true" contrastControl="true"/></View>"""
 IMAGE = '<Image name="i" value="$image"/>'
@@ -158,8 +159,8 @@ def test_unknown_label_and_missing_image() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "options", "field"),
-    [([], {}, "labels"), (["a", "a"], {}, "labels"), (["a", " "], {}, "labels"), (["a"], {"output": "lasso"}, "output"),
-     (["a"], {"kind": "video"}, "kind")],
+    [([], {}, "labels"), (["a", "a"], {}, "labels"), (["a", " "], {}, "labels"),
+     (["a"], {"output": "lasso"}, "output"), (["a"], {"kind": "video"}, "kind")],
 )  # fmt: skip
 def test_builders_check_their_input(labels: list[str], options: dict[str, str], field: str) -> None:
     with pytest.raises(BadLabelConfig) as caught:
