@@ -127,8 +127,13 @@ def label_section(
 
 
 def _shown(tree: ClusterTree, decided: dict[int, Purity], limits: Limits) -> dict[int, tuple[int, ...]]:
-    """Shown children of every shown node: the largest clusters first, and all ways to decided ones."""
-    wanted = {node for one in decided for node in (one, *tree.ancestors(one).tolist())}
+    """Shown children of every shown node: ways to the largest decided clusters, then the largest clusters."""
+    wanted: set[int] = set()
+    for one in sorted(decided, key=lambda node: -int(tree.size[node])):
+        way = {one, *tree.ancestors(one).tolist()}
+        if len(wanted | way) > limits.clusters:
+            break
+        wanted |= way
     children: dict[int, tuple[int, ...]] = {}
     queue = [(int(tree.root not in wanted), -int(tree.size[tree.root]), tree.root)]
     shown = 1
