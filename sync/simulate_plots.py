@@ -38,6 +38,10 @@ def plot_curves(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    last = [int(curve.questions[-1]) for runs in curves.values() for curve in runs]
+    # policies that differ by orders of magnitude need a logarithmic axis; looks before any question fall off
+    # it
+    wide = max(last, default=0) > 8 * max(1, min(last, default=0))
     figure, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     for axis, (x_name, y_name, y_title, x_title) in zip(axes.flat, _PANELS, strict=False):
         for (policy, runs), colour in zip(curves.items(), _COLOURS * 9, strict=False):
@@ -55,8 +59,8 @@ def plot_curves(
         axis.set_xlabel(x_title)
         axis.set_ylabel(y_title)
         axis.grid(alpha=0.25)
-        if x_name == "questions":
-            axis.set_xscale("symlog", linthresh=100)
+        if wide and x_name == "questions":
+            axis.set_xscale("log")
     summary = axes.flat[-1]
     handles, labels = axes.flat[0].get_legend_handles_labels()
     summary.axis("off")

@@ -55,11 +55,12 @@ def make_plan(n: int, *, purity: float, delta: float, noise: Noise, effort: floa
     """Spend about ``52 · effort · n^(1/4)`` questions: slower than the square root of the pool.
 
     A test needs a fixed number of answers for a given margin above the promise, whatever the pool's size;
-    larger pools get somewhat more because a narrower margin then gains more masks. Stricter promises and
+    larger pools get somewhat more because a narrower margin then gains more masks. Below 4,000 masks it is
+    less, ``6.5 · √n``: no certificate is worth asking about a large part of the pool. Stricter promises and
     noisier answers need more calibration (the variance of one answer, in units of the squared margin it has
     to resolve).
     """
-    base = 52.0 * effort * n**0.25
+    base = effort * min(52.0 * n**0.25, 6.5 * n**0.5)
     # variance of an answer in units of the squared margin, relative to exact answers and a promise of 0.85
     observed = float(noise.observed(purity))
     margin = (1.0 - purity) * (noise.sensitivity + noise.specificity - 1.0)

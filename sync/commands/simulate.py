@@ -214,10 +214,19 @@ def _print_table(summaries: dict[str, dict[str, Any]], purity: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"mean over seeds; promised purity {purity}")
-    columns = ("questions", "hours", "masks", "masks_per_question", "precision", "sq", "recall")
-    for heading in ("policy", *columns, "promise broken"):
-        table.add_column(heading.replace("_", " "), justify="left" if heading == "policy" else "right")
+    table = Table(title=f"Means over seeds. Broken: plays of a class below the promised purity {purity}")
+    columns = {
+        "questions": "asked",
+        "hours": "hours",
+        "masks": "masks",
+        "masks_per_question": "per question",
+        "precision": "precision",
+        "sq": "SQ",
+        "recall": "recall",
+    }
+    table.add_column("policy", no_wrap=True)
+    for heading in (*columns.values(), "broken"):
+        table.add_column(heading, justify="right")
     for name, summary in summaries.items():
         cells = []
         for column in columns:
