@@ -100,7 +100,8 @@ def pull_checkpoint(
     have = part.stat().st_size if part.exists() else 0
     if have < checkpoint.size:
         raise ModelError(
-            f"{checkpoint.url} could not be downloaded ({problem}); {have} of {checkpoint.size} bytes are here",
+            f"{checkpoint.url} could not be downloaded ({problem}); "
+            f"{have} of {checkpoint.size} bytes are here",
             field=checkpoint.name,
             hint=f"Run the command again to go on. Without internet, copy {checkpoint.file} into {folder}",
         )

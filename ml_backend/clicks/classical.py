@@ -3,7 +3,8 @@
 * First click: the closed path of strongest edges around it (``contours.outline``), polished by colour.
 * Box: GrabCut inside it.
 * Every further click corrects the mask before it, near the click only: the outline around the click, with
-  the edge of the present mask counted as an edge, is added to or taken from it.
+  the edge of the present mask counted as an edge, is added to or taken from it; a click hard on the edge
+  moves the edge; a deep correction lets colour move the rest of the edge as far.
 * A proposal is corrected in the same way; with no click it is the answer itself.
 
 Work happens in a window around the prompt at a bounded size, so the time hardly depends on the size of the
@@ -39,6 +40,8 @@ _ANEW = 0.35
 """A background click farther from the edge than this share of its distance from the only object click says
 that the first guess had the wrong scale: it is made again, with the background click barred.
 """
+_REFIT_FROM_PX, _REFIT_SIDE = 3.0, 96
+"""Corrections deeper than this let colour move the whole edge, at this size."""
 _THIN_PX, _ALONG = 2.0, 0.6
 """Clicks this near the edge move it, along this share of the object's radius (2 to 12 pixels)."""
 
@@ -72,7 +75,11 @@ class ClassicalSegmenter:
         new = points[-1:] if prior is not None and not prior.from_proposal else points
         for index, point in enumerate(new, start=len(points) - len(new)):
             if mask.any():
-                mask = _correct(pixels, mask, point, points[: index + 1])
+                if bool(mask[_pixel(mask, point)]) == point[2]:
+                    continue  # it is as the person says already
+                depth = _depth(mask, point)
+                mask = _correct(pixels, mask, point, depth, points[: index + 1])
+                mask = _refit(pixels, mask, depth, points[: index + 1])
             elif point[2]:
                 mask = _first(pixels, point, points[: index + 1])
         return _result(mask, 0.6 if prior is None else 0.7)
@@ -96,13 +103,11 @@ def _first(pixels: npt.NDArray[np.uint8], point: Point, known: list[Point]) -> M
     return view.put(np.zeros((height, width), np.bool_), _one_piece(region, view.pixel(point)))
 
 
-def _correct(pixels: npt.NDArray[np.uint8], mask: Mask, point: Point, known: list[Point]) -> Mask:
+def _correct(
+    pixels: npt.NDArray[np.uint8], mask: Mask, point: Point, depth: float, known: list[Point]
+) -> Mask:
     """The mask after one more click, changed near the click only."""
     x, y, positive = point
-    height, width = mask.shape
-    if bool(mask[min(int(y), height - 1), min(int(x), width - 1)]) == positive:
-        return mask  # it is as the person says already
-    depth = _depth(mask, point)
     if depth <= _THIN_PX:
         return _shift_edge(mask, point, depth)
     others = [float(np.hypot(x - p[0], y - p[1])) for p in known if p[2] != positive]
@@ -130,6 +135,24 @@ def _correct(pixels: npt.NDArray[np.uint8], mask: Mask, point: Point, known: lis
     return mask | changed if positive else mask & ~changed
 
 
+def _refit(pixels: npt.NDArray[np.uint8], mask: Mask, depth: float, known: list[Point]) -> Mask:
+    """Let colour move the whole edge by up to the depth of the error that was clicked.
+
+    What is wrong by that much in one place is likely to be so in others. Clicks and their surroundings stay.
+    """
+    area = int(np.count_nonzero(mask))
+    if depth <= _REFIT_FROM_PX or area == 0:
+        return mask
+    sure = np.zeros(mask.shape, np.uint8)
+    for x, y, positive in known:
+        obeyed = bool(mask[_pixel(mask, (x, y, positive))]) == positive
+        radius = int(0.6 * _depth(mask, (x, y, not positive))) if obeyed else 1
+        cv2.circle(sure, (int(x), int(y)), min(max(radius, 1), 200), 1 if positive else 255, -1)
+    return polish(
+        pixels, mask, band=depth / float(np.sqrt(area / np.pi)), sure=sure.view(np.int8), side=_REFIT_SIDE
+    )
+
+
 def _shift_edge(mask: Mask, point: Point, depth: float) -> Mask:
     """Move the nearby edge past a click that lies hard on it: what is wrong there is a thin strip."""
     height, width = mask.shape
@@ -149,8 +172,13 @@ def _shift_edge(mask: Mask, point: Point, depth: float) -> Mask:
     return moved
 
 
+def _pixel(mask: Mask, point: Point) -> tuple[int, int]:
+    """(row, column) of a click, inside the image."""
+    return min(int(point[1]), mask.shape[0] - 1), min(int(point[0]), mask.shape[1] - 1)
+
+
 def _depth(mask: Mask, point: Point) -> float:
-    """Distance in pixels from a click to the nearest pixel of the other kind, the picture's border not one."""
+    """Distance in pixels from a click to the nearest pixel of the other kind, the border not one."""
     x, y = int(point[0]), int(point[1])
     height, width = mask.shape
     half = 64

@@ -74,7 +74,7 @@ def embed_ahead(
 
 
 def save_upcoming(data_dir: Path, project_id: int, tasks: Sequence[tuple[int, str]]) -> None:
-    """Write the tasks of a project as (id, address of the image) in the order in which they will be served."""
+    """Write the tasks of a project, (id, address of the image), in the order in which they are served."""
     path = ProjectPaths(data_dir, project_id).root / "upcoming.json"
     write_json(path, [[task_id, url] for task_id, url in tasks])
 
