@@ -64,7 +64,7 @@ def test_box_is_clipped_to_the_image() -> None:
 
 
 def test_rotated_box_becomes_its_upright_hull_in_pixels() -> None:
-    # 50 % × 10 % of a 200 × 100 image is 100 × 10 px; turned by 90° clockwise about (100, 10): x 90–100, y 10–110.
+    # 100 × 20 px with its top left corner at (100, 20), turned by 90° clockwise about that corner.
     prompt = to_prompt(parse_context({"result": [rectangle(50, 10, 50, 10, 90)]}), (200, 200))
     assert prompt.box == pytest.approx((80.0, 20.0, 100.0, 120.0))
 

@@ -68,7 +68,8 @@ def test_decoder_of_the_official_export(sam: Any, pair: Path, tmp_path: Path) ->
         ),
         str(tmp_path / "my_decoder.onnx"),
         input_names=[
-            "image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size",
+            "image_embeddings", "point_coords", "point_labels",
+            "mask_input", "has_mask_input", "orig_im_size",
         ],
         output_names=["masks", "iou_predictions", "low_res_masks"],
         dynamic_axes={"point_coords": {1: "n"}, "point_labels": {1: "n"}},
