@@ -21,6 +21,7 @@ import httpx
 from pydantic import SecretStr
 
 from ml_backend.artifacts import read_json, write_json
+from ml_backend.clicks.devices import TUNED_MALLOC
 from ml_backend.errors import GroundswellError, StudioError
 from sync.processes import start_time, stop_group, stop_left_over
 from sync.secret_store import Secrets, load_secrets
@@ -198,8 +199,12 @@ class Stack:
         self.stop()
 
     def environment(self) -> dict[str, str]:
-        """Environment of backend and worker: every setting that differs from its default, as a variable."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith("GROUNDSWELL_")}
+        """Environment of backend and worker: every setting that differs from its default, as a variable.
+
+        With the allocator settings that halve the time of image encoders on a CPU, unless set otherwise.
+        """
+        here = {name: value for name, value in os.environ.items() if not name.startswith("GROUNDSWELL_")}
+        env = {**TUNED_MALLOC, **here}
         for name, field in type(self.settings).model_fields.items():
             value = getattr(self.settings, name)
             if value != field.get_default(call_default_factory=True):
