@@ -244,7 +244,8 @@ def plot_report(report: DemoReport, path: Path) -> None:
             spread = np.abs(np.array([(share.low, share.high) for _, share in known]).T - value)
             left.errorbar([r for r, _ in known], value, yerr=spread, marker="o", capsize=3, label=name)
     left.set(xlabel="round", ylim=(0, 1.02), xticks=rounds)
-    left.legend(fontsize=8)
+    if left.has_data():
+        left.legend(fontsize=8)
     width = 0.27
     for shift, name, values in (
         (-width, "questions", [row.answers for row in report.rounds]),
