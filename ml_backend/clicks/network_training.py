@@ -4,6 +4,7 @@ now.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ from ml_backend.clicks.sampling import Sample, Sampler, next_click, read_rgb
 from ml_backend.learners.base import Example, Progress
 
 __all__ = ["ClickOptions", "ClickReport", "click_targets", "train_click_model", "train_network"]
+
+
+MIN_TEST_IMAGES = 3
+"""With fewer held-out images an interval over images means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,18 @@ def _tensors(samples: Sequence[Sample], device: torch.device) -> tuple[Tensor, T
     return image.contiguous(), clicks, previous, target
 
 
+def _keep_pages() -> None:
+    """Let glibc keep big activation buffers between steps: twice as fast on a CPU. Nothing on other
+    systems.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 1 << 28)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+        mallopt(parameter, value)
+
+
 def _initial(options: ClickOptions, start: Path | None) -> ClickNet:
     """The earlier version's network if it has the wanted width, else a random one."""
     if start is not None:
@@ -132,6 +149,7 @@ def train_network(
     """
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     device = torch.device(wanted)
+    _keep_pages()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     sampler = Sampler(examples, size=options.size, seed=options.seed)
@@ -201,12 +219,14 @@ def _verdict(scores: ClickScores, incumbent: ClickScores, paired: PairedScores) 
     def said(name: str, noc: Interval) -> str:
         return f"{name} {noc.value:.2f} [{noc.low:.2f}, {noc.high:.2f}]"
 
-    use = paired.difference.high < 0
+    enough = scores.n_images >= MIN_TEST_IMAGES
+    use = paired.difference.high < 0 and enough
+    too_few = "" if enough else f" (at least {MIN_TEST_IMAGES} held-out images are needed)"
     return use, (
         f"clicks to IoU {key} on {paired.n_targets} held-out masks: {said('project', ours)}, "
         f"{said(incumbent.segmenter, theirs)}; difference {paired.difference.value:+.2f} "
         f"[{paired.difference.low:+.2f}, {paired.difference.high:+.2f}]: "
-        f"{'use project' if use else 'keep ' + incumbent.segmenter}"
+        f"{'use project' if use else 'keep ' + incumbent.segmenter}{too_few}"
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from ml_backend.artifacts import ProjectPaths
+from ml_backend.artifacts import ProjectPaths, write_json
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
 from ml_backend.clicks.evaluate import box_of, mask_iou
 from ml_backend.clicks.network import ClickNet, NetworkManifest, ProjectSegmenter, load_network, save_network
@@ -299,8 +299,8 @@ def test_training_learns_and_beats_a_blind_segmenter(examples: list[Example], tm
     truth_free.name = "blind"
     lines: list[tuple[float, str]] = []
     report = train_click_model(
-        examples[:4],
-        examples[4:],
+        examples[:3],
+        examples[3:],
         tmp_path,
         truth_free,
         lambda done, line: lines.append((done, line)),
@@ -311,13 +311,14 @@ def test_training_learns_and_beats_a_blind_segmenter(examples: list[Example], tm
     assert report.use
     assert "use project" in report.reason
     assert report.paired.difference.high < 0
-    assert (report.n_train_images, report.n_train_instances, report.iterations) == (4, 16, 60)
+    assert (report.n_train_images, report.n_train_instances, report.iterations) == (3, 12, 60)
     assert [done for done, _ in lines] == sorted(done for done, _ in lines)
     assert {p.name for p in tmp_path.iterdir()} == {"weights.safetensors", "click.json", "report.json"}
 
 
 def test_training_is_repeatable_and_obeys_the_clock(examples: list[Example]) -> None:
-    few = ClickOptions(size=48, small_size=32, width=8, batch=4, iterations=3, threads=1)
+    # No corrections: they follow the sign of logits, where the last bit can decide.
+    few = ClickOptions(size=48, small_size=32, width=8, batch=4, iterations=3, threads=1, max_corrections=0)
     one, two = (train_network(examples, few, lambda *_: None)[0].state_dict() for _ in range(2))
     for name in one:  # not bit for bit: sums may be ordered by where the allocator put an array
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-3)
@@ -342,7 +343,9 @@ def test_job_publishes_by_rename_and_not_twice(examples: list[Example], tmp_path
     report = publish_click_model(project, "v1", spec, lambda done, line: lines.append(line))
     assert any("measuring classical" in line for line in lines)
     assert report["incumbent"]["segmenter"] == "classical"
-    assert (project.clicks / "current").exists() == report["use"]
+    assert not report["use"]  # two held-out images prove nothing
+    assert "at least 3 held-out images" in report["reason"]
+    assert not (project.clicks / "current").exists()
     ProjectSegmenter(project.clicks / "v1")
     lines.clear()
     assert publish_click_model(project, "v1", spec, lambda done, line: lines.append(line)) == report
@@ -365,3 +368,25 @@ def test_embedding_is_the_picture(folder: Path) -> None:
     assert isinstance(embedding, Embedding)
     assert embedding.hw == (30, 40)
     assert embedding.arrays["pixels"] is image
+
+
+def test_a_report_decides_what_serves(folder: Path, tmp_path: Path) -> None:
+    """A finished version is not trained again; its report sets or takes away ``current``."""
+    project = ProjectPaths(tmp_path, 7)
+    for version, use, serves in (("v1", True, "v1"), ("v2", True, "v2"), ("v3", False, None)):
+        (project.clicks / version).mkdir(parents=True)
+        write_json(project.clicks / version / "report.json", {"use": use})
+        publish_click_model(project, version, {}, lambda *_: pytest.fail("trained again"))
+        current = project.clicks / "current"
+        assert (current.read_text() if current.exists() else None) == serves
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_an_earlier_version(examples: list[Example], tmp_path: Path) -> None:
+    silent = ClickOptions(size=48, small_size=32, width=8, iterations=40, threads=1)
+    network, manifest, _, _ = train_network(examples, silent, lambda *_: None)
+    save_network(tmp_path, network, manifest)
+    few = ClickOptions(size=48, small_size=32, width=8, iterations=10, threads=1, learning_rate=1e-3)
+    on = train_network(examples, few, lambda *_: None, start=tmp_path)[3]
+    fresh = train_network(examples, few, lambda *_: None)[3]
+    assert on < 0.8 * fresh
