@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
 from ml_backend.learners.base import Example
+from ml_backend.mask_statistics import mask_runs
 
 __all__ = ["CocoImage", "CocoSet", "box_to_rle", "load_coco"]
 
@@ -75,6 +76,7 @@ def load_coco(images_dir: Path, annotations_json: Path) -> CocoSet:
     document = _read_document(annotations_json)
     categories, index_of = _categories(document)
     records = _images(document, images_dir)
+    masks: list[tuple[int, Rle]] = []
     rows: dict[int, list[tuple[int, Rle, bool]]] = {image_id: [] for image_id in records}
     for i, annotation in enumerate(_records(document, "annotations")):
         field = f"annotations[{i}]"
@@ -87,7 +89,9 @@ def load_coco(images_dir: Path, annotations_json: Path) -> CocoSet:
         if annotation.get("iscrowd"):
             continue
         rle, boxes_only = _mask(annotation, records[image_id][1], field)
+        masks.append((i, rle))
         rows[image_id].append((index_of[category], rle, boxes_only))
+    _check_counts(masks)
     images = tuple(
         CocoImage(
             image_id,
@@ -202,6 +206,15 @@ def _rle(segmentation: Mapping[str, Any], hw: tuple[int, int], field: str) -> Rl
     if not isinstance(counts, str):
         raise BadInput("counts must be text or a list", field=f"{field}.segmentation.counts")
     return {"size": list(hw), "counts": counts}
+
+
+def _check_counts(masks: list[tuple[int, Rle]]) -> None:
+    """All masks must cover their image exactly: pycocotools trusts counts and reads past its memory."""
+    try:
+        mask_runs([rle for _, rle in masks])
+    except BadInput as error:
+        place = masks[int(error.field[len("rle[") : -1])][0]
+        raise BadInput(error.message, field=f"annotations[{place}].segmentation.counts") from error
 
 
 def _as_text(rle: Mapping[str, Any]) -> Rle:

@@ -101,10 +101,11 @@ def mask_runs(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) -> Run
     counts, sizes = _texts(rles, hw)
     n = len(counts)
     raw = np.frombuffer("".join(counts).encode("ascii"), np.uint8).astype(np.int64) - 48
+    blank = [i for i, text in enumerate(counts) if not text]
+    if blank:
+        raise BadInput("the mask has no counts", field=f"rle[{blank[0]}]")
     if not len(raw):
         empty = np.zeros(0, np.int64)
-        if n:
-            raise BadInput("the mask has no counts", field="rle[0]")
         return Runs(empty, empty, empty, empty, sizes)
     mask_of_char = np.repeat(np.arange(n), [len(text) for text in counts])
     values, owner = _integers(raw, mask_of_char)

@@ -66,6 +66,8 @@ class _FromPixels(nn.Module):
 
 def export_torchscript(model: nn.Module, config: NetworkConfig, out: Path) -> Path:
     """Write ``out`` (TorchScript) and beside it a .json of labels, input and output. Raises ModelError."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
     try:
         scripted = torch.jit.script(_FromPixels(model.eval(), config).eval())
     except RuntimeError as error:

@@ -37,6 +37,9 @@ def register(app: typer.Typer) -> None:
         learner: Annotated[str, typer.Option(help="maskrcnn or detectron2")] = "maskrcnn",
         preset: Annotated[str, typer.Option(help="light or full")] = "light",
         iterations: Annotated[int | None, typer.Option(min=1, help="training steps")] = None,
+        option: Annotated[
+            list[str] | None, typer.Option(help="NAME=VALUE of the learner, for example size=320; repeat")
+        ] = None,
         threshold: Annotated[
             float, typer.Option(min=0.0, max=1.0, help="lowest score kept: low, so that bad masks are in")
         ] = 0.1,
@@ -85,7 +88,7 @@ def register(app: typer.Typer) -> None:
                     preset=preset,
                     seed=seed,
                     device=device,
-                    options={} if iterations is None else {"iterations": iterations},
+                    options=_options(option or [], iterations),
                 )
                 report = run_training(chosen, spec, folder, _quiet if as_json else _say)
                 started_from = report.started_from
@@ -107,6 +110,18 @@ def register(app: typer.Typer) -> None:
                 f"{summary['instances']} instances on {summary['images']} images written to {out}; "
                 f"{summary['good_share']:.0%} have IoU ≥ 0.75 ({started_from})"
             )
+
+
+def _options(given: list[str], iterations: int | None) -> dict[str, Any]:
+    from ml_backend.errors import BadInput
+
+    options: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadInput(f"{pair!r} is not NAME=VALUE", field="option")
+        options[name] = value
+    return options
 
 
 def _detect(predictor: Predictor, examples: list[Example], threshold: float) -> dict[str, npt.NDArray[Any]]:

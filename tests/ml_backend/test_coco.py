@@ -82,6 +82,8 @@ def test_reads_polygons_boxes_and_runs(tmp_path: Path) -> None:
         (("annotations", 0, "segmentation"), [["x"] * 6], "annotations[0].segmentation"),
         (("annotations", 2, "segmentation", "size"), [12, 10], "annotations[2].segmentation.size"),
         (("annotations", 2, "segmentation", "counts"), [0, 5], "annotations[2].segmentation.counts"),
+        (("annotations", 2, "segmentation", "counts"), "zzz", "annotations[2].segmentation.counts"),
+        (("annotations", 2, "segmentation", "counts"), "", "annotations[2].segmentation.counts"),
         (("annotations", 1, "bbox"), [1, 2, 0, 4], "annotations[1].bbox"),
         (("annotations", 1, "bbox"), None, "annotations[1].bbox"),
     ],
