@@ -202,6 +202,8 @@ class EmbeddingStore:
     def _write(self, key: tuple[str, str], embedding: Embedding) -> None:
         if embedding.nbytes > self.disk_bytes:
             return
+        if all(array.dtype == np.uint8 for array in embedding.arrays.values()):
+            return  # the image itself: the image cache has it, in less space
         path = self._path(key)
         try:
             size = write_embedding(path, embedding, half=self.half)

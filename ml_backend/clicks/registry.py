@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_backend.artifacts import ProjectPaths
+from ml_backend.artifacts import ProjectPaths, read_json
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
@@ -23,6 +24,8 @@ __all__ = [
     "list_segmenters",
     "project_segmenter",
 ]
+
+log = logging.getLogger(__name__)
 
 Factory = Callable[[BackendSettings, ProjectPaths | None], ClickSegmenter]
 
@@ -46,7 +49,7 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
     for entry in (
         SegmenterEntry(
             "classical",
-            "region tree and colour models, no weights; the default",
+            "closed outlines and colour models, no weights; the default",
             "ml_backend.clicks.classical:from_settings",
         ),
         SegmenterEntry(
@@ -159,17 +162,24 @@ class SegmenterPool:
         self._lock = threading.Lock()
         self._building: dict[tuple[str, int, str], threading.Lock] = {}
         self._loaded: dict[tuple[str, int, str], ClickSegmenter] = {}
+        self._incumbents: dict[tuple[int, str], str] = {}
 
     def get(self, name: str, project: ProjectPaths | None = None) -> ClickSegmenter:
-        """The segmenter, loading it on first use. ``project`` falls back to the settings' one until it is
-        trained.
+        """The segmenter to answer with, loaded on first use.
+
+        A project's own click model answers instead of the segmenter it was measured against and found better
+        than. ``project`` falls back to the settings' segmenter until there is one.
         """
-        if name == "project":
-            version = None if project is None else _version(project)
-            if project is None or version is None:
-                fallback = self.settings.segmenter
-                return self.get("classical" if fallback == "project" else fallback)
-            key = (name, project.project_id, version)
+        version = None if project is None else _version(project)
+        if name == "project" and version is None:
+            fallback = self.settings.segmenter
+            return self.get("classical" if fallback == "project" else fallback)
+        if (
+            project is not None
+            and version is not None
+            and (name == "project" or self._beats(project, version, name))
+        ):
+            key = ("project", project.project_id, version)
         else:
             project = None
             key = (name, 0, "")
@@ -182,12 +192,33 @@ class SegmenterPool:
             with self._lock:
                 loaded = self._loaded.get(key)
             if loaded is None:
-                loaded = build_segmenter(name, self.settings, project)
+                loaded = build_segmenter(key[0], self.settings, project)
                 with self._lock:
                     for old in [k for k in self._loaded if k[:2] == key[:2]]:
                         del self._loaded[old]  # an older version of the same project's model
                     self._loaded[key] = loaded
         return loaded
+
+    def _beats(self, project: ProjectPaths, version: str, name: str) -> bool:
+        """Whether this click model was measured against the segmenter ``name`` (what it lost, it does not
+        serve).
+        """
+        key = (project.project_id, version)
+        incumbent = self._incumbents.get(key)
+        if incumbent is None:
+            try:
+                report = read_json(project.clicks / version / "report.json")
+                incumbent = str(report["incumbent"]["segmenter"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning(
+                    "click model %s of project %d has no readable report: %r",
+                    version,
+                    project.project_id,
+                    error,
+                )
+                incumbent = ""
+            self._incumbents[key] = incumbent
+        return incumbent == name
 
 
 def _version(project: ProjectPaths) -> str | None:
