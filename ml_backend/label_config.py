@@ -64,6 +64,13 @@ _COLOURS: Final = (
 )  # fmt: skip
 
 
+# three rows offer the same labels: each says what it draws, and the picture below still fits the window
+_CAPTIONS: Final[dict[str, str]] = {"click": "Click", "frame": "Box", "mask": "Draw", "box": "Draw"}
+_ROW: Final = "display:flex;align-items:center;gap:12px;margin:-8px 0"
+_CAPTION: Final = "margin:0;width:3.5em;font-weight:400;opacity:0.7"
+_PICTURE_HEIGHT: Final = "calc(100vh - 280px)"
+
+
 @dataclass(frozen=True, slots=True)
 class ControlTag:
     """One control tag: ``type`` is the tag in lower case, which is also the ``type`` of its results."""
@@ -414,7 +421,9 @@ def _labels_tag(
     colours: Sequence[str],
     extra: Mapping[str, str],
 ) -> None:
-    element = ET.SubElement(view, tag, {"name": name, "toName": "image", **extra})
+    row = ET.SubElement(view, "View", {"style": _ROW})
+    ET.SubElement(row, "Header", {"value": _CAPTIONS[name], "size": "5", "style": _CAPTION})
+    element = ET.SubElement(row, tag, {"name": name, "toName": "image", **extra})
     for label, colour in zip(labels, colours, strict=True):
         ET.SubElement(element, "Label", {"value": label, "background": colour})
 
@@ -427,6 +436,7 @@ def _image(view: ET.Element, key: str) -> None:
             "name": "image",
             "value": f"${key}",
             "zoom": "true",
+            "height": _PICTURE_HEIGHT,
             "brightnessControl": "true",
             "contrastControl": "true",
         },

@@ -41,10 +41,23 @@ def offenders(paths: list[Path], forbidden: tuple[str, ...]) -> dict[str, list[s
     [
         (
             "clustering",
-            ("ml_backend", "sync", "torch", "torchvision", "flask", "sqlalchemy", "label_studio_sdk", "httpx", "cv2"),
+            (
+                "ml_backend",
+                "sync",
+                "torch",
+                "torchvision",
+                "flask",
+                "sqlalchemy",
+                "label_studio_sdk",
+                "httpx",
+                "cv2",
+            ),
         ),
         ("ml_backend", ("sync", "sqlalchemy", "label_studio_sdk.client")),
-        ("ml_backend/learners", ("flask", "label_studio_sdk", "ml_backend.regions", "ml_backend.label_config")),
+        (
+            "ml_backend/learners",
+            ("flask", "label_studio_sdk", "ml_backend.regions", "ml_backend.label_config"),
+        ),
     ],
 )
 def test_packages_import_in_one_direction_only(folder: str, forbidden: tuple[str, ...]) -> None:
@@ -58,7 +71,8 @@ def test_clicks_never_import_flask() -> None:
 
 
 def test_only_one_module_of_sync_speaks_the_sdk() -> None:
-    allowed = {"sync/studio.py"}
+    # init_project takes an admin's own SDK client and hands it to Studio.wrap: it names the type, no call
+    allowed = {"sync/studio.py", "sync/studio_http.py", "sync/init_project.py"}
     bad = offenders(modules("sync"), ("label_studio_sdk",))
     assert set(bad) <= allowed
 

@@ -44,7 +44,15 @@ def canvas_point(page: Page, x: float, y: float) -> tuple[float, float]:
     """Screen position of a pixel of the picture."""
     box = page.locator(".konvajs-content").first.bounding_box()
     assert box is not None
-    return box["x"] + x / HW[1] * box["width"], box["y"] + y / HW[0] * box["height"]
+    scale = min(box["width"] / HW[1], box["height"] / HW[0])  # fitted, top left
+    return box["x"] + x * scale, box["y"] + y * scale
+
+
+def close_instructions(page: Page) -> None:
+    """The instructions stand in front of the first task, as they should; a worker closes them with Escape."""
+    page.get_by_text("Labeling Instructions").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("Labeling Instructions").wait_for(state="hidden")
 
 
 def wait_for_annotations(here: Place, project_id: int, count: int, page: Page) -> list[TaskRow]:
@@ -129,6 +137,7 @@ def test_a_review_question_is_answered_by_keyboard(here: Place, page: Page) -> N
     here.studio.import_tasks(review, [single_task(q, crop_of(here, task, q)) for q in asked])
     sign_in(page, here.studio.url)
     open_stream(page, here.studio.url, review)
+    close_instructions(page)
     done: list[str] = []
     stored: list[TaskRow] = []
     for key in ("y", "n", "u"):
@@ -158,6 +167,7 @@ def test_a_contact_sheet_is_answered_by_keyboard(here: Place, page: Page) -> Non
         here.studio.import_tasks(review, [sheet])
         sign_in(page, here.studio.url)
         open_stream(page, here.studio.url, review)
+        close_instructions(page)
         loaded_pictures(page, len(asked))
         page.keyboard.press("2")
         page.keyboard.press("5")
