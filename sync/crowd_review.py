@@ -37,6 +37,7 @@ __all__ = [
 
 KEY_FIELD = "groundswell_key"
 FORMS = ("single", "sheet")
+_CARD = "width:200px;height:200px;object-fit:contain;background:#888"  # ten cards fit a laptop's window
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class Question:
     """One question, as it travels in a review task.
 
     ``key`` is ``<round>:<instance>:<stream>:<repeat>``, unique in the project; ``instance`` is the key of the
-    mask; the rest are the columns of the policy's question and the mask itself, by which the answer is
-    carried over to later rounds.
+    mask; ``sheet`` the policy's number of the contact sheet, -1 for none; the rest are the columns of its
+    question and the mask itself, by which the answer is carried over to later rounds.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Question:
     repeat: int
     prior: float
     rle: Rle
+    sheet: int = -1
 
     @staticmethod
     def make_key(round_number: int, instance: str, stream: int, repeat: int) -> str:
@@ -134,7 +136,7 @@ def sheet_key(questions: Sequence[Question]) -> str:
 def sheet_task(questions: Sequence[Question], image_urls: Sequence[str]) -> dict[str, Any]:
     """Task data of a contact sheet: card ``card<i>`` shows question i."""
     cards = [
-        {"value": f"card{i}", "html": f'<img src="{html.escape(url, quote=True)}" alt="card {i + 1}"/>'}
+        {"value": f"card{i}", "html": f'<img src="{html.escape(url, quote=True)}" style="{_CARD}" alt=""/>'}
         for i, url in enumerate(image_urls)
     ]
     return {

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from ml_backend.errors import GroundswellError, LeaseLost
 from sync.store import Fence, Store, utc_now
@@ -69,6 +70,19 @@ class Lease:
 
     def acquire(self) -> bool:
         """Take the lease if it is free, ours, or silent for too long. Returns False when another holds it."""
+        try:
+            if not self._take():
+                return False
+        except IntegrityError:
+            return False  # another worker made the row in the same moment
+        self._lost.clear()
+        self._stop.clear()
+        if self._heartbeat_s > 0:
+            self._thread = threading.Thread(target=self._keep, name=f"lease {self._name}", daemon=True)
+            self._thread.start()
+        return True
+
+    def _take(self) -> bool:
         now = self._now()
         with self._store.write() as session:
             row = session.scalar(select(LeaseRecord).where(LeaseRecord.name == self._name).with_for_update())
@@ -85,11 +99,6 @@ class Lease:
             row.fence += 1
             row.heartbeat_at = now
             self._fence = Fence(self._name, row.fence)
-        self._lost.clear()
-        self._stop.clear()
-        if self._heartbeat_s > 0:
-            self._thread = threading.Thread(target=self._keep, name=f"lease {self._name}", daemon=True)
-            self._thread.start()
         return True
 
     @property

@@ -163,12 +163,27 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             f"{review['accepted']} masks accepted ({review['verified']} seen one by one), "
             f"{review['rejected']} rejected" + (f", {per} masks per question" if per is not None else "")
         )
+        lines += [_worker_line(row) for row in review.get("workers", [])]
+    clicks = figures.get("clicks", {})
+    if clicks.get("failed"):
+        lines.append(f"    clicks   network not trained: {clicks['failed']}")
+    elif "version" in clicks:
+        how = "serves" if clicks["serves"] else "does not beat the segmenter"
+        lines.append(f"    clicks   {clicks['version']} {how}")
     if record["pushed"]:
         lines.append(f"    shown    {record['pushed']}")
     spent = {step: row["seconds"] for step, row in figures.items() if "seconds" in row}
     if spent:
         lines.append("    seconds  " + ", ".join(f"{step} {seconds}" for step, seconds in spent.items()))
     return lines
+
+
+def _worker_line(row: dict[str, Any]) -> str:
+    """One review worker: how many answers, how good, and whether they still count."""
+    low, high = row["sensitivity_interval"]
+    known = f", says yes to {row['sensitivity']:.2f} of the good ({low:.2f}–{high:.2f} on gold)"
+    state = f", suspended: {', '.join(row['reasons'])}" if row["suspended"] else ""
+    return f"    worker {row['worker']}: {row['answers']} answers{known if row['gold'] else ''}{state}"
 
 
 def _current_click_model(settings: Settings, project_id: int) -> str:

@@ -175,6 +175,8 @@ class QuestionRecord(Base):
     stream: Mapped[int]
     inclusion: Mapped[float]
     form: Mapped[int]
+    sheet: Mapped[int] = mapped_column(default=-1)
+    """the policy's number of the contact sheet the question was put on"""
     repeat: Mapped[int] = mapped_column(default=0)
     prior: Mapped[float]
     rle: Mapped[dict[str, Any]]

@@ -41,6 +41,9 @@ __all__ = ["LookReport", "Stopped", "Worker", "review_tick", "run_round"]
 _log = logging.getLogger(__name__)
 
 
+_WAITING = ("train.start", "train.progress", "clicks.progress")
+
+
 class Stopped(Exception):
     """The worker was asked to stop; raised at the next boundary inside a step."""
 
@@ -92,15 +95,25 @@ class Worker:
         self._name = worker_name()
         self._stop = threading.Event()
         self._memo: dict[object, object] = {}
+        self._waits = False
 
     def stop(self, *_: object) -> None:
         """Ask the worker to stop at the next boundary (also a signal handler)."""
         self._stop.set()
 
     def install_signal_handlers(self) -> None:
-        """SIGTERM and SIGINT stop at the next boundary; what is under way is taken up by the next worker."""
-        signal.signal(signal.SIGTERM, self.stop)
-        signal.signal(signal.SIGINT, self.stop)
+        """SIGTERM and SIGINT stop at the next boundary, and at once while a training process is waited for.
+
+        What is under way is taken up by the next worker. To be called in the main thread.
+        """
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        self._stop.set()
+        if self._waits:
+            self._waits = False
+            raise Stopped("stopped while training; the next worker trains the same snapshot")
 
     def run(self) -> None:
         """Look at all projects again and again until stopped."""
@@ -124,6 +137,7 @@ class Worker:
 
     def look(self, project_id: int, *, force_round: bool = False) -> LookReport | None:
         """One look at one project; None when another worker holds it. Deliberate errors end in the report."""
+        self._waits = False
         try:
             with self._opened(project_id) as project:
                 if project is None:
@@ -177,6 +191,8 @@ class Worker:
         return lambda step, share, text: self._report(project_id, step, share, text)
 
     def _at(self, place: str) -> None:
+        # between these boundaries nothing happens here but reading what the training process says
+        self._waits = place in _WAITING
         self._checkpoint(place)
         if self._stop.is_set():
             raise Stopped(f"stopped at {place}; the next worker goes on from here")

@@ -40,7 +40,6 @@ from sync.tables import ProjectRecord, QuestionRecord
 
 __all__ = [
     "ask",
-    "gold_count",
     "gold_questions",
     "hidden_repeats",
     "new_questions",
@@ -49,6 +48,7 @@ __all__ = [
 ]
 
 _SHEET_SIZE = 9
+_LARGEST_SHEET = 36
 _IMPORT_ROWS = 200
 
 
@@ -66,7 +66,14 @@ def new_questions(
         asked.add((instance, stream))
         form = _form(project, int(wanted.form[i]))
         question = _question(project, round_number, pool, row, stream=stream, form=form)
-        found.append(replace(question, cluster=int(wanted.cluster[i]), inclusion=float(wanted.inclusion[i])))
+        found.append(
+            replace(
+                question,
+                cluster=int(wanted.cluster[i]),
+                inclusion=float(wanted.inclusion[i]),
+                sheet=int(wanted.sheet[i]),
+            )
+        )
     return found
 
 
@@ -120,13 +127,20 @@ def hidden_repeats(
 
 
 def gold_questions(
-    project: Project, round_number: int, pool: LabelPool, count: int, known: Sequence[QuestionRecord]
+    project: Project,
+    round_number: int,
+    pool: LabelPool,
+    like: Sequence[Question],
+    known: Sequence[QuestionRecord],
 ) -> list[Question]:
-    """Up to ``count`` questions whose answer is known: drawn masks, every other one spoiled near IoU 0.5.
+    """``gold_share`` questions whose answer is known: drawn masks, every other one spoiled near IoU 0.5.
 
-    They carry an arbitrary item of the pool and nothing that tells them apart from other questions.
+    Each takes form, sheet, cluster and item of one of the questions ``like`` which it is asked: nothing in it
+    tells it apart.
     """
-    if count <= 0 or not len(pool):
+    share = project.settings.gold_share
+    count = math.ceil(len(like) * share / (1.0 - share) - 1e-9)
+    if not count:
         return []
     asked = {question.instance for question in known}
     rng = np.random.default_rng([project.settings.seed, round_number, len(known)])
@@ -148,15 +162,14 @@ def gold_questions(
         if instance in asked:
             continue
         asked.add(instance)
-        row = int(rng.integers(len(pool)))
-        search, single = int(Stream.SEARCH), int(Form.SINGLE)
-        question = _question(project, round_number, pool, row, stream=search, form=single)
+        template = like[int(rng.integers(len(like)))]
         found.append(
             replace(
-                question,
-                key=Question.make_key(round_number, instance, question.stream, 0),
+                template,
+                key=Question.make_key(round_number, instance, template.stream, 0),
                 task_id=task,
                 instance=instance,
+                repeat=0,
                 rle=plain_rle(mask),
             )
         )
@@ -201,12 +214,6 @@ def spread(questions: Sequence[Question], others: Sequence[Question], seed: int)
     return mixed
 
 
-def gold_count(project: Project, questions: int) -> int:
-    """How many gold questions go with so many others."""
-    share = project.settings.gold_share
-    return math.ceil(questions * share / (1.0 - share)) if share > 0 and questions else 0
-
-
 def _question(
     project: Project, round_number: int, pool: LabelPool, row: int, *, stream: int, form: int, repeat: int = 0
 ) -> Question:
@@ -236,14 +243,17 @@ def _form(project: Project, wanted: int) -> int:
 
 
 def _sheets(questions: Sequence[Question]) -> list[list[Question]]:
-    """Contact sheets of one label and one cluster each, in order."""
-    groups: dict[tuple[str, int, int], list[Question]] = defaultdict(list)
+    """Contact sheets: those the policy laid out; what it did not, by label and cluster, nine to a sheet."""
+    groups: dict[tuple[str, int, int, int], list[Question]] = defaultdict(list)
     for question in questions:
-        groups[question.label, question.cluster, question.stream].append(question)
+        by_policy = question.sheet >= 0
+        cluster, stream = (-1, -1) if by_policy else (question.cluster, question.stream)
+        groups[question.label, question.sheet, cluster, stream].append(question)
     return [
-        group[start : start + _SHEET_SIZE]
-        for group in groups.values()
-        for start in range(0, len(group), _SHEET_SIZE)
+        group[start : start + size]
+        for (_, sheet, _, _), group in groups.items()
+        for size in [_LARGEST_SHEET if sheet >= 0 else _SHEET_SIZE]
+        for start in range(0, len(group), size)
     ]
 
 

@@ -27,7 +27,6 @@ from sync.steps.cluster import LabelPool, load_label_pools
 from sync.steps.question_log import LabelLog, ReviewLog, read_review_log
 from sync.steps.questions import (
     ask,
-    gold_count,
     gold_questions,
     hidden_repeats,
     new_questions,
@@ -196,7 +195,7 @@ def _look(
     fresh = new_questions(project, record.number, pool, step.questions, known)
     questions += fresh[: room - len(questions)]
     hidden = hidden_repeats(project, record.number, pool, len(questions), known, log.answered)
-    gold = gold_questions(project, record.number, pool, gold_count(project, len(questions)), known)
+    gold = gold_questions(project, record.number, pool, questions, known)
     mixed = spread(questions, [*hidden, *gold], project.settings.seed)
     return _Look(pool, mine, step, propagate(step, mine.log)), mixed
 

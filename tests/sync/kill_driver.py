@@ -35,6 +35,8 @@ def main(folder: Path) -> int:
     while True:
         studio = FakeStudio(folder / "studio.json")
         worker = Worker(settings, Store(settings.database()), studio, checkpoint=block)
+        if "INSTALL_SIGNALS" in os.environ:
+            worker.install_signal_handlers()
         report = worker.look(told["project"])
         if report is not None:
             print(json.dumps({"error": report.error, "done": bool(report.review and report.review.done)}))

@@ -24,7 +24,7 @@ _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
 
 
-def _start(world: World, **extra: str) -> subprocess.Popen[str]:
+def start_worker(world: World, **extra: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": f"{_HERE / 'kill_site'}:{_ROOT}",
@@ -40,7 +40,7 @@ def _start(world: World, **extra: str) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for(path: Path, child: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, child: subprocess.Popen[str]) -> None:
     until = time.monotonic() + 120
     while not path.exists():
         assert child.poll() is None, child.communicate()[1]
@@ -50,11 +50,23 @@ def _wait_for(path: Path, child: subprocess.Popen[str]) -> None:
 
 def _look(world: World) -> bool:
     """One look of a worker process; True when the review is done. The world's fake is read again."""
-    child = _start(world)
+    child = start_worker(world)
     out, complaints = child.communicate(timeout=300)
     assert child.returncode == 0, out + complaints
     world.studio = FakeStudio(world.folder / "studio.json")
     return bool(json.loads(out.splitlines()[-1])["done"])
+
+
+def write_world(world: World, options: dict[str, Any]) -> None:
+    """What the worker process must know of a world."""
+    settings = {
+        **options,
+        "data_dir": str(world.settings.data_dir),
+        "allow_image_dirs": world.settings.allow_image_dirs,
+        "learner": world.settings.learner,
+        "push_interval_s": 0.0,
+    }
+    (world.folder / "world.json").write_text(json.dumps({"project": world.project_id, "settings": settings}))
 
 
 def _make(make_world: MakeWorld, name: str) -> World:
@@ -68,14 +80,7 @@ def _make(make_world: MakeWorld, name: str) -> World:
     }
     world = make_world(16, name=name, in_file=True, **options)
     world.label(*range(6))
-    settings = {
-        **options,
-        "data_dir": str(world.settings.data_dir),
-        "allow_image_dirs": world.settings.allow_image_dirs,
-        "learner": world.settings.learner,
-        "push_interval_s": 0.0,
-    }
-    (world.folder / "world.json").write_text(json.dumps({"project": world.project_id, "settings": settings}))
+    write_world(world, options)
     return world
 
 
@@ -117,8 +122,8 @@ def test_kill_9_in_train_and_in_push_changes_nothing_in_the_end(make_world: Make
 
     world = _make(make_world, "killed")
     marker = world.folder / "training"
-    child = _start(world, TINY_MARK=str(marker), TINY_SLEEP_S="600")
-    _wait_for(marker, child)
+    child = start_worker(world, TINY_MARK=str(marker), TINY_SLEEP_S="600")
+    wait_for(marker, child)
     training = int(marker.read_text())
     os.kill(child.pid, signal.SIGKILL)
     child.communicate()
@@ -130,8 +135,8 @@ def test_kill_9_in_train_and_in_push_changes_nothing_in_the_end(make_world: Make
         time.sleep(0.05)
     assert ModelRegistry(world.settings.data_dir).versions(world.project_id) == []
 
-    child = _start(world, BLOCK_AT="push.chunk:2")
-    _wait_for(world.folder / "blocked", child)
+    child = start_worker(world, BLOCK_AT="push.chunk:2")
+    wait_for(world.folder / "blocked", child)
     os.kill(child.pid, signal.SIGKILL)
     child.communicate()
     world.studio = FakeStudio(world.folder / "studio.json")

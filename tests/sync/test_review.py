@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -201,13 +202,18 @@ def _questions(world: World) -> list[QuestionRecord]:
 
 
 def test_gold_looks_like_any_question_and_its_truth_is_known(make_world: MakeWorld) -> None:
-    world = _reviewing(make_world)
+    world = _reviewing(make_world, gold_share=0.3)
     project = world.open()
     record = trained_round(project)
     assert record is not None
     pool = load_label_pools(project, record)[0]
-    gold = gold_questions(project, 1, pool, 6, [])
+    rows = [
+        dataclasses.replace(_question(i), instance=str(pool.table.key[i]), item=i, form=i % 2, sheet=i % 2)
+        for i in range(14)
+    ]
+    gold = gold_questions(project, 1, pool, rows, [])
     assert len(gold) == 6
+    assert {(q.form, q.sheet) for q in gold} == {(0, 0), (1, 1)}
     good = [world.is_good(question) for question in gold]
     assert good == [True, False] * 3
     keys = set(pool.table.key)
@@ -215,7 +221,7 @@ def test_gold_looks_like_any_question_and_its_truth_is_known(make_world: MakeWor
         assert question.instance not in keys
         assert 0 <= question.item < len(pool)
         assert decode_rle(question.rle).any()
-    assert gold == gold_questions(project, 1, pool, 6, [])
+    assert gold == gold_questions(project, 1, pool, rows, [])
     mixed = spread([_question(i) for i in range(10)], gold, 0)
     assert [q for q in mixed if q not in gold] == [_question(i) for i in range(10)]
 

@@ -1,0 +1,183 @@
+"""The worker's commands and its loop: thin, plain about errors, stoppable at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ml_backend.errors import GroundswellError
+from ml_backend.inbox import mark_dirty
+from sync.commands import export, rebuild, status, worker
+from sync.commands import round as round_command
+from sync.session import Session
+from sync.worker import Worker
+from sync.worker_console import WorkerConsole
+from tests.sync.conftest import World
+from tests.sync.test_kill import start_worker, wait_for, write_world
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld) -> tuple[typer.Typer, World]:
+    """The commands on a world with five finished tasks."""
+    world = make_world(8)
+    world.label(*range(5))
+
+    def open_session(*_: Any, **__: Any) -> Session:
+        return Session(world.settings, world.store, world.studio, None)
+
+    monkeypatch.setattr("sync.session.open_session", open_session)
+    monkeypatch.setattr("sync.session.open_store", lambda *_, **__: (world.settings, world.store))
+    made = typer.Typer()
+    for module in (worker, round_command, export, status, rebuild):
+        module.register(made)
+    return made, world
+
+
+def _run(app: typer.Typer, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_every_command_has_help_with_an_example(app: tuple[typer.Typer, World]) -> None:
+    for name in ("worker", "round", "export", "status", "rebuild"):
+        code, text = _run(app[0], name, "--help")
+        assert code == 0
+        assert f"Example: groundswell {name}" in " ".join(text.split())
+
+
+def test_worker_once_round_status_export_and_rebuild(app: tuple[typer.Typer, World], tmp_path: Path) -> None:
+    commands, world = app
+    code, text = _run(commands, "worker", "--once", "--json")
+    assert code == 0
+    (look,) = json.loads(text)
+    assert (look["round"], look["error"], look["pushed"]["tasks"]) == (1, "", 3)
+    code, text = _run(commands, "round", "--project", str(world.project_id), "--json")
+    assert (code, json.loads(text)["round"]) == (0, 2)
+    code, text = _run(commands, "status", "--json")
+    assert [row["number"] for row in json.loads(text)["projects"][0]["rounds"]] == [1, 2]
+    assert "finished 5" in _run(commands, "status")[1]
+    out = tmp_path / "out.json"
+    code, text = _run(commands, "export", "--project", str(world.project_id), "--out", str(out), "--json")
+    assert json.loads(text)["human"] == 15
+    assert len(json.loads(out.read_text())["images"]) == 5
+    code, text = _run(commands, "rebuild", "--json")
+    assert code == 0
+    assert json.loads(text)[0]["rounds"] == 2
+
+
+def test_errors_are_told_and_end_with_code_1(app: tuple[typer.Typer, World]) -> None:
+    commands, world = app
+    with pytest.raises(GroundswellError, match="does not take part"):
+        _run(commands, "export", "--project", "99", "--out", "x.json")
+    world.studio._db["projects"][str(world.project_id)]["label_config"] = "<View/>"
+    code, text = _run(commands, "worker", "--once", "--json")
+    assert code == 1
+    assert "Image tag" in json.loads(text)[0]["error"]
+    with pytest.raises(GroundswellError, match="Image tag"):
+        _run(commands, "round", "--project", str(world.project_id))
+
+
+def test_a_round_held_by_another_worker_says_so(app: tuple[typer.Typer, World]) -> None:
+    commands, world = app
+    with world.worker()._opened(world.project_id) as project:
+        assert project is not None
+        with pytest.raises(GroundswellError, match="another worker"):
+            _run(commands, "round", "--project", str(world.project_id))
+
+
+def test_a_webhook_shortens_the_wait_and_stop_ends_it(make_world: MakeWorld) -> None:
+    world = make_world(8, poll_s=300.0)
+    looked = threading.Event()
+    seen: list[int] = []
+
+    def report(project: int, step: str, share: float, text: str) -> None:
+        if step == "pull" and share == 1.0:
+            seen.append(project)
+            looked.set()
+
+    made = Worker(world.settings, world.store, world.studio, report=report)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    assert looked.wait(60)
+    looked.clear()
+    mark_dirty(world.settings.data_dir, world.project_id, "ANNOTATION_CREATED")
+    assert looked.wait(60)
+    made.stop()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(seen) >= 2
+
+
+def test_stop_takes_effect_inside_a_step_and_the_next_worker_goes_on(make_world: MakeWorld) -> None:
+    world = make_world(12, infer_batch=2)
+    world.label(*range(5))
+    made: list[Worker] = []
+    made.append(world.worker(lambda place: made[0].stop() if place == "infer.batch" else None))
+    report = made[0].look(world.project_id)
+    assert report is not None
+    assert "infer.batch" in report.error
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert (report.error, report.trained) == ("", "")
+    assert report.pushed is not None
+    assert report.pushed.tasks == 7
+
+
+def test_the_console_is_quiet_when_told_and_leaves_one_line_per_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with WorkerConsole() as console:
+        for text in ("5 tasks", "5 tasks", "6 tasks"):
+            console.report(1, "pull", 0.5, "half")
+            console.report(1, "pull", 1.0, text)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[-2] for line in lines] == ["5", "6"]
+    with WorkerConsole(quiet=True) as console:
+        console.report(1, "pull", 1.0, "x")
+        console.say("y")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_worker_process_and_its_training(make_world: MakeWorld) -> None:
+    world = make_world(8, in_file=True)
+    world.label(*range(5))
+    write_world(world, {})
+    marker = world.folder / "training"
+    child = start_worker(world, TINY_MARK=str(marker), TINY_SLEEP_S="600", INSTALL_SIGNALS="1")
+    wait_for(marker, child)
+    training = int(marker.read_text())
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    until = time.monotonic() + 30
+    while Path(f"/proc/{training}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_commands_start_without_heavy_libraries() -> None:
+    code = (
+        "import sys, typer\n"
+        "from sync.commands import export, rebuild, status, worker, round\n"
+        "app = typer.Typer()\n"
+        "[m.register(app) for m in (export, rebuild, status, worker, round)]\n"
+        "heavy = {'torch', 'sklearn', 'pyarrow', 'label_studio_sdk', 'sqlalchemy', 'cv2'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
