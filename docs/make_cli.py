@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands' own help: ``python docs/make_cli.py``. A test holds the two together."""
+"""Write docs/cli.md from the commands' own help: ``python docs/make_cli.py``. A test compares the two."""
 
 from __future__ import annotations
 
