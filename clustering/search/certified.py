@@ -16,7 +16,7 @@ verifier may learn from the earlier look's calibration answers because it draws 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -253,17 +253,22 @@ class Certified:
         rank = _smallest(at.random(phase)[sets.order], planned)
         draw = sets.order[rank]
         verdict = at.verdicts(phase, Stream.CALIBRATION)[draw]
-        # answers behind a gap wait: easy questions may be answered sooner than hard ones
+        # easy questions may be answered sooner than hard ones: what the answers behind a gap say about the
+        # set is only safe with the missing ones taken for no, and whether to stop is decided without them
         gaps = np.flatnonzero(np.isnan(verdict))
         prefix = int(gaps[0]) if len(gaps) else planned
-        test = evaluate_sets(
-            sets,
-            rank[:prefix],
-            verdict[:prefix].astype(np.float64),
-            noise=self.noise,
-            alpha=look.alpha,
-            planned=planned,
-        )
+        last = planned - int(np.argmax(~np.isnan(verdict[::-1]))) if prefix < planned else planned
+
+        def test_first(t: int) -> SetTest:
+            yes = np.nan_to_num(verdict[:t]).astype(np.float64)
+            return evaluate_sets(sets, rank[:t], yes, noise=self.noise, alpha=look.alpha, planned=planned)
+
+        test = test_first(prefix)
+        if prefix < last and not np.isnan(verdict).all():
+            beyond = test_first(last)
+            if beyond.certified > test.certified:
+                everything = beyond.certified == len(sets.order)
+                test = replace(beyond, closed=test.closed or everything)
         if not test.closed:
             self._ask(
                 at.questions, draw, verdict, p_yes, phase, Stream.CALIBRATION, planned / len(sets.order)

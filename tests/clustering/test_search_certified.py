@@ -147,6 +147,26 @@ def test_calibration_answers_do_not_move_the_sets_they_test() -> None:
     np.testing.assert_array_equal(np.sort(after.item), np.sort(honest.item[30:]))
 
 
+def test_a_stuck_question_delays_nothing_but_the_end() -> None:
+    tree, pool, truth = known_pool(1500)
+    log, stuck = AnswerLog.empty(), -1
+    while True:
+        step = Certified().step(tree, pool, log, budget=60, seed=0)
+        asked = step.questions
+        if stuck < 0 and (asked.stream == Stream.CALIBRATION).any():
+            stuck = int(asked.item[0])
+        keep = np.flatnonzero(asked.item != stuck)
+        if not len(keep):
+            break
+        log = log.extended(asked.take(keep), truth[asked.item[keep]])
+    assert not step.done
+    assert step.questions.item.tolist() == [stuck]
+    assert (step.label > 0).sum() > 200  # certified with the missing answer taken for a no
+    patient = log.extended(step.questions, truth[[stuck]])
+    after = Certified().step(tree, pool, patient, budget=60, seed=0)
+    assert (after.label > 0).sum() >= (step.label > 0).sum()
+
+
 def test_audit_publishes_an_interval_that_covers() -> None:
     missed = 0
     for seed in range(20):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clustering.answers import Action, AnswerLog, Stream
 from clustering.search import POLICIES, Original, UniversalCut, make_policy
@@ -219,3 +221,33 @@ def test_bad_arguments_are_named() -> None:
         make_policy("original", accept=1.2)
     with pytest.raises(TypeError):
         make_policy("original", flavour=1)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 400), st.integers(0, 50))
+def test_any_log_gives_a_sound_step(name: str, seed: int, m: int, budget: int) -> None:
+    """Answers withdrawn, doubled, undecided, asked by another policy: nothing breaks."""
+    tree, pool, _ = known_pool(400)
+    rng = np.random.default_rng(seed)
+    log = AnswerLog(
+        item=rng.integers(0, 400, m),
+        yes=rng.choice(np.array([0.0, 0.5, 1.0], np.float32), m),
+        cluster=rng.integers(-16, len(tree.parent), m),
+        stream=rng.integers(0, 4, m).astype(np.int8),
+        inclusion=rng.uniform(0.01, 1.0, m),
+    )
+    step = make_policy(name).step(tree, pool, log, budget=budget, seed=seed)
+    asked = step.questions
+    assert len(asked) <= budget
+    assert len(np.unique(asked.item)) == len(asked)
+    assert ((asked.inclusion > 0) & (asked.inclusion <= 1)).all()
+    assert not (step.done and len(asked))
+    assert set(np.unique(step.label)) <= {-1, 0, 1}
+    assert ((step.decision >= -1) & (step.decision < len(step.decisions))).all()
+    assert (step.decisions.lower <= step.decisions.upper).all()
+    latest = {int(i): float(y) for i, y in zip(log.item, log.yes, strict=True)}
+    for item, yes in latest.items():
+        if yes != 0.5:
+            assert step.label[item] == (1 if yes > 0.5 else -1)
+            assert step.decision[item] == -1
