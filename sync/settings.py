@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from ml_backend.errors import BadInput
 from ml_backend.settings import BackendSettings
 
-__all__ = ["PROJECT_OPTIONS", "Settings", "load_settings"]
+__all__ = ["CROWD_DEFAULTS", "PROJECT_OPTIONS", "Settings", "load_settings"]
+
+
+CROWD_DEFAULTS: Mapping[str, Any] = {
+    "review_overlap_max": 5,
+    "gold_share": 0.08,
+    "repeat_share": 0.04,
+    "min_answer_s": 0.6,
+}
+"""What ``crowd`` sets unless it is set otherwise (algorithms §6.6)."""
 
 
 class Settings(BackendSettings):
@@ -73,6 +82,11 @@ class Settings(BackendSettings):
     review_form: Literal["auto", "single", "sheet"] = Field(
         default="auto", description="form of review tasks; auto: what the policy asks for"
     )
+    crowd: bool = Field(
+        default=False,
+        description="questions are answered by people nobody knows: models the crowd, mixes in gold and "
+        "repeats and sets a time floor, where those settings are not given themselves",
+    )
     review_overlap: int = Field(default=1, ge=1, description="answers per question to start with")
     review_overlap_max: int = Field(
         default=1,
@@ -99,6 +113,13 @@ class Settings(BackendSettings):
         description="while review goes on, new decisions are pushed no more often than this",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _crowd_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict) and str(values.get("crowd", "")).lower() in ("true", "1", "yes", "on"):
+            return {**CROWD_DEFAULTS, **values}
+        return values
+
     def database(self) -> str:
         """The store's URL, with password: never log it."""
         url = self.database_url.get_secret_value()
@@ -115,13 +136,14 @@ class Settings(BackendSettings):
             )
         if not options:
             return self
-        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {name: getattr(self, name) for name in self.model_fields_set}
         return _validated({**values, **options})
 
 
 PROJECT_OPTIONS = frozenset(
     {
         "click_options",
+        "crowd",
         "embed_ahead",
         "gold_share",
         "infer_batch",

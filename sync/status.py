@@ -180,10 +180,18 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
 
 def _worker_line(row: dict[str, Any]) -> str:
     """One review worker: how many answers, how good, and whether they still count."""
-    low, high = row["sensitivity_interval"]
-    known = f", says yes to {row['sensitivity']:.2f} of the good ({low:.2f}–{high:.2f} on gold)"
-    state = f", suspended: {', '.join(row['reasons'])}" if row["suspended"] else ""
-    return f"    worker {row['worker']}: {row['answers']} answers{known if row['gold'] else ''}{state}"
+    parts = [f"{row['answers']} answers"]
+    if row["seconds"] is not None:
+        parts.append(f"{row['seconds']:.1f} s each")
+    if row["agreement"] is not None:
+        parts.append(f"agrees in {row['agreement']:.0%}")
+    parts.append(f"finds {row['sensitivity']:.2f} of the good and {row['specificity']:.2f} of the bad masks")
+    if row["gold"]:
+        (a, b), (c, d) = row["sensitivity_interval"], row["specificity_interval"]
+        parts.append(f"on {row['gold']} gold {a:.2f}–{b:.2f} and {c:.2f}–{d:.2f}")
+    if row["suspended"]:
+        parts.append(f"suspended: {', '.join(row['reasons'])}")
+    return f"    worker {row['worker']}: {', '.join(parts)}"
 
 
 def _current_click_model(settings: Settings, project_id: int) -> str:

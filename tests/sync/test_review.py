@@ -26,6 +26,7 @@ from sync.crowd_review import (
     single_task,
 )
 from sync.fake_studio import FakeStudio
+from sync.status import status, status_lines
 from sync.steps.cluster import load_label_pools
 from sync.steps.questions import gold_questions, spread
 from sync.steps.review import review
@@ -329,3 +330,16 @@ def test_a_known_mask_answers_every_sample_it_is_drawn_for(
     assert record is not None
     again = review(project, record)
     assert (again.done, again.new) in {(False, 1), (True, 0)}  # 0: its task is finished by now
+
+
+def test_status_has_a_line_per_review_worker(make_world: MakeWorld) -> None:
+    world = _reviewing(make_world, crowd=True, review_overlap_max=3, min_answer_s=0.0)
+    world.answer_all(world.studio.as_user("w@example.com", "x"))
+    project = world.open()
+    record = trained_round(project)
+    assert record is not None
+    review(project, record)
+    (row,) = _figures(world)["workers"]
+    text = "\n".join(status_lines(status(world.settings, world.store)))
+    assert f"worker {row['worker']}: {row['answers']} answers, 2.0 s each" in text
+    assert f"on {row['gold']} gold" in text

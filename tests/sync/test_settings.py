@@ -46,5 +46,17 @@ def test_project_options_override_and_are_checked(tmp_path: Path) -> None:
         base.for_project({"question_budget": -1})
 
 
+def test_crowd_sets_what_is_not_set_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings(data_dir=tmp_path).review_overlap_max == 1
+    known = Settings(data_dir=tmp_path, gold_share=0.2)
+    own = known.for_project({"crowd": True})
+    assert (own.review_overlap_max, own.gold_share, own.min_answer_s) == (5, 0.2, 0.6)
+    assert own.data_dir == tmp_path
+    assert known.for_project({"crowd": True, "min_answer_s": 0.0}).min_answer_s == 0.0
+    monkeypatch.setenv("GROUNDSWELL_CROWD", "true")
+    monkeypatch.setenv("GROUNDSWELL_REVIEW_OVERLAP_MAX", "3")
+    assert (load_settings().review_overlap_max, load_settings().repeat_share) == (3, 0.04)
+
+
 def test_project_options_exist() -> None:
     assert set(Settings.model_fields) >= PROJECT_OPTIONS
