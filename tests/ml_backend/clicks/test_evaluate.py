@@ -365,3 +365,23 @@ def test_stored_predictions_in_every_form(tmp_path: Path) -> None:
     assert list(found) == [1]
     assert all((coco_mask.decode(rle) == mask).all() for rle in found[1])
     assert len(read_proposals(file, {1: (20, 20)}, min_score=0.15)[1]) == 1
+
+
+@pytest.mark.slow
+def test_command_trains_project_once_and_keeps_it(coco_set: Path) -> None:
+    import json
+
+    folder = coco_set / "network"
+    arguments = (
+        *("--images", str(coco_set / "images"), "--coco", str(coco_set / "annotations.json")),
+        *("--segmenter", "project", "--segmenter", "classical", "--train-fraction", "0.5"),
+        *("--max-clicks", "2", "--iterations", "2", "--click-model", str(folder)),
+        *("--report", str(coco_set / "report.json")),
+    )
+    first = json.loads(cli(*arguments, "--json"))
+    assert [r["segmenter"] for r in first] == ["project", "classical"]
+    assert {p.name for p in folder.iterdir()} == {"click.json", "weights.safetensors"}
+    weights = (folder / "weights.safetensors").stat().st_mtime_ns
+    again = json.loads(cli(*arguments, "--json"))
+    assert (folder / "weights.safetensors").stat().st_mtime_ns == weights
+    assert [r["starts"]["empty"]["noc"] for r in again] == [r["starts"]["empty"]["noc"] for r in first]
