@@ -7,6 +7,7 @@ repeats are mixed in and look like any other.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from clustering.answers import Form, Questions, Stream
 from ml_backend.brush import decode_rle, encode_mask
+from ml_backend.errors import StudioError
 from ml_backend.instances import Rle
 from ml_backend.pools import instance_key
 from sync.crowd_review import (
@@ -47,6 +49,7 @@ __all__ = [
     "spread",
 ]
 
+_log = logging.getLogger(__name__)
 _SHEET_SIZE = 9
 _LARGEST_SHEET = 36
 _IMPORT_ROWS = 200
@@ -275,6 +278,7 @@ def _ensure_project(project: Project, form: str) -> int:
         maximum_annotations=project.settings.review_overlap,
     )
     project.review_studio.set_instruction(review_id, instructions(project.config.labels, form=form))
+    _ensure_webhook(project, review_id)
     with project.write() as session:
         record = session.get_one(ProjectRecord, project.id)
         if form == "single":
@@ -282,6 +286,21 @@ def _ensure_project(project: Project, form: str) -> int:
         else:
             record.sheet_project_id = review_id
     return review_id
+
+
+def _ensure_webhook(project: Project, review_id: int) -> None:
+    """Let answers shorten the wait for the next look; without a webhook the worker just looks as usual."""
+    settings = project.settings
+    secret = settings.webhook_secret.get_secret_value()
+    if not secret:
+        return
+    backend = (settings.backend_internal_url or settings.backend_url).rstrip("/")
+    try:
+        project.review_studio.ensure_webhook(
+            review_id, f"{backend}/webhook?project={project.id}", secret=secret
+        )
+    except StudioError as error:
+        _log.warning("review project %s has no webhook: %s", review_id, error)
 
 
 def _spoiled(rle: Rle, rng: np.random.Generator) -> Rle | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,15 @@ from ml_backend.errors import StudioError
 from ml_backend.registry import ModelRegistry
 from sync.project_state import register_project
 from sync.steps.verdicts import read_verdicts
-from sync.tables import DecisionRecord, LeaseRecord, QuestionRecord, RoundRecord, SplitRecord, TaskRecord
+from sync.tables import (
+    DecisionRecord,
+    LeaseRecord,
+    ProjectRecord,
+    QuestionRecord,
+    RoundRecord,
+    SplitRecord,
+    TaskRecord,
+)
 from tests.sync.conftest import World
 
 MakeWorld = Callable[..., World]
@@ -275,3 +285,43 @@ def test_kills_at_every_boundary_change_nothing_in_the_end(make_world: MakeWorld
     _play(wild, kill)
     assert {place for place, _ in killed} == set(places)
     assert _state(wild) == _state(calm)
+
+
+def test_a_full_disk_is_a_plain_error_and_the_work_goes_on_after_it(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(10)
+    world.label(*range(5))
+    worker = world.worker()
+    real = os.replace
+
+    def full(source: str, target: str) -> None:
+        if "pools" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr("ml_backend.artifacts.os.replace", full)
+    report = worker.look(world.project_id)
+    assert report is not None
+    assert "no space left" in report.error
+    assert "pools" in report.error
+    with world.store.read() as session:
+        assert "no space left" in session.get_one(ProjectRecord, world.project_id).error
+    monkeypatch.setattr("ml_backend.artifacts.os.replace", real)
+    report = worker.look(world.project_id)
+    assert report is not None
+    assert (report.error, report.trained) == ("", "")
+    assert report.pushed is not None
+    assert report.pushed.tasks == 5
+
+
+def test_answers_of_review_projects_call_the_label_project(make_world: MakeWorld) -> None:
+    world = make_world(20, webhook_secret="s3cret", backend_url="http://backend:9090")
+    world.label(*range(6))
+    world.worker().look(world.project_id)
+    review_id = world.review_projects()["single"]
+    (hook,) = [row for row in world.studio._db["webhooks"].values() if row["project"] == review_id]
+    assert (hook["url"], hook["secret"]) == (
+        f"http://backend:9090/webhook?project={world.project_id}",
+        "s3cret",
+    )
