@@ -37,6 +37,10 @@ class BackendSettings(BaseSettings):
     sam_checkpoint: Path | None = Field(default=None, description="SAM checkpoint for segmenter 'sam'")
     embedding_ram_bytes: int = Field(default=512 * 1024**2, ge=0)
     embedding_disk_bytes: int = Field(default=20 * 1024**3, ge=0)
+    embedding_half: bool = Field(
+        default=False,
+        description="keep click embeddings as float16: half the space, masks may differ by single pixels",
+    )
     image_ram_bytes: int = Field(default=256 * 1024**2, ge=0, description="decoded images kept in memory")
     image_disk_bytes: int = Field(
         default=20 * 1024**3, ge=0, description="image files kept in data_dir/images"

@@ -62,7 +62,7 @@ class Prior:
 class ClickResult:
     """Best mask first.
 
-    masks : (k, H, W) bool; iou : (k,) float32 predicted IoU in 0..1; logits : (k, h, w) float32 low-resolution
+    masks : (k, H, W) bool; iou : (k,) float32 predicted IoU in 0..1; logits : (k, h, w) float32 low-res
     logits to feed back as ``Prior.logits``, or None where the segmenter has none.
     """
 

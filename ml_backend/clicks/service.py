@@ -169,6 +169,7 @@ class ClickService:
             settings.data_dir / "embeddings",
             ram_bytes=settings.embedding_ram_bytes,
             disk_bytes=settings.embedding_disk_bytes,
+            half=settings.embedding_half,
         )
         self._refs: _Lru[tuple[float, ImageRef]] = _Lru(_REFS_KEPT)
         self._masks: _Lru[_Mask] = _Lru(_MASKS_KEPT)

@@ -111,8 +111,11 @@ def test_flat_pictures_of_any_size(hw: tuple[int, int]) -> None:
 
 
 def test_a_small_object_in_a_large_picture_is_cut_at_full_size() -> None:
-    truth = ellipse((3000, 4000), 2000, 1500, 26, 20)
-    result = run(paint((3000, 4000), [truth]), Prompt(((2000.0, 1500.0, True),), None, "x"))
+    image = np.full((3000, 4000, 3), 40, np.uint8)
+    image[1400:1600, 1900:2100] = paint((200, 200), [ellipse((200, 200), 100, 100, 26, 20)])
+    truth = np.zeros((3000, 4000), bool)
+    truth[1400:1600, 1900:2100] = ellipse((200, 200), 100, 100, 26, 20)
+    result = run(image, Prompt(((2000.0, 1500.0, True),), None, "x"))
     assert mask_iou(result.masks[0], truth) > 0.85
 
 
