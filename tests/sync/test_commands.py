@@ -164,7 +164,10 @@ def test_sigterm_ends_a_worker_process_and_its_training(make_world: MakeWorld) -
     wait_for(marker, child)
     training = int(marker.read_text())
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=60)
+    try:
+        child.communicate(timeout=60)
+    finally:
+        child.kill()
     until = time.monotonic() + 30
     while Path(f"/proc/{training}").exists():
         assert time.monotonic() < until
