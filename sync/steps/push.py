@@ -10,6 +10,7 @@ comparison.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,7 @@ def push(project: Project, record: RoundRecord) -> PushReport:
 
     Raises StudioError when Label Studio refuses a chunk; what was sent before stays and is not sent again.
     """
+    started = time.monotonic()
     folder = project.paths.pool(record.model_version)
     verdicts = read_verdicts(project.paths.round(record.number))
     version = push_version(project, record, verdicts)
@@ -87,7 +89,10 @@ def push(project: Project, record: RoundRecord) -> PushReport:
     report = PushReport(version, sent, len(wanted), accepted, tuple(retired))
     if sent or record.pushed != version:
         update_round(project, record.number, pushed=version, pushed_at=utc_now())
-        finish_step(project, record.number, "push", {"version": version, "tasks": len(wanted), "sent": sent})
+        figures: dict[str, Any] = {"version": version, "tasks": len(wanted), "sent": sent}
+        before = float(record.figures.get("push", {}).get("seconds", 0.0))
+        figures["seconds"] = round(before + time.monotonic() - started, 3)
+        finish_step(project, record.number, "push", figures)
     project.report("push", 1.0, f"{len(wanted)} tasks show {version}")
     return report
 

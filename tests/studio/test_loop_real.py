@@ -104,7 +104,9 @@ def test_two_rounds_label_propagate_and_push(
         assert figures.precision is not None
         assert figures.precision.value > 0.7
         assert figures.precision.n == figures.accepted
-        assert {"label", "round", "crowd", "train", "infer"} <= set(figures.seconds)
+        assert {"label", "round", "crowd", "train", "infer", "cluster", "review", "push"} <= set(
+            figures.seconds
+        )
 
     # what Label Studio holds: one prediction per unfinished task, of one version, the active one
     row = site.studio.project(project_id)
