@@ -77,6 +77,10 @@ class ClickSegmenter(Protocol):
     name: str
     encoder: str
     """Names encoder architecture, weights digest and preprocessing: part of every embedding's key."""
+    device: str
+    """Where it runs; encoders of one device take turns."""
+    persist: bool
+    """False when the embedding is the picture itself: nothing to compute ahead or to keep on disk."""
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
         """Encode one (H, W, 3) uint8 RGB image."""

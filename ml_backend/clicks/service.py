@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ml_backend.artifacts import ProjectPaths
 from ml_backend.brush import decode_rle, encode_mask, rle_area, rle_box, rle_hw
 from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, Prior, Prompt
-from ml_backend.clicks.devices import BACKGROUND, CLICK, gate_for
+from ml_backend.clicks.devices import BACKGROUND, CLICK, DeviceGate, gate_for
 from ml_backend.clicks.embeddings import EmbeddingStore, Found
 from ml_backend.clicks.prewarm import Prewarmer, Upcoming
 from ml_backend.clicks.priors import Proposals, prior_from_mask, proposal_for
@@ -302,7 +302,7 @@ class ClickService:
     def embed(self, ref: TaskRef, *, priority: int = BACKGROUND) -> str:
         """Make sure the embedding of a task's image exists; returns its tier. Raises BadImage, ModelError."""
         segmenter = self._segmenter(ref.project)
-        if not getattr(segmenter, "persist", True) and priority != CLICK:
+        if not segmenter.persist and priority != CLICK:
             return "not needed"
         _, found = self._embedding(ref.url, ref.task_id, ref.project, segmenter, priority, {})
         return found.tier
@@ -339,9 +339,10 @@ class ClickService:
             segmenter.encoder,
             load,
             encode,
-            gate=gate_for(getattr(segmenter, "device", "cpu")),
+            # Without an encoder there is nothing to take turns for: no waiting for another project's.
+            gate=gate_for(segmenter.device) if segmenter.persist else DeviceGate(),
             priority=priority,
-            persist=getattr(segmenter, "persist", True),
+            persist=segmenter.persist,
         )
         waited = time.perf_counter() - began - sum(seconds.get(p, 0.0) for p in ("decode", "encode"))
         if found.tier == "joined" and self.observe is not None:

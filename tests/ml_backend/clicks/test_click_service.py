@@ -15,6 +15,7 @@ import pytest
 
 from ml_backend.app import create_app
 from ml_backend.brush import decode_brush, encode_mask
+from ml_backend.clicks.devices import CLICK, Ticket, gate_for
 from ml_backend.clicks.priors import Proposals
 from ml_backend.clicks.service import ClickService, TaskRef
 from ml_backend.errors import BadImage, BadLabelConfig, BadPrompt, GroundswellError
@@ -362,3 +363,14 @@ def test_the_app_answers_bad_clicks_in_words(
     assert words in reply.get_json()["error"]
     body["params"] = {"context": {"result": [click(50, 50)]}}
     assert client.post("/predict", json=body).status_code == 200
+
+
+def test_a_segmenter_without_encoder_does_not_wait_for_one(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    segmenter.persist = False
+    service = build(segmenter)
+    image = save_picture(tmp_path / "a.png", 9)
+    with gate_for("cpu").hold(Ticket(CLICK)), ThreadPoolExecutor(1) as other:  # another project's encode
+        reply = other.submit(service.predict, task(7, image), {"result": [click(50, 50)]}, facts()).result(20)
+    assert mask_of(reply).any()
+    assert service.embed(TaskRef(facts(), 7, str(image))) == "not needed"
