@@ -37,6 +37,7 @@ DISC_RADIUS = 5
 """Radius of the disc that marks a click, in pixels of the network's input."""
 MARGIN = 1.8
 MAX_REFITS = 2
+AGREEMENT = 0.4
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -173,11 +174,16 @@ class ZoomSegmenter(ABC):
             better = _refit(logits, window, embedding.hw, prompt, self.min_side)
             if better is None:
                 break
-            window = better
-            logits = self._look(image, prompt, prior, window)
-        full = np.full(embedding.hw, -20.0, np.float32)
-        _paste(full, logits, window)
-        mask = honour_clicks(full, prompt, None if prior is None else prior.mask)
+            again = self._look(image, prompt, prior, better)
+            tighter = better.side < window.side
+            if tighter and prior is None and not _agree(logits, window, again, better):
+                break  # the closer look should refine the answer; here it lost what gave it its extent
+            window, logits = better, again
+        mask = np.zeros(embedding.hw, np.bool_)
+        rows, columns, patch = _patch(logits, window, embedding.hw)
+        previous = None if prior is None else prior.mask[rows, columns]
+        inside = _shifted(prompt, embedding.hw, rows, columns)
+        mask[rows, columns] = honour_clicks(patch, inside, previous)
         return _result(mask, window, logits)
 
     def _first_window(self, hw: tuple[int, int], prompt: Prompt, prior: Prior | None) -> Window:
@@ -242,15 +248,54 @@ def _refit(
     return tight if tight.side < 0.75 * window.side else None
 
 
-def _paste(full: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], window: Window) -> None:
-    """Write the window's logits, resized to its pixels, into (H, W)."""
+def _agree(
+    wide: npt.NDArray[np.float32],
+    wide_window: Window,
+    tight: npt.NDArray[np.float32],
+    tight_window: Window,
+) -> bool:
+    """Whether two looks found the same thing: IoU of at least AGREEMENT on the tighter window."""
+    size = len(wide)
+    scale = tight_window.side / wide_window.side
+
+    def shift(tight_start: int, wide_start: int) -> float:
+        return (tight_start - wide_start) * size / wide_window.side + 0.5 * scale - 0.5
+
+    matrix = np.array(
+        [
+            [scale, 0, shift(tight_window.x0, wide_window.x0)],
+            [0, scale, shift(tight_window.y0, wide_window.y0)],
+        ]
+    )
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    seen = cv2.warpAffine(wide, matrix, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE) > 0
+    found = tight > 0
+    union = int(np.count_nonzero(seen | found))
+    return union > 0 and int(np.count_nonzero(seen & found)) >= AGREEMENT * union
+
+
+def _patch(
+    logits: npt.NDArray[np.float32], window: Window, hw: tuple[int, int]
+) -> tuple[slice, slice, npt.NDArray[np.float32]]:
+    """Rows and columns of the picture that the window covers, and the logits resized to those pixels."""
     how = cv2.INTER_AREA if window.side < len(logits) else cv2.INTER_LINEAR
-    patch = cv2.resize(logits, (window.side, window.side), interpolation=how)
+    patch: npt.NDArray[np.float32] = cv2.resize(logits, (window.side, window.side), interpolation=how)
     top, left = max(window.y0, 0), max(window.x0, 0)
-    bottom, right = min(window.y0 + window.side, full.shape[0]), min(window.x0 + window.side, full.shape[1])
-    full[top:bottom, left:right] = patch[
-        top - window.y0 : bottom - window.y0, left - window.x0 : right - window.x0
-    ]
+    bottom, right = min(window.y0 + window.side, hw[0]), min(window.x0 + window.side, hw[1])
+    inside = patch[top - window.y0 : bottom - window.y0, left - window.x0 : right - window.x0]
+    return slice(top, bottom), slice(left, right), inside
+
+
+def _shifted(prompt: Prompt, hw: tuple[int, int], rows: slice, columns: slice) -> Prompt:
+    """The prompt's clicks that fall into the patch, in its pixels; clicks on the far border belong to its
+    last.
+    """
+    points = []
+    for x, y, positive in prompt.points:
+        column, row = min(max(int(x), 0), hw[1] - 1), min(max(int(y), 0), hw[0] - 1)
+        if rows.start <= row < rows.stop and columns.start <= column < columns.stop:
+            points.append((float(column - columns.start), float(row - rows.start), positive))
+    return Prompt(tuple(points), None, prompt.label)
 
 
 def honour_clicks(full: npt.NDArray[np.float32], prompt: Prompt, previous: Mask | None) -> Mask:
