@@ -1,1 +1,1 @@
-"""Serving side: label configs, regions, images, learners, clicks, and the Flask app that speaks to Label Studio."""
+"""Serving side: label configs, regions, images, learners, clicks, and the app that speaks to Label Studio."""

@@ -1,7 +1,8 @@
 """All errors Groundswell raises on purpose.
 
 GroundswellError            catch this to catch everything below
-├── BadInput                something from outside (task, config, body, image, answer) is wrong; nothing was changed
+├── BadInput                something from outside (task, config, body, image, answer) is wrong;
+│                           nothing was changed
 │   ├── BadLabelConfig
 │   ├── BadImage
 │   ├── BadRegion
