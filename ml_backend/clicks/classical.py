@@ -5,7 +5,8 @@
 * Every further click corrects the mask before it, near the click only: the outline around the click, with
   the edge of the present mask counted as an edge, is added to or taken from it; a click hard on the edge
   moves the edge; a deep correction lets colour move the rest of the edge as far.
-* A proposal is corrected in the same way; with no click it is the answer itself.
+* A proposal is corrected in the same way, unless one click in its middle would have found an outline of the
+  same object that obeys the clicks; with no click it is the answer itself.
 
 Work happens in a window around the prompt at a bounded size, so the time hardly depends on the size of the
 picture.
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from ml_backend.artifacts import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
 from ml_backend.clicks.contours import Mask, outline, polish
+from ml_backend.clicks.priors import box_of_mask
 from ml_backend.errors import BadPrompt
 from ml_backend.settings import BackendSettings
 
@@ -40,6 +42,8 @@ _ANEW = 0.35
 """A background click farther from the edge than this share of its distance from the only object click says
 that the first guess had the wrong scale: it is made again, with the background click barred.
 """
+_SAME_OBJECT = 0.4
+"""IoU from which an outline found inside a proposal is taken for that of the same object."""
 _REFIT_FROM_PX, _REFIT_SIDE = 3.0, 96
 """Corrections deeper than this let colour move the whole edge, at this size."""
 _THIN_PX, _ALONG = 2.0, 0.6
@@ -71,6 +75,8 @@ class ClassicalSegmenter:
         mask = np.zeros(embedding.hw, np.bool_) if prior is None else prior.mask
         if prior is None and prompt.box is not None:
             mask = _from_box(pixels, prompt.box)
+        if prior is not None and prior.from_proposal and points and mask.any():
+            mask = _snap(pixels, mask, points)
         # A previous mask has all clicks but the last in it; a proposal or an empty start has none.
         new = points[-1:] if prior is not None and not prior.from_proposal else points
         for index, point in enumerate(new, start=len(points) - len(new)):
@@ -101,6 +107,22 @@ def _first(pixels: npt.NDArray[np.uint8], point: Point, known: list[Point]) -> M
         half = max(closer, _SIDE / 2 - 2)  # at least half as wide as before, or not reduced at all: it ends
     region = polish(view.crop, region, band=_BAND_NEW, sure=view.sure(known))
     return view.put(np.zeros((height, width), np.bool_), _one_piece(region, view.pixel(point)))
+
+
+def _snap(pixels: npt.NDArray[np.uint8], proposal: Mask, points: list[Point]) -> Mask:
+    """What one click in the middle of a proposal would have found, if that is the same object and obeys the
+    clicks; else the proposal. Its outline follows the picture, which the proposal's may not.
+    """
+    x0, y0, x1, y1 = (int(v) for v in box_of_mask(proposal))
+    part = np.pad(proposal[y0:y1, x0:x1], 1).astype(np.uint8)
+    inner = cv2.distanceTransform(part, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    row, column = divmod(int(inner.argmax()), x1 - x0)
+    middle = (x0 + column + 0.5, y0 + row + 0.5, True)
+    found = _first(pixels, middle, [middle, *points])
+    if any(bool(found[_pixel(found, point)]) != point[2] for point in points):
+        return proposal
+    common = np.count_nonzero(found & proposal) / np.count_nonzero(found | proposal)
+    return found if common >= _SAME_OBJECT else proposal
 
 
 def _correct(

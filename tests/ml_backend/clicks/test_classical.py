@@ -155,3 +155,17 @@ def test_real_nuclei_and_mushrooms_within_a_few_clicks() -> None:
             for rle in entry.rle[:3]:
                 ious.append(simulate_user(segmenter, embedding, decode_rle(rle), max_clicks=3).ious[-1])
         assert np.mean(ious) > wanted, name
+
+
+def test_a_click_snaps_a_loose_proposal_to_the_picture() -> None:
+    truth = ellipse((200, 300), 150, 100, 60, 40)
+    image = paint((200, 300), [truth])
+    loose = ellipse((200, 300), 158, 106, 74, 50)
+    clicked = run(image, Prompt(((222.0, 108.0, False),), None, "x"), loose).masks[0]
+    assert mask_iou(loose, truth) < 0.65
+    assert mask_iou(clicked, truth) > 0.9
+    # An outline of something else is not taken: the proposal stays, but for the click's surroundings.
+    other = ellipse((200, 300), 150, 100, 15, 90)
+    kept = run(image, Prompt(((150.0, 185.0, False),), None, "x"), other).masks[0]
+    assert not kept[185, 150]
+    assert not kept[100, 100]
