@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ml_backend.clicks.devices import TUNED_MALLOC
 from ml_backend.facts import ProjectFacts, save_facts
@@ -76,7 +77,7 @@ def make_pictures(folder: Path, count: int) -> list[Path]:
         path = folder / f"{index:04d}.jpg"
         if not path.exists():
             rng = np.random.default_rng(index)
-            image = np.full((HEIGHT, WIDTH, 3), rng.integers(40, 120, 3), np.uint8)
+            image: npt.NDArray[np.uint8] = np.full((HEIGHT, WIDTH, 3), rng.integers(40, 120, 3), np.uint8)
             for _ in range(25):
                 centre = (int(rng.integers(WIDTH)), int(rng.integers(HEIGHT)))
                 axes = (int(rng.integers(15, 120)), int(rng.integers(15, 120)))
