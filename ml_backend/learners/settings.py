@@ -45,8 +45,8 @@ class TrainSettings:
     size: int = 256
     target_px: float = 28.0
     max_side: int = 640
-    lr: float = 1e-3
-    continue_lr: float = 5e-4
+    lr: float = 1.5e-3
+    continue_lr: float = 7e-4
     weight_decay: float = 0.02
     clip: float = 5.0
     max_detections: int = 0
