@@ -42,8 +42,9 @@ MIN_TEST_IMAGES = 3
 
 @dataclass(frozen=True, slots=True)
 class ClickOptions:
-    """Hyper-parameters. The defaults take about five minutes on one CPU core; the others stay free for clicks (waiting
-    threads of such small layers cost more than they bring when cores are shared)."""
+    """Hyper-parameters. The defaults take about five minutes on one CPU core and leave the others to clicks;
+    on shared cores, further threads cost more by waiting for each other than they bring.
+    """
 
     size: int = 96
     width: int = 32
