@@ -8,6 +8,7 @@ same model; they are clustered in the next round.
 from __future__ import annotations
 
 import io
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from sync.steps.rounds import finish_step, has_finished
 from sync.tables import RoundRecord
 
 __all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +56,7 @@ def cluster(project: Project, record: RoundRecord) -> RoundRecord:
         return record
     started = time.monotonic()
     table = read_pool(project.paths.pool(record.model_version), task_ids=open_task_ids(project))
+    table, dropped = _finite(project, table)
     table = table.take(np.flatnonzero(table.score >= project.settings.pool_min_score))
     table = table.take(np.argsort(table.key.astype(str), kind="stable"))
     sizes: dict[str, int] = {}
@@ -69,7 +73,28 @@ def cluster(project: Project, record: RoundRecord) -> RoundRecord:
         project.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
     write_json(folder / "pool.json", {"labels": labels, "version": record.model_version, "sizes": sizes})
     figures: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3), "pool": sizes}
+    if dropped:
+        figures["dropped"] = dropped
     return finish_step(project, record.number, "cluster", figures)
+
+
+def _finite(project: Project, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:
+    """Rows whose numbers are all finite, and how many others each label had.
+
+    No distance to such an instance exists. The infer step leaves them out; a pool written by anything else
+    may hold them, and they must not cost the others their review.
+    """
+    good = np.isfinite(table.embedding).all(axis=1) & np.isfinite(table.score) & np.isfinite(table.quality)
+    if good.all():
+        return table, {}
+    labels, counts = np.unique(table.label[~good].astype(str), return_counts=True)
+    dropped = {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
+    for label, count in dropped.items():
+        tasks = np.unique(table.task_id[~good & (table.label == label)]).tolist()
+        text = f"{label}: {count} instances left out of the clusters, their embedding or score is not finite"
+        _log.warning("project %s: %s (tasks %s)", project.id, text, ", ".join(map(str, tasks[:5])))
+        project.report("cluster", 0.0, text)
+    return table.take(np.flatnonzero(good)), dropped
 
 
 def load_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:

@@ -98,21 +98,27 @@ def _infer_batch(
         if item.pixels is None or item.ref is None:
             writer.add(item.task, Instances.empty(predictor.embedding_dim), score=1.0, error=item.error)
             continue
-        instances = _distinct(next(results))
+        instances = _usable(project, item.task, next(results))
         found += len(instances)
         writer.add(item.task, instances, hw=item.ref.hw, image_sha=item.ref.sha, score=confidence(instances))
     note_image_errors(project, {item.task: item.error for item in batch})
     return found, len(batch) - len(readable)
 
 
-def _distinct(instances: Instances) -> Instances:
-    """Without exact repetitions (same label and mask), which would share one key; finite embeddings only."""
+def _usable(project: Project, task: int, instances: Instances) -> Instances:
+    """Without exact repetitions (same label and mask), which would share one key, and without instances
+    whose embedding, score or quality is not finite: a model that diverged on the picture.
+    """
     seen: dict[tuple[int, object], int] = {}
     for i, (label, rle) in enumerate(zip(instances.label.tolist(), instances.rle, strict=True)):
         seen.setdefault((label, rle["counts"]), i)
-    keep = np.array(sorted(seen.values()), np.intp)
-    finite = np.isfinite(instances.embedding[keep]).all(axis=1) if len(keep) else np.zeros(0, bool)
-    return instances.take(keep[finite])
+    distinct = instances.take(np.array(sorted(seen.values()), np.intp))
+    finite = np.isfinite(distinct.embedding).all(axis=1)
+    finite &= np.isfinite(distinct.score) & np.isfinite(distinct.quality)
+    if not finite.all():
+        count = int((~finite).sum())
+        _log.warning("project %s task %s: %d instances left out, not finite", project.id, task, count)
+    return distinct.take(finite)
 
 
 def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Loaded]]:
