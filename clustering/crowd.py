@@ -278,7 +278,8 @@ def worker_report(
     floor_s : nobody looks at a mask in less; a worker with P(share of hurried answers > 0.2) > certainty is
         suspended
     least_accuracy, certainty : suspended where P(accuracy < least_accuracy) > certainty on the gold of either
-        class (who says yes to everything is perfect on one), or the same for consistency on repeats
+        class (who says yes to everything is perfect on one) or of both together, or the same for consistency
+        on repeats
 
     Returns
     -------
@@ -312,9 +313,9 @@ def worker_report(
     clocked = per_worker(by_all[timed], np.ones(int(timed.sum())), w)
     fast = per_worker(by_all[timed], answers.seconds[timed] < floor_s, w)
     agree = per_worker(by, (others > 0) == (yes > 0), w)
-    fails_gold = low_accuracy(hits, gold_good, least_accuracy, certainty) | low_accuracy(
-        hits_bad, gold_bad, least_accuracy, certainty
-    )
+    fails_gold = low_accuracy(hits, gold_good, least_accuracy, certainty)
+    fails_gold |= low_accuracy(hits_bad, gold_bad, least_accuracy, certainty)
+    fails_gold |= low_accuracy(hits + hits_bad, gold_good + gold_bad, least_accuracy, certainty)
     too_fast = low_accuracy(clocked - fast, clocked, 0.8, certainty)
     inconsistent = low_accuracy(same, repeats, least_accuracy, certainty)
     # once in a thousand careful workers, whatever the number of runs they had a chance to produce

@@ -156,7 +156,7 @@ def test_a_careless_worker_is_found_and_the_labels_hold(make_world: MakeWorld) -
     world = _reviewing(
         make_world,
         review_overlap_max=5,
-        gold_share=0.3,
+        gold_share=0.45,
         repeat_share=0.1,
         question_batch=30,
         policy_options={"reject": 0.0},
