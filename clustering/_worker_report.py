@@ -32,7 +32,7 @@ def low_accuracy(right: Floats, asked: Floats, least: float, certainty: float) -
     The prior is Beta with mean ``least`` and the weight of ``_PRIOR_WEIGHT`` answers: under a flat one the
     first wrong answer alone would do (P(accuracy < 0.8) = 0.96), and reports are read after every answer.
     Looked at after each of 40 gold answers, of both classes and pooled, a worker who is right 95 times in 100
-    is ever suspended in 1.4 % of 4,000 runs (flat: 13 %), one who is right 90 times in 6.5 % (flat: 32 %); one
+    is ever suspended in 1.4 % of 4,000 runs (flat: 13 %), one right 90 times in 6.5 % (flat: 32 %); one
     who guesses is suspended after 20 in 95 %.
     """
     a, b = _PRIOR_WEIGHT * least, _PRIOR_WEIGHT * (1.0 - least)

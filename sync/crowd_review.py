@@ -24,6 +24,7 @@ from sync.studio_base import AnnotationRow, StudioClient
 __all__ = [
     "FORMS",
     "KEY_FIELD",
+    "Example",
     "Question",
     "RawAnswer",
     "ensure_review_project",
@@ -38,6 +39,7 @@ __all__ = [
 KEY_FIELD = "groundswell_key"
 FORMS = ("single", "sheet")
 _CARD = "width:200px;height:200px;object-fit:contain;background:#888"  # ten cards fit a laptop's window
+_EXAMPLE_PX = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,22 @@ def ensure_review_project(
     return row.id
 
 
-def instructions(labels: Sequence[str], *, form: str) -> str:
-    """Plain instructions for review workers, as HTML."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture in the instructions; ``key`` names its crop, ``caption`` says what it shows."""
+
+    label: str
+    key: str
+    url: str
+    is_good: bool
+    caption: str
+
+
+def instructions(labels: Sequence[str], *, form: str, examples: Sequence[Example] = ()) -> str:
+    """Instructions for review workers as HTML, with a row of small pictures per label that has examples.
+
+    Label Studio keeps no ``style`` attributes here: size and layout are attributes of tables and pictures.
+    """
     names = ", ".join(f"<b>{html.escape(label)}</b>" for label in labels)
     about = f"<p>Objects: {names}.</p>" if names else ""
     if form == "single":
@@ -114,7 +130,21 @@ def instructions(labels: Sequence[str], *, form: str) -> str:
             "<p>Each card shows one found object in outline. Tick every card that is <b>wrong</b>: something "
             "else, only a part, or several objects together. Leave the good ones. Then Ctrl+Enter.</p>"
         )
-    return how + about
+    shown = [[e for e in examples if e.label == label] for label in labels]
+    return how + about + "".join(_example_row(row, form) for row in shown if row)
+
+
+def _example_row(examples: Sequence[Example], form: str) -> str:
+    keep, refuse = ("<b>y</b>", "<b>n</b>") if form == "single" else ("leave", "<b>tick</b>")
+    cells = "".join(
+        f'<td align="center" valign="top"><img src="{html.escape(e.url)}" width="{_EXAMPLE_PX}" '
+        f'alt="{html.escape(e.caption)}"><br>{keep if e.is_good else refuse} · {html.escape(e.caption)}</td>'
+        for e in examples
+    )
+    return (
+        f"<p><b>{html.escape(examples[0].label)}</b></p>"
+        f'<table cellpadding="3" cellspacing="0"><tbody><tr>{cells}</tr></tbody></table>'
+    )
 
 
 def single_task(question: Question, image_url: str) -> dict[str, Any]:

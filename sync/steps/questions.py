@@ -14,14 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import Form, Questions, Stream
-from ml_backend.brush import decode_rle, encode_mask
 from ml_backend.errors import StudioError
-from ml_backend.instances import Rle
 from ml_backend.pools import instance_key
 from sync.crowd_review import (
     FORMS,
@@ -36,8 +33,10 @@ from sync.project_state import Project
 from sync.steps.answers import keyed_tasks, review_project_of, store_questions
 from sync.steps.cluster import LabelPool
 from sync.steps.crop_links import CropLinks
+from sync.steps.instructions import example_masks
 from sync.steps.queries import finished_tasks
 from sync.steps.region_rows import plain_rle
+from sync.steps.spoiled import spoiled
 from sync.tables import ProjectRecord, QuestionRecord
 
 __all__ = [
@@ -153,12 +152,15 @@ def gold_questions(
         for region in annotation.regions
         if region["label"] == pool.label and not task.image_error
     ]
+    given_away = example_masks(project)
+    places = rng.permutation(len(drawn)).tolist()
+    places.sort(key=lambda place: (drawn[place][0], str(drawn[place][1]["counts"])) in given_away)
     found: list[Question] = []
-    for place in rng.permutation(len(drawn)).tolist():
+    for place in places:
         if len(found) == count:
             break
         task, rle = drawn[place]
-        mask = rle if len(found) % 2 == 0 else _spoiled(rle, rng)
+        mask = rle if len(found) % 2 == 0 else spoiled(rle, rng)
         if mask is None:
             continue
         instance = instance_key(task, pool.label, str(mask["counts"]))
@@ -301,38 +303,3 @@ def _ensure_webhook(project: Project, review_id: int) -> None:
         )
     except StudioError as error:
         _log.warning("review project %s has no webhook: %s", review_id, error)
-
-
-def _spoiled(rle: Rle, rng: np.random.Generator) -> Rle | None:
-    """A drawn mask made wrong: moved, grown or cut until its IoU with itself is between 0.3 and 0.65."""
-    mask = decode_rle(rle).astype(np.uint8)
-    y, x = np.nonzero(mask)
-    size = max(int(np.ptp(x)), int(np.ptp(y)), 2) + 1
-    ways = [int(way) for way in rng.permutation(3)]
-    for way in ways:
-        for step in range(1, 12):
-            amount = max(1, round(step * size / 12))
-            other = _spoil(mask, way, amount, rng)
-            union = int((mask | other).sum())
-            iou = int((mask & other).sum()) / max(union, 1)
-            if 0.3 <= iou <= 0.65:
-                return encode_mask(other)
-            if iou < 0.3:
-                break
-    return None
-
-
-def _spoil(
-    mask: npt.NDArray[np.uint8], way: int, amount: int, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
-    height, width = mask.shape
-    if way == 0:
-        shift = np.array([[1, 0, amount], [0, 1, amount // 2]], np.float32)
-        return np.asarray(cv2.warpAffine(mask, shift, (width, height), flags=cv2.INTER_NEAREST), np.uint8)
-    if way == 1:
-        kernel = np.ones((2 * amount + 1, 2 * amount + 1), np.uint8)
-        return np.asarray(cv2.dilate(mask, kernel), np.uint8)
-    cut = mask.copy()
-    columns = np.flatnonzero(mask.any(axis=0))
-    cut[:, columns[: min(amount, len(columns) - 1)]] = 0
-    return cut

@@ -24,6 +24,7 @@ from sync.crowd_review import FORMS, Question
 from sync.project_state import Project
 from sync.steps.answers import pull_answers, review_project_of
 from sync.steps.cluster import LabelPool, load_label_pools
+from sync.steps.instructions import refresh_instructions
 from sync.steps.question_log import LabelLog, ReviewLog, read_review_log
 from sync.steps.questions import (
     ask,
@@ -76,9 +77,11 @@ def review(project: Project, record: RoundRecord) -> ReviewReport:
     pull_answers(project)
     pools = [pool for pool in load_label_pools(project, record) if len(pool)]
     _withdraw_older(project, record.number)
+    refresh_instructions(project, record.number)
     log, looks, wanted = _decide(project, record, pools)
     verdicts = _store_decisions(project, record, looks)
     asked = _ask(project, wanted)
+    refresh_instructions(project, record.number)
     shown = [question for question in log.questions if question.review_task_id is not None]
     answered = sum(question.key in log.answered for question in shown)
     is_open = len(shown) - answered
