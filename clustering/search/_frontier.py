@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from clustering.pool import Pool
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments, label_members
 from clustering.tree import ClusterTree
 
-__all__ = ["Answers", "Priority", "SampleRule", "finish_step", "frontier_step", "judge"]
+__all__ = ["Answers", "FrontierSearch", "Priority", "SampleRule", "finish_step", "frontier_step", "judge"]
 
 Priority = Callable[[int, int, float], float]
 """(node, order of discovery, mean prior) -> key; the smallest key is looked at first."""
@@ -173,6 +174,37 @@ def frontier_step(
             push(left[node - n], speak)
             push(right[node - n], speak)
     return finish_step(tree, log, rows.build(), questions.build(), done=not waiting)
+
+
+class FrontierSearch:
+    """The published search with one open choice, the order of the frontier, which subclasses give.
+
+    Parameters
+    ----------
+    rule : thresholds by name, see ``SampleRule``
+    """
+
+    name = ""
+
+    def __init__(self, **rule: Any) -> None:
+        self.rule = SampleRule(**rule)
+
+    def priority(self, seed: int) -> Priority:
+        """The order in which the frontier is looked at; ``seed`` is for orders drawn by chance."""
+        raise NotImplementedError
+
+    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
+        """Replay the search over everything answered; see ``SearchPolicy``."""
+        return frontier_step(
+            tree,
+            pool,
+            log,
+            rule=self.rule,
+            priority=self.priority(seed),
+            budget=budget,
+            seed=seed,
+            name=self.name,
+        )
 
 
 def finish_step(
