@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts import ProjectPaths, publish_dir
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.onnx_sessions import OnnxSessions
 from ml_backend.clicks.sam import decoder_prompt, zero_click
 from ml_backend.clicks.sam_weights import PIXEL_MEAN, PIXEL_STD, file_digest
 from ml_backend.errors import ModelError
@@ -44,7 +45,10 @@ _HINT = (
 
 
 class SamOnnxSegmenter:
-    """An ONNX pair on the CPU (or CUDA where the installed onnxruntime has it). Thread-safe."""
+    """An ONNX pair on the CPU (or CUDA where the installed onnxruntime has it). Thread-safe.
+
+    When the device fails, for want of memory or otherwise, the CPU takes over, said aloud.
+    """
 
     name = "sam-onnx"
     persist = True
@@ -55,14 +59,12 @@ class SamOnnxSegmenter:
         """
         encoder, decoder = _find(folder)
         self.encoder = f"sam-onnx-{file_digest(encoder)[:12]}-{file_digest(decoder)[:4]}"
-        self.device = "cpu"
-        self._encoder = _session(encoder, device, threads)
-        self._decoder = _session(decoder, device, threads)
-        if device.startswith("cuda") and "CUDAExecutionProvider" in self._encoder.get_providers():
-            self.device = device
-        image = self._encoder.get_inputs()[0]
+        self._models = OnnxSessions(
+            {"encoder": encoder, "decoder": decoder}, device=device, threads=threads, hint=_HINT
+        )
+        image = self._models.inputs("encoder")[0]
         self._image_input = image.name
-        inputs = {i.name for i in self._decoder.get_inputs()}
+        inputs = {i.name for i in self._models.inputs("decoder")}
         self._efficient = "batched_point_coords" in inputs
         wanted = {"image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input"}
         if not self._efficient and not wanted <= inputs:
@@ -77,17 +79,27 @@ class SamOnnxSegmenter:
         fixed = [s for s in shape if isinstance(s, int) and s > 3]
         self._size = max(fixed) if fixed else 1024
         self._uint8 = "uint8" in image.type
-        outputs = [o.name for o in self._decoder.get_outputs()]
+        outputs = self._models.outputs("decoder")
         self._iou_output = next((n for n in outputs if "iou" in n), outputs[min(1, len(outputs) - 1)])
         self._mask_output = next((n for n in outputs if "low_res" in n), outputs[0])
         self._single_token = "low_res" in self._mask_output
+
+    @property
+    def device(self) -> str:
+        """Where it runs now."""
+        return self._models.device
+
+    @property
+    def notice(self) -> str:
+        """Why the CPU serves although another device was asked for; else empty."""
+        return self._models.notice
 
     # -- encode -----------------------------------------------------------------------------------------
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
         """(H, W, 3) uint8 RGB → features as the decoder takes them, float32."""
         height, width = image.shape[:2]
-        features = self._encoder.run(None, {self._image_input: self._pixels(image)})[0]
+        features = self._models.run("encoder", None, {self._image_input: self._pixels(image)})[0]
         return Embedding(self.encoder, (height, width), {"features": np.asarray(features, np.float32)})
 
     def _pixels(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -136,7 +148,7 @@ class SamOnnxSegmenter:
             # The resized masks are not used: the smallest size makes their computation cheap.
             size = hw if not self._single_token else (1, 1)
             feed["orig_im_size"] = np.asarray(size, np.float32)
-        iou, masks = self._decoder.run([self._iou_output, self._mask_output], feed)
+        iou, masks = self._models.run("decoder", [self._iou_output, self._mask_output], feed)
         best = _choose(iou[0], masks.shape[1], several=several)
         logits = np.ascontiguousarray(masks[0, best], np.float32)
         if self._single_token:
@@ -150,7 +162,8 @@ class SamOnnxSegmenter:
     ) -> ClickResult:
         # EfficientSAM takes coordinates at the image's own size and no mask.
         points, kinds, _, _ = decoder_prompt(prompt, prior, hw, max(hw), 256)
-        iou_batch, mask_batch = self._decoder.run(
+        iou_batch, mask_batch = self._models.run(
+            "decoder",
             [self._iou_output, self._mask_output],
             {
                 "image_embeddings": features,
@@ -215,27 +228,6 @@ def _find(folder: Path) -> tuple[Path, Path]:
             raise ModelError(f"no {word} in {folder}", field="sam_checkpoint", hint=_HINT)
         found.append(path)
     return found[0], found[1]
-
-
-def _session(path: Path, device: str, threads: int) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Idle threads that spin cost other clicks, and training beside us, more than they save.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = ["CPUExecutionProvider"]
-    if device.startswith("cuda") and "CUDAExecutionProvider" in ort.get_available_providers():
-        providers.insert(0, "CUDAExecutionProvider")
-    try:
-        return ort.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime raises its own types, one per failure
-        raise ModelError(
-            f"{path} cannot be loaded ({str(error).splitlines()[0][:200]})",
-            field="sam_checkpoint",
-            hint=_HINT,
-        ) from error
 
 
 def export_sam_onnx(sam: Any, out_dir: Path) -> Path:

@@ -160,3 +160,67 @@ def test_missing_and_corrupt_files(pair: Path, tmp_path: Path) -> None:
         SamOnnxSegmenter(tmp_path)
     with pytest.raises(ModelError, match="does not exist"):
         from_settings(BackendSettings(sam_checkpoint=tmp_path / "gone", device="cpu"), None)
+
+
+class _Full:
+    """A session on a device that fails as onnxruntime fails."""
+
+    def __init__(self, inner: Any, message: str) -> None:
+        self._inner = inner
+        self.message = message
+        self.calls = 0
+
+    def run(self, *_: object) -> None:
+        self.calls += 1
+        raise RuntimeError(self.message)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer", "ran out of memory"),
+        ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", "cannot run this model"),
+    ],
+)
+def test_a_device_that_fails_hands_over_to_the_cpu_aloud(
+    pair: Path, caplog: pytest.LogCaptureFixture, message: str, words: str
+) -> None:
+    ours = SamOnnxSegmenter(pair, threads=1)
+    image = picture((40, 60))
+    want = ours.embed(image)
+    models = ours._models
+    full = {name: _Full(session, message) for name, session in models._sessions.items()}
+    models._sessions, models.device = dict(full), "cuda"
+    with caplog.at_level("WARNING"):
+        got = ours.embed(image)
+    np.testing.assert_array_equal(got.arrays["features"], want.arrays["features"])
+    ours.segment(got, Prompt(((30.0, 20.0, True),), None, "x"), None)
+    assert full["encoder"].calls == 1
+    assert full["decoder"].calls == 0  # the CPU serves both from then on
+    assert ours.device == "cpu"
+    assert words in ours.notice
+    assert ours.notice in caplog.text
+
+
+def test_input_that_fails_everywhere_moves_nothing(pair: Path) -> None:
+    models = SamOnnxSegmenter(pair, threads=1)._models
+    models._sessions = {name: _Full(session, "bad") for name, session in models._sessions.items()}
+    models.device = "cuda"
+    with pytest.raises(ModelError, match=r"encoder\.onnx failed"):
+        models.run("encoder", None, {"image": np.zeros((1, 1), np.float32)})
+    assert models.device == "cuda"
+    assert models.notice == ""
+
+
+def test_an_absent_provider_is_said(pair: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with caplog.at_level("WARNING"):
+        ours = SamOnnxSegmenter(pair, device="cuda", threads=1)
+    assert ours.device == "cpu"
+    assert "install onnxruntime-gpu" in caplog.text
