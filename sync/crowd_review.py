@@ -39,7 +39,7 @@ __all__ = [
 KEY_FIELD = "groundswell_key"
 FORMS = ("single", "sheet")
 _CARD = "width:200px;height:200px;object-fit:contain;background:#888"  # ten cards fit a laptop's window
-_EXAMPLE_PX = 96
+_EXAMPLE_PX = 92  # six stand beside each other in the dialog
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,18 @@ class RawAnswer:
 
 
 def ensure_review_project(
-    studio: StudioClient, project_id: int, title: str, *, form: str, maximum_annotations: int = 1
+    studio: StudioClient,
+    project_id: int,
+    title: str,
+    *,
+    form: str,
+    labels: Sequence[str] = (),
+    maximum_annotations: int = 1,
 ) -> int:
-    """Id of the review project of this form, created when it is not there yet (found again by its title)."""
+    """Id of the review project of this form, created when it is not there yet (found again by its title).
+
+    A new one gets plain instructions; the review step adds examples.
+    """
     marker = f"· review {project_id} ({form})"
     for row in studio.projects():
         if row.title.endswith(marker):
@@ -96,7 +105,7 @@ def ensure_review_project(
         build_review_config() if form == "single" else build_sheet_config(),
         sampling="Sequential sampling",
         maximum_annotations=maximum_annotations,
-        instruction=instructions([], form=form),
+        instruction=instructions(labels, form=form),
     )
     return row.id
 
@@ -137,8 +146,9 @@ def instructions(labels: Sequence[str], *, form: str, examples: Sequence[Example
 def _example_row(examples: Sequence[Example], form: str) -> str:
     keep, refuse = ("<b>y</b>", "<b>n</b>") if form == "single" else ("leave", "<b>tick</b>")
     cells = "".join(
-        f'<td align="center" valign="top"><img src="{html.escape(e.url)}" width="{_EXAMPLE_PX}" '
-        f'alt="{html.escape(e.caption)}"><br>{keep if e.is_good else refuse} · {html.escape(e.caption)}</td>'
+        f'<td align="center" valign="top" width="{_EXAMPLE_PX + 6}">'
+        f'<img src="{html.escape(e.url)}" width="{_EXAMPLE_PX}" alt="{html.escape(e.caption)}">'
+        f"{keep if e.is_good else refuse} · {html.escape(e.caption)}</td>"
         for e in examples
     )
     return (

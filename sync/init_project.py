@@ -25,7 +25,7 @@ from ml_backend.artifacts import ProjectPaths
 from ml_backend.errors import BadImage, BadInput
 from ml_backend.facts import ProjectFacts, load_facts, save_facts
 from ml_backend.label_config import Kind, Output, build_label_config, parse_label_config
-from sync.crowd_review import ensure_review_project, instructions
+from sync.crowd_review import ensure_review_project
 from sync.project_state import register_project
 from sync.settings import Settings, load_settings
 from sync.store import Store
@@ -119,9 +119,13 @@ def init_project(
     register_project(store, studio, row.id, options=options)
     review = _review_studio(studio, settings, review_client)
     review_id = ensure_review_project(
-        review, row.id, row.title, form="single", maximum_annotations=settings.review_overlap
+        review,
+        row.id,
+        row.title,
+        form="single",
+        labels=labels,
+        maximum_annotations=settings.review_overlap,
     )
-    review.set_instruction(review_id, instructions(labels, form="single"))
     _write_facts(settings, row, review_id, segmenter=segmenter, options=options)
 
     added = 0

@@ -142,13 +142,13 @@ def _variants(
         if other_task.id == task2.id and other is not rle2
     ]
     bad: list[tuple[TaskRecord, Rle | None, str]] = [
-        (task, shifted(rle), "beside the object"),
-        (task2, half(rle2), "only a part"),
+        (task, shifted(rle), "shifted"),
+        (task2, half(rle2), "a part"),
         (task2, merged(rle2, same_picture), "two objects"),
     ]
     others = [name for name in chosen if name != label]
     if others:
-        bad.append((*chosen[others[0]][0], f"is {others[0]}"))
+        bad.append((*chosen[others[0]][0], others[0]))
     return found + [(where, mask, False, caption) for where, mask, caption in bad if mask is not None]
 
 

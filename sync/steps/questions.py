@@ -24,7 +24,6 @@ from sync.crowd_review import (
     FORMS,
     Question,
     ensure_review_project,
-    instructions,
     sheet_key,
     sheet_task,
     single_task,
@@ -277,9 +276,9 @@ def _ensure_project(project: Project, form: str) -> int:
         project.id,
         project.title,
         form=form,
+        labels=project.config.labels,
         maximum_annotations=project.settings.review_overlap,
     )
-    project.review_studio.set_instruction(review_id, instructions(project.config.labels, form=form))
     _ensure_webhook(project, review_id)
     with project.write() as session:
         record = session.get_one(ProjectRecord, project.id)

@@ -91,9 +91,9 @@ def test_every_class_has_good_and_bad_examples_that_the_backend_serves(make_worl
         row = text.split(f"<p><b>{label}</b></p>")[1].split("</table>")[0]
         assert row.count("<b>y</b> · good") == 2
         assert row.count("<b>n</b> · ") >= 3
-        assert "beside the object" in row
-        assert "only a part" in row
-        assert f"is {'bar' if label == 'disc' else 'disc'}" in row
+        assert "shifted" in row
+        assert "a part" in row
+        assert f"<b>n</b> · {'bar' if label == 'disc' else 'disc'}" in row
     links = [unescape(link) for link in re.findall(r'<img src="([^"]+)"', text)]
     assert len(links) == len(set(links)) >= 10
     client = create_app(world.settings).test_client()
