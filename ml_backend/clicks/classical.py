@@ -4,7 +4,7 @@
 * Box: GrabCut inside it.
 * Every further click corrects the mask before it, near the click only: the outline around the click, with
   the edge of the present mask counted as an edge, is added to or taken from it; a click hard on the edge
-  moves the edge; a deep correction lets colour move the rest of the edge as far.
+  moves the edge as far as the colour agrees; a deep correction lets colour move the rest of the edge as far.
 * A proposal is corrected in the same way, unless one click in its middle would have found an outline of the
   same object that obeys the clicks; with no click it is the answer itself.
 
@@ -46,8 +46,10 @@ _SAME_OBJECT = 0.4
 """IoU from which an outline found inside a proposal is taken for that of the same object."""
 _REFIT_FROM_PX, _REFIT_SIDE = 3.0, 96
 """Corrections deeper than this let colour move the whole edge, at this size."""
-_THIN_PX, _ALONG = 2.0, 0.6
-"""Clicks this near the edge move it, along this share of the object's radius (2 to 12 pixels)."""
+_THIN_PX, _ALONG, _CLOSE = 2.0, 0.6, 1.2
+"""Clicks this near the edge move it: within ``_CLOSE`` times their distance from the edge in any case, and
+where the colour agrees along ``_ALONG`` of the object's radius (2 to 12 pixels).
+"""
 
 Point = tuple[float, float, bool]
 
@@ -131,7 +133,7 @@ def _correct(
     """The mask after one more click, changed near the click only."""
     x, y, positive = point
     if depth <= _THIN_PX:
-        return _shift_edge(mask, point, depth)
+        return _shift_edge(pixels, mask, point, depth)
     others = [float(np.hypot(x - p[0], y - p[1])) for p in known if p[2] != positive]
     far = max(2.0, min([_REACH * depth + _MORE_PX, *(0.9 * d for d in others)]))
     if not positive and sum(p[2] for p in known) == 1 and depth > _ANEW * min(others):
@@ -175,22 +177,35 @@ def _refit(pixels: npt.NDArray[np.uint8], mask: Mask, depth: float, known: list[
     )
 
 
-def _shift_edge(mask: Mask, point: Point, depth: float) -> Mask:
-    """Move the nearby edge past a click that lies hard on it: what is wrong there is a thin strip."""
+def _shift_edge(pixels: npt.NDArray[np.uint8], mask: Mask, point: Point, depth: float) -> Mask:
+    """Move the nearby edge past a click that lies hard on it: what is wrong there is a thin strip.
+
+    Next to the click it moves; farther along where the colour is nearer to the clicked one than to that
+    behind the strip. A background click on the outermost pixel means no more than that pixel.
+    """
     height, width = mask.shape
+    x, y, positive = min(int(point[0]), width - 1), min(int(point[1]), height - 1), point[2]
+    close = _CLOSE * depth
     along = float(np.clip(_ALONG * np.sqrt(np.count_nonzero(mask) / np.pi), 2.0, 12.0))
+    if not positive and depth <= 1.0:
+        along = close
     half = int(along + depth) + 3
-    x, y = min(int(point[0]), width - 1), min(int(point[1]), height - 1)
-    window = (slice(max(0, y - half), y + half + 1), slice(max(0, x - half), x + half + 1))
-    part = mask[window]
-    same = np.pad(part != point[2], 1, mode="edge").astype(np.uint8)
-    near_edge = cv2.distanceTransform(same, cv2.DIST_L2, 5)[1:-1, 1:-1] <= depth + 0.1
-    rows, columns = np.mgrid[
-        max(0, y - half) : min(height, y + half + 1), max(0, x - half) : min(width, x + half + 1)
-    ]
-    strip = near_edge & (part != point[2]) & (np.hypot(columns - x, rows - y) <= along)
+    x0, y0 = max(0, x - half), max(0, y - half)
+    window = (slice(y0, y + half + 1), slice(x0, x + half + 1))
+    wrong = mask[window] != positive
+    edge = cv2.distanceTransform(np.pad(wrong, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    strip = wrong & (edge <= depth + 0.1)
+    rows, columns = np.indices(wrong.shape)
+    distance = np.hypot(columns - (x - x0), rows - (y - y0))
+    behind = wrong & ~strip
+    lab = cv2.cvtColor(np.ascontiguousarray(pixels[window]), cv2.COLOR_RGB2LAB)
+    lab = cv2.GaussianBlur(lab, (0, 0), 0.7).astype(np.float32)
+    alike = np.zeros(wrong.shape, np.bool_)
+    if behind.any():
+        clicked, other = lab[y - y0, x - x0], lab[behind].mean(0)
+        alike = ((lab - clicked) ** 2).sum(-1) < ((lab - other) ** 2).sum(-1)
     moved = mask.copy()
-    moved[window][strip] = point[2]
+    moved[window][strip & (distance <= along) & (alike | (distance <= close))] = positive
     return moved
 
 

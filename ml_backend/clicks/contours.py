@@ -130,7 +130,7 @@ def polish(
     *,
     band: float,
     sure: npt.NDArray[np.int8] | None = None,
-    side: int = 112,
+    side: int = 224,
     rounds: int = 1,
 ) -> Mask:
     """Let colour decide near the outline of ``mask``: GrabCut in a band, everything else fixed.

@@ -169,3 +169,38 @@ def test_a_click_snaps_a_loose_proposal_to_the_picture() -> None:
     kept = run(image, Prompt(((150.0, 185.0, False),), None, "x"), other).masks[0]
     assert not kept[185, 150]
     assert not kept[100, 100]
+
+
+@pytest.mark.parametrize(("x", "y", "radius"), [(100, 110, 42), (280, 100, 50), (200, 220, 46)])
+def test_one_click_in_the_middle_of_a_plain_disc(x: int, y: int, radius: int) -> None:
+    """Red discs on noisy green, the picture of the browser test: the whole disc, nothing cut off."""
+    image = np.full((300, 400, 3), (60, 110, 70), np.float64)
+    discs = [
+        ellipse((300, 400), cx, cy, r, r) for cx, cy, r in ((100, 110, 42), (280, 100, 50), (200, 220, 46))
+    ]
+    for disc in discs:
+        image[disc] = (200, 60, 50)
+    image += np.random.default_rng(0).normal(0, 6, image.shape)
+    found = run(np.clip(image, 0, 255).astype(np.uint8), Prompt(((x, y, True),), None, "x")).masks[0]
+    assert mask_iou(found, ellipse((300, 400), x, y, radius, radius)) > 0.95
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_click_on_the_edge_moves_it_where_the_colour_agrees(positive: bool) -> None:
+    truth = ellipse((120, 120), 60, 60, 30, 30)
+    image = paint((120, 120), [truth])
+    start = truth.copy()
+    if positive:
+        start[:32] = False  # a cap of two pixels is missing
+        click = (60.0, 31.0, True)
+    else:
+        start[28:30, 50:70] = True  # a strip of two pixels too much
+        click = (60.0, 29.0, False)
+    segmenter = ClassicalSegmenter()
+    prompt = Prompt(((60.0, 60.0, True), click), None, "x")
+    after = segmenter.segment(
+        segmenter.embed(image), prompt, prior_from_mask(start, from_proposal=False)
+    ).masks[0]
+    assert after[int(click[1]), int(click[0])] == positive
+    assert mask_iou(after, truth) > mask_iou(start, truth)
+    assert not (after != start)[40:].any()
