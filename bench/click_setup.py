@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.clicks.devices import TUNED_MALLOC
+from ml_backend.clicks.devices import TUNED
 from ml_backend.facts import ProjectFacts, save_facts
 
 CONFIG = """<View>
@@ -97,10 +97,10 @@ def environment(
     folder: Path, segmenter: str, checkpoint: Path, *, tuned: bool = True, **more: str
 ) -> dict[str, str]:
     """Environment of the server and of the measurements beside it."""
-    env = {k: v for k, v in os.environ.items() if k not in TUNED_MALLOC and not k.startswith("GROUNDSWELL_")}
+    env = {k: v for k, v in os.environ.items() if k not in TUNED and not k.startswith("GROUNDSWELL_")}
     return {
         **env,
-        **(TUNED_MALLOC if tuned else {}),
+        **(TUNED if tuned else {}),
         "GROUNDSWELL_DATA_DIR": str(folder / "data"),
         "GROUNDSWELL_ALLOW_IMAGE_DIRS": str(folder),
         "GROUNDSWELL_SEGMENTER": segmenter,

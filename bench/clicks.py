@@ -3,7 +3,8 @@
 ``python -m bench.clicks [--quick] [--segmenter sam|sam-onnx] [--encoder vit_b|small]``
 
 The floor is segment-anything itself, called in-process on an embedding that is there: decoder, mask resize,
-brush encoding, under the same allocator and threads. Weights are random (latency does not depend on them).
+brush encoding, under the same allocator and threads, in turns with the clicks it is compared with. Weights
+are random (latency does not depend on them).
 The table of encoders says what each step bought: every row is a process of its own, ``baseline`` the plain
 eager encoder under the default allocator, ``max_error`` the difference of its output relative to that row.
 """
@@ -13,11 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +72,10 @@ def some_clicks(count: int, seed: int) -> list[tuple[float, float, bool]]:
 # Measurements in a process of their own
 
 
-def child_floor(checkpoint: Path, image: Path, clicks: int) -> dict[str, Any]:
-    """Seconds of segment-anything's own parts: encoder, and decoder + resize + brush encoding per click."""
+def child_floor(checkpoint: Path, image: Path) -> None:
+    """Answer lines of stdin with seconds: ``encode``, or ``x y`` (percent) for a click on the embedding that
+    is there: segment-anything's decoder and mask resize, then brush encoding.
+    """
     import cv2
     from segment_anything import SamPredictor
 
@@ -79,17 +85,48 @@ def child_floor(checkpoint: Path, image: Path, clicks: int) -> dict[str, Any]:
     predictor = SamPredictor(load_sam(checkpoint)[0])
     pixels = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
     predictor.set_image(pixels)
-    began = time.perf_counter()
-    predictor.set_image(pixels)
-    encode = time.perf_counter() - began
-    seconds = []
-    for x, y, _ in [*some_clicks(3, 99), *some_clicks(clicks, 1)]:
-        at = np.array([[x / 100 * WIDTH, y / 100 * HEIGHT]])
+    for line in sys.stdin:
         began = time.perf_counter()
-        masks, iou, _ = predictor.predict(at, np.array([1]), multimask_output=True)
-        encode_brush(masks[int(iou.argmax())])
-        seconds.append(time.perf_counter() - began)
-    return {"encode_s": encode, "clicks_s": seconds[3:]}
+        if line.strip() == "encode":
+            predictor.set_image(pixels)
+        else:
+            x, y = (float(v) / 100 for v in line.split())
+            at = np.array([[x * WIDTH, y * HEIGHT]])
+            masks, iou, _ = predictor.predict(at, np.array([1]), multimask_output=True)
+            encode_brush(masks[int(iou.argmax())])
+        print(time.perf_counter() - began, flush=True)
+
+
+class Floor:
+    """The bare model in a process of its own, asked between the clicks it is compared with: whatever else
+    the machine does then slows both alike.
+    """
+
+    def __init__(self, env: dict[str, str], checkpoint: Path, image: Path) -> None:
+        command = [sys.executable, "-m", "bench.clicks", "--child", "floor", str(checkpoint), str(image)]
+        self._process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        for point in some_clicks(5, 99):
+            self.click(point)
+
+    def encode(self) -> float:
+        return self._ask("encode")
+
+    def click(self, point: tuple[float, float, bool]) -> float:
+        return self._ask(f"{point[0]} {point[1]}")
+
+    def _ask(self, line: str) -> float:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
 
 
 def child_encoder(variant: str, checkpoint: Path, image: Path, runs: int, out: Path) -> dict[str, Any]:
@@ -156,49 +193,100 @@ def encoder_table(folder: Path, checkpoint: Path, image: Path, *, runs: int) -> 
         )
 
 
-def serve(folder: Path, checkpoint: Path, args: argparse.Namespace) -> None:
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    cold: int
+    warm: int
+    visited: int
+    back: int
+    each: int
+    users: tuple[int, ...]
+
+
+FULL = Sizes(cold=5, warm=100, visited=200, back=20, each=12, users=(4, 16))
+QUICK = Sizes(cold=3, warm=30, visited=40, back=10, each=6, users=(4, 16))
+
+
+def serve(folder: Path, checkpoint: Path, segmenter: str, sizes: Sizes) -> None:
     """All rows that go through the server."""
     facts = make_project(folder)
-    n_cold, n_warm, visited = (2, 12, 20) if args.quick else (5, 60, 200)
-    users = (4,) if args.quick else (4, 16)
-    each = 6 if args.quick else 12
-    images = make_pictures(folder / "images", n_cold + 20 + visited)
-    env = environment(folder, args.segmenter, checkpoint)
-    floor = run_child(env, "floor", str(checkpoint), str(images[0]), str(n_warm))
-    bare = float(np.median(floor["clicks_s"]))
-    say("floor/click", bare, "s", p99=float(np.percentile(floor["clicks_s"], 99)))
-    say("floor/encode", floor["encode_s"], "s")
-    encoder = seed_embeddings(env, images[n_cold + 20 :], folder)
+    pictures = make_pictures(folder / "images", sizes.cold + 20 + sizes.back + sizes.visited)
+    cold_ones, rest = pictures[: sizes.cold], pictures[sizes.cold :]
+    crowd_ones, back_ones, others = rest[:20], rest[20 : 20 + sizes.back], rest[20 + sizes.back :]
+    # The RAM tier holds fewer than are visited, so that who comes back is served from the disk.
+    ram = str(min(120, sizes.visited // 2) * 4_200_000)
+    env = environment(folder, segmenter, checkpoint, GROUNDSWELL_EMBEDDING_RAM_BYTES=ram)
+    encoder = seed_embeddings(env, [*back_ones, *others], folder)
+    floor = Floor(env, checkpoint, pictures[0])
     with server(env, folder / "server.log") as port:
         user = User(port, facts)
-        user.click(images[-1], some_clicks(1, 7))  # loads the model
-        cold = [user.click(image, some_clicks(1, 2)) for image in images[:n_cold]]
-        row("click/cold", cold, floor["encode_s"] + bare, target_p50=1.15)
-        warm = [user.click(images[0], [point]) for point in some_clicks(n_warm, 3)]
-        row("click/warm", warm, bare, target_p50=1.3, target_p99=2.5)
-        warm_p50 = quantiles(warm)["p50"]
-        again = [user.click(images[0], [some_clicks(1, 3)[0]]) for _ in range(n_warm)]
-        row("click/same prompts again", again, bare)
-        chain = some_clicks(n_warm // 2, 4)
-        growing = [user.click(images[0], chain[: k + 1]) for k in range(len(chain))]
-        row("click/growing series", growing, bare)
+        user.click(others[-1], some_clicks(1, 7))  # loads the model
+        bare: list[float] = []
+        encodes, cold = [], []
+        for image, point in zip(cold_ones, some_clicks(sizes.cold, 2), strict=True):
+            encodes.append(floor.encode())
+            bare.append(floor.click(point))
+            cold.append(user.click(image, [point]))
+        say("floor/encode", median(encodes), "s", all=[round(s, 3) for s in encodes])
+        row("click/cold", cold, [a + b for a, b in zip(encodes, bare, strict=True)], target_p50=1.15)
+        floors, warm, crowded = [], [], []
         regions = [brush_region(k) for k in range(50)]
-        crowded = [user.click(images[0], [p], regions=regions) for p in some_clicks(n_warm, 5)]
-        row("click/50 regions on the image", crowded, warm_p50, target_p50=1.1)
-        away = [user.click(image, some_clicks(1, 6)) for image in images[n_cold + 20 :]]
-        row(f"click/each of {visited} embedded images", away, warm_p50)
-        back = [user.click(image, [p]) for image in images[:n_cold] for p in some_clicks(1, 8)]
-        row(f"click/back after {visited} others", back, warm_p50, target_p50=1.2)
-        crowd = {}
-        for count in users:
-            crowd[count] = crowd_of(port, facts, images[n_cold : n_cold + count], each)
-    check_crowd(env, folder, facts, crowd, bare)
+        for point, other in zip(some_clicks(sizes.warm, 3), some_clicks(sizes.warm, 5), strict=True):
+            floors.append(floor.click(point))
+            warm.append(user.click(cold_ones[0], [point]))
+            crowded.append(user.click(cold_ones[0], [other], regions=regions))
+        say("floor/click", median(floors), "s", p99=round(float(np.percentile(floors, 99)), 5))
+        row("click/warm", warm, floors, target_p50=1.3, target_p99=2.5)
+        warm_s = [reply.seconds for reply in warm]
+        row("click/50 regions on the image", crowded, warm_s, target_p50=1.1)
+        chain = some_clicks(sizes.warm // 3, 4)
+        growing = [user.click(cold_ones[0], chain[: k + 1]) for k in range(len(chain))]
+        row("click/growing series", growing, warm_s)
+        again = [user.click(cold_ones[0], [chain[0]]) for _ in range(sizes.warm)]
+        row("click/same prompts again", again, warm_s)
+        for image in back_ones:
+            user.click(image, some_clicks(1, 6))
+        away = [user.click(image, some_clicks(1, 6)) for image in others]
+        row(f"click/each of {sizes.visited} embedded images", away, warm_s)
+        back, stay = [], []
+        for image, point, other in zip(
+            back_ones, some_clicks(sizes.back, 8), some_clicks(sizes.back, 9), strict=True
+        ):
+            back.append(user.click(image, [point]))
+            stay.append(user.click(image, [other]).seconds)
+        row(f"click/back after {sizes.visited} others", back, stay, target_p50=1.2)
+        crowd = {n: crowd_of(port, facts, crowd_ones[:n], sizes.each) for n in sizes.users}
+        phases(port)
+    floor.close()
+    check_crowd(env, folder, facts, crowd, median(floors))
     kept = sum(p.stat().st_size for p in (folder / "data" / "embeddings" / encoder).glob("*"))
     say("embedding bytes", float(kept), "B")
 
 
-def row(name: str, replies: list[Reply], baseline: float, **targets: float) -> None:
+def median(seconds: list[float]) -> float:
+    return float(np.median(seconds))
+
+
+def phases(port: int) -> None:
+    """Mean time of every phase of all clicks so far, as the server itself counts it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
+        text = reply.read().decode()
+    for phase in ("fetch", "decode", "encode", "wait", "segment", "serialise"):
+        total, count = (
+            re.search(rf'^groundswell_phase_seconds_{what}{{phase="{phase}"}} (\S+)$', text, re.M)
+            for what in ("sum", "count")
+        )
+        if total is not None and count is not None:
+            n = float(count.group(1))
+            say(f"phase/{phase}", float(total.group(1)) / n, "s", n=int(n))
+
+
+def row(name: str, replies: list[Reply], baselines: list[float], **targets: float) -> None:
+    """One line of clicks against the median of what they are compared with; both were taken in turns."""
     q = quantiles(replies)
+    baseline = median(baselines)
     errors = sum(r.status != 200 for r in replies)
     more = {k: round(v, 5) for k, v in q.items()}
     ratios = {f"ratio_{k}": round(v / baseline, 3) for k, v in q.items()}
@@ -285,8 +373,9 @@ def check_crowd(env: dict[str, str], folder: Path, facts: Any, crowd: dict[int, 
 def child(arguments: list[str]) -> None:
     kind, *rest = arguments
     if kind == "floor":
-        found = child_floor(Path(rest[0]), Path(rest[1]), int(rest[2]))
-    elif kind == "encoder":
+        child_floor(Path(rest[0]), Path(rest[1]))
+        return
+    if kind == "encoder":
         found = child_encoder(rest[0], Path(rest[1]), Path(rest[2]), int(rest[3]), Path(rest[4]))
     else:
         from ml_backend.clicks.registry import build_segmenter
@@ -320,11 +409,13 @@ def main() -> None:
         checkpoint = folder / f"{kind}.pth"
         if not checkpoint.exists():
             torch.save(random_sam(kind).state_dict(), checkpoint)
-        say("cores", float(os.cpu_count() or 1), "", encoder=kind, segmenter=args.segmenter)
+        load = round(os.getloadavg()[0], 2)
+        say("cores", float(os.cpu_count() or 1), "", encoder=kind, segmenter=args.segmenter, load=load)
         image = make_pictures(folder / "images", 1)[0]
         if not args.skip_encoders:
-            encoder_table(folder, checkpoint, image, runs=1 if args.quick else 3)
-        serve(folder, checkpoint, args)
+            encoder_table(folder, checkpoint, image, runs=3 if kind == "small" else 2)
+        serve(folder, checkpoint, args.segmenter, QUICK if args.quick else FULL)
+        say("load at the end", os.getloadavg()[0], "")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import httpx
 from pydantic import SecretStr
 
 from ml_backend.artifacts import read_json, write_json
-from ml_backend.clicks.devices import TUNED_MALLOC
+from ml_backend.clicks.devices import TUNED
 from ml_backend.errors import GroundswellError, StudioError
 from sync.processes import start_time, stop_group, stop_left_over
 from sync.secret_store import Secrets, load_secrets
@@ -204,7 +204,7 @@ class Stack:
         With the allocator settings that halve the time of image encoders on a CPU, unless set otherwise.
         """
         here = {name: value for name, value in os.environ.items() if not name.startswith("GROUNDSWELL_")}
-        env = {**TUNED_MALLOC, **here}
+        env = {**TUNED, **here}
         for name, field in type(self.settings).model_fields.items():
             value = getattr(self.settings, name)
             if value != field.get_default(call_default_factory=True):

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +78,7 @@ class EmbeddingStore:
         self._ram_used = 0
         self._flights: dict[tuple[str, str], _Flight] = {}
         self._disk_used: int | None = None
+        self._writer = ThreadPoolExecutor(1, "embedding-writer")  # starts its thread when first used
 
     # -- lookup ------------------------------------------------------------------------------------
 
@@ -158,8 +159,16 @@ class EmbeddingStore:
             del self._flights[key]
         flight.future.set_result(found.embedding)
         if persist and found.tier == "encoded":
-            self._write(key, found.embedding)
+            if priority == CLICK and found.embedding.nbytes <= self.ram_bytes:
+                # Somebody waits for the mask: the disk can be slow, and RAM has it meanwhile.
+                self._writer.submit(self._write, key, found.embedding)
+            else:
+                self._write(key, found.embedding)
         return found
+
+    def flush(self) -> None:
+        """Wait until what clicks made is on disk."""
+        self._writer.submit(bool).result()
 
     def forget(self) -> None:
         """Drop the RAM tier (tests, memory pressure)."""
@@ -200,6 +209,12 @@ class EmbeddingStore:
                 self._ram_used -= evicted.nbytes
 
     def _write(self, key: tuple[str, str], embedding: Embedding) -> None:
+        try:
+            self._write_file(key, embedding)
+        except Exception:  # in the writer's thread nobody would hear of it
+            log.exception("embedding not kept on disk")
+
+    def _write_file(self, key: tuple[str, str], embedding: Embedding) -> None:
         if embedding.nbytes > self.disk_bytes:
             return
         if all(array.dtype == np.uint8 for array in embedding.arrays.values()):
@@ -272,7 +287,7 @@ def read_embedding(path: Path, encoder: str) -> Embedding:
     metadata = header.pop("__metadata__")
     if metadata["encoder"] != encoder:
         raise ValueError(f"made by {metadata['encoder']}")
-    data = np.memmap(path, np.uint8, mode="r", offset=8 + head) if size > 8 + head else np.zeros(0, np.uint8)
+    data = np.memmap(path, np.uint8, mode="c", offset=8 + head) if size > 8 + head else np.zeros(0, np.uint8)
     wide = set(json.loads(metadata["float32"]))
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for name, info in header.items():

@@ -35,6 +35,7 @@ def make(it: EmbeddingStore, sha: str, seed: int = 0) -> str:
     found = it.get_or_make(
         sha, "enc", lambda: pixels(seed), lambda p: embedding(int(p[0, 0, 0])), gate=DeviceGate()
     )
+    it.flush()
     return found.tier
 
 
@@ -52,6 +53,7 @@ def test_file_round_trip_is_exact_and_mapped(tmp_path: Path) -> None:
 def test_half_precision_gives_the_same_from_ram_and_from_disk(tmp_path: Path) -> None:
     first = store(tmp_path, half=True)
     made = first.get_or_make("s", "enc", pixels, lambda _: embedding(), gate=DeviceGate()).embedding
+    first.flush()
     read = store(tmp_path, half=True).get("s", "enc")
     assert read is not None
     assert read.tier == "disk"
