@@ -40,11 +40,13 @@ def low_accuracy(right: Floats, asked: Floats, least: float, certainty: float) -
 
 
 def repeat_agreement(
-    item: Ints, by: npt.NDArray[np.intp], yes: Floats, workers: int
+    item: Ints, by: npt.NDArray[np.intp], yes: Floats, workers: int, hidden: npt.NDArray[np.bool_]
 ) -> tuple[Floats, Floats]:
-    """Hidden repeats: (w,) pairs of consecutive answers of a worker to one item, and those that agree."""
+    """Hidden repeats: (w,) pairs of consecutive answers of a worker to one item, the later one to a hidden
+    repeat, and those that agree.
+    """
     order = np.lexsort((np.arange(len(item)), item, by))
-    pair = (item[order][1:] == item[order][:-1]) & (by[order][1:] == by[order][:-1])
+    pair = (item[order][1:] == item[order][:-1]) & (by[order][1:] == by[order][:-1]) & hidden[order][1:]
     agrees = pair & (yes[order][1:] == yes[order][:-1])
     owner = by[order][1:]
     return per_worker(owner, pair, workers), per_worker(owner, agrees, workers)

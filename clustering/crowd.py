@@ -266,6 +266,7 @@ def worker_report(
     *,
     prior: npt.ArrayLike | None = None,
     gold: npt.ArrayLike | None = None,
+    hidden: npt.NDArray[np.bool_] | None = None,
     floor_s: float = 0.6,
     least_accuracy: float = 0.8,
     certainty: float = 0.9,
@@ -275,6 +276,9 @@ def worker_report(
     Parameters
     ----------
     prior, gold : as for ``fit_crowd``
+    hidden : (a,) answers to hidden repeats, drawn at random; None = every second answer of a worker to an
+        item is one. Questions asked again because they were open are none: they come back where somebody
+        erred, and would make careful workers look inconsistent.
     floor_s : nobody looks at a mask in less; a worker with P(share of hurried answers > 0.2) > certainty is
         suspended
     least_accuracy, certainty : suspended where P(accuracy < least_accuracy) > certainty on the gold of either
@@ -289,6 +293,7 @@ def worker_report(
     w = len(model.worker)
     by_all = np.searchsorted(model.worker, answers.worker)
     told = ~np.isnan(answers.yes)
+    is_repeat = np.ones(len(answers), bool) if hidden is None else hidden
     by, yes, item = by_all[told], answers.yes[told], answers.item[told]
     at = np.searchsorted(model.item, item)
     truth = _column(gold, model.item, "gold", np.nan)[at]
@@ -308,7 +313,7 @@ def worker_report(
     asked, told_count = per_worker(by_all, np.ones(len(answers)), w), per_worker(by, np.ones(len(by)), w)
     gold_good, gold_bad = per_worker(by, good, w), per_worker(by, bad, w)
     hits, hits_bad = per_worker(by, good & (yes > 0), w), per_worker(by, bad & (yes == 0), w)
-    repeats, same = repeat_agreement(item, by, yes, w)
+    repeats, same = repeat_agreement(item, by, yes, w, is_repeat[told])
     timed = ~np.isnan(answers.seconds)
     clocked = per_worker(by_all[timed], np.ones(int(timed.sum())), w)
     fast = per_worker(by_all[timed], answers.seconds[timed] < floor_s, w)

@@ -23,6 +23,7 @@ from sync.studio_base import AnnotationRow, StudioClient
 
 __all__ = [
     "FORMS",
+    "HIDDEN",
     "KEY_FIELD",
     "Example",
     "Question",
@@ -38,6 +39,8 @@ __all__ = [
 
 KEY_FIELD = "groundswell_key"
 FORMS = ("single", "sheet")
+HIDDEN = 1000
+"""``Question.repeat`` of hidden repeats starts here"""
 _CARD = "width:200px;height:200px;object-fit:contain;background:#888"  # ten cards fit a laptop's window
 _EXAMPLE_PX = 92  # six stand beside each other in the dialog
 
@@ -47,7 +50,9 @@ class Question:
     """One question, as it travels in a review task.
 
     ``key`` is ``<round>:<instance>:<stream>:<repeat>``, unique in the project; ``instance`` is the key of the
-    mask; ``sheet`` the policy's number of the contact sheet, -1 for none; the rest are the columns of its
+    mask; ``repeat`` is 0 when it is first asked about, 1, 2, … when it is asked again because its answers
+    leave it open, and from ``HIDDEN`` on in hidden repeats; ``sheet`` is the policy's number of the contact
+    sheet, -1 for none; the rest are the columns of its
     question and the mask itself, by which the answer is carried over to later rounds.
     """
 

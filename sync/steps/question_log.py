@@ -22,6 +22,7 @@ from sqlalchemy import select
 from clustering.answers import AnswerLog, Stream
 from clustering.crowd import Answers, WorkerReport, fit_crowd, next_workers, worker_report
 from clustering.propagation import match_pools
+from sync.crowd_review import HIDDEN
 from sync.project_state import Project
 from sync.steps.cluster import LabelPool
 from sync.steps.queries import finished_tasks
@@ -47,8 +48,8 @@ class _Item:
     """(cluster, stream, inclusion) of every sample of this round it was drawn for"""
     questions: int = 0
     """review tasks that were answered"""
-    answers: list[tuple[datetime, int, int, float, float]] = field(default_factory=list)
-    """(time, annotation, worker, yes or NaN, seconds)"""
+    answers: list[tuple[datetime, int, int, float, float, bool]] = field(default_factory=list)
+    """(time, annotation, worker, yes or NaN, seconds, to a hidden repeat)"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +144,7 @@ def _items(
         if is_current and question.repeat == 0:
             item.draws.append((question.cluster, question.stream, question.inclusion))
         if told:
-            _add(item, told)
+            _add(item, told, question.repeat)
             if not is_current:
                 carried.add(row)
     items = {name: item for name, item in items.items() if item.answers}
@@ -151,18 +152,17 @@ def _items(
     for name, group in strays.items():
         stray = items.setdefault(name, _Item(name[0], -1, group[0].prior, gold.get(name, np.nan)))
         for question in group:
-            _add(stray, by_question[question.key])
+            _add(stray, by_question[question.key], question.repeat)
     return list(items.values()), carried
 
 
-def _add(item: _Item, answers: Sequence[AnswerRecord]) -> None:
+def _add(item: _Item, answers: Sequence[AnswerRecord], repeat: int) -> None:
     value = {"yes": 1.0, "no": 0.0, "unsure": np.nan}
     item.questions += 1
     for answer in answers:
         seconds = np.nan if answer.seconds is None else answer.seconds
-        item.answers.append(
-            (answer.created_at, answer.annotation_id, answer.worker, value[answer.value], seconds)
-        )
+        told = (answer.created_at, answer.annotation_id, answer.worker, value[answer.value], seconds)
+        item.answers.append((*told, repeat >= HIDDEN))
 
 
 def _same_masks(
@@ -288,9 +288,7 @@ def _crowd(
 ) -> tuple[list[float], set[int], set[int], tuple[dict[str, Any], ...]]:
     """Probability of yes per item, items that need another worker, items for an expert, workers."""
     rows = sorted(
-        (answer[0], answer[1], i, answer[2], answer[3], answer[4])
-        for i, item in enumerate(items)
-        for answer in item.answers
+        (answer[0], answer[1], i, *answer[2:]) for i, item in enumerate(items) for answer in item.answers
     )
     answers = Answers(
         item=np.array([row[2] for row in rows], np.int64),
@@ -300,7 +298,8 @@ def _crowd(
     )
     prior = np.clip([item.prior for item in items], 0.05, 0.95)
     gold = np.array([item.gold for item in items], np.float64)
-    report = worker_report(answers, prior=prior, gold=gold, floor_s=floor_s)
+    hidden = np.array([row[6] for row in rows], bool)
+    report = worker_report(answers, prior=prior, gold=gold, hidden=hidden, floor_s=floor_s)
     kept = _countable(answers, report, floor_s)
     model = fit_crowd(kept, prior=prior, gold=gold)
     ask, late = next_workers(kept, model, cap=cap)

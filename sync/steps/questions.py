@@ -22,6 +22,7 @@ from ml_backend.errors import StudioError
 from ml_backend.pools import instance_key
 from sync.crowd_review import (
     FORMS,
+    HIDDEN,
     Question,
     ensure_review_project,
     sheet_key,
@@ -85,6 +86,8 @@ def repeat_questions(
     rows: npt.NDArray[np.int64],
     known: Sequence[QuestionRecord],
     answered: frozenset[str],
+    *,
+    hidden: bool = False,
 ) -> list[Question]:
     """One more single question about each of these rows, unless one is still open."""
     by_instance: dict[str, list[QuestionRecord]] = defaultdict(list)
@@ -98,8 +101,9 @@ def repeat_questions(
         if is_open:
             continue
         stream = before[0].stream if before else int(Stream.SEARCH)
+        repeat = len(before) + (HIDDEN if hidden else 0)
         question = _question(
-            project, round_number, pool, row, stream=stream, form=int(Form.SINGLE), repeat=len(before)
+            project, round_number, pool, row, stream=stream, form=int(Form.SINGLE), repeat=repeat
         )
         if before:
             question = replace(question, cluster=before[0].cluster, inclusion=before[0].inclusion)
@@ -124,7 +128,7 @@ def hidden_repeats(
     rows = pool.rows_by_key()
     chosen = [once[int(i)] for i in rng.permutation(len(once))[:count]]
     there = np.array([rows[q.instance] for q in chosen if q.instance in rows], np.int64)
-    return repeat_questions(project, round_number, pool, there, known, answered)
+    return repeat_questions(project, round_number, pool, there, known, answered, hidden=True)
 
 
 def gold_questions(

@@ -167,7 +167,7 @@ def test_a_careless_worker_is_found_and_the_labels_hold(make_world: MakeWorld) -
 
     def answer() -> None:
         for _ in range(60):
-            done = world.answer_all(careless, limit=1, flip=lambda key: bool(rng.random() < 0.5))
+            done = world.answer_all(careless, limit=1, flip=lambda key: bool(rng.random() < 0.75))
             done += sum(world.answer_all(client, limit=1) for client in honest)
             if not done:
                 return
