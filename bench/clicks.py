@@ -39,7 +39,7 @@ from bench.click_setup import (
     server,
     sha_of,
 )
-from ml_backend.clicks.base import Embedding
+from ml_backend.clicks.base import Embedding, Prompt
 from ml_backend.clicks.embeddings import write_embedding
 
 ENCODERS = ("eager", "eager-tuned", "onnxruntime", "onnxruntime-tuned", "bf16-tuned")
@@ -156,13 +156,14 @@ def child_encoder(variant: str, checkpoint: Path, image: Path, runs: int, out: P
     if variant.startswith("bf16"):
         segmenter.model.image_encoder.bfloat16()
     encode()
-    seconds = []
+    seconds, cpu = [], []
     for _ in range(runs):
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         features = encode()
         seconds.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - cpu_began)
     np.save(out, np.asarray(features, np.float32))
-    return {"encode_s": seconds}
+    return {"encode_s": seconds, "cpu_s": cpu}
 
 
 def run_child(env: dict[str, str], *arguments: str) -> dict[str, Any]:
@@ -176,21 +177,41 @@ def run_child(env: dict[str, str], *arguments: str) -> dict[str, Any]:
 
 
 def encoder_table(folder: Path, checkpoint: Path, image: Path, *, runs: int) -> None:
-    """What allocator, runtime and number format buy, and how far each is from the plain output."""
+    """What allocator, runtime and number format buy, how far each is from the plain output, and what that
+    does to the masks of a few clicks.
+    """
+    from ml_backend.clicks.sam import SamSegmenter
+    from ml_backend.clicks.sam_weights import load_sam
+
+    segmenter = SamSegmenter(load_sam(checkpoint)[0], "0" * 64)
     reference: Any = None
+    masks: list[Any] = []
     base = 0.0
     for variant in ENCODERS:
         env = environment(folder, "sam-onnx", checkpoint, tuned=variant.endswith("tuned"))
         out = folder / f"{variant}.npy"
+        load = round(os.getloadavg()[0], 2)
         found = run_child(env, "encoder", variant, str(checkpoint), str(image), str(runs), str(out))
-        median = float(np.median(found["encode_s"]))
+        seconds = median(found["encode_s"])
         features = np.load(out)
+        clicked = [_decoded(segmenter, features, point) for point in some_clicks(10, 11)]
         if reference is None:
-            reference, base = features, median
+            reference, base, masks = features, seconds, clicked
         error = float(np.abs(features - reference).max() / np.abs(reference).max())
-        say(
-            f"encode/{variant}", median, "s", round(base, 5), speedup=round(base / median, 2), max_error=error
-        )
+        ious = [
+            np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b))
+            for a, b in zip(masks, clicked, strict=True)
+        ]
+        more = {"speedup": round(base / seconds, 2), "max_error": error, "load": load}
+        more |= {"fastest": round(min(found["encode_s"]), 4), "cpu_s": round(median(found["cpu_s"]), 4)}
+        more |= {"mask_iou_mean": round(float(np.mean(ious)), 5), "mask_iou_min": round(float(min(ious)), 5)}
+        say(f"encode/{variant}", seconds, "s", round(base, 5), **more)
+
+
+def _decoded(segmenter: Any, features: Any, point: tuple[float, float, bool]) -> Any:
+    embedding = Embedding(segmenter.encoder, (HEIGHT, WIDTH), {"features": features})
+    prompt = Prompt(((point[0] / 100 * WIDTH, point[1] / 100 * HEIGHT, True),), None, "Cat")
+    return segmenter.segment(embedding, prompt, None).masks[0]
 
 
 @dataclass(frozen=True)
@@ -394,6 +415,7 @@ def main() -> None:
     parser.add_argument("--segmenter", choices=("sam", "sam-onnx"), default="sam-onnx")
     parser.add_argument("--encoder", choices=("vit_b", "small"), default=None, help="default: vit_b")
     parser.add_argument("--skip-encoders", action="store_true", help="leave out the table of encoders")
+    parser.add_argument("--only-encoders", action="store_true", help="leave out the server")
     parser.add_argument("--work", type=Path, default=None, help="folder to keep checkpoint and pictures in")
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -414,6 +436,8 @@ def main() -> None:
         image = make_pictures(folder / "images", 1)[0]
         if not args.skip_encoders:
             encoder_table(folder, checkpoint, image, runs=3 if kind == "small" else 2)
+        if args.only_encoders:
+            return
         serve(folder, checkpoint, args.segmenter, QUICK if args.quick else FULL)
         say("load at the end", os.getloadavg()[0], "")
 
