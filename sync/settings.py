@@ -99,6 +99,10 @@ class Settings(BackendSettings):
     )
     repeat_share: float = Field(default=0.0, ge=0, lt=0.5, description="share of hidden repeats")
     min_answer_s: float = Field(default=0.0, ge=0, description="answers faster than this are discarded")
+    experts: list[int] = Field(
+        default_factory=list,
+        description="numbers of the Label Studio users whose answers decide a question, e.g. [3, 8]",
+    )
     crop_size_px: int = Field(default=448, ge=64, description="longer side of a review crop")
 
     # push
@@ -145,6 +149,7 @@ PROJECT_OPTIONS = frozenset(
         "click_options",
         "crowd",
         "embed_ahead",
+        "experts",
         "gold_share",
         "infer_batch",
         "infer_part",

@@ -163,6 +163,10 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             f"{review['accepted']} masks accepted ({review['verified']} seen one by one), "
             f"{review['rejected']} rejected" + (f", {per} masks per question" if per is not None else "")
         )
+        if review.get("expert_queue"):
+            lines.append(
+                f"    expert   {review['expert_queue']} questions used up their workers (--json lists them)"
+            )
         lines += [_worker_line(row) for row in review.get("workers", [])]
     clicks = figures.get("clicks", {})
     if clicks.get("failed"):

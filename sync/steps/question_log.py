@@ -24,6 +24,7 @@ from clustering.crowd import Answers, WorkerReport, fit_crowd, next_workers, wor
 from clustering.propagation import match_pools
 from sync.crowd_review import HIDDEN
 from sync.project_state import Project
+from sync.settings import Settings
 from sync.steps.cluster import LabelPool
 from sync.steps.queries import finished_tasks
 from sync.tables import AnswerRecord, QuestionRecord
@@ -232,7 +233,7 @@ def _verdicts(
         probability, again = _majority(items, project.settings.min_answer_s)
         expert: set[int] = set()
     else:
-        probability, again, expert, workers = _crowd(items, cap, project.settings.min_answer_s)
+        probability, again, expert, workers = _crowd(items, project.settings)
     result = {}
     for label in labels:
         mine = [i for i, item in enumerate(items) if item.label == label and item.row >= 0]
@@ -284,9 +285,13 @@ def _majority(items: Sequence[_Item], floor_s: float) -> tuple[list[float], set[
 
 
 def _crowd(
-    items: Sequence[_Item], cap: int, floor_s: float
+    items: Sequence[_Item], settings: Settings
 ) -> tuple[list[float], set[int], set[int], tuple[dict[str, Any], ...]]:
-    """Probability of yes per item, items that need another worker, items for an expert, workers."""
+    """Probability of yes per item, items that need another worker, items for an expert, workers.
+
+    What an expert says about an item is its truth, for the item and in judging the workers.
+    """
+    cap, floor_s = settings.review_overlap_max, settings.min_answer_s
     rows = sorted(
         (answer[0], answer[1], i, *answer[2:]) for i, item in enumerate(items) for answer in item.answers
     )
@@ -297,7 +302,7 @@ def _crowd(
         seconds=np.array([row[5] for row in rows], np.float64),
     )
     prior = np.clip([item.prior for item in items], 0.05, 0.95)
-    gold = np.array([item.gold for item in items], np.float64)
+    gold = np.array([_by_expert(item, settings.experts) for item in items], np.float64)
     hidden = np.array([row[6] for row in rows], bool)
     report = worker_report(answers, prior=prior, gold=gold, hidden=hidden, floor_s=floor_s)
     kept = _countable(answers, report, floor_s)
@@ -311,6 +316,12 @@ def _crowd(
     crowd = set(report.worker[~report.suspended].tolist())
     spent = {i for i in again if items[i].questions >= 2 * cap or crowd <= {a[2] for a in items[i].answers}}
     return probability.tolist(), again - spent, {int(i) for i in late} | spent, describe_workers(report)
+
+
+def _by_expert(item: _Item, experts: Sequence[int]) -> float:
+    """The newest yes or no of an expert, else the truth of a gold item, else NaN."""
+    told = [answer[3] for answer in sorted(item.answers) if answer[2] in experts and not np.isnan(answer[3])]
+    return told[-1] if told else item.gold
 
 
 def _countable(answers: Answers, report: WorkerReport, floor_s: float) -> Answers:

@@ -41,6 +41,8 @@ from sync.tables import AnswerRecord, DecisionRecord, QuestionRecord, RoundRecor
 __all__ = ["ReviewReport", "review"]
 
 _log = logging.getLogger(__name__)
+_EXPERT_ROWS = 500
+"""questions listed for an expert; all are counted"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +312,33 @@ def _withdraw_older(project: Project, number: int) -> None:
                 )
 
 
+def _expert_questions(project: Project, log: ReviewLog, looks: Sequence[_Look]) -> list[dict[str, Any]]:
+    """Where an expert finds the questions that used up their workers: the last review task of each."""
+    newest: dict[tuple[str, str], QuestionRecord] = {}
+    for question in log.questions:
+        if question.review_task_id is not None:
+            newest[question.label, question.instance] = question
+    rows = []
+    for look in looks:
+        for row in look.log.expert.tolist():
+            found = newest.get((look.pool.label, str(look.pool.table.key[row])))
+            if found is None:
+                continue  # answered in an earlier round only
+            form = FORMS[found.form]
+            server = (project.settings.review_url or project.settings.studio_url).rstrip("/")
+            task = found.review_task_id
+            rows.append(
+                {
+                    "label": found.label,
+                    "task": found.task_id,
+                    "form": form,
+                    "review_task": task,
+                    "url": f"{server}/projects/{review_project_of(project, form)}/data?task={task}",
+                }
+            )
+    return rows[:_EXPERT_ROWS]
+
+
 def _note(
     project: Project,
     record: RoundRecord,
@@ -328,6 +357,7 @@ def _note(
         "carried": len(log.carried),
         "workers": list(log.workers),
         "expert_queue": sum(len(look.log.expert) for look in looks),
+        "expert": _expert_questions(project, log, looks),
         "masks_per_question": round(report.accepted / report.answered, 3) if report.answered else None,
         "policy": project.settings.policy,
         "done": report.done,

@@ -181,6 +181,46 @@ def test_a_careless_worker_is_found_and_the_labels_hold(make_world: MakeWorld) -
     assert np.mean([value > 0 for value in labels.values()]) > 0.95  # the tiny learner's masks are all good
 
 
+def test_what_workers_leave_open_waits_for_an_expert_who_decides(make_world: MakeWorld) -> None:
+    world = _reviewing(make_world, crowd=True, review_overlap_max=3, gold_share=0.0, question_batch=6)
+    clients = [world.studio.as_user(f"w{i}@example.com", "x") for i in range(3)]
+    disputed: str = ""
+
+    def answer() -> None:
+        nonlocal disputed
+        for client in clients * 3:
+            if (task := client.next_task(world.review_projects()["single"])) is not None:
+                _, (question,) = read_questions(task.data)
+                disputed = disputed or question.instance
+                if question.instance == disputed:
+                    verdict = [{"from_name": "verdict", "to_name": "image", "type": "choices"}]
+                    result = [{**verdict[0], "value": {"choices": ["unsure"]}}]
+                else:
+                    result = answer_result("single", [world.is_good(question)])
+                client.create_annotation(task.id, result, lead_time_s=2.0)
+
+    _finish(world, answer)
+    figures = _figures(world)
+    assert figures["expert_queue"] == len(figures["expert"]) > 0
+    (row,) = [row for row in figures["expert"] if disputed.startswith(f"t{row['task']}-")]
+    shown = read_questions(world.studio.task(row["review_task"]).data)[1][0]
+    assert shown.instance == disputed
+    assert row["url"].endswith(
+        f"/projects/{world.review_projects()['single']}/data?task={row['review_task']}"
+    )
+    text = "\n".join(status_lines(status(world.settings, world.store)))
+    assert f"{figures['expert_queue']} questions used up their workers" in text
+
+    # an expert opens the link and answers: that decides, and the queue is empty
+    expert = world.studio.as_user("expert@example.com", "x")
+    said = expert.create_annotation(row["review_task"], answer_result("single", [False]), lead_time_s=9.0)
+    assert said.completed_by is not None
+    world.settings = world.settings.model_copy(update={"experts": [said.completed_by]})
+    labels = _finish(world, answer)
+    assert labels[disputed] == -1
+    assert _figures(world)["expert_queue"] == figures["expert_queue"] - 1
+
+
 def test_hurried_answers_are_asked_again(make_world: MakeWorld) -> None:
     world = _reviewing(make_world, min_answer_s=1.0)
     project = world.open()
