@@ -239,7 +239,7 @@ def serve(folder: Path, checkpoint: Path, segmenter: str, sizes: Sizes) -> None:
     # The RAM tier holds fewer than are visited, so that who comes back is served from the disk.
     ram = str(min(120, sizes.visited // 2) * 4_200_000)
     env = environment(folder, segmenter, checkpoint, GROUNDSWELL_EMBEDDING_RAM_BYTES=ram)
-    encoder = seed_embeddings(env, [*back_ones, *others], folder)
+    encoder = seed_embeddings(env, [*crowd_ones[4:], *back_ones, *others], folder)
     floor = Floor(env, checkpoint, pictures[0])
     with server(env, folder / "server.log") as port:
         user = User(port, facts)
