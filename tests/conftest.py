@@ -1,4 +1,7 @@
-"""Fixtures shared by all tests: one real Label Studio for the session, migrated once and copied per run."""
+"""Fixtures shared by all tests: one real Label Studio and one real Chromium for the session.
+
+The server is migrated once and copied per run; the browser is the distribution's, none is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +21,18 @@ from sync.server import Login, StudioServer, find_studio
 from sync.studio import Studio
 from sync.studio_base import ProjectRow
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 REPO = Path(__file__).resolve().parents[1]
 LOGIN = Login("admin@example.com", "groundswell tests", "5f3e9d2c8b7a61504f3e2d1c0b9a887766554433")
 BOXES = """<View>
@@ -95,3 +111,33 @@ def project_factory(studio: Studio) -> Iterator[Callable[..., ProjectRow]]:
     yield make
     for project_id in made:
         studio.delete_project(project_id)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = next(
+        (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+    )
+    if path is None:
+        reason = "no Chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    sync_api = (
+        pytest.importorskip("playwright.sync_api")
+        if not os.environ.get("CI")
+        else __import__("playwright.sync_api", fromlist=["sync_playwright"])
+    )
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, headless=True, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    yield page
+    context.close()

@@ -26,7 +26,6 @@ from sync.cluster_sections import Limits, Members, label_section
 from sync.commands import clusters as clusters_command
 from sync.project_clusters import write_cluster_page
 from sync.session import Session
-from tests.browser.conftest import browser as browser  # the same Chromium as the other browser tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
