@@ -198,9 +198,12 @@ def report_table(report: DemoReport) -> Table:
         "propagated",
         f"precision (IoU ≥ {GOOD_IOU})",
         "masks/question",
-        "seconds",
     ):
         table.add_column(name, justify="right")
+    used = [" ".join(f"{name} {value:.0f}" for name, value in row.seconds.items()) for row in report.rounds]
+    table.caption = "\n".join(
+        f"round {row.round}, seconds: {text}" for row, text in zip(report.rounds, used, strict=True)
+    )
     for row in report.rounds:
         table.add_row(
             str(row.round),
@@ -213,7 +216,6 @@ def report_table(report: DemoReport) -> Table:
             str(row.propagated),
             _text(row.precision),
             "–" if row.masks_per_question is None else f"{row.masks_per_question:.2f}",
-            " ".join(f"{name} {value:.0f}" for name, value in row.seconds.items()),
         )
     return table
 

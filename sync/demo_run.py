@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -65,7 +66,8 @@ class DemoRun:
                 return
             from rich.console import Console
 
-            Console(width=None).print(report_table(found))
+            # a log or a pipe has no width of its own: eighty columns would cut every figure short
+            Console(width=None if sys.stdout.isatty() else 150).print(report_table(found))
             if report is not None:
                 say(f"report: {report}, plot: {report.with_suffix('.png')}")
 
