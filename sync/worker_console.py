@@ -1,4 +1,4 @@
-"""What a worker shows: a progress line per project on a terminal, one line per finished step in a log."""
+"""What a worker shows: a progress line per project on a terminal; in a log a line per tenth of a long step."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class WorkerConsole:
         )
         self._tasks: dict[int, TaskID] = {}
         self._last: dict[tuple[int, str], str] = {}
+        self._tenth: dict[tuple[int, str], int] = {}
 
     def say(self, line: str) -> None:
         """One line that stays."""
@@ -43,6 +44,11 @@ class WorkerConsole:
             if project not in self._tasks:
                 self._tasks[project] = self._progress.add_task("", total=1.0, project=project, step="")
             self._progress.update(self._tasks[project], completed=share, description=text[:80], step=step)
+        elif share < 1.0 and int(share * 10) != self._tenth.get((project, step), -1):
+            # `groundswell demo` and `up` show the last line of this log while people wait
+            self._tenth[project, step] = int(share * 10)
+            self.say(f"project {project}  {step:<8} {share:4.0%} {text}")
+            sys.stderr.flush()
         if share >= 1.0 and self._last.get((project, step)) != text:
             self._last[project, step] = text
             self.say(f"project {project}  {step:<8} {text}")
