@@ -1,4 +1,4 @@
-"""What a worker shows: a progress line per project on a terminal; in a log a line per tenth of a long step."""
+"""What a worker shows: a progress line per project on a terminal; in a log, a line per tenth of a step."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_stop_takes_effect_inside_a_step_and_the_next_worker_goes_on(make_world:
     assert report.pushed.tasks == 7
 
 
-def test_the_console_is_quiet_when_told_and_leaves_one_line_per_step(
+def test_the_console_is_quiet_when_told_and_leaves_one_line_per_step_and_tenth(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with WorkerConsole() as console:
@@ -147,7 +147,7 @@ def test_the_console_is_quiet_when_told_and_leaves_one_line_per_step(
             console.report(1, "pull", 0.5, "half")
             console.report(1, "pull", 1.0, text)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[-2] for line in lines] == ["5", "6"]
+    assert [line.split()[-2] for line in lines] == ["50%", "5", "6"]  # progress once per tenth
     with WorkerConsole(quiet=True) as console:
         console.report(1, "pull", 1.0, "x")
         console.say("y")
