@@ -42,7 +42,7 @@ def start_worker(world: World, **extra: str) -> subprocess.Popen[str]:
 
 def wait_for(path: Path, child: subprocess.Popen[str]) -> None:
     until = time.monotonic() + 120
-    while not path.exists():
+    while not (path.exists() and path.read_text()):  # there, and written
         assert child.poll() is None, child.communicate()[1]
         assert time.monotonic() < until, f"{path} never came"
         time.sleep(0.02)
