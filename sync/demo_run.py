@@ -27,6 +27,7 @@ from sync.up import Stack
 __all__ = ["DemoRun"]
 
 _WAIT_S = 1800.0
+_SAMPLE_ITERATIONS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ class DemoRun:
             stack.watch()
 
     def _titled_plan(self) -> DemoPlan:
-        if self.images is None:
-            return self.plan
+        if self.images is None:  # drawn things are learnt soon, and a newcomer waits for it
+            return replace(self.plan, options={"iterations": _SAMPLE_ITERATIONS, **self.plan.options})
         folder = self.images if self.images.name != "images" else self.images.resolve().parent
         return replace(self.plan, title=f"Groundswell demo: {folder.resolve().name}"[:50])
 
