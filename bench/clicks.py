@@ -416,6 +416,7 @@ def main() -> None:
     parser.add_argument("--encoder", choices=("vit_b", "small"), default=None, help="default: vit_b")
     parser.add_argument("--skip-encoders", action="store_true", help="leave out the table of encoders")
     parser.add_argument("--only-encoders", action="store_true", help="leave out the server")
+    parser.add_argument("--runs", type=int, default=3, help="timed runs of every encoder, after one more")
     parser.add_argument("--work", type=Path, default=None, help="folder to keep checkpoint and pictures in")
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -435,7 +436,7 @@ def main() -> None:
         say("cores", float(os.cpu_count() or 1), "", encoder=kind, segmenter=args.segmenter, load=load)
         image = make_pictures(folder / "images", 1)[0]
         if not args.skip_encoders:
-            encoder_table(folder, checkpoint, image, runs=3 if kind == "small" else 2)
+            encoder_table(folder, checkpoint, image, runs=args.runs)
         if args.only_encoders:
             return
         serve(folder, checkpoint, args.segmenter, QUICK if args.quick else FULL)
