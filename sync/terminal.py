@@ -90,19 +90,26 @@ def show_login(stack: Stack) -> None:
 
 @contextmanager
 def interruptible(*, exit_code: int = 0) -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt inside, so that clean-up runs; Ctrl-C ends without a traceback.
+    """Turn the first SIGINT or SIGTERM inside into KeyboardInterrupt, so that clean-up runs to its end.
 
-    ``exit_code`` is that of an interrupted command: 0 for one that runs until it is interrupted.
+    Later ones are ignored: an impatient second Ctrl-C must not leave half of what was started behind
+    (clean-up is bounded, it kills what does not stop). SIGINT is set too, as shells start background
+    commands with it ignored. ``exit_code`` is that of an interrupted command: 0 for one that runs until it
+    is interrupted.
     """
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for later in numbers:
+            signal.signal(later, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
     except KeyboardInterrupt:
         typer.echo("\n· stopped")
         raise typer.Exit(exit_code) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

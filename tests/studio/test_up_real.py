@@ -105,9 +105,12 @@ def test_up_starts_stops_and_finds_everything_again(tmp_path: Path) -> None:
     assert all_gone(list(parts.values()))
     assert studio.project(project.id).title == "a kept project"
 
-    # Ctrl-C stops what was started, a part that dies stops the rest
+    # Ctrl-C stops what was started, also when pressed again and again; a part that dies stops the rest
     parts = third.parts()
     third.process.send_signal(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        time.sleep(0.3)
+        third.process.send_signal(number)
     assert third.process.wait(timeout=60) == 0
     assert all_gone(list(parts.values()))
     assert read_state(data_dir) is None
