@@ -8,7 +8,7 @@ COPY sync sync
 RUN pip install --no-cache-dir -c constraints.txt '.[onnx,postgres]'
 # glibc returns big activation buffers to the kernel after every forward; keeping them halves encoding time
 ENV MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=268435456 \
-    OMP_WAIT_POLICY=PASSIVE
+    MALLOC_ARENA_MAX=1 OMP_WAIT_POLICY=PASSIVE
 RUN useradd --create-home groundswell && mkdir /data && chown groundswell /data
 USER groundswell
 VOLUME /data
