@@ -32,9 +32,9 @@ the process starts: it is read by the C library once."""
 
 TUNED = {**TUNED_MALLOC, "MALLOC_ARENA_MAX": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """Environment of a server of clicks: the allocator with one arena, as what one thread of the server has given
-back is of no use to another's arena (encoding in a server: 2x); and torch's threads that sleep while they wait for each
-other. By default they spin, which on a machine that also trains or serves others makes a decoder 4x slower
-(measured on two cores with four other busy processes), and gains nothing on an idle one.
+back is of no use to another's arena (encoding in a server: 2x); and torch's threads that sleep while they
+wait for each other. By default they spin, which on a machine that also trains or serves others makes a
+decoder about 4x slower (two cores, load 7).
 """
 
 CLICK = 0
