@@ -80,7 +80,8 @@ def test_a_click_prewarms_the_next_tasks(service: ClickService, segmenter: TellT
     assert segmenter.embeds == 4
     for number in (3, 4, 5):
         service.predict(task(number, Path(tasks[number - 1][1])), {"result": [click(50, 50)]}, facts())
-    wait_for(lambda: service.prewarmer.done >= 4)
+    wait_for(lambda: segmenter.embeds >= 5)
+    service.prewarmer.close()
     assert segmenter.embeds == 5  # the clicked four and the sixth, once each
 
 
