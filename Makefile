@@ -45,8 +45,11 @@ format: install-dev  ## let ruff write the formatting
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install-dev  ## every benchmark in its quick form, one JSON line per figure
-	@for script in clicks clustering economy train infer; do $(BIN)/python -m bench.$$script --quick; done
+bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure (train and infer need pictures: see their --help)
+	$(BIN)/python -m bench.brush --quick
+	$(BIN)/python -m bench.clustering --sizes 5000 20000 --seeds 1
+	$(BIN)/python -m bench.economy --quick
+	$(BIN)/python -m bench.clicks --quick
 
 clean:  ## remove environments, caches and the demo's data
 	rm -rf $(VENV) $(STUDIO_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis groundswell-data
