@@ -80,7 +80,13 @@ def play(site: Site, coco: CocoSet, learner: str, **plan: Any) -> tuple[Demo, De
     demo = Demo(
         site.settings.model_copy(update={"push_interval_s": 0.0}),
         coco,
-        DemoPlan(title="loop on a real server", start_tasks=4, tasks_per_round=2, options=options, **plan),
+        DemoPlan(
+            title=f"loop {site.settings.data_dir.parent.name[-24:]}",
+            start_tasks=4,
+            tasks_per_round=2,
+            options=options,
+            **plan,
+        ),
     )
     return demo, demo.play()
 
@@ -93,12 +99,13 @@ def test_two_rounds_label_propagate_and_push(
     project_id = demo.project.project_id
     first, second = report.rounds
     assert (first.labelled_tasks, second.labelled_tasks) == (4, 6)
+    assert first.answers > 0
     for figures, open_tasks in ((first, 12), (second, 10)):
         assert figures.pool == open_tasks * 4
         assert figures.pool_precision is not None
         assert 0.6 < figures.pool_precision.value < 0.95
         assert figures.ap is not None
-        assert 0 < figures.answers < figures.pool
+        assert figures.answers < figures.pool  # the second round may live on answers carried over
         assert figures.propagated > 0
         assert figures.accepted > figures.propagated
         assert figures.precision is not None
