@@ -29,7 +29,10 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def coco(tmp_path: Path) -> CocoSet:
-    """Bright discs and bars on dark noise; every sixth instance has the colour of the other class."""
+    """Bright discs and bars on dark noise, two each; in every second picture one has the other's colour.
+
+    Label Studio serves the first tasks at random: whichever they are, both classes can be learnt from them.
+    """
     (tmp_path / "images").mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -39,11 +42,12 @@ def coco(tmp_path: Path) -> CocoSet:
         pixels = rng.integers(20, 60, (*HW, 3)).astype(np.uint8)
         for column in range(4):
             cx, cy = 12 + 24 * column, int(rng.integers(16, 32))
-            is_disc = bool(rng.integers(2))
+            is_disc = column % 2 == 0
             disc = (x - cx) ** 2 + (y - cy) ** 2 <= int(rng.integers(5, 9)) ** 2
             bar = (abs(x - cx) <= 3) & (abs(y - cy) <= int(rng.integers(7, 12)))
             mask = disc if is_disc else bar
-            looks_like_disc = is_disc != (rng.random() < 1 / 6)
+            is_odd = i % 2 == 0 and column == i // 2 % 4
+            looks_like_disc = is_disc != is_odd
             colour = np.array((220, 60, 60) if looks_like_disc else (60, 220, 60)) - rng.integers(0, 30, 3)
             pixels[mask] = colour
             rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -76,7 +80,7 @@ def fast_learner(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def play(site: Site, coco: CocoSet, learner: str, **plan: Any) -> tuple[Demo, DemoReport]:
-    options = {"learner": learner, "policy_options": {"min_size": 6, "sample": 6}}
+    options = {"learner": learner, "test_min": 1, "policy_options": {"min_size": 6, "sample": 6}}
     demo = Demo(
         site.settings.model_copy(update={"push_interval_s": 0.0}),
         coco,
@@ -147,16 +151,17 @@ def test_two_rounds_label_propagate_and_push(
     site.studio.delete_project(project_id)
 
 
-def test_wrong_answers_cost_precision(site: Site, coco: CocoSet, fast_learner: str) -> None:
+def test_wrong_answers_cost_correct_masks(site: Site, coco: CocoSet, fast_learner: str) -> None:
     few = CocoSet(coco.categories, coco.images[:10])
-    precision = {}
+    correct = {}
     for error in (0.0, 0.45):
         data_dir = site.settings.data_dir / f"error{error}"
         its = Site(site.settings.model_copy(update={"data_dir": data_dir}), site.studio)
         demo, report = play(its, few, fast_learner, rounds=1, answers_error=error)
         found = report.rounds[0].precision
-        precision[error] = 0.0 if found is None else found.value
+        # not the precision: the few masks that are accepted in spite of wrong answers may all be good
+        correct[error] = 0.0 if found is None else found.value * found.n
         assert demo.project is not None
         for project_id in (*demo._review_projects(), demo.project.project_id):
             site.studio.delete_project(project_id)
-    assert precision[0.0] > precision[0.45]
+    assert correct[0.0] > correct[0.45]
