@@ -1,4 +1,10 @@
-"""The worker's store: SQLite by default (WAL, one writer at a time), Postgres by URL."""
+"""The worker's store: SQLite by default (WAL, one writer at a time), Postgres by URL.
+
+Both keep the same promises: a read sees one state, writes do not lose each other's updates. SQLite has one
+writer at a time by itself. On Postgres a write under a fence shares the store with writes under other
+fences (its own lease row keeps those of the same fence apart), a write without one has it alone: two kinds
+of one advisory lock.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ml_backend.errors import BadInput, LeaseLost, StorageError
@@ -19,6 +25,12 @@ from sync.tables import Base, LeaseRecord, ProjectRecord
 __all__ = ["Fence", "Store", "utc_now"]
 
 _BUSY_TIMEOUT_MS = 30_000
+_IDLE_TIMEOUT_MS = 600_000
+_WRITERS = 0x67726F756E64
+"""Number of the advisory lock of writers on Postgres, the same for every worker."""
+
+_GONE = (OperationalError, InterfaceError, InternalError)
+"""What drivers raise when the database is full, read-only, too busy or not there."""
 
 
 def utc_now() -> datetime:
@@ -67,15 +79,20 @@ class Store:
                 hint="Use sqlite:////path/file.db or postgresql+psycopg://user:password@host/name "
                 "(pip install 'groundswell[postgres]')",
             ) from error
+        readers = self._engine
         if self._engine.dialect.name == "sqlite":
             _configure_sqlite(self._engine)
-        self._read = sessionmaker(self._engine, expire_on_commit=False)
-        self._write = sessionmaker(
-            self._engine.execution_options(groundswell_write=True), expire_on_commit=False
-        )
+        elif self._engine.dialect.name == "postgresql":
+            _configure_postgres(self._engine)
+            readers = self._engine.execution_options(isolation_level="REPEATABLE READ")
+        self._writers = self._engine.execution_options(groundswell_write=True)
+        self._read = sessionmaker(readers, expire_on_commit=False)
+        self._write = sessionmaker(self._writers, expire_on_commit=False)
         try:
-            Base.metadata.create_all(self._engine.execution_options(groundswell_write=True))
-        except OperationalError as error:
+            with self._writers.begin() as connection:
+                _wait_for_turn(connection)  # several workers may be started on an empty database at once
+                Base.metadata.create_all(connection)
+        except _GONE as error:
             raise StorageError(
                 f"the store {parsed.render_as_string(hide_password=True)} cannot be opened: {error.orig}",
                 hint="Check GROUNDSWELL_DATA_DIR and GROUNDSWELL_DATABASE_URL",
@@ -83,9 +100,20 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one consistent state and writes nothing."""
-        with self._read() as session:
-            yield session
+        """A session that sees one consistent state and writes nothing.
+
+        Raises
+        ------
+        StorageError
+            The database is gone.
+        """
+        try:
+            with self._read() as session:
+                yield session
+        except _GONE as error:
+            raise StorageError(
+                f"the store cannot be read: {error.orig}", hint="Is the database up?"
+            ) from error
 
     @contextmanager
     def write(self, fence: Fence | None = None) -> Iterator[Session]:
@@ -99,10 +127,11 @@ class Store:
         LeaseLost
             Another worker took the lease over; nothing was written.
         StorageError
-            The disk is full, or the database is read-only or gone.
+            The disk is full, the database is read-only or gone, or others kept it busy for too long.
         """
         try:
             with self._write() as session, session.begin():
+                _wait_for_turn(session.connection(), shared=fence is not None)
                 if fence is not None:
                     held = session.scalar(
                         select(LeaseRecord.fence).where(LeaseRecord.name == fence.name).with_for_update()
@@ -112,7 +141,7 @@ class Store:
                             f"lease {fence.name} was taken over (number {held}, ours is {fence.number})"
                         )
                 yield session
-        except OperationalError as error:
+        except _GONE as error:
             raise StorageError(
                 f"the store cannot be written: {error.orig}", hint="Is the disk full or the file read-only?"
             ) from error
@@ -120,8 +149,8 @@ class Store:
     def drop_derived(self) -> None:
         """Drop every table but ``projects`` and make them anew; projects are to be pulled from the start."""
         derived = [table for table in Base.metadata.sorted_tables if table.name not in ("projects", "leases")]
-        engine = self._engine.execution_options(groundswell_write=True)
-        with engine.begin() as connection:
+        with self._writers.begin() as connection:
+            _wait_for_turn(connection)
             Base.metadata.drop_all(connection, tables=derived)
             Base.metadata.create_all(connection, tables=derived)
         with self.write() as session:
@@ -156,3 +185,23 @@ def _configure_sqlite(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("groundswell_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _configure_postgres(engine: Engine) -> None:
+    """Time-outs, so that no worker that hangs or whose machine is gone stops the others for ever."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(dbapi_connection: Any, _record: Any) -> None:
+        with dbapi_connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {_BUSY_TIMEOUT_MS}")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_TIMEOUT_MS}")
+            for name, value in (("idle", 60), ("interval", 10), ("count", 6)):
+                cursor.execute(f"SET tcp_keepalives_{name} = {value}")
+        dbapi_connection.commit()
+
+
+def _wait_for_turn(connection: Connection, *, shared: bool = False) -> None:
+    """Hold the writers' lock until the transaction ends: alone, or beside others who share it."""
+    if connection.dialect.name == "postgresql":
+        lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        connection.execute(select(lock(_WRITERS)))

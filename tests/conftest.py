@@ -24,6 +24,8 @@ from sync.studio_base import ProjectRow
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from tests.postgres import PostgresServer
+
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -111,6 +113,27 @@ def project_factory(studio: Studio) -> Iterator[Callable[..., ProjectRow]]:
     yield make
     for project_id in made:
         studio.delete_project(project_id)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running Postgres. In CI missing programs are a failure, elsewhere a skip."""
+    from tests.postgres import PostgresServer, find_postgres
+
+    programs = find_postgres()
+    if programs is None:
+        reason = "no Postgres server on this machine (Debian: apt-get install postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with PostgresServer(programs, free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """SQLAlchemy URL of an empty Postgres database of the test's own."""
+    return postgres_server.new_database()
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,21 @@ def answer_result(form: str, good: list[bool]) -> list[dict[str, Any]]:
     return [{"from_name": name, "to_name": to_name, "type": "choices", "value": {"choices": choices}}]
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database of each kind."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'sub' / 'store.db'}"
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    store = Store(database)
+    yield store
+    store.close()
+
+
 @pytest.fixture(autouse=True)
 def _tiny_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker may train the tiny learner, in this process."""

@@ -69,9 +69,10 @@ def write_world(world: World, options: dict[str, Any]) -> None:
     (world.folder / "world.json").write_text(json.dumps({"project": world.project_id, "settings": settings}))
 
 
-def _make(make_world: MakeWorld, name: str) -> World:
+def _make(make_world: MakeWorld, name: str, **more: Any) -> World:
     """A project with six finished tasks on a fake Label Studio that lives in a file."""
     options = {
+        **more,
         "infer_part": 4,
         "push_rows": 3,
         "lease_ttl_s": 1.5,
@@ -114,13 +115,12 @@ def _finish(world: World) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_kill_9_in_train_and_in_push_changes_nothing_in_the_end(make_world: MakeWorld) -> None:
-    calm = _make(make_world, "calm")
+def test_kill_9_in_train_and_in_push_changes_nothing_in_the_end(make_world: MakeWorld, database: str) -> None:
+    calm = _make(make_world, "calm")  # on SQLite, whatever the other is on
     assert not _look(calm)
     _correct_a_label(calm)
     expected = _finish(calm)
-
-    world = _make(make_world, "killed")
+    world = _make(make_world, "killed", database_url=database)
     marker = world.folder / "training"
     child = start_worker(world, TINY_MARK=str(marker), TINY_SLEEP_S="600")
     wait_for(marker, child)

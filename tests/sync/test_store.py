@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from ml_backend.errors import BadInput, LeaseLost, StorageError
 from sync.lease import Lease
+from sync.project_state import project_ids
 from sync.store import Store, utc_now
 from sync.tables import AnnotationRecord, LeaseRecord, ProjectRecord, TaskRecord
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"sqlite:///{tmp_path / 'sub' / 'store.db'}")
 
 
 class Clock:
@@ -78,6 +75,64 @@ def test_parallel_writers_do_not_lose_updates(store: Store) -> None:
         thread.join()
     with store.read() as session:
         assert session.get_one(ProjectRecord, 1).title == "40"
+
+
+def test_a_read_sees_one_state(store: Store) -> None:
+    _project(store)
+    with store.read() as session:
+        assert session.scalar(select(ProjectRecord.title)) == "t"
+        with store.write() as other:
+            other.get_one(ProjectRecord, 1).title = "later"
+        assert session.scalar(select(ProjectRecord.title)) == "t"
+    with store.read() as session:
+        assert session.scalar(select(ProjectRecord.title)) == "later"
+
+
+def test_many_may_open_an_empty_database_at_once(database: str) -> None:
+    together = threading.Barrier(6)
+
+    def open_it(_: int) -> list[int]:
+        together.wait()
+        store = Store(database)
+        ids = project_ids(store)
+        store.close()
+        return ids
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(open_it, range(6))) == [[]] * 6
+
+
+def test_a_database_kept_busy_is_a_plain_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.store._BUSY_TIMEOUT_MS", 100)
+    store = Store(database)
+    with store.write(), pytest.raises(StorageError, match="cannot be written"), store.write():
+        pytest.fail("two writers at once")
+    _project(store)  # and goes on afterwards
+    store.close()
+
+
+def test_projects_are_written_side_by_side_on_postgres(postgres_url: str) -> None:
+    store = Store(postgres_url)
+    leases = [Lease(store, f"project/{i}", "a", ttl_s=60, heartbeat_s=0) for i in (1, 2)]
+    for lease in leases:
+        assert lease.acquire()
+    with store.write(leases[0].fence) as first, store.write(leases[1].fence) as second:
+        first.add(ProjectRecord(id=1, key="1.0", title="one", label_config="<View/>"))
+        second.add(ProjectRecord(id=2, key="2.0", title="two", label_config="<View/>"))
+    assert project_ids(store) == [1, 2]
+    store.close()
+
+
+def test_a_cut_connection_is_a_plain_error_and_the_next_write_goes_on(postgres_url: str) -> None:
+    store = Store(postgres_url)
+    cut = text("SELECT pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(StorageError, match="cannot be written"), store.write() as session:
+        session.execute(cut)
+    with pytest.raises(StorageError, match="cannot be read"), store.read() as session:
+        session.execute(cut)
+    _project(store)
+    assert project_ids(store) == [1]
+    store.close()
 
 
 def test_deleting_a_task_deletes_its_annotations(store: Store) -> None:
