@@ -26,6 +26,7 @@ __all__ = [
     "clopper_pearson",
     "conformal_selection",
     "e_bh",
+    "fallback",
     "fixed_sequence",
     "hypergeometric_interval",
     "noise_from_gold",
@@ -248,6 +249,36 @@ def fixed_sequence(log_e_values: npt.ArrayLike, *, alpha: float) -> int:
     """
     failed = np.flatnonzero(~(np.asarray(log_e_values, np.float64) >= -np.log(alpha)))
     return int(failed[0]) if len(failed) else len(np.atleast_1d(log_e_values))
+
+
+def fallback(log_e_values: npt.ArrayLike, weights: npt.ArrayLike, *, alpha: float) -> npt.NDArray[np.bool_]:
+    """Fixed sequence with several starts (fallback procedure, Wiens 2003).
+
+    Every hypothesis owns a share of the error, and one that is rejected hands all it had to the next. One
+    that is not takes its share with it, so a later start can still be made. The order and the weights must
+    be fixed before the answers are seen; then the probability to reject any true hypothesis is at most
+    ``alpha``, under any dependence, and the largest e-value that each reached so far may be handed in.
+
+    Parameters
+    ----------
+    log_e_values : (m,), weights : (m,) shares of the error, not negative, of sum at most 1
+
+    Returns
+    -------
+    (m,) bool, hypotheses rejected
+    """
+    log_e = np.asarray(log_e_values, np.float64)
+    share = np.asarray(weights, np.float64)
+    if share.shape != log_e.shape or (share < 0).any() or share.sum() > 1.0 + 1e-9:
+        raise ValueError("fallback needs one weight per hypothesis, none negative, of sum 1 or less")
+    rejected = np.zeros(len(log_e), bool)
+    own = 0.0
+    for k, (evidence, weight) in enumerate(zip(log_e.tolist(), share.tolist(), strict=True)):
+        own += weight
+        rejected[k] = own > 0.0 and evidence >= -np.log(alpha * own)
+        if not rejected[k]:
+            own = 0.0
+    return rejected
 
 
 def e_bh(e_values: npt.ArrayLike, *, alpha: float) -> npt.NDArray[np.bool_]:

@@ -52,20 +52,21 @@ class Plan:
 
 
 def make_plan(n: int, *, purity: float, delta: float, noise: Noise, effort: float, audit: int | None) -> Plan:
-    """Spend about ``52 · effort · n^(1/4)`` questions: slower than the square root of the pool.
+    """Spend at most some ``52 · effort · n^(1/4)`` questions: slower than the square root of the pool.
 
     A test needs a fixed number of answers for a given margin above the promise, whatever the pool's size;
-    larger pools get somewhat more because a narrower margin then gains more masks. Below 4,000 masks it is
-    less, ``6.5 · √n``: no certificate is worth asking about a large part of the pool. Stricter promises and
-    noisier answers need more calibration (the variance of one answer, in units of the squared margin it has
-    to resolve).
+    larger pools get somewhat more because a narrower margin then gains more masks. Below 256 masks it is
+    less, ``13 · √n``: no certificate is worth asking about most of the pool. The number of calibration
+    questions is a limit: ``nest_sets`` plans fewer where they are expected to bring too little. Stricter
+    promises and noisier answers need more of them (the variance of one answer, in units of the squared
+    margin it has to resolve).
     """
-    base = effort * min(52.0 * n**0.25, 6.5 * n**0.5)
+    base = effort * min(52.0 * n**0.25, 13.0 * n**0.5)
     # variance of an answer in units of the squared margin, relative to exact answers and a promise of 0.85
     observed = float(noise.observed(purity))
     margin = (1.0 - purity) * (noise.sensitivity + noise.specificity - 1.0)
     strict = observed * (1.0 - observed) / margin**2 / (0.85 / 0.15)
-    search = max(30, round(0.25 * base * np.clip(strict, 1.0, 4.0) ** 0.5))
+    search = max(30, round(0.15 * base * np.clip(strict, 1.0, 4.0) ** 0.5))
     calibrate = max(60, round(0.6 * base * np.clip(strict, 0.5, 6.0)))
     again = max(20, search // 2)
     return Plan(
@@ -77,7 +78,7 @@ def make_plan(n: int, *, purity: float, delta: float, noise: Noise, effort: floa
         audit=round(0.15 * base) if audit is None else audit,
         min_set=30,
         # a pool that a single look would mostly ask through anyway is asked through
-        verify_all=n <= 60,
+        verify_all=n <= 100,
     )
 
 

@@ -1,11 +1,18 @@
-"""Nested sets of instances and the anytime test that certifies one of them.
+"""Nested sets of instances and the test that certifies one of them.
 
 The sets are fixed before any of their calibration answers is seen: instances in the order of the verifier,
 cut at sizes chosen from its predictions. Calibration answers come in a random order of the loosest set, so
-that those in any of the sets are a simple random sample of it. Every set is tested against "its purity is
-below the promise" by betting after every answer and by exact tests at a few fixed numbers of answers, which
-share the error; noisy answers by the latter alone. The sets are tested in a fixed sequence, from an easy one
-towards looser ones. So the whole is wrong with probability at most alpha, at whatever moment one looks.
+that those in any of the sets are a simple random sample of it. Every set is tested against "what is delivered
+of it is less pure than promised" by an exact test at the last of the planned answers, and by betting after
+every answer, which share the error. The sets are tested in a sequence from strict to loose with two starts
+(``evidence.fallback``): the strictest that should be easy, and the one with the most evidence expected. So
+the whole is wrong with probability at most alpha, at whatever moment one looks.
+
+What is delivered of a set are its members without those that were found wrong. With exact answers the test
+says so: of M members of which G are good, n answers with k yes leave M - (n - k) masks of purity G / (M - n +
+k). Broken promises are those with G <= g(k), the largest such number; as the chance of k or more yes grows
+with G, ``P(K >= k | g(k))`` is at least the p-value of the true G whenever the promise is broken, hence
+valid. In small pools this saves about a third of the answers.
 """
 
 from __future__ import annotations
@@ -14,11 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
-from clustering.evidence import BETS, Noise, betting_log_wealth, fixed_sequence
+from clustering.evidence import BETS, Noise, betting_log_wealth, fallback
 
-__all__ = ["NestedSets", "SetTest", "evaluate_sets", "nest_sets"]
+__all__ = ["NestedSets", "SetTest", "evaluate_sets", "nest_sets", "set_p_value"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -30,13 +37,19 @@ _MARGINS = np.concatenate([np.arange(0.9, 0.5, -0.1), np.arange(0.5, 0.04, -0.02
 """Predicted purity of the candidate sets, as a share of the way from the promise to 1."""
 _EASE = 3.0
 """Start with a set of this many times the evidence needed."""
+_FIRST_START = 0.65
+"""Part of the error of the first start; the second has the rest."""
 _OVERHEAD = 0.5
-"""Evidence that dividing the error among several tests costs, in nats."""
-_CHECKPOINTS = ((0.4, 0.1), (0.7, 0.2), (1.0, 0.7))
-"""Shares of the planned answers at which exact tests are made, and the part of their error each may spend."""
-_BETTING = 0.25
-"""Part of the error that betting may spend where it runs beside the exact tests."""
+"""Evidence wanted beyond what is needed, in nats: a set is then certified in some four of five cases."""
+_BETTING = 0.1
+"""Part of the error that betting may spend where it runs beside the exact test."""
 _CHECK_EVERY = 20
+_EFFORTS = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+"""Numbers of calibration answers to choose from, as shares of the most that the plan allows."""
+_WORTH = 1.0
+"""Masks that one further calibration answer must be expected to bring."""
+_DOUBT = 0.3
+"""How far off the predictions may be, in log-odds: plans are made for both sides as well."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,16 +60,19 @@ class NestedSets:
     ----------
     order : (M,) int64, members of the loosest set, best first
     size : (K,) int64, increasing; set k is ``order[:size[k]]``
+    weight : (K,) float64, share of the error that each set starts with
     target : share of yes that the promised purity leads to
     expected : (M,) float64, predicted share of yes of each member of ``order``
-    likely : number of members of the loosest set that the planned answers would certify if the predictions
-        were right; 0 = of none
+    planned : calibration answers that are worth asking, 0 = no set is likely to be certified
+    likely : number of members of the set that they are expected to certify
     """
 
     order: Ints
     size: Ints
+    weight: Floats
     target: float
     expected: Floats
+    planned: int
     likely: int
 
     def __len__(self) -> int:
@@ -88,14 +104,14 @@ def nest_sets(
     noise: Noise,
     alpha: float,
     min_set: int,
-    planned: int,
+    most: int,
 ) -> NestedSets | None:
     """Cut the verifier's order into candidate sets; None when no set is expected to keep the promise.
 
     Parameters
     ----------
     p_yes : (n,) predicted P(yes); eligible : (n,) bool, instances without a verdict
-    planned : calibration answers to come; decides with which set the sequence starts
+    most : calibration answers that may be planned; fewer are where the last of them would bring little
 
     Time O(n + M log M).
     """
@@ -113,21 +129,50 @@ def nest_sets(
     size = np.unique(size[size >= min_set])
     if not len(size):
         return None
-    mean = share[size - 1]
-    gain = _divergence(mean, np.full(len(mean), target)) * (mean > target) * size / size[-1]
-    if gain.max() <= 0:
-        return None
+    shifted = [share[size - 1]]
+    for shift in (-_DOUBT, _DOUBT):
+        moved = special.expit(special.logit(np.clip(expected, 1e-6, 1 - 1e-6)) + shift)
+        shifted.append((np.cumsum(moved) / np.arange(1, len(order) + 1))[size - 1])
+    mean = np.stack(shifted)
+
+    def evidence(planned: int, loosest: int) -> Floats:
+        """(3, K) nats to expect of each set after that many answers from the loosest one."""
+        asked = planned * np.minimum(size / size[loosest], 1.0)
+        # members found wrong are not delivered, which lowers what the others must reach
+        needed = target * (1.0 - asked * (1.0 - mean) / size) if noise.exact else np.full_like(mean, target)
+        gain: Floats = asked * _divergence(mean, needed) * (mean > needed)
+        gain[:, loosest + 1 :] = 0.0
+        return gain
+
+    def likely(planned: int, loosest: int) -> Floats:
+        """(3,) members of the loosest set that would be certified."""
+        enough = evidence(planned, loosest) >= _OVERHEAD - np.log(alpha)
+        return np.asarray((enough * size).max(axis=1), np.float64)
+
+    best, planned, loosest = 0.0, 0, len(size) - 1
+    for last in range(len(size)):
+        for effort in _EFFORTS:
+            answers = min(round(effort * most), int(size[last]))
+            worth = float(likely(answers, last).mean()) - _WORTH * answers
+            if worth > best:
+                best, planned, loosest = worth, answers, last
+    found = float(likely(planned, loosest).mean())
+    size, gain = size[: loosest + 1], evidence(max(planned, 1), loosest)[0, : loosest + 1]
     # the strictest set that the planned answers should certify with ease: looser ones that follow cost
-    # nothing when it holds, while a start that fails ends the look
-    easy = np.flatnonzero(gain * planned >= -_EASE * np.log(alpha))
-    first = int(easy[0]) if len(easy) else int(np.argmax(gain))
-    likely = np.flatnonzero(gain * planned >= _OVERHEAD - np.log(alpha))
+    # nothing when it holds. Should it fail, for predictions are not always right, the second start is left
+    easy = np.flatnonzero(gain >= -_EASE * np.log(alpha))
+    first = min(int(easy[0]) if len(easy) else len(size), int(np.argmax(gain)))
+    weight = np.zeros(len(size))
+    weight[first] += _FIRST_START
+    weight[np.argmax(gain)] += 1.0 - _FIRST_START
     return NestedSets(
         order=order[: size[-1]],
         size=size[first:],
+        weight=weight[first:],
         target=target,
         expected=expected[: size[-1]],
-        likely=int(size[likely[-1]]) if len(likely) else 0,
+        planned=planned,
+        likely=round(found),
     )
 
 
@@ -145,41 +190,37 @@ def _stakes(expected: float, target: float) -> Floats:
     return np.asarray(0.5 / len(BETS) + 0.5 * near / near.sum())
 
 
-def evaluate_sets(
-    sets: NestedSets, rank: Ints, yes: Floats, *, noise: Noise, alpha: float, planned: int
-) -> SetTest:
+def evaluate_sets(sets: NestedSets, rank: Ints, yes: Floats, *, noise: Noise, alpha: float) -> SetTest:
     """Test the sets with the answers known so far.
 
     Parameters
     ----------
     rank : (t,) int64, places in ``sets.order`` of the drawn members, in the order of the draw
     yes : (t,) 0 or 1
-    planned : most answers of this look; for stopping early where they cannot suffice
 
     Time O(K · t · bets).
     """
-    t, planned = len(rank), min(planned, len(sets.order))
+    t = len(rank)
     evidence = np.full((len(sets), t + 1), -np.inf)
     for k in range(len(sets)):
         inside = rank < sets.size[k]
-        at = np.concatenate([[0], np.cumsum(inside)])
-        gained = _checkpoints(sets, k, yes[inside], at, planned, exact=noise.exact)
         if noise.exact:
-            betting = _betting(sets, k, rank[inside], yes[inside])
-            gained = np.maximum(
-                gained + np.log(1.0 - _BETTING), np.concatenate([[-np.inf], betting])[at] + np.log(_BETTING)
-            )
-        # the largest evidence reached so far counts: looking on cannot take it back
-        evidence[k] = np.maximum.accumulate(gained)
+            at = np.concatenate([[0], np.cumsum(inside)])
+            betting = _betting(sets, k, rank[inside], yes[inside]) + np.log(_BETTING)
+            # the largest evidence reached so far counts: looking on cannot take it back
+            evidence[k] = np.maximum.accumulate(np.concatenate([[-np.inf], betting])[at])
+        if t >= sets.planned:
+            first = inside[: sets.planned]
+            spent = np.log(1.0 - _BETTING) if noise.exact else 0.0
+            gained = spent - np.log(set_p_value(sets, k, yes[: sets.planned][first], exact=noise.exact))
+            evidence[k, sets.planned :] = np.maximum(evidence[k, sets.planned :], gained)
     # stopping is decided at fixed numbers of answers, so that a look once closed stays closed
     stops = range(_CHECK_EVERY, t + 1, _CHECK_EVERY)
-    closed = t >= planned or any(
-        _stops(sets, evidence[:, c], rank[:c], yes[:c], alpha, planned) for c in stops
-    )
-    certified = fixed_sequence(evidence[:, t], alpha=alpha)
-    if not certified:
+    closed = t >= sets.planned or any(_stops(sets, evidence[:, c], rank[:c], yes[:c], alpha) for c in stops)
+    certified = np.flatnonzero(fallback(evidence[:, t], sets.weight, alpha=alpha))
+    if not len(certified):
         return SetTest(0, closed, 0, 0)
-    size = int(sets.size[certified - 1])
+    size = int(sets.size[certified[-1]])
     inside = rank < size
     return SetTest(certified=size, closed=closed, asked=int(inside.sum()), yes=int(yes[inside].sum()))
 
@@ -201,42 +242,34 @@ def _betting(sets: NestedSets, k: int, rank: Ints, yes: Floats) -> Floats:
     )
 
 
-def _checkpoints(sets: NestedSets, k: int, yes: Floats, at: Ints, planned: int, *, exact: bool) -> Floats:
-    """Evidence of exact tests at a few numbers of answers that are fixed beforehand; constant in between.
+def set_p_value(sets: NestedSets, k: int, yes: Floats, *, exact: bool) -> float:
+    """Of the planned answers inside set k, against a broken promise.
 
-    Much stronger than betting at the last of them. ``at`` (t+1,): how many of all answers were inside the
-    set. Exact answers: hypergeometric. Noisy ones: the number of yes among n is a sum of independent trials
-    whose chances differ (a hypergeometric number, thinned), so its upper tail is below the binomial one of
-    the same mean from one above the mean on (Hoeffding 1956).
+    Exact answers: hypergeometric, at the largest number of good members under which what is delivered breaks
+    the promise (see the top). Noisy ones: the number of yes among n is a sum of independent trials whose
+    chances differ (a hypergeometric number, thinned), so its upper tail is below the binomial one of the same
+    mean from one above the mean on (Hoeffding 1956).
     """
-    evidence = np.full(len(at), -np.inf)
-    count = np.concatenate([[0.0], np.cumsum(yes)])
-    size = int(sets.size[k])
-    too_few = int(np.ceil(sets.target * size - 1e-9)) - 1
-    for share, weight in _CHECKPOINTS:
-        c = round(share * planned)
-        if c >= len(at):
-            break
-        n, x = int(at[c]), float(count[at[c]])
-        if exact:
-            p = float(stats.hypergeom.sf(x - 1, size, too_few, n))
-        else:
-            p = float(stats.binom.sf(x - 1, n, sets.target)) if x >= n * sets.target + 1 else 1.0
-        evidence[c:] = np.maximum(evidence[c:], np.log(weight) - np.log(max(p, 1e-300)))
-    return evidence
+    n, count, size = len(yes), int(yes.sum()), int(sets.size[k])
+    if exact:
+        too_few = int(np.ceil(sets.target * (size - n + count) - 1e-9)) - 1
+        p = float(stats.hypergeom.sf(count - 1, size, too_few, n))
+    else:
+        p = float(stats.binom.sf(count - 1, n, sets.target)) if count >= n * sets.target + 1 else 1.0
+    return max(p, 1e-300)
 
 
-def _stops(sets: NestedSets, evidence: Floats, rank: Ints, yes: Floats, alpha: float, planned: int) -> bool:
-    """Whether everything is certified, or the planned answers cannot certify the next set."""
-    k = fixed_sequence(evidence, alpha=alpha)
-    if k == len(sets):
+def _stops(sets: NestedSets, evidence: Floats, rank: Ints, yes: Floats, alpha: float) -> bool:
+    """Whether the loosest set is certified, or no further one can be by the planned answers."""
+    certified = np.flatnonzero(fallback(evidence, sets.weight, alpha=alpha))
+    left = slice(int(certified[-1]) + 1 if len(certified) else 0, None)
+    size = sets.size[left]
+    if not len(size):
         return True
-    inside = yes[rank < sets.size[k]]
-    n = len(inside)
-    if n < 60:
-        return False
-    hopeful = inside.mean() + 3.0 * inside.std() / np.sqrt(n)
-    if hopeful <= sets.target:
-        return True
-    growth = float(_divergence(np.array(hopeful), np.array(sets.target)))
-    return bool(growth * planned * sets.size[k] / sets.size[-1] < -np.log(alpha) - 1.0)
+    inside = rank[:, None] < size[None, :]
+    n = inside.sum(axis=0)
+    mean = (inside * yes[:, None]).sum(axis=0) / np.maximum(n, 1)
+    hopeful = mean + 3.0 * np.sqrt(mean * (1.0 - mean) / np.maximum(n, 1))
+    growth = _divergence(hopeful, np.full(len(size), sets.target)) * sets.planned * size / sets.size[-1]
+    hopeless = (hopeful <= sets.target) | (growth < -np.log(alpha) - 1.0)
+    return bool((hopeless & (n >= 60)).all())

@@ -7,8 +7,9 @@ answers of earlier phases: nothing depends on the order in which answers arrive,
 log without it.
 
 Why the promise holds. The sets of a look are fixed by answers of earlier phases. Its calibration answers are
-drawn uniformly from the loosest set afterwards and are not used for anything else in that look, so each
-set's betting process is a fair game under "purity below the promise" (see ``_sets``). The looks share
+drawn uniformly from the loosest set afterwards and are not used for anything else in that look, so they are
+a simple random sample of each set (see ``_sets``). The promise is about what is delivered: the certified set
+without the members that were found wrong. The looks share
 ``delta``. A later look only replaces the set of an earlier one when it certifies a set on its own, and its
 verifier may learn from the earlier look's calibration answers because it draws fresh ones.
 """
@@ -42,7 +43,7 @@ __all__ = ["Certified"]
 
 Ints = npt.NDArray[np.int64]
 
-_WORTH_A_LOOK = 1.25
+_WORTH_A_LOOK = 1.5
 """A further look must promise this many times the masks that are certified already."""
 _UNIFORM = 0.3
 """Least relative chance of an instance to be drawn in a search batch."""
@@ -55,11 +56,14 @@ _CHUNK = 60
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Accepted:
-    """A certified set: its members, the phase that certified it, the test's outcome."""
+    """A certified set: its members, the phase that certified it, the test's outcome; the members whose
+    question of the test is still open count as wrong there, so they are not delivered.
+    """
 
     members: Ints
     phase: int
     test: SetTest
+    withheld: Ints
 
 
 class Certified:
@@ -143,10 +147,10 @@ class Certified:
                 Action.ACCEPT,
                 asked=accepted.test.asked,
                 yes=accepted.test.yes,
-                test="betting and exact tests, fixed sequence",
+                test="exact and betting tests in sequence",
                 bounds=(self.purity, 1.0, 1.0 - self.delta),
             )
-            open_members = np.setdiff1d(accepted.members, log.item, assume_unique=False)
+            open_members = np.setdiff1d(accepted.members, np.concatenate([log.item, accepted.withheld]))
             label[open_members] = 1
             decision[open_members] = row
             done = done and self._audit(at, accepted, rows)
@@ -182,11 +186,11 @@ class Certified:
                 return accepted, False
             phase = Plan.phase(number, BATCHES)
             sets, p_yes = self._sets(at, look, phase)
-            if sets is None:
+            if sets is None or not sets.planned:
                 continue
-            test = self._calibrate(at, sets, p_yes, look, phase)
+            test, unanswered = self._calibrate(at, sets, p_yes, look, phase)
             if test.certified > (len(accepted.members) if accepted else 0):
-                accepted = _Accepted(sets.order[: test.certified], phase, test)
+                accepted = _Accepted(sets.order[: test.certified], phase, test, unanswered)
             if not test.closed:
                 return accepted, False
         return accepted, True
@@ -200,7 +204,7 @@ class Certified:
             noise=self.noise,
             alpha=look.alpha,
             min_set=at.plan.min_set,
-            planned=look.calibrate,
+            most=look.calibrate,
         )
         return sets, p_yes
 
@@ -247,9 +251,11 @@ class Certified:
 
     def _calibrate(
         self, at: _Look, sets: NestedSets, p_yes: npt.NDArray[np.float32], look: Look, phase: int
-    ) -> SetTest:
-        """Test the sets with the answers there are; ask on where that is worth it."""
-        planned = min(look.calibrate, len(sets.order))
+    ) -> tuple[SetTest, Ints]:
+        """Test the sets with the answers there are; ask on where that is worth it. The second value are the
+        unanswered ones of the draw.
+        """
+        planned = sets.planned
         rank = _smallest(at.random(phase)[sets.order], planned)
         draw = sets.order[rank]
         verdict = at.verdicts(phase, Stream.CALIBRATION)[draw]
@@ -261,7 +267,7 @@ class Certified:
 
         def test_first(t: int) -> SetTest:
             yes = np.nan_to_num(verdict[:t]).astype(np.float64)
-            return evaluate_sets(sets, rank[:t], yes, noise=self.noise, alpha=look.alpha, planned=planned)
+            return evaluate_sets(sets, rank[:t], yes, noise=self.noise, alpha=look.alpha)
 
         test = test_first(prefix)
         if prefix < last and not np.isnan(verdict).all():
@@ -273,7 +279,7 @@ class Certified:
             self._ask(
                 at.questions, draw, verdict, p_yes, phase, Stream.CALIBRATION, planned / len(sets.order)
             )
-        return test
+        return test, draw[np.isnan(verdict)]
 
     def _audit(
         self,

@@ -20,6 +20,7 @@ from clustering.evidence import (
     clopper_pearson,
     conformal_selection,
     e_bh,
+    fallback,
     fixed_sequence,
     hypergeometric_interval,
     noise_from_gold,
@@ -187,6 +188,33 @@ def test_betting_lower_bound_holds_at_all_times() -> None:
         missed += any(betting_lower_bound(values[:t], steps=12) > 0.7 for t in (10, 20, 40, 80))
     assert missed <= most_failures(0.05, 100)
     assert 0.8 < betting_lower_bound(np.ones(40)) < 1.0
+
+
+def test_fallback_hands_the_error_on_and_starts_again() -> None:
+    alpha = 0.05
+    half = -np.log(alpha / 2)
+    whole = -np.log(alpha)
+    # two halves: what the first leaves is enough for the second, a failed one takes its share with it
+    assert fallback([half, whole], [0.5, 0.5], alpha=alpha).tolist() == [True, True]
+    assert fallback([0.0, whole], [0.5, 0.5], alpha=alpha).tolist() == [False, False]
+    assert fallback([0.0, half], [0.5, 0.5], alpha=alpha).tolist() == [False, True]
+    # with all the error on the first it is the fixed sequence
+    for log_e in ([9.0, 9.0, 0.0, 9.0], [0.0, 9.0, 9.0, 9.0], [9.0] * 4):
+        rejected = fallback(log_e, [1.0, 0.0, 0.0, 0.0], alpha=alpha)
+        assert rejected.sum() == fixed_sequence(log_e, alpha=alpha)
+    with pytest.raises(ValueError, match="one weight"):
+        fallback([1.0, 1.0], [0.9, 0.9], alpha=alpha)
+
+
+def test_fallback_rarely_rejects_a_true_hypothesis() -> None:
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(2000):
+        # the first and the last are false, those between true: their p-values are uniform and dependent
+        p = np.full(3, rng.random()) if rng.random() < 0.5 else rng.random(3)
+        log_e = -np.log(np.concatenate([[1e-9], p, [1e-9]]))
+        wrong += fallback(log_e, [0.4, 0.1, 0.2, 0.2, 0.1], alpha=0.1)[1:4].any()
+    assert wrong <= 2000 * 0.1 + 3 * np.sqrt(2000 * 0.09)
 
 
 def test_fixed_sequence_stops_at_the_first_failure() -> None:
