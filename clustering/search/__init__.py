@@ -9,6 +9,7 @@ from clustering.answers import SearchPolicy
 from clustering.search.breadth_first import BreadthFirst
 from clustering.search.certified import Certified
 from clustering.search.depth_first import DepthFirst
+from clustering.search.lsun import Lsun
 from clustering.search.original import Original
 from clustering.search.random_order import RandomOrder
 from clustering.search.universal_cut import UniversalCut
@@ -18,6 +19,7 @@ __all__ = [
     "BreadthFirst",
     "Certified",
     "DepthFirst",
+    "Lsun",
     "Original",
     "RandomOrder",
     "UniversalCut",
@@ -26,7 +28,7 @@ __all__ = [
 
 POLICIES: dict[str, Callable[..., SearchPolicy]] = {
     policy.name: policy
-    for policy in (Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut)
+    for policy in (Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut, Lsun)
 }
 """Name -> class of the policy."""
 

@@ -20,7 +20,13 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def simulate(
         pool: Annotated[Path, typer.Option(help="pool with known truth: .npz or .parquet")],
-        policy: Annotated[list[str], typer.Option(help="search policy; repeat to compare several")],
+        policy: Annotated[
+            list[str],
+            typer.Option(
+                help="certified, original, breadth-first, depth-first, random, universal-cut or lsun; "
+                "repeat to compare several"
+            ),
+        ],
         seeds: Annotated[int, typer.Option(min=1, help="plays per policy")] = 10,
         noise: Annotated[
             str | None, typer.Option(help="how the worker errs: P(yes|good),P(no|bad), for example 0.95,0.9")

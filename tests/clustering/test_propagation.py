@@ -37,8 +37,8 @@ def test_every_label_is_explained(name: str) -> None:
             if why.cluster >= 0:
                 assert tree.is_member(why.cluster, log.item[why.answers]).all()
                 assert tree.is_member(why.cluster, item)
-    unlabelled = int(np.flatnonzero(~labelled)[0])
-    assert result.explain(unlabelled, tree, log).test == ""
+    for item in np.flatnonzero(~labelled)[:1].tolist():  # lsun settles the whole pool
+        assert result.explain(item, tree, log).test == ""
     with pytest.raises(ValueError, match="pool has 1500 rows"):
         result.explain(1500, tree, log)
 
