@@ -50,6 +50,11 @@ _UNIFORM = 0.3
 _FITS_KEPT = 16
 _GOLD_PART = 0.2
 """Part of the error spent on the chance that gold misjudges the verdicts."""
+_REJECT = 0.1
+"""Masks are rejected where at most that share is good: to delete ten wrong ones takes about as long as to
+draw a missing one."""
+_TAILS = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
+"""Predicted shares of good ones that tails are tried at, largest first."""
 _CHUNK = 60
 """Calibration questions asked together: sheets are made within a chunk, the test reads whole prefixes."""
 
@@ -154,6 +159,8 @@ class Certified:
             label[open_members] = 1
             decision[open_members] = row
             done = done and self._audit(at, accepted, rows)
+        if done:
+            self._reject(at, rows, label, decision)
         return PolicyStep(questions.build(), rows.build(), label, decision, done)
 
     def _credible(self, at: _Look, label: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
@@ -225,8 +232,15 @@ class Certified:
         return self._fits[key], known
 
     def _search(self, at: _Look, number: int, look: Look) -> bool:
-        """Ask what is missing of the search batches of a look; True when all of them are answered."""
-        for batch, quota in enumerate(look.search):
+        """Ask what is missing of the search batches of a look; True when all of them are answered.
+
+        Answers carried over from an earlier pool teach as much, so that many fewer are asked.
+        """
+        spare = len(np.unique(at.log.item[_phase_of(at.log) < 0]))
+        for earlier in at.plan.looks[:number]:
+            spare = max(0, spare - sum(earlier.search))
+        for batch, whole in enumerate(look.search):
+            quota, spare = max(0, whole - spare), max(0, spare - whole)
             phase = Plan.phase(number, batch)
             answered = at.log.item[(at.log.cluster == Plan.tag(phase)) & (at.log.stream == Stream.SEARCH)]
             if len(np.unique(answered)) >= quota:
@@ -313,6 +327,35 @@ class Certified:
             bounds=(float(low), float(high), 0.95),
         )
         return True
+
+    def _reject(self, at: _Look, rows: DecisionRows, label: npt.NDArray[np.int8], decision: Ints) -> None:
+        """Reject, in place, the largest tail of the verifier's order that its answers speak against.
+
+        Nothing is promised about rejected masks: they are only not shown to annotators. The answers inside
+        the tail lean towards its better end, where more is asked, so that their share of yes is cautious.
+        """
+        p_yes, known = self._verifier(at, Plan.phase(len(at.plan.looks), 0))
+        prior = rogan_gladen(p_yes, self.noise)
+        learnt = at.log.take(at.log.stream == Stream.SEARCH)
+        items, yes = final_verdicts(learnt)
+        for bar in _TAILS:
+            tail = (prior <= bar) & ~known & (label == 0)
+            if not tail.any() or float(prior[tail].mean()) > _REJECT / 2.0:
+                continue
+            inside = prior[items] <= bar
+            asked, said = int(inside.sum()), int((yes[inside] > 0.5).sum())
+            bounds = [float(rogan_gladen(b, self.noise)) for b in clopper_pearson(said, asked, alpha=0.05)]
+            if asked and bounds[1] <= _REJECT:
+                row = rows.add(
+                    Plan.tag(len(at.plan.looks) * (BATCHES + 1)),
+                    Action.REJECT,
+                    asked=asked,
+                    yes=said,
+                    test="verifier, without a promise",
+                    bounds=(bounds[0], bounds[1], 0.9),
+                )
+                label[tail], decision[tail] = -1, row
+                return
 
     def _ask(
         self,
