@@ -16,10 +16,18 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ml_backend.clicks.base import ClickSegmenter
-from ml_backend.clicks.evaluate import ClickTarget, ClickTrace, Start, compare, evaluate_clicks, score
+from ml_backend.clicks.evaluate import (
+    TARGET_IOUS,
+    ClickTarget,
+    ClickTrace,
+    Start,
+    compare,
+    evaluate_clicks,
+    score,
+)
 from ml_backend.clicks.proposals import pair_proposals, read_proposals
 from ml_backend.clicks.report import as_json
-from ml_backend.clicks.robots import ROBOTS
+from ml_backend.clicks.robots import ROBOTS, RobotClick
 from ml_backend.clicks.sampling import read_rgb
 from ml_backend.coco import CocoImage, CocoSet
 from ml_backend.errors import BadInput
@@ -29,6 +37,7 @@ from ml_backend.learners.base import Predictor
 __all__ = [
     "ClickBenchmark",
     "ClickSplit",
+    "compare_reports",
     "pick_targets",
     "predict_proposals",
     "run_benchmark",
@@ -171,21 +180,42 @@ def _paired(traces: Mapping[Start, list[ClickTrace]], benchmark: ClickBenchmark)
     return {
         name: [
             as_json(compare(part["empty"], part["proposal"], target_iou=iou, max_clicks=benchmark.max_clicks))
-            for iou in (0.85, 0.90)
+            for iou in TARGET_IOUS
         ]
         for name, part in (("all", traces), ("with_proposal", some))
     }
+
+
+def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Paired differences of two reports of ``run_benchmark`` over the same masks: per common start and target
+    IoU the fields of ``PairedScores`` (below 0: b needs fewer clicks), with ``a``, ``b``, ``start``.
+    """
+    rows = []
+    for start in a["traces"]:
+        if start not in b["traces"]:
+            continue
+        pair = [[_trace(row, start) for row in report["traces"][start]] for report in (a, b)]
+        most = int(a["settings"]["max_clicks"])
+        for iou in TARGET_IOUS:
+            scores = as_json(compare(*pair, target_iou=iou, max_clicks=most))
+            rows.append({"a": a["segmenter"], "b": b["segmenter"], "start": start, **scores})
+    return rows
+
+
+def _trace(row: Mapping[str, Any], start: Start) -> ClickTrace:
+    clicks = tuple(RobotClick(x, y, bool(positive), 0.0, 0) for x, y, positive in row["clicks"])
+    return ClickTrace(row["image"], start, row["had_proposal"], tuple(row["ious"]), clicks, ())
 
 
 def _trace_row(trace: ClickTrace) -> dict[str, Any]:
     return {
         "image": trace.image,
         "had_proposal": trace.had_proposal,
-        "ious": [round(v, 4) for v in trace.ious],
+        "ious": [round(v, 6) for v in trace.ious],
         "clicks": [[c.x, c.y, int(c.positive)] for c in trace.clicks],
     }
 
 
-def with_starts(benchmark: ClickBenchmark, start: Start) -> ClickBenchmark:
+def with_starts(benchmark: ClickBenchmark, asked: Sequence[Start]) -> ClickBenchmark:
     """Both starts when the proposal start is asked for: its gain is a paired difference."""
-    return replace(benchmark, starts=("empty", "proposal") if start == "proposal" else ("empty",))
+    return replace(benchmark, starts=("empty", "proposal") if "proposal" in asked else ("empty",))

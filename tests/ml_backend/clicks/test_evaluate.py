@@ -10,6 +10,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.benchmark import compare_reports
 from ml_backend.clicks.evaluate import (
     ClickTarget,
     ClickTrace,
@@ -48,6 +49,8 @@ class Discs:
 
     name = "discs"
     encoder = "discs"
+    device = "cpu"
+    persist = False
 
     def __init__(self, radius: float) -> None:
         self.radius = radius
@@ -240,7 +243,9 @@ def coco_set(tmp_path: Path) -> Path:
     from PIL import Image
 
     (tmp_path / "images").mkdir()
-    images, annotations, results = [], [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
     for i in range(4):
         picture = np.full((64, 96, 3), 40, np.uint8)
         images.append({"id": i + 1, "file_name": f"{i}.png", "height": 64, "width": 96})
@@ -317,7 +322,8 @@ def test_command_keeps_training_images_out(coco_set: Path) -> None:
     [
         (("--start", "middle"), "unknown start"),
         (("--robot", "random"), "unknown robot"),
-        (("--start", "proposal"), "needs one source"),
+        (("--start", "proposal", "--proposals", "a.json", "--model", "b"), "needs one source"),
+        (("--start", "proposal"), "a model that proposes must be trained on something"),
         (("--segmenter", "project"), "must be trained on something"),
         (("--segmenter", "sam2"), "unknown click segmenter"),
     ],
@@ -365,6 +371,60 @@ def test_stored_predictions_in_every_form(tmp_path: Path) -> None:
     assert list(found) == [1]
     assert all((coco_mask.decode(rle) == mask).all() for rle in found[1])
     assert len(read_proposals(file, {1: (20, 20)}, min_score=0.15)[1]) == 1
+
+
+def test_command_compares_segmenters_under_both_robots(coco_set: Path) -> None:
+    import json
+
+    report, plot = coco_set / "report.json", coco_set / "plot.png"
+    said = cli(
+        *("--images", str(coco_set / "images"), "--coco", str(coco_set / "annotations.json")),
+        *("--segmenter", "classical", "--segmenter", "classical", "--max-clicks", "2", "--limit", "4"),
+        *("--start", "empty", "--start", "proposal", "--proposals", str(coco_set / "results.json")),
+        *("--robot", "both", "--report", str(report), "--plot", str(plot)),
+    )
+    written = json.loads(report.read_text())
+    assert [r["settings"]["robot"] for r in written["reports"]] == ["ritm"] * 2 + ["component"] * 2
+    keys = [(d["robot"], d["start"], d["target_iou"]) for d in written["differences"]]
+    assert len(keys) == len(set(keys)) == 8
+    for row in written["differences"]:  # a segmenter against itself
+        assert row["difference"] == {"value": 0, "low": 0, "high": 0}
+        assert row["equal"] == row["n_targets"] == 4
+    assert "NoC@85, ritm robot, empty start: classical against classical +0.00 [+0.00, +0.00]" in said
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_compared_reports_are_paired_by_mask() -> None:
+    def report(name: str, *ious: list[float]) -> dict[str, object]:
+        rows = [{"image": str(i), "had_proposal": False, "ious": v, "clicks": []} for i, v in enumerate(ious)]
+        return {"segmenter": name, "settings": {"max_clicks": 5}, "traces": {"empty": rows}}
+
+    slow, fast = report("a", [0, 0.5, 0.86], [0, 0.2, 0.3]), report("b", [0, 0.95], [0, 0.1, 0.86])
+    first, second = compare_reports(slow, fast)
+    assert (first["a"], first["b"], first["start"], first["target_iou"]) == ("a", "b", "empty", 0.85)
+    assert first["difference"]["value"] == ((1 - 2) + (2 - 5)) / 2
+    assert second["difference"]["value"] == ((1 - 5) + 0) / 2
+    assert (first["fewer"], second["fewer"], second["equal"]) == (2, 1, 1)
+
+
+@pytest.mark.slow
+def test_command_trains_what_proposes_once_and_keeps_it(coco_set: Path) -> None:
+    import json
+
+    folder = coco_set / "model"
+    folder.mkdir()
+    arguments = (
+        *("--images", str(coco_set / "images"), "--coco", str(coco_set / "annotations.json")),
+        *("--segmenter", "classical", "--train-fraction", "0.5", "--start", "proposal"),
+        *("--max-clicks", "1", "--model", str(folder), "--model-iterations", "2"),
+        *("--report", str(coco_set / "report.json"), "--json"),
+    )
+    for _ in range(2):  # two iterations propose nothing that overlaps
+        with pytest.raises(BadInput, match="none of the masks has a proposal"):
+            cli(*arguments)
+        kept = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+        assert set(kept) == {"learner.json", "weights.safetensors"}
+    assert json.loads((folder / "learner.json").read_text())["learner"] == "maskrcnn"
 
 
 @pytest.mark.slow
