@@ -1,0 +1,165 @@
+"""Batches of tasks: from the pool, from the model, broken ones, the model class without HTTP."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from label_studio_sdk.label_interface import LabelInterface
+
+from ml_backend.artifacts import ProjectPaths
+from ml_backend.brush import decode_rle
+from ml_backend.errors import ModelError
+from ml_backend.facts import save_facts
+from ml_backend.inbox import read_notices
+from ml_backend.instances import Instances
+from ml_backend.label_config import build_label_config, parse_label_config
+from ml_backend.model import UNTRAINED, GroundswellModel
+from ml_backend.pools import PoolWriter, instance_key
+from ml_backend.regions import parse_annotation, region_id
+from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts
+from tests.ml_backend.served import CONFIG, LABELS, Backend, task
+
+
+def test_stored_predictions_need_no_model_and_no_image(backend: Backend) -> None:
+    backend.publish()
+    instances = backend.fill_pool([1, 2])
+    backend.services.metrics.predicted("store", 0)
+    first, second = backend.predict(task(1), task(2))
+    assert ThresholdLearner.loads == 0
+    assert backend.studio.requests == []
+    assert first["score"] == 0.25
+    assert first["model_version"] == "r1-aaaa"
+    (region,) = first["result"]  # the second instance is below the score shown
+    assert region["id"] == region_id(instance_key(1, "cell", str(instances.rle[0]["counts"])))
+    assert region["id"] != second["result"][0]["id"]
+    back = parse_annotation(first["result"], parse_label_config(CONFIG), (40, 60))
+    np.testing.assert_array_equal(decode_rle(back.regions[0].rle), decode_rle(instances.rle[0]))
+    assert (
+        LabelInterface(CONFIG).validate_prediction(first | {"model_version": "v"}, return_errors=True) == []
+    )
+    save_facts(backend.settings.data_dir, some_facts(options={"push_min_score": 0.05}))
+    assert len(backend.predict(task(1))[0]["result"]) == 2
+
+
+def test_the_model_answers_what_the_pool_does_not_hold(backend: Backend) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    answers = backend.predict(*(task(i) for i in range(1, 8)))
+    assert ThresholdLearner.loads == 1
+    assert len(backend.studio.requests) == 6
+    for number, answer in enumerate(answers[1:], start=2):
+        pixels = backend.services.images.pixels(backend.services.images.put(image_bytes(seed=number)))
+        (region,) = parse_annotation(answer["result"], parse_label_config(CONFIG), (40, 60)).regions
+        np.testing.assert_array_equal(decode_rle(region.rle), pixels.mean(axis=2) > pixels.mean())
+        assert 0 <= answer["score"] <= 1
+
+
+def test_new_parts_and_versions_are_seen_at_once(backend: Backend) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    backend.predict(task(1))
+    backend.fill_pool([2])
+    backend.predict(task(2))
+    backend.publish("r2-bbbb")
+    backend.fill_pool([1], "r2-bbbb")
+    assert backend.predict(task(1))[0]["model_version"] == "r2-bbbb"
+    assert ThresholdLearner.loads == 0
+
+
+def test_a_broken_task_gets_an_empty_result_and_a_reason(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend.publish()
+    with caplog.at_level(logging.WARNING):
+        answers = backend.predict(
+            task(1),
+            task(2, image="/data/upload/1/text.png"),
+            task(3, picture="x"),
+            task(4, image="/data/upload/1/gone.png"),
+            "not a task",
+            task(6, image="http://169.254.169.254/"),
+            task(7),
+        )
+    assert [bool(a["result"]) for a in answers] == [True, False, False, False, False, False, True]
+    for number, words in ((2, "not an image"), (3, "data.image"), (4, "HTTP 404"), (6, "not allowed")):
+        assert any(f"task {number}" in m and words in m for m in caplog.messages), (number, caplog.messages)
+    for answer in answers:
+        assert 0 <= answer["score"] <= 1
+        assert answer["model_version"] == "r1-aaaa"
+    text = backend.client.get("/metrics").text
+    assert 'groundswell_task_failures_total{reason="BadImage"} 3.0' in text
+
+
+def test_the_pools_error_is_passed_on(backend: Backend) -> None:
+    backend.publish()
+    folder = ProjectPaths(backend.settings.data_dir, 3).pool("r1-aaaa")
+    with PoolWriter(folder, LABELS, embedding_dim=3) as writer:
+        writer.add(1, Instances.empty(3), error="the file is not an image")
+    (answer,) = backend.predict(task(1))
+    assert answer["result"] == []
+    assert "not an image" in answer["error"]
+
+
+def test_without_a_model_all_answers_are_empty(backend: Backend) -> None:
+    assert backend.predict(task(1), task(2)) == [{"result": [], "score": 0.0, "model_version": UNTRAINED}] * 2
+    assert backend.predict() == []
+    assert backend.studio.requests == []
+
+
+@pytest.mark.parametrize("error", [ModelError("weights.safetensors is damaged"), RuntimeError("CUDA error")])
+def test_a_model_that_does_not_load_or_run_spares_stored_answers(backend: Backend, error: Exception) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+
+    def fail() -> None:
+        raise error
+
+    ThresholdLearner.hook = staticmethod(fail)
+    first, second = backend.predict(task(1), task(2))
+    assert first["result"]
+    assert second["result"] == []
+    assert str(error) in second["error"]
+
+
+def test_too_slow_is_busy_not_empty(backend: Backend) -> None:
+    backend.publish()
+    model = GroundswellModel(backend.services, 3, CONFIG)
+    from ml_backend.protocol import TaskIn
+
+    tasks = [TaskIn(i, {"image": f"/data/upload/1/{i}.png"}) for i in range(1, 9)]
+    with pytest.raises(ModelError, match="busy: 8 of 8"):
+        model.predict_tasks(tasks, budget_s=-1.0)
+
+
+def test_labels_the_config_lost_are_left_out(backend: Backend) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    (answer,) = backend.predict(task(1), label_config=build_label_config(["dirt"]))
+    assert answer["result"] == []
+    (live,) = backend.predict(task(2), label_config=build_label_config(["dirt"]))
+    assert live["result"] == []
+
+
+def test_the_label_config_decides_the_output(backend: Backend) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    for output, kind in (
+        ("bitmask", "bitmasklabels"),
+        ("polygon", "polygonlabels"),
+        ("brush", "brushlabels"),
+    ):
+        (answer,) = backend.predict(task(1), label_config=build_label_config(LABELS, output=output))  # type: ignore[arg-type]
+        assert [r["type"] for r in answer["result"]] == [kind]
+
+
+def test_the_contract_class_without_http(backend: Backend) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    model = GroundswellModel(backend.services, 3)
+    assert model.setup() == {"model_version": "r1-aaaa"}
+    (prediction,) = model.predict([task(1)])
+    assert set(prediction) == {"result", "score", "model_version"}
+    assert model.fit("START_TRAINING", {"anything": 1}) == {"status": "noted"}
+    assert [n.action for n in read_notices(backend.settings.data_dir, 3)] == ["START_TRAINING"]
