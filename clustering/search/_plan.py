@@ -33,7 +33,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Looks in order, the size of the final audit, and from which size on a set is worth certifying."""
+    """Looks in order, the size of the final audit, from which size on a set is worth certifying, and whether
+    the pool is so small that each instance is asked about instead.
+    """
 
     looks: tuple[Look, ...]
     audit: int
@@ -77,7 +79,7 @@ def make_plan(n: int, *, purity: float, delta: float, noise: Noise, effort: floa
         ),
         audit=round(0.15 * base) if audit is None else audit,
         min_set=30,
-        # a pool that a single look would mostly ask through anyway is asked through
+        # a look would ask about most of such a pool anyway
         verify_all=n <= 100,
     )
 

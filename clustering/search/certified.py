@@ -55,6 +55,9 @@ _REJECT = 0.1
 draw a missing one."""
 _TAILS = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 """Predicted shares of good ones that tails are tried at, largest first."""
+_WORTH_ASKING = 0.25
+"""In pools where each instance is asked about: least predicted share of yes."""
+_VERIFIED_TOGETHER = 20
 _CHUNK = 60
 """Calibration questions asked together: sheets are made within a chunk, the test reads whole prefixes."""
 
@@ -135,14 +138,11 @@ class Certified:
             audit=self.audit,
         )
         rows = DecisionRows(0.95)
-        if plan.verify_all:
-            questions.add(
-                np.setdiff1d(np.arange(n), log.item), cluster=Plan.tag(0), stream=Stream.SEARCH, inclusion=1.0
-            )
-            label, decision = label_members(tree, rows.build(), log)
-            done = not len(np.setdiff1d(np.arange(n), log.item))
-            return PolicyStep(questions.build(), rows.build(), label, decision, done)
         at = _Look(tree, pool, log, plan, seed, questions)
+        if plan.verify_all:
+            done = self._verify_each(at)
+            label, decision = label_members(tree, rows.build(), log)
+            return PolicyStep(questions.build(), rows.build(), label, decision, done)
         accepted, done = self._certify(at)
         label = self._credible(at, verified_labels(log, n))
         decision = np.full(n, -1, np.int64)
@@ -162,6 +162,16 @@ class Certified:
         if done:
             self._reject(at, rows, label, decision)
         return PolicyStep(questions.build(), rows.build(), label, decision, done)
+
+    def _verify_each(self, at: _Look) -> bool:
+        """Ask about the instances of a pool too small for a test, best first, some at a time; True when the
+        rest is not worth asking about.
+        """
+        p_yes, known = self._verifier(at, Plan.phase(len(at.plan.looks), 0))
+        left = np.flatnonzero(~known & (p_yes >= _WORTH_ASKING))
+        ask = left[np.argsort(-p_yes[left], kind="stable")][:_VERIFIED_TOGETHER].astype(np.int64)
+        at.questions.add(ask, cluster=Plan.tag(0), stream=Stream.SEARCH, inclusion=1.0)
+        return not len(ask)
 
     def _credible(self, at: _Look, label: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Take back the yes of noisy verdicts that leave a mask less likely good than promised.

@@ -41,9 +41,10 @@ def answer_all(
     *,
     budget: int,
     seed: int = 0,
+    log: AnswerLog | None = None,
 ) -> tuple[AnswerLog, PolicyStep]:
-    """Answer truthfully until the policy asks nothing more."""
-    log = AnswerLog.empty()
+    """Answer truthfully, on from a log if there is one, until the policy asks nothing more."""
+    log = AnswerLog.empty() if log is None else log
     for _ in range(2000):
         step = policy.step(tree, pool, log, budget=budget, seed=seed)
         if not len(step.questions):

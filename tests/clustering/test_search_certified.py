@@ -12,6 +12,7 @@ from scipy import stats
 from bench.pools import make_pool
 from clustering.answers import Action, AnswerLog, Form, Stream
 from clustering.evidence import Noise
+from clustering.linkage import grow_tree
 from clustering.pool import Pool
 from clustering.search import Certified, make_policy
 from clustering.search._parts import final_verdicts
@@ -400,3 +401,52 @@ def test_more_masks_per_question_than_the_original_at_20k() -> None:
     assert ours.masks_per_question > 2 * theirs.masks_per_question
     assert ours.curve.precision[-1] >= theirs.curve.precision[-1]
     assert ours.worst_precision >= 0.88
+
+
+def test_a_tiny_pool_is_verified_best_first_as_far_as_that_pays() -> None:
+    tree, pool, truth = known_pool(80)
+    log, step = answer_all(Certified(), tree, pool, np.zeros(80, bool), budget=20)
+    assert step.done
+    assert len(log) < 60  # not worth asking on
+    log, step = answer_all(Certified(), tree, pool, truth, budget=20)
+    assert step.done
+    assert (step.decision == -1).all()  # nobody is labelled by propagation
+    found = (step.label > 0).sum()
+    np.testing.assert_array_equal(truth[step.label > 0], True)
+    assert found > 0.8 * truth.sum()
+    first = log.item[:20]
+    assert pool.prior[first].mean() > pool.prior.mean()
+
+
+def test_a_tail_that_answers_speak_against_is_rejected() -> None:
+    pool, iou = make_pool(6000, seed=0)
+    tree = grow_tree(pool, seed=0)
+    shares = []
+    for seed in range(4):
+        _, step = answer_all(Certified(), tree, pool, iou > 0.75, budget=500, seed=seed)
+        rejected = (step.label < 0) & (step.decision >= 0)
+        if not rejected.any():
+            continue
+        row = int(step.decision[rejected][0])
+        assert step.decisions.action[row] == Action.REJECT
+        assert step.decisions.upper[row] <= 0.1
+        assert (step.decision[rejected] == row).all()
+        shares.append((iou[rejected] > 0.75).mean())
+    assert shares
+    assert max(shares) < 0.15
+
+
+def test_carried_answers_spare_search_questions() -> None:
+    tree, pool, truth = known_pool(1500)
+    fresh = Certified().step(tree, pool, AnswerLog.empty(), budget=500, seed=0).questions
+    carried = np.random.default_rng(0).choice(1500, 40, replace=False)
+    log = AnswerLog(
+        carried,
+        truth[carried].astype(np.float32),
+        np.full(40, -1),
+        np.full(40, Stream.SEARCH, np.int8),
+        np.ones(40),
+    )
+    told, _ = answer_all(Certified(), tree, pool, truth, budget=500, log=log)
+    searched = int((told.stream == Stream.SEARCH).sum()) - 40
+    assert 0 <= searched < len(fresh)
