@@ -73,7 +73,11 @@ class Settings(BackendSettings):
 
     # cluster and review
     linkage: str = Field(default="auto", description="auto, exact or two-level")
-    policy: str = Field(default="original", description="search policy, e.g. original or certified")
+    policy: str = Field(
+        default="auto",
+        description="search policy: auto is certified (a purity that is kept) for labels of 2,000 masks and "
+        "more, original (the published rule) for smaller ones; others see 'groundswell simulate --help'",
+    )
     policy_options: dict[str, Any] = Field(default_factory=dict, description="keyword options of the policy")
     question_budget: int = Field(
         default=600, ge=0, description="questions per round at most, all labels together"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clustering.answers import SearchPolicy
+from clustering.search.auto import Auto
 from clustering.search.breadth_first import BreadthFirst
 from clustering.search.certified import Certified
 from clustering.search.depth_first import DepthFirst
@@ -16,6 +17,7 @@ from clustering.search.universal_cut import UniversalCut
 
 __all__ = [
     "POLICIES",
+    "Auto",
     "BreadthFirst",
     "Certified",
     "DepthFirst",
@@ -28,7 +30,7 @@ __all__ = [
 
 POLICIES: dict[str, Callable[..., SearchPolicy]] = {
     policy.name: policy
-    for policy in (Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut, Lsun)
+    for policy in (Auto, Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut, Lsun)
 }
 """Name -> class of the policy."""
 

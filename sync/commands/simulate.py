@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[
             list[str],
             typer.Option(
-                help="certified, original, breadth-first, depth-first, random, universal-cut or lsun; "
+                help="auto, certified, original, breadth-first, depth-first, random, universal-cut or lsun; "
                 "repeat to compare several"
             ),
         ],
