@@ -148,7 +148,7 @@ def compare(
         )
         asked[kind] = mean(ours, lambda run: run.curve.questions[-1])
         precision = mean(theirs, lambda run: run.curve.precision[-1])
-        pilots = min(PILOTS, counts["certified"])
+        pilots = min(3 if large else PILOTS, counts["certified"])
         for promise in MATCHING:
             options = {"purity": promise, "delta": DELTA, **told}
             pilot, _ = plays(fields, "certified", options, noise, pilots)
