@@ -45,11 +45,13 @@ format: install-dev  ## let ruff write the formatting
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure (train and infer need pictures: see their --help)
+bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure (their --help says what the long forms take)
 	$(BIN)/python -m bench.brush --quick
 	$(BIN)/python -m bench.clustering --sizes 5000 20000 --seeds 1
 	$(BIN)/python -m bench.economy --quick
 	$(BIN)/python -m bench.clicks --quick
+	$(BIN)/python -m bench.train --quick
+	$(BIN)/python -m bench.infer --quick
 
 clean:  ## remove environments, caches and the demo's data
 	rm -rf $(VENV) $(STUDIO_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis groundswell-data
