@@ -5,7 +5,7 @@ recipes):
 
 maps     ``image`` (1, 3, S, S) float32 RGB 0..1, ``clicks`` (1, C, S, S) 0/1 discs of radius 5 (positive,
          negative and, if C = 3, the filled box), ``previous`` (1, 1, S, S) 0/1. Our own project network
-         exports to this.
+         exports to this with one more input, ``cues`` (1, 5, S, S): see ``ml_backend.clicks.cues``.
 points   ``image`` (1, 4, S, S) float32 RGB 0..1 and the previous mask, ``points`` (1, 2K, 3) float32 rows of
          (row, column, order): K positive, then K negative, unused rows -1. The forward() of the RITM code
          base, which FocalClick and SimpleClick share; normalisation and distance maps are inside.
@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts import ProjectPaths, write_atomic
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.cues import N_CUES, cue_maps
 from ml_backend.clicks.zoom import ZoomSegmenter
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
@@ -59,12 +60,18 @@ class ClickOnnxSegmenter(ZoomSegmenter):
             ) from error
         self.encoder = f"click-onnx-{digest[:12]}"
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
-        if set(inputs) not in ({"image", "clicks", "previous"}, {"image", "points"}):
+        maps = {"image", "clicks", "previous"}
+        if set(inputs) not in (maps, maps | {"cues"}, {"image", "points"}):
             raise ModelError(
                 f"{path} has inputs {sorted(inputs)}",
                 hint="Expected image, clicks, previous or image, points: see docs/click-networks.md",
             )
         self._points = "points" in inputs
+        self._cues = "cues" in inputs
+        if self._cues and inputs["cues"][1] != N_CUES:
+            raise ModelError(
+                f"{path} was exported by another version of Groundswell", hint="Export the network again"
+            )
         channels = inputs["clicks"][1] if not self._points else 2
         if channels not in (2, 3):
             raise ModelError(
@@ -98,6 +105,8 @@ class ClickOnnxSegmenter(ZoomSegmenter):
             feed = {"image": np.concatenate([pixels, before], 1), "points": _point_rows(points, self._rows)}
         else:
             feed = {"image": pixels, "clicks": clicks[None, : self._maps], "previous": before}
+            if self._cues:
+                feed["cues"] = cue_maps(image, clicks, previous > 0, points)[None]
         logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0][0, 0]
         return logits
 
@@ -128,12 +137,12 @@ def export_click_onnx(folder: Path, out: Path) -> Path:
 
     network, manifest = load_network(folder)
     size = manifest.size
-    example = (torch.zeros(1, 3, size, size), torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size))
+    example = tuple(torch.zeros(1, channels, size, size) for channels in (3, 3, 1, N_CUES))
     with tempfile.TemporaryDirectory() as staging:
         file = Path(staging) / "click.onnx"
         torch.onnx.export(
-            network, example, file, input_names=["image", "clicks", "previous"], output_names=["logits"],
-            opset_version=17, dynamo=False,
+            network, example, file, input_names=["image", "clicks", "previous", "cues"],
+            output_names=["logits"], opset_version=17, dynamo=False,
         )  # fmt: skip
         model = onnx.load(str(file))
     onnx.helper.set_model_props(model, {"size": str(size), "first_side": str(manifest.first_side)})

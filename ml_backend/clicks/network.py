@@ -1,9 +1,11 @@
 """The project's own click network: small enough to train in minutes on a CPU and to answer in milliseconds.
 
 A U-Net-like network over image, click discs, box and previous mask (the inputs of RITM, Sofiiuk et al.
-2021), with one addition that makes little training data go further: *prototypes*. The mean feature under
-the positive clicks, under the negative clicks and under the previous mask is compared with the features
-everywhere, so that "looks like what was clicked" need not be learnt from examples alone.
+2021), with two additions that make little training data go further. *Cues* (``ml_backend.clicks.cues``) are
+further input maps: geodesic distances to the clicks and the classical segmenter's answer to them.
+*Prototypes*: the mean feature under the positive clicks, the negative clicks, the previous mask and the
+classical one is compared with the features everywhere, so that "looks like what was clicked" need not be
+learnt from examples alone.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ml_backend.artifacts import read_json, write_json
+from ml_backend.clicks.cues import CLICK_FORMAT, N_CUES, cue_maps
 from ml_backend.clicks.devices import resolve_device
 from ml_backend.clicks.zoom import ZoomSegmenter
 from ml_backend.errors import ModelError
@@ -42,7 +45,7 @@ class NetworkManifest:
     size: int
     width: int
     first_side: float
-    format: int = 1
+    format: int = CLICK_FORMAT
 
 
 class _Block(nn.Module):
@@ -95,8 +98,8 @@ def _prototypes(features: Tensor, weights: Tensor) -> Tensor:
 
 class ClickNet(nn.Module):
     """image (N, 3, S, S) RGB in 0..1, clicks (N, 3, S, S) 0/1 (positive, negative, box), previous (N, 1, S,
-    S) 0/1
-    -> logits (N, 1, S, S). S is a multiple of 16; ``width`` is the number of channels at half resolution.
+    S) 0/1, cues (N, N_CUES, S, S) -> logits (N, 1, S, S). S is a multiple of 16; ``width`` is the number of
+    channels at half resolution.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -105,25 +108,26 @@ class ClickNet(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
         self.look = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        # 8 image features, 4 given maps, 3 similarities to the image features under clicks and previous mask
-        self.stem = _Block(8 + 4 + 3, w, stride=2)
+        # 8 image features, given maps, 4 similarities to the image features under clicks and masks
+        full = 8 + 4 + N_CUES + 4
+        self.stem = _Block(full, w, stride=2)
         self.down2 = _Block(w, 2 * w, stride=2)
-        self.down3 = _Block(2 * w + 3, 3 * w, stride=2)
+        self.down3 = _Block(2 * w + 4, 3 * w, stride=2)
         self.down4 = _Block(3 * w, 4 * w, stride=2)
         self.context = _Block(4 * w, 4 * w, dilation=2)
         self.up3 = _Up(4 * w, 3 * w, 3 * w)
-        self.up2 = _Up(3 * w, 2 * w + 3, 2 * w)
+        self.up2 = _Up(3 * w, 2 * w + 4, 2 * w)
         self.up1 = _Up(2 * w, w, w)
         # Few channels at full resolution: there they cost sixteen times what they cost at a quarter.
         self.narrow = nn.Conv2d(w, 16, 1)
         self.up0 = nn.Sequential(
-            nn.Conv2d(16 + 15, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+            nn.Conv2d(16 + full, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
         )
         self.head = nn.Conv2d(8, 1, 3, padding=1)
 
-    def forward(self, image: Tensor, clicks: Tensor, previous: Tensor) -> Tensor:
-        given = torch.cat([clicks, previous], 1)
-        marks = torch.cat([clicks[:, :2], previous], 1)
+    def forward(self, image: Tensor, clicks: Tensor, previous: Tensor, cues: Tensor) -> Tensor:
+        given = torch.cat([clicks, previous, cues], 1)
+        marks = torch.cat([clicks[:, :2], previous, cues[:, :1]], 1)
         seen = self.look((image - cast(Tensor, self.mean)) / cast(Tensor, self.std))
         full = torch.cat([seen, given, _prototypes(seen, marks)], 1)
         half = self.stem(full)
@@ -149,10 +153,7 @@ def load_network(folder: Path) -> tuple[ClickNet, NetworkManifest]:
     try:
         fields: Any = read_json(folder / MANIFEST)
         manifest = NetworkManifest(**fields)
-        if manifest.format != 1 or manifest.size % 16:
-            raise ModelError(
-                f"cannot use format {manifest.format}, size {manifest.size}", field=str(folder / MANIFEST)
-            )
+        _check(manifest, folder)
         network = ClickNet(manifest.width)
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
@@ -160,6 +161,16 @@ def load_network(folder: Path) -> tuple[ClickNet, NetworkManifest]:
             f"no usable click network in {folder}: {error}", hint="Train it again: delete the folder"
         ) from error
     return network.eval(), manifest
+
+
+def _check(manifest: NetworkManifest, folder: Path) -> None:
+    if manifest.format != CLICK_FORMAT or manifest.size % 16:
+        raise ModelError(
+            f"the click network in {folder} has format {manifest.format} and size {manifest.size}, "
+            f"this version of Groundswell runs format {CLICK_FORMAT} and multiples of 16",
+            field=str(folder / MANIFEST),
+            hint="The worker trains a new one; to have it sooner, delete the folder",
+        )
 
 
 class ProjectSegmenter(ZoomSegmenter):
@@ -184,6 +195,7 @@ class ProjectSegmenter(ZoomSegmenter):
             raise ModelError(
                 f"no click network in {folder}: {error}", hint="Wait for the worker's next round"
             ) from error
+        _check(manifest, folder)
         self.encoder = f"project-{digest[:12]}"
         self.size, self.first_side = manifest.size, manifest.first_side
 
@@ -200,11 +212,13 @@ class ProjectSegmenter(ZoomSegmenter):
         previous: npt.NDArray[np.float32],
         points: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
+        cues = cue_maps(image, clicks, previous > 0, points)
         with self._lock, torch.inference_mode():
             network = self._load()
             pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float() / 255.0
             given = torch.from_numpy(clicks).to(self.device)[None]
             before = torch.from_numpy(previous).to(self.device)[None, None]
-            out = network(pixels.contiguous(memory_format=torch.channels_last), given, before)
+            told = torch.from_numpy(cues).to(self.device)[None]
+            out = network(pixels.contiguous(memory_format=torch.channels_last), given, before, told)
             logits: npt.NDArray[np.float32] = out[0, 0].float().cpu().numpy()
         return logits

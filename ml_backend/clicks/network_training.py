@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -42,17 +43,21 @@ MIN_TEST_IMAGES = 3
 
 @dataclass(frozen=True, slots=True)
 class ClickOptions:
-    """Hyper-parameters. The defaults take about five minutes on one CPU core and leave the others to clicks;
+    """Hyper-parameters. The defaults take about eight minutes on one CPU core and leave the others to clicks;
     on shared cores, further threads cost more by waiting for each other than they bring.
     """
 
-    size: int = 96
+    size: int = 128
     width: int = 32
     small_size: int = 64
-    small_share: float = 0.6
-    """Share of the training spent at ``small_size``, where a step costs half, before going on at ``size``."""
+    small_share: float = 0.7
+    """Share of the training spent at ``small_size``, where a step costs a third, before going on at
+    ``size``.
+    """
     batch: int = 8
     iterations: int = 1500
+    continued_share: float = 0.4
+    """Share of the iterations when training goes on from an earlier version."""
     learning_rate: float = 3e-3
     max_corrections: int = 3
     seconds: float = 600.0
@@ -104,14 +109,18 @@ def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:
     return (1.0 - (common + 1.0) / (union + 1.0)).mean()
 
 
-def _tensors(samples: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _tensors(
+    samples: Sequence[Sample], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """image, clicks, previous, cues and target of the samples, as ``ClickNet`` takes them."""
     image = (
         torch.from_numpy(np.stack([s.image for s in samples])).to(device).permute(0, 3, 1, 2).float() / 255.0
     )
     clicks = torch.from_numpy(np.stack([s.clicks for s in samples])).to(device)
     previous = torch.from_numpy(np.stack([s.previous for s in samples])).to(device)[:, None].float()
     target = torch.from_numpy(np.stack([s.target for s in samples])).to(device)[:, None].float()
-    return image.contiguous(), clicks, previous, target
+    cues = torch.from_numpy(np.stack([s.cues() for s in samples])).to(device)
+    return image.contiguous(), clicks, previous, cues, target
 
 
 def _keep_pages() -> None:
@@ -126,13 +135,13 @@ def _keep_pages() -> None:
         mallopt(parameter, value)
 
 
-def _initial(options: ClickOptions, start: Path | None) -> ClickNet:
-    """The earlier version's network if it has the wanted width, else a random one."""
+def _initial(options: ClickOptions, start: Path | None) -> tuple[ClickNet, bool]:
+    """The earlier version's network and True if it has the wanted width, else a random one and False."""
     if start is not None:
         network, manifest = load_network(start)
         if manifest.width == options.width:
-            return network
-    return ClickNet(options.width)
+            return network, True
+    return ClickNet(options.width), False
 
 
 def _correction_odds(most: int) -> npt.NDArray[np.float64]:
@@ -154,9 +163,12 @@ def train_network(
     _keep_pages()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
     sampler = Sampler(examples, size=options.size, seed=options.seed)
     # Not channels_last: its backward pass crashes on CPUs for layers of few channels (torch 2.15).
-    network = _initial(options, start).to(device)
+    network, continued = _initial(options, start)
+    network = network.to(device)
+    wanted_steps = max(1, round(options.iterations * (options.continued_share if continued else 1.0)))
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=1e-3)
     corrections = _correction_odds(options.max_corrections)
     began = time.monotonic()
@@ -165,7 +177,7 @@ def train_network(
     while done < 1.0:
         # Progress counts iterations or seconds, whichever is nearer its end, so that the rate always runs
         # down.
-        done = max((len(losses) + 1) / options.iterations, (time.monotonic() - began) / options.seconds)
+        done = max((len(losses) + 1) / wanted_steps, (time.monotonic() - began) / options.seconds)
         rate = min(1.0, (len(losses) + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * min(done, 1.0)))
         for group in optimiser.param_groups:
             group["lr"] = options.learning_rate * max(rate, 1e-3)
@@ -174,13 +186,13 @@ def train_network(
         network.eval()
         with torch.no_grad():
             for _ in range(int(sampler.rng.choice(len(corrections), p=corrections))):
-                image, clicks, previous, _ = _tensors(samples, device)
-                predicted = (network(image, clicks, previous)[:, 0] > 0).cpu().numpy()
+                image, clicks, previous, cues, _ = _tensors(samples, device)
+                predicted = (network(image, clicks, previous, cues)[:, 0] > 0).cpu().numpy()
                 for sample, mask in zip(samples, predicted, strict=True):
                     next_click(sample, mask, sampler.rng)
         network.train()
-        image, clicks, previous, target = _tensors(samples, device)
-        logits = network(image, clicks, previous)
+        image, clicks, previous, cues, target = _tensors(samples, device)
+        logits = network(image, clicks, previous, cues)
         loss = normalised_focal_loss(logits, target) + soft_iou_loss(logits, target)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ml_backend.artifacts import ProjectPaths, read_json
 from ml_backend.clicks.base import ClickSegmenter
+from ml_backend.clicks.cues import CLICK_FORMAT
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
 
@@ -222,10 +224,28 @@ class SegmenterPool:
 
 
 def _version(project: ProjectPaths) -> str | None:
-    """Version of the project's click model that serves, or None."""
+    """Version of the project's click model that serves, or None.
+
+    None also for one that an earlier release of Groundswell trained: the configured segmenter answers until
+    the worker has a new one.
+    """
     pointer: Path = project.clicks / "current"
     try:
         version = pointer.read_text().strip()
     except FileNotFoundError:
         return None
-    return version or None
+    if not version or _is_outdated(project.clicks / version):
+        return None
+    return version
+
+
+@functools.lru_cache(maxsize=256)
+def _is_outdated(folder: Path) -> bool:
+    """Whether a version, which never changes once published, has another format; said once."""
+    try:
+        found = read_json(folder / "click.json")["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # damaged: loading it says how
+    if found != CLICK_FORMAT:
+        log.warning("click model %s has format %s, not %s: not used", folder, found, CLICK_FORMAT)
+    return bool(found != CLICK_FORMAT)

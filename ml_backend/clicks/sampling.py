@@ -3,8 +3,8 @@ make.
 
 The recipe is iterative training with mask guidance (RITM, Sofiiuk et al. 2021): a random start, then
 further clicks where the network's own mask is wrong (added by the training loop through ``next_click``).
-Starts are a first click, a few random clicks, a box, or a spoilt mask with a correcting click, the last so
-that clicks on proposals are learnt.
+Starts are a first click, a few random clicks, a box, or a spoilt mask with a correcting click, so that clicks
+on proposals are learnt; the last also seen closely, as the segmenter looks at corrections of large objects.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from ml_backend.clicks.cues import cue_maps
 from ml_backend.clicks.robots import inner_distance
 from ml_backend.clicks.zoom import DISC_RADIUS, Window, crop_image, crop_mask, fit_window
 from ml_backend.errors import BadImage
@@ -29,6 +30,12 @@ __all__ = ["Sample", "Sampler", "next_click", "read_rgb", "spoil"]
 Mask = npt.NDArray[np.bool_]
 MIN_AREA_PX = 12
 MAX_PIXELS = 200_000_000
+_FIRST, _CLICK, _CLICKS, _SPOILT, _BOX = 0.25, 0.52, 0.60, 0.74, 0.78
+"""Shares of the starts, summed up: a click in the window of a first click, a click in a window around the
+object, some clicks, a spoilt mask, a box; the rest are close looks at a correction.
+"""
+_CLOSE_FROM_PX = 400
+"""Area from which objects are corrected in close looks; smaller ones fill the window anyway."""
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
@@ -52,6 +59,11 @@ class Sample:
     clicks: npt.NDArray[np.float32]
     previous: Mask
     points: list[tuple[int, int]] = field(default_factory=list)
+
+    def cues(self) -> npt.NDArray[np.float32]:
+        """(N_CUES, S, S) float32 of the clicks and the previous mask as they are now."""
+        rows = [(x, y, bool(self.target[y, x])) for x, y in self.points]
+        return cue_maps(self.image, self.clicks, self.previous, np.array(rows, np.float32).reshape(-1, 3))
 
     def add(self, x: int, y: int, *, positive: bool) -> None:
         cv2.circle(self.clicks[0 if positive else 1], (x, y), DISC_RADIUS, 1.0, thickness=-1)
@@ -160,22 +172,70 @@ class Sampler:
             example, usable = self._examples[index]
             mask = coco_mask.decode(example.rle[int(rng.choice(usable))]).astype(np.bool_)
             kind = rng.random()
-            window = self._window(mask, first_look=kind < 0.25)
+            if kind >= _BOX and np.count_nonzero(mask) >= _CLOSE_FROM_PX:
+                sample = self._closely(index, mask)
+                if sample is not None:
+                    return sample
+                continue
+            kind = kind if kind < _BOX else rng.uniform(0, _BOX)
+            window = self._window(mask, first_look=kind < _FIRST)
             target = crop_mask(mask, window, self.size)
             if target.sum() >= 4:
                 break
-        image = crop_image(self._image(index), window, self.size)
-        image, target = self._augment(image, target)
-        sample = Sample(image, target, np.zeros((3, self.size, self.size), np.float32), np.zeros_like(target))
-        if kind < 0.65:
-            x, y, _ = _spot(target, rng, exact=bool(rng.random() < 0.5))
+        sample = self._sample(index, window, target, np.zeros_like(target))
+        if kind < _CLICK:
+            x, y, _ = _spot(sample.target, rng, exact=bool(rng.random() < 0.5))
             sample.add(x, y, positive=True)
-        elif kind < 0.75:
+        elif kind < _CLICKS:
             self._random_clicks(sample)
-        elif kind < 0.93:
-            next_click(sample, spoil(target, rng), rng)
+        elif kind < _SPOILT:
+            next_click(sample, spoil(sample.target, rng), rng)
         else:
             self._box(sample)
+        return sample
+
+    def _sample(self, index: int, window: Window, target: Mask, previous: Mask) -> Sample:
+        """The window of image ``index`` without clicks: turned, mirrored, in another light."""
+        rng = self.rng
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+
+        def turned(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+            array = np.rot90(array, turns)
+            return np.ascontiguousarray(array[:, ::-1] if flip else array)
+
+        image = turned(crop_image(self._image(index), window, self.size))
+        gain = np.exp(rng.normal(0, 0.12)) * np.exp(rng.normal(0, 0.04, 3))
+        lit = image.astype(np.float32) * gain + rng.normal(0, 8)
+        return Sample(
+            np.clip(lit, 0, 255).astype(np.uint8),
+            np.asarray(turned(target), np.bool_),
+            np.zeros((3, self.size, self.size), np.float32),
+            np.asarray(turned(previous), np.bool_),
+        )
+
+    def _closely(self, index: int, mask: Mask) -> Sample | None:
+        """A close look at one error of a spoilt mask, clicked; None when there is none worth a click."""
+        rng = self.rng
+        spoilt = spoil(mask, rng)
+        wrong = spoilt != mask
+        distance = inner_distance(wrong)
+        inner = np.flatnonzero(distance.ravel() >= max(2.0, 0.4 * float(distance.max())))
+        if not len(inner):
+            return None
+        y, x = divmod(int(rng.choice(inner)), mask.shape[1])
+        same = (wrong & (spoilt == spoilt[y, x])).astype(np.uint8)
+        _, parts = cv2.connectedComponents(same, connectivity=8)
+        x0, y0, width, height = cv2.boundingRect((parts == parts[y, x]).astype(np.uint8))
+        box, extent = (x0, y0, x0 + width, y0 + height), float(max(width, height))
+        if extent > 8 * distance[y, x]:  # along much of the edge: a person corrects it piece by piece
+            box, extent = (x, y, x + 1, y + 1), 8 * float(distance[y, x])
+        side = max(24.0, extent * rng.uniform(1.5, 3.5))
+        window = fit_window(box, side, (mask.shape[0], mask.shape[1]))
+        target, previous = (crop_mask(m, window, self.size) for m in (mask, spoilt))
+        if (target == previous).all():
+            return None
+        sample = self._sample(index, window, target, previous)
+        next_click(sample, sample.previous, rng)
         return sample
 
     def _window(self, mask: Mask, *, first_look: bool) -> Window:
@@ -190,16 +250,6 @@ class Sampler:
         dx, dy = rng.uniform(-0.5, 0.5, 2) * max(0.0, window - side * 1.1)
         box = (x + dx, y + dy, x + width + dx, y + height + dy)
         return fit_window(box, window, (mask.shape[0], mask.shape[1]))
-
-    def _augment(self, image: npt.NDArray[np.uint8], target: Mask) -> tuple[npt.NDArray[np.uint8], Mask]:
-        rng = self.rng
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        image, target = np.rot90(image, turns), np.rot90(target, turns)
-        if flip:
-            image, target = image[:, ::-1], target[:, ::-1]
-        gain = np.exp(rng.normal(0, 0.12)) * np.exp(rng.normal(0, 0.04, 3))
-        shifted = image.astype(np.float32) * gain + rng.normal(0, 8)
-        return np.clip(shifted, 0, 255).astype(np.uint8), np.ascontiguousarray(target)
 
     def _random_clicks(self, sample: Sample) -> None:
         rng = self.rng

@@ -9,8 +9,8 @@ with examples as {"task_id", "image", "label", "rle"}. Every line on stdout is o
 "line"}`` while running, at the end ``{"report": …}`` or ``{"error", "hint"}``. Exit code 0, or 1 after an
 error. OUT then holds weights.safetensors, click.json, report.json.
 
-A process of its own because training wants all cores, an allocator that keeps its pages, and to be killed
-at will.
+A process of its own because training wants an allocator that keeps its pages, the lowest priority, and to be
+killed at will. It watches its stdin: when the parent goes, however it goes, the pipe closes and the job ends.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_backend.artifacts import ProjectPaths, publish_dir, read_json, write_atomic, write_json
+from ml_backend.clicks.cues import CLICK_FORMAT
 from ml_backend.clicks.devices import TUNED_MALLOC
 from ml_backend.errors import BadInput, GroundswellError, ModelError
 from ml_backend.learners.base import Example, Progress
@@ -32,7 +33,11 @@ from ml_backend.learners.base import Example, Progress
 if TYPE_CHECKING:
     from ml_backend.clicks.network_training import ClickOptions
 
-__all__ = ["examples_from_json", "job_spec", "main", "publish_click_model", "run_click_job"]
+__all__ = ["examples_from_json", "is_usable", "job_spec", "main", "publish_click_model", "run_click_job"]
+
+_ENVIRONMENT = {**TUNED_MALLOC, "OMP_WAIT_POLICY": "PASSIVE"}
+"""Unless the environment says otherwise: threads that wait must sleep, the cores are for those who click."""
+_NICE, _ORPHANED = 10, 3
 
 
 def job_spec(
@@ -69,7 +74,12 @@ def run_click_job(
     write_json(spec_file, spec)
     command = [sys.executable, "-m", "ml_backend.clicks.train_click_job", str(spec_file), str(out)]
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **TUNED_MALLOC}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**_ENVIRONMENT, **os.environ},
     )
     try:
         return _listen(child, progress, timeout_s)
@@ -77,6 +87,9 @@ def run_click_job(
         if child.poll() is None:
             child.kill()
         child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
         spec_file.unlink(missing_ok=True)
 
 
@@ -134,6 +147,16 @@ def publish_click_model(
     return report
 
 
+def is_usable(folder: Path) -> bool:
+    """Whether ``folder`` holds a click network that this version of Groundswell can run. Reads one small
+    file.
+    """
+    try:
+        return bool(read_json(folder / "click.json")["format"] == CLICK_FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def examples_from_json(rows: Any, *, field: str) -> list[Example]:
     """Examples of a SPEC. BadInput names the row that is wrong."""
     if not isinstance(rows, list):
@@ -184,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ml_backend.settings import BackendSettings
 
         spec = read_json(spec_file)
+        options = _options(spec["options"])
         report = train_click_model(
             examples_from_json(spec["train"], field="train"),
             examples_from_json(spec["test"], field="test"),
@@ -191,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             build_segmenter(spec["incumbent"], BackendSettings()),
             lambda done, line: say({"done": round(done, 4), "line": line}),
             labels=spec["labels"],
-            options=_options(spec["options"]),
+            options=options,
             start=Path(spec["start"]) if spec.get("start") else None,
         )
         say({"report": as_json(report)})
@@ -204,5 +228,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 4096):  # not buffered: its lock would be held at the interpreter's end
+        pass
+    os._exit(_ORPHANED)
+
+
 if __name__ == "__main__":
+    import threading
+
+    os.nice(_NICE)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(main())

@@ -16,11 +16,12 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.artifacts import ProjectPaths, write_json
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.cues import CLICK_FORMAT, N_CUES
 from ml_backend.clicks.evaluate import box_of, mask_iou
 from ml_backend.clicks.network import ClickNet, NetworkManifest, ProjectSegmenter, load_network, save_network
 from ml_backend.clicks.network_training import ClickOptions, train_click_model, train_network
 from ml_backend.clicks.sampling import Sampler, next_click, spoil
-from ml_backend.clicks.train_click_job import job_spec, publish_click_model, run_click_job
+from ml_backend.clicks.train_click_job import is_usable, job_spec, publish_click_model, run_click_job
 from ml_backend.clicks.zoom import (
     Window,
     ZoomSegmenter,
@@ -84,9 +85,10 @@ class Fixed(ZoomSegmenter):
     size, first_side = 64, 60.0
 
     def __init__(self, truth: Mask) -> None:
-        self.truth, self.windows = truth, []
+        self.truth = truth
+        self.windows: list[Window] = []
 
-    def _look(  # type: ignore[override]
+    def _look(
         self, image: object, prompt: Prompt, prior: Prior | None, window: Window
     ) -> npt.NDArray[np.float32]:
         self.windows.append(window)
@@ -149,6 +151,41 @@ def test_window_is_refitted_to_what_was_found() -> None:
     assert mask_iou(result.masks[0], large.truth) > 0.95
     assert result.masks.shape == (1, 200, 300)
     assert result.iou[0] > 0.95
+
+
+class Blurred(Fixed):
+    """Knows the truth, but only to a sixteenth of the window: a closer look knows more."""
+
+    def _look(
+        self, image: object, prompt: Prompt, prior: Prior | None, window: Window
+    ) -> npt.NDArray[np.float32]:
+        self.windows.append(window)
+        coarse = crop_mask(self.truth, window, 16).astype(np.float32)
+        fine = cv2.resize(coarse, (self.size, self.size), interpolation=cv2.INTER_NEAREST)
+        return np.asarray(fine * 10 - 5, np.float32)
+
+
+def test_a_small_correction_of_a_large_object_is_looked_at_closely() -> None:
+    body = disc((400, 400), 190, 200, 120)
+    truth = body | disc((400, 400), 350, 200, 14)
+    segmenter = Blurred(truth)
+    embedding = segmenter.embed(np.zeros((400, 400, 3), np.uint8))
+    result = segmenter.segment(
+        embedding, click((200, 200), (350, 200)), Prior(body, None, box_of(body), False)
+    )
+    closest = min(segmenter.windows, key=lambda w: w.side)
+    assert closest.side < 0.5 * max(w.side for w in segmenter.windows)
+    assert closest.x0 < 350 < closest.x0 + closest.side
+    bump = (slice(180, 221), slice(330, 371))
+    coarse = Blurred(truth)
+    coarse._sharpen = lambda *a: a[4]  # type: ignore[method-assign]
+    blurred = coarse.segment(embedding, click((200, 200), (350, 200)), Prior(body, None, box_of(body), False))
+    near, far = (mask_iou(r.masks[0][bump], truth[bump]) for r in (result, blurred))
+    assert near > far + 0.1
+    # a click on what is right already asks for nothing
+    segmenter.windows.clear()
+    segmenter.segment(embedding, click((200, 200)), Prior(truth, None, box_of(truth), False))
+    assert len({w.side for w in segmenter.windows}) == 1
 
 
 def click(*points: tuple[float, float], negative: tuple[tuple[float, float], ...] = ()) -> Prompt:
@@ -252,6 +289,18 @@ def test_missing_and_corrupt_weights(folder: Path, tmp_path: Path) -> None:
         load_network(tmp_path)
 
 
+def test_a_version_of_an_earlier_release_says_so(folder: Path, tmp_path: Path) -> None:
+    old = NetworkManifest(size=48, width=8, first_side=40.0, format=CLICK_FORMAT - 1)
+    save_network(tmp_path, ClickNet(8), old)
+    for load in (ProjectSegmenter, load_network):
+        with pytest.raises(ModelError, match=f"has format {CLICK_FORMAT - 1}") as caught:
+            load(tmp_path)
+        assert "The worker trains a new one" in caught.value.hint
+    assert is_usable(folder)
+    assert not is_usable(tmp_path)
+    assert not is_usable(tmp_path / "nowhere")
+
+
 # -- training --------------------------------------------------------------------------------------
 
 
@@ -268,8 +317,26 @@ def test_samples_start_right(examples: list[Example]) -> None:
         kinds["box"] += bool(sample.clicks[2].any())
         kinds["mask"] += bool(sample.previous.any())
         kinds["click"] += bool(sample.clicks[0].any() and not sample.previous.any())
+        assert sample.cues().shape == (N_CUES, 48, 48)
     assert min(kinds.values()) >= 3
     assert kinds["click"] > 60
+
+
+def test_large_objects_are_also_corrected_in_close_looks(tmp_path: Path) -> None:
+    mask = disc((200, 200), 100, 100, 60)
+    path = tmp_path / "large.png"
+    cv2.imwrite(str(path), np.where(mask[..., None], 200, 50).astype(np.uint8).repeat(3, 2))
+    sampler = Sampler([Example(1, path, (0,), (rle_of(mask),))], size=48, seed=0)
+    cut = 0
+    for sample in sampler.draw(80):
+        if not sample.previous.any():
+            continue
+        ((x, y),) = sample.points
+        assert sample.previous[y, x] != sample.target[y, x]
+        # seen closely the object reaches over two borders or more
+        edges = (sample.target[0], sample.target[-1], sample.target[:, 0], sample.target[:, -1])
+        cut += sum(bool(edge.any()) for edge in edges) >= 2
+    assert cut >= 5
 
 
 def test_sampler_without_masks() -> None:
