@@ -26,6 +26,9 @@ from sync.tables import (
 
 __all__ = ["project_status", "status", "status_lines"]
 
+_SHOWN_FOR_EXPERTS = 3
+"""links printed; all are in the JSON"""
+
 
 def status(settings: Settings, store: Store) -> dict[str, Any]:
     """Everything ``groundswell status --json`` prints: workers at work, services, projects."""
@@ -167,6 +170,9 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             lines.append(
                 f"    expert   {review['expert_queue']} questions used up their workers (--json lists them)"
             )
+            lines += [
+                f"             {row['label']}: {row['url']}" for row in review["expert"][:_SHOWN_FOR_EXPERTS]
+            ]
         lines += [_worker_line(row) for row in review.get("workers", [])]
     clicks = figures.get("clicks", {})
     if clicks.get("failed"):

@@ -210,6 +210,7 @@ def test_what_workers_leave_open_waits_for_an_expert_who_decides(make_world: Mak
     )
     text = "\n".join(status_lines(status(world.settings, world.store)))
     assert f"{figures['expert_queue']} questions used up their workers" in text
+    assert all(waiting["url"] in text for waiting in figures["expert"][:3])
 
     # an expert opens the link and answers: that decides, and the queue is empty
     expert = world.studio.as_user("expert@example.com", "x")
