@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ml_backend.coco import CocoSet
     from ml_backend.instances import Instances
     from ml_backend.learners.base import Example, Predictor
 
@@ -43,6 +44,9 @@ def register(app: typer.Typer) -> None:
         threshold: Annotated[
             float, typer.Option(min=0.0, max=1.0, help="lowest score kept: low, so that bad masks are in")
         ] = 0.1,
+        merge_classes: Annotated[
+            str | None, typer.Option(help="treat all categories as one class of this name, such as object")
+        ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
         seed: Annotated[int, typer.Option(help="of split and training")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
@@ -65,6 +69,8 @@ def register(app: typer.Typer) -> None:
         from ml_backend.learners.train_job import run_training
 
         data = load_coco(images, coco)
+        if merge_classes is not None:
+            data = _merged(data, merge_classes)
         examples = data.examples()
         order = np.random.default_rng(seed).permutation(len(examples))
         chosen = get_learner(learner)
@@ -110,6 +116,18 @@ def register(app: typer.Typer) -> None:
                 f"{summary['instances']} instances on {summary['images']} images written to {out}; "
                 f"{summary['good_share']:.0%} have IoU ≥ 0.75 ({started_from})"
             )
+
+
+def _merged(data: CocoSet, name: str) -> CocoSet:
+    """The same instances, all of one class."""
+    from dataclasses import replace
+
+    from ml_backend.errors import BadInput
+
+    if not name.strip():
+        raise BadInput("the name of the merged class is empty", field="merge_classes")
+    images = tuple(replace(image, label=(0,) * len(image.label)) for image in data.images)
+    return replace(data, categories=(name,), images=images)
 
 
 def _options(given: list[str], iterations: int | None) -> dict[str, Any]:

@@ -71,6 +71,29 @@ def test_writes_a_pool_the_simulator_reads(coco: Path) -> None:
     assert sum(len(entry.pool) for entry in read_pool(coco.parent / "pool.npz")) == n
 
 
+def test_merges_all_classes_into_one(coco: Path) -> None:
+    result = call(
+        coco,
+        "--merge-classes",
+        "object",
+        "--iterations",
+        "2",
+        "--threshold",
+        "0",
+        "--train-images",
+        "3",
+        "--json",
+    )
+    assert result.exit_code == 0, result.output
+    with np.load(coco.parent / "pool.npz") as pool:
+        assert pool["labels"].tolist() == ["object"]
+        assert not pool["label"].any()
+        assert len(pool["iou"]) > 0
+        # a mask is compared with the true ones of both classes
+        assert pool["iou"].max() > 0
+    assert isinstance(call(coco, "--merge-classes", " ").exception, BadInput)
+
+
 def test_refuses_a_split_without_a_side(coco: Path) -> None:
     result = call(coco, "--train-images", "4")
     assert isinstance(result.exception, BadInput)
