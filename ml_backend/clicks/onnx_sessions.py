@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ml_backend.clicks.devices import is_out_of_memory
+from ml_backend.clicks.devices import TUNED_MALLOC, is_out_of_memory
 from ml_backend.errors import ModelError
 
 __all__ = ["OnnxSessions"]
@@ -103,6 +104,10 @@ class OnnxSessions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
+        # Where the C library keeps freed memory for the next picture, a pool of onnxruntime's own on top of
+        # it only holds a quarter more (ViT-B: 7.2 GB instead of 5.3) and is no faster.
+        keeps = all(os.environ.get(name) == value for name, value in TUNED_MALLOC.items())
+        options.enable_cpu_mem_arena = not keeps
         # Idle threads that spin cost other clicks, and training beside us, more than they save.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers: list[Any] = [_CPU]
