@@ -68,7 +68,11 @@ class Settings(BackendSettings):
         default=0, ge=0, description="tasks whose images are encoded for clicks per round"
     )
 
-    train_clicks: bool = Field(default=False, description="train a click network on the finished masks")
+    train_clicks: bool = Field(
+        default=True,
+        description="train a click network on the finished masks, beside the rounds: about ten minutes of "
+        "one core at low priority whenever a quarter more tasks are finished",
+    )
     click_options: dict[str, Any] = Field(default_factory=dict, description="options of that training")
 
     # cluster and review

@@ -1,77 +1,82 @@
 """Clicks: what the worker does so that annotators' clicks are quick and good.
 
 Embeddings of the images that will be served next are computed ahead, and (option ``train_clicks``) a small
-click network is trained on the project's own finished masks. It serves only while it beats the configured
-segmenter on the test split. Neither may stop a round: failures are noted and shown.
+click network is trained on the project's own finished masks, beside the worker's looks, when enough was
+finished since the last one. It serves only while it beats the configured segmenter on the test split. Neither
+may stop a round: failures are noted and shown.
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import Any
 
 from ml_backend.clicks.prewarm import embed_ahead
 from ml_backend.clicks.service import ClickService, TaskRef
-from ml_backend.clicks.train_click_job import job_spec, publish_click_model
-from ml_backend.errors import BadInput, ModelError
 from ml_backend.facts import load_facts
 from sync.project_state import Project
+from sync.steps.click_training import ClickTraining, training_reason
 from sync.steps.push import serving_order
-from sync.steps.rounds import finish_step, load_snapshot
-from sync.steps.train import examples_of
+from sync.steps.rounds import finish_step
 from sync.tables import RoundRecord
 
-__all__ = ["prepare_clicks"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["click_training", "prepare_clicks"]
 
 
 def prepare_clicks(project: Project, record: RoundRecord, *, is_new_order: bool) -> RoundRecord:
-    """Train this round's click network and embed ahead, where the settings ask for it; safe to repeat.
+    """Look after this project's click network and embed ahead, where the settings ask for it; safe to repeat.
 
-    ``is_new_order`` says that tasks are served in another order since the last call.
+    ``is_new_order`` says that tasks are served in another order since the last call. Returns at once while a
+    click network is being trained: a later call notes what came of it.
     """
+    record = _note_training(project, record)
     figures: dict[str, Any] = dict(record.figures.get("clicks", {}))
     before = dict(figures)
-    if project.settings.train_clicks and figures.get("trained") != record.digest:
-        figures |= _train(project, record)
     if project.settings.embed_ahead and (is_new_order or "embedded" not in figures):
         figures |= _embed(project, record)
-    return finish_step(project, record.number, "clicks", figures) if figures != before else record
+    if figures != before:
+        record = finish_step(project, record.number, "clicks", figures)
+    if project.settings.train_clicks:
+        _train_if_due(project, record)
+    return record
 
 
-def _train(project: Project, record: RoundRecord) -> dict[str, Any]:
-    snapshot = load_snapshot(project, record.number)
-    labels = tuple(str(label) for label in snapshot["labels"])
-    started = time.monotonic()
+def click_training(project: Project) -> ClickTraining | None:
+    """The click network that this worker is training for the project, or has trained since its last look."""
+    found = project.memo.get(("click training", project.id))
+    return found if isinstance(found, ClickTraining) else None
 
-    def progress(share: float, line: str) -> None:
-        project.report("clicks", min(share, 0.99), line)
-        project.at("clicks.progress")
 
-    try:
-        spec = job_spec(
-            examples_of(project, snapshot["train"], labels),
-            examples_of(project, snapshot["test"], labels),
-            labels,
-            incumbent=project.settings.segmenter,
-            options=project.settings.click_options,
-        )
-        version = f"click-r{record.number}-{record.digest[:10]}"
-        report = publish_click_model(project.paths, version, spec, progress)
-    except (ModelError, BadInput) as error:
-        _log.error("project %s: the click network of round %s: %s", project.id, record.number, error)
-        project.report("clicks", 1.0, f"not trained: {error}")
-        return {"trained": record.digest, "failed": str(error)}
-    project.report("clicks", 1.0, f"{version} {'serves' if report['use'] else 'does not beat the segmenter'}")
-    return {
-        "trained": record.digest,
-        "failed": "",
-        "version": version,
-        "serves": bool(report["use"]),
-        "seconds": round(time.monotonic() - started, 3),
-    }
+def _note_training(project: Project, record: RoundRecord) -> RoundRecord:
+    """Report how far this project's training is, or write down what came of it."""
+    training = click_training(project)
+    if training is None:
+        return record
+    if training.figures is None:
+        project.report("clicks", min(training.share, 0.99), training.line)
+        return record
+    del project.memo["click training", project.id]
+    figures = {"trained": training.digest, **training.figures}
+    noted = finish_step(project, training.round, "clicks", figures)
+    if figures["failed"]:
+        project.report("clicks", 1.0, f"not trained: {figures['failed']}")
+    else:
+        verdict = "serves" if figures["serves"] else "does not beat the segmenter"
+        project.report("clicks", 1.0, f"{figures['version']} {verdict}")
+    return noted if training.round == record.number else record
+
+
+def _train_if_due(project: Project, record: RoundRecord) -> None:
+    """Start a training unless one runs (of any project: they would share the core that people's clicks need),
+    this round had its own, or too little was finished since the last.
+    """
+    if any(isinstance(v, ClickTraining) and v.figures is None for v in project.memo.values()):
+        return
+    if record.figures.get("clicks", {}).get("trained") == record.digest:
+        return
+    reason = training_reason(project, record)
+    if reason:
+        project.report("clicks", 0.0, f"training a click network: {reason}")
+        project.memo["click training", project.id] = ClickTraining(project, record)
 
 
 def _embed(project: Project, record: RoundRecord) -> dict[str, Any]:

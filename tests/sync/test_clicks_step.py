@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 
 from ml_backend.artifacts import write_json
+from ml_backend.clicks.cues import CLICK_FORMAT
 from ml_backend.clicks.service import ClickService, TaskRef
 from ml_backend.errors import BadImage, ModelError
+from sync.steps.click_training import ClickTraining
 from sync.steps.rounds import current_round
+from sync.worker import LookReport, Worker
 from tests.sync.conftest import World
 
 MakeWorld = Callable[..., World]
@@ -53,43 +57,133 @@ def test_the_next_tasks_are_embedded_least_certain_first(
     assert len(embedded) == 4  # nothing changed, nothing to do
 
 
-def test_a_click_network_is_trained_once_per_round(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, Any]] = []
+class Job:
+    """Stands for the training process: writes what it was asked, waits until it may go on."""
 
-    def job(spec: dict[str, Any], out: Path, progress: Callable[[float, str], None]) -> dict[str, Any]:
-        asked.append(spec)
-        write_json(out / "report.json", {"use": True})
-        return {"use": True}
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.may_end = threading.Event()
+        self.may_end.set()
+        self.error: Exception | None = None
 
-    monkeypatch.setattr("ml_backend.clicks.train_click_job.run_click_job", job)
-    world = make_world(12, train_clicks=True)
-    world.label(*range(6))
-    worker = world.worker()
-    for _ in range(2):
-        report = worker.look(world.project_id)
-        assert report is not None
-        assert report.error == ""
-    (spec,) = asked
-    test = {row["task_id"] for row in spec["test"]}
-    assert len(test) == 2
-    assert not test & {row["task_id"] for row in spec["train"]}
-    assert _figures(world)["serves"] is True
-    assert (world.open().paths.clicks / "current").read_text() == _figures(world)["version"]
+    def __call__(
+        self, spec: dict[str, Any], out: Path, progress: Callable[[float, str], None]
+    ) -> dict[str, Any]:
+        self.asked.append(spec)
+        progress(0.5, "half way")
+        assert self.may_end.wait(20)
+        if self.error is not None:
+            raise self.error
+        report = {"use": True, "reason": "fewer clicks", "n_train_images": len(spec["train"])}
+        write_json(out / "click.json", {"format": CLICK_FORMAT})
+        write_json(out / "report.json", report)
+        return report
 
 
-def test_a_click_network_that_fails_leaves_the_round_alone(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def job(*_: Any) -> dict[str, Any]:
-        raise ModelError("no memory left")
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Job:
+    made = Job()
+    monkeypatch.setattr("ml_backend.clicks.train_click_job.run_click_job", made)
+    return made
 
-    monkeypatch.setattr("ml_backend.clicks.train_click_job.run_click_job", job)
-    world = make_world(12, train_clicks=True)
-    world.label(*range(6))
-    report = world.worker().look(world.project_id)
+
+def _look(worker: Worker, world: World) -> LookReport:
+    report = worker.look(world.project_id)
     assert report is not None
     assert report.error == ""
-    assert report.pushed is not None
+    return report
+
+
+def _end(worker: Worker, world: World) -> None:
+    """Let the training that runs come to its end."""
+    training = worker._memo.get(("click training", world.project_id))
+    assert isinstance(training, ClickTraining)
+    training.wait(20)
+
+
+def test_looks_go_on_while_a_click_network_is_trained(make_world: MakeWorld, job: Job) -> None:
+    job.may_end.clear()
+    world = make_world(30, train_clicks=True, retrain_after=2)
+    world.label(*range(14))
+    worker = world.worker()
+    assert _look(worker, world).pushed is not None
+    assert _figures(world).get("version") is None
+    world.label(14, 15)
+    second = _look(worker, world)  # a whole round beside the training
+    assert second.round == 2
+    assert second.pushed is not None
+    assert len(job.asked) == 1
+    job.may_end.set()
+    _end(worker, world)
+    _look(worker, world)
+    (spec,) = job.asked[:1]
+    test = {row["task_id"] for row in spec["test"]}
+    assert len(test) == 4
+    assert not test & {row["task_id"] for row in spec["train"]}
+    assert spec["start"] is None
+    first = json.loads((world.open().paths.rounds / "1" / "round.json").read_text())["figures"]["clicks"]
+    assert (first["serves"], first["reason"]) == (True, "fewer clicks")
+    assert (world.open().paths.clicks / "current").read_text() == first["version"]
+
+
+def test_the_next_click_network_waits_for_a_quarter_more_and_goes_on_from_the_last(
+    make_world: MakeWorld, job: Job
+) -> None:
+    world = make_world(30, train_clicks=True, retrain_after=1)
+    world.label(*range(14))
+    worker = world.worker()
+    _look(worker, world)
+    _end(worker, world)
+    _look(worker, world)
+    version = _figures(world)["version"]
+    world.label(14)
+    _look(worker, world)
+    assert len(job.asked) == 1  # 11 training tasks after 10
+    world.label(15, 16)
+    _look(worker, world)
+    _end(worker, world)
+    assert len(job.asked) == 2  # 13 after 10
+    assert job.asked[1]["start"] == str(world.open().paths.clicks / version)
+    _look(worker, world)
+    assert _figures(world)["version"] != version
+    # a version of an earlier release cannot be gone on from, and is replaced
+    folder = world.open().paths.clicks / _figures(world)["version"]
+    write_json(folder / "click.json", {"format": CLICK_FORMAT - 1})
+    world.label(17)
+    _look(worker, world)
+    _end(worker, world)
+    assert job.asked[2]["start"] is None
+
+
+def test_too_little_is_not_trained_on(make_world: MakeWorld, job: Job) -> None:
+    world = make_world(12, train_clicks=True)
+    world.label(*range(6))  # two test images: no verdict would be possible
+    worker = world.worker()
+    _look(worker, world)
+    assert job.asked == []
+    assert "click training" not in {key[0] for key in worker._memo if isinstance(key, tuple)}
+
+
+def test_a_click_network_that_fails_leaves_the_round_alone(make_world: MakeWorld, job: Job) -> None:
+    job.error = ModelError("no memory left")
+    world = make_world(20, train_clicks=True)
+    world.label(*range(14))
+    worker = world.worker()
+    assert _look(worker, world).pushed is not None
+    _end(worker, world)
+    _look(worker, world)
     assert "no memory left" in _figures(world)["failed"]
+    _look(worker, world)
+    assert len(job.asked) == 1  # the same masks would fail again
+    assert not (world.open().paths.clicks / "current").exists()
+
+
+def test_a_bug_in_the_training_is_shown(make_world: MakeWorld, job: Job) -> None:
+    job.error = ZeroDivisionError("oops")
+    world = make_world(20, train_clicks=True)
+    world.label(*range(14))
+    worker = world.worker()
+    _look(worker, world)
+    _end(worker, world)
+    _look(worker, world)
+    assert "unexpected ZeroDivisionError: oops" in _figures(world)["failed"]
