@@ -1,7 +1,9 @@
-"""A worker process on the fake Label Studio of a file, for tests that kill it: ``kill_driver.py FOLDER``.
+"""A worker process for tests that kill it: ``kill_driver.py FOLDER``.
 
-Looks once and ends with exit code 0. ``BLOCK_AT=place:n`` makes it write ``blocked`` into the folder and wait
-for ever at the n-th time it comes to that place.
+The folder's ``world.json`` says which project, with which settings; its Label Studio is the fake of a file,
+or a real one where the settings name one. Looks once and ends with exit code 0. ``BLOCK_AT=place:n`` makes it
+write ``blocked`` into the folder and wait for ever at the n-th time it comes to that place,
+``BLOCK_AFTER=call:n`` when the n-th such call of Label Studio has come back.
 """
 
 from __future__ import annotations
@@ -10,31 +12,56 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sync.fake_studio import FakeStudio
 from sync.settings import Settings
 from sync.store import Store
+from sync.studio import Studio
 from sync.worker import Worker
+
+
+class Blocker:
+    """Waits for ever at the n-th time at a place; the environment says ``place:n``."""
+
+    def __init__(self, folder: Path, variable: str) -> None:
+        self.place, _, number = os.environ.get(variable, ":0").partition(":")
+        self._left = int(number)
+        self._mark = folder / "blocked"
+
+    def come(self, here: str) -> None:
+        if here == self.place:
+            self._left -= 1
+            if self._left == 0:
+                self._mark.write_text(here)
+                time.sleep(600)
+
+    def behind(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call``, and then the place."""
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            answer = call(*args, **kwargs)
+            self.come(self.place)
+            return answer
+
+        return wrapped
 
 
 def main(folder: Path) -> int:
     told = json.loads((folder / "world.json").read_text())
     settings = Settings(**told["settings"])
-    place, _, number = os.environ.get("BLOCK_AT", ":0").partition(":")
-    left = int(number)
-
-    def block(here: str) -> None:
-        nonlocal left
-        if here == place:
-            left -= 1
-            if left == 0:
-                (folder / "blocked").write_text(here)
-                time.sleep(600)
-
+    at, after = Blocker(folder, "BLOCK_AT"), Blocker(folder, "BLOCK_AFTER")
     while True:
-        studio = FakeStudio(folder / "studio.json")
-        worker = Worker(settings, Store(settings.database()), studio, checkpoint=block)
+        studio: Any
+        if settings.studio_token.get_secret_value():
+            studio = Studio(settings.studio_url, settings.studio_token.get_secret_value())
+        else:
+            studio = FakeStudio(folder / "studio.json")
+        if after.place:
+            setattr(studio, after.place, after.behind(getattr(studio, after.place)))
+        worker = Worker(settings, Store(settings.database()), studio, checkpoint=at.come)
         if "INSTALL_SIGNALS" in os.environ:
             worker.install_signal_handlers()
         report = worker.look(told["project"])

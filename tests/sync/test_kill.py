@@ -48,13 +48,20 @@ def wait_for(path: Path, child: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def _look(world: World) -> bool:
-    """One look of a worker process; True when the review is done. The world's fake is read again."""
+def look_once(world: World) -> dict[str, Any]:
+    """One look of a worker process, and what it reports."""
     child = start_worker(world)
     out, complaints = child.communicate(timeout=300)
     assert child.returncode == 0, out + complaints
+    report: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return report
+
+
+def _look(world: World) -> bool:
+    """One look of a worker process; True when the review is done. The world's fake is read again."""
+    report = look_once(world)
     world.studio = FakeStudio(world.folder / "studio.json")
-    return bool(json.loads(out.splitlines()[-1])["done"])
+    return bool(report["done"])
 
 
 def write_world(world: World, options: dict[str, Any]) -> None:
@@ -129,10 +136,7 @@ def test_kill_9_in_train_and_in_push_changes_nothing_in_the_end(make_world: Make
     child.communicate()
     world.studio = FakeStudio(world.folder / "studio.json")
     _correct_a_label(world)  # people go on working while the worker is dead
-    until = time.monotonic() + 30
-    while _is_alive(training):
-        assert time.monotonic() < until, "the training process outlived its worker"
-        time.sleep(0.05)
+    wait_for_end(training)
     assert ModelRegistry(world.settings.data_dir).versions(world.project_id) == []
 
     child = start_worker(world, BLOCK_AT="push.chunk:2")
@@ -149,6 +153,14 @@ def test_kill_9_in_train_and_in_push_changes_nothing_in_the_end(make_world: Make
     }
     for name, value in expected.items():
         assert found[name] == value, name
+
+
+def wait_for_end(training: int) -> None:
+    """Wait until the training process has noticed that its worker is gone."""
+    until = time.monotonic() + 30
+    while _is_alive(training):
+        assert time.monotonic() < until, "the training process outlived its worker"
+        time.sleep(0.05)
 
 
 def _is_alive(process: int) -> bool:
