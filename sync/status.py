@@ -180,6 +180,7 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
     elif "version" in clicks:
         how = "serves" if clicks["serves"] else "does not beat the segmenter"
         lines.append(f"    clicks   {clicks['version']} {how}")
+        lines += [f"             {clicks['reason']}"] if clicks.get("reason") else []
     if record["pushed"]:
         lines.append(f"    shown    {record['pushed']}")
     spent = {step: row["seconds"] for step, row in figures.items() if "seconds" in row}

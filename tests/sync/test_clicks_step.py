@@ -14,6 +14,7 @@ from ml_backend.artifacts import write_json
 from ml_backend.clicks.cues import CLICK_FORMAT
 from ml_backend.clicks.service import ClickService, TaskRef
 from ml_backend.errors import BadImage, ModelError
+from sync.status import status, status_lines
 from sync.steps.click_training import ClickTraining
 from sync.steps.rounds import current_round
 from sync.worker import LookReport, Worker
@@ -123,6 +124,14 @@ def test_looks_go_on_while_a_click_network_is_trained(make_world: MakeWorld, job
     assert spec["start"] is None
     first = json.loads((world.open().paths.rounds / "1" / "round.json").read_text())["figures"]["clicks"]
     assert (first["serves"], first["reason"]) == (True, "fewer clicks")
+    nowhere = {"studio_url": "http://127.0.0.1:1", "backend_url": "http://127.0.0.1:1"}
+    found = status(world.settings.model_copy(update=nowhere), world.store)
+    found["projects"][0]["rounds"] = found["projects"][0]["rounds"][:1]
+    shown = status_lines(found)
+    at = shown.index(
+        next(line for line in shown if f"{first['version']} serves" in line and "   clicks" in line)
+    )
+    assert shown[at + 1].strip() == "fewer clicks"
     assert (world.open().paths.clicks / "current").read_text() == first["version"]
 
 
