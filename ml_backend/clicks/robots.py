@@ -57,17 +57,6 @@ def inner_distance(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     return distance[1:-1, 1:-1]
 
 
-def _wrong_window(wrong: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """The rows and columns that hold all wrong pixels. Distances inside it equal those of the whole
-    picture.
-    """
-    rows = np.flatnonzero(wrong.any(axis=1))
-    if len(rows) == 0:
-        return None
-    columns = np.flatnonzero(wrong.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
 def _check(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> None:
     if predicted.shape != target.shape or predicted.ndim != 2:
         raise ValueError(
@@ -76,6 +65,31 @@ def _check(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> N
     if predicted.dtype != np.bool_ or target.dtype != np.bool_:
         # A soft mask would count as foreground wherever it is not exactly zero.
         raise ValueError(f"masks must be bool, got {predicted.dtype} and {target.dtype}: binarise first")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """What is wrong, cut to the window that holds all of it: distances inside it equal those of the whole
+    picture. ``missing`` and ``extra`` (h, w) bool; ``x0``, ``y0`` where the window begins.
+    """
+
+    x0: int
+    y0: int
+    missing: npt.NDArray[np.bool_]
+    extra: npt.NDArray[np.bool_]
+
+
+def _wrong(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> _Wrong | None:
+    """None when nothing is wrong. ValueError when the masks are not bool and of one shape."""
+    _check(predicted, target)
+    wrong = predicted != target
+    rows = np.flatnonzero(wrong.any(axis=1))
+    if len(rows) == 0:
+        return None
+    columns = np.flatnonzero(wrong.any(axis=0))
+    y0, x0 = int(rows[0]), int(columns[0])
+    window = (slice(y0, int(rows[-1]) + 1), slice(x0, int(columns[-1]) + 1))
+    return _Wrong(x0, y0, target[window] & ~predicted[window], predicted[window] & ~target[window])
 
 
 def ritm_robot(
@@ -87,14 +101,11 @@ def ritm_robot(
     Clicked pixels are zero in both maps, so no pixel is clicked twice. A tie goes to the negative click, as
     in the published protocol. None when no unclicked pixel is wrong.
     """
-    _check(predicted, target)
-    window = _wrong_window(predicted != target)
-    if window is None:
+    if (found := _wrong(predicted, target)) is None:
         return None
-    row0, column0 = window[0].start, window[1].start
+    row0, column0 = found.y0, found.x0
     best: RobotClick | None = None
-    for positive in (False, True):
-        wrong = target[window] & ~predicted[window] if positive else predicted[window] & ~target[window]
+    for positive, wrong in ((False, found.extra), (True, found.missing)):
         distance = inner_distance(wrong)
         for x, y in clicked:
             if 0 <= y - row0 < distance.shape[0] and 0 <= x - column0 < distance.shape[1]:
@@ -116,14 +127,10 @@ def component_robot(
     ``clicked`` is accepted for the common signature and not used: a person whose click changed nothing
     clicks the same spot again.
     """
-    _check(predicted, target)
-    window = _wrong_window(predicted != target)
-    if window is None:
+    if (found := _wrong(predicted, target)) is None:
         return None
-    row0, column0 = window[0].start, window[1].start
     best: RobotClick | None = None
-    for positive in (True, False):
-        wrong = target[window] & ~predicted[window] if positive else predicted[window] & ~target[window]
+    for positive, wrong in ((True, found.missing), (False, found.extra)):
         count, labels, stats, _ = cv2.connectedComponentsWithStats(wrong.astype(np.uint8), connectivity=8)
         if count < 2:
             continue
@@ -136,7 +143,8 @@ def component_robot(
         distance = inner_distance(labels[top : top + height, left : left + width] == largest)
         at = int(distance.argmax())
         y, x = divmod(at, width)
-        best = RobotClick(x + left + column0, y + top + row0, positive, float(distance.flat[at]), area)
+        column, row = x + left + found.x0, y + top + found.y0
+        best = RobotClick(column, row, positive, float(distance.flat[at]), area)
     return best
 
 

@@ -34,7 +34,7 @@ def paint(hw: tuple[int, int], masks: list[Mask], *, noise: float = 4.0) -> npt.
         image[mask] = (170, 120 + 20 * index, 90)
     image = cv2.GaussianBlur(image, (0, 0), 1.0)
     image += np.random.default_rng(0).normal(0, noise, image.shape)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image, 0, 255), np.uint8)
 
 
 def run(image: npt.NDArray[np.uint8], prompt: Prompt, start: Mask | None = None) -> ClickResult:

@@ -15,6 +15,7 @@ import pytest
 
 from ml_backend.app import create_app
 from ml_backend.brush import decode_brush, encode_mask
+from ml_backend.clicks.base import ClickResult
 from ml_backend.clicks.devices import CLICK, Ticket, gate_for
 from ml_backend.clicks.priors import Proposals
 from ml_backend.clicks.service import ClickService, TaskRef
@@ -279,9 +280,8 @@ def test_errors_say_what_is_wrong_and_leave_the_service_alive(build: Build, tmp_
 def test_an_empty_mask_is_an_empty_suggestion(build: Build, tmp_path: Path) -> None:
     image = save_picture(tmp_path / "a.png", 0)
     segmenter = TellTale()
-    segmenter.segment = lambda e, p, q: __import__("ml_backend.clicks.base", fromlist=["x"]).ClickResult(  # type: ignore[method-assign]
-        np.zeros((1, 60, 80), bool), np.zeros(1, np.float32), None
-    )
+    nothing = ClickResult(np.zeros((1, 60, 80), bool), np.zeros(1, np.float32), None)
+    segmenter.segment = lambda embedding, prompt, prior: nothing  # type: ignore[method-assign]
     assert build(segmenter).predict(task(7, image), {"result": [click(50, 50)]}, facts())["result"] == []
 
 

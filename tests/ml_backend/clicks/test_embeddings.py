@@ -60,7 +60,8 @@ def test_half_precision_gives_the_same_from_ram_and_from_disk(tmp_path: Path) ->
     np.testing.assert_array_equal(read.embedding.arrays["features"], made.arrays["features"])
     assert read.embedding.arrays["features"].dtype == np.float32
     assert not np.array_equal(made.arrays["features"], embedding().arrays["features"])
-    np.testing.assert_allclose(made.arrays["features"], embedding().arrays["features"], rtol=1e-3)
+    exact = np.asarray(embedding().arrays["features"], np.float32)
+    np.testing.assert_allclose(np.asarray(made.arrays["features"], np.float32), exact, rtol=1e-3)
 
 
 def test_ram_then_disk_then_encoder(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_diagonal_neighbours_are_one_component() -> None:
 def test_soft_masks_are_refused(robot: Robot) -> None:
     soft = np.full((4, 4), 0.2)
     with pytest.raises(ValueError, match="binarise first"):
-        robot(soft, np.zeros((4, 4), bool), [])  # type: ignore[arg-type]
+        robot(soft, np.zeros((4, 4), bool), [])
     with pytest.raises(ValueError, match="alike"):
         robot(np.zeros((4, 5), bool), np.zeros((4, 4), bool), [])
 

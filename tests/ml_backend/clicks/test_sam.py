@@ -81,7 +81,7 @@ def test_start_from_a_proposal_gives_box_and_logits(sam: Any) -> None:
     mask = np.zeros((96, 128), bool)
     mask[20:60, 30:90] = True
     prior = prior_from_mask(mask, from_proposal=True)
-    assert prior.box_xyxy == (30, 20, 90, 60)
+    assert tuple(prior.box_xyxy) == (30.0, 20.0, 90.0, 60.0)
     embedding = ours.embed(image)
     same = ours.segment(embedding, Prompt((), None, "x"), prior)
     np.testing.assert_array_equal(same.masks[0], mask)
