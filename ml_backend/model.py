@@ -25,7 +25,9 @@ from ml_backend.pools import PoolTable, TaskEntry, instance_key
 from ml_backend.protocol import TaskIn
 from ml_backend.regions import to_result
 from ml_backend.services import Services
+from ml_backend.shown import shown_regions
 from ml_backend.uncertainty import confidence
+from ml_backend.verdicts import NO_VERDICTS, VerdictTable
 
 __all__ = ["UNTRAINED", "GroundswellModel"]
 
@@ -106,7 +108,8 @@ class GroundswellModel:
         """One prediction per task, in order. A task that cannot be answered gets an empty one and a logged
         reason.
 
-        Answers come from the pool of the version that serves; only tasks it does not hold reach the model.
+        Answers come from the pool of the version that serves, with what was decided about its masks; only
+        tasks it does not hold reach the model.
         When that takes longer than ``budget_s`` seconds ModelError is raised (an empty answer would be
         stored for good).
         """
@@ -114,11 +117,12 @@ class GroundswellModel:
         answers: dict[int, dict[str, Any]] = {}
         live: list[int] = []
         stored = self._stored([t.id for t in tasks if t.id is not None], version)
+        decided = self._decided(version) if stored else (0, NO_VERDICTS)
         for index, task in enumerate(tasks):
             if task.problem:
                 answers[index] = self._failed(task, BadInput(task.problem, field=f"tasks[{index}]"))
             elif task.id in stored:
-                answers[index] = self._answer_stored(task, *stored[task.id])
+                answers[index] = self._answer_stored(task, *stored[task.id], decided)
             elif not version:
                 self._services.metrics.predicted("none")
                 answers[index] = self._empty(0.0)
@@ -140,15 +144,21 @@ class GroundswellModel:
                 found[task_id] = (entry, table)
         return found
 
-    def _answer_stored(self, task: TaskIn, entry: TaskEntry, table: PoolTable) -> dict[str, Any]:
+    def _answer_stored(
+        self, task: TaskIn, entry: TaskEntry, table: PoolTable, decided: tuple[int, VerdictTable]
+    ) -> dict[str, Any]:
         if entry.error:
             return self._failed(task, BadInput(entry.error, field="data"))
         try:
             with self._services.metrics.phase("serialise"):
-                known = np.array([x in self.config.labels for x in table.label], bool)
-                rows = table.take(np.flatnonzero(known & (table.score >= self._min_score())))
-                keys = [str(k) for k in rows.key]
-                result = self._results(rows.instances(self.config.labels), entry.hw, keys)
+                result = shown_regions(
+                    table,
+                    self.config,
+                    entry.hw,
+                    decided[1],
+                    round_number=decided[0],
+                    min_score=self._min_score(),
+                )
         except GroundswellError as error:
             return self._failed(task, error)
         self._services.metrics.predicted("store")
@@ -221,6 +231,16 @@ class GroundswellModel:
         return self._answer(result, score)
 
     # pieces
+
+    def _decided(self, version: str) -> tuple[int, VerdictTable]:
+        """The round a version was trained in, and what was decided in it so far."""
+        try:
+            info = self._services.registry.info(self.project_id, version)
+            number = int(info.manifest.get("round", 0))  # 0: of no round
+            return number, self._services.verdicts.of(self.project_id, number)
+        except GroundswellError as error:  # the masks are there and can be shown as undecided
+            _log.warning("project %s: no verdicts of %s: %s", self.project_id, version, error)
+            return 0, NO_VERDICTS
 
     def _results(
         self, instances: Instances, hw: tuple[int, int], keys: Sequence[str], labels: Sequence[str] = ()

@@ -19,6 +19,7 @@ from ml_backend.pools import PoolReader
 from ml_backend.registry import ModelRegistry, PredictorCache
 from ml_backend.settings import BackendSettings
 from ml_backend.signing import Signer
+from ml_backend.verdicts import VerdictCache
 
 if TYPE_CHECKING:
     from ml_backend.clicks.priors import Proposals
@@ -90,6 +91,7 @@ class Services:
     registry: ModelRegistry
     predictors: PredictorCache
     pools: Pools
+    verdicts: VerdictCache
     crops: CropStore
     signer: Signer
     _clicks: ClickService | None = None
@@ -108,6 +110,7 @@ class Services:
             registry=registry,
             predictors=PredictorCache(registry),
             pools=Pools(settings.data_dir),
+            verdicts=VerdictCache(settings.data_dir),
             crops=CropStore(settings.data_dir, images),
             signer=Signer.from_settings(settings),
         )

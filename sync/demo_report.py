@@ -18,10 +18,10 @@ from sqlalchemy import select
 from ml_backend.artifacts import write_json
 from ml_backend.errors import StorageError
 from ml_backend.pools import PoolTable
+from ml_backend.verdicts import read_verdicts
 from sync.project_state import Project
 from sync.simulate import GOOD_IOU, Truth
 from sync.steps.cluster import load_label_pools
-from sync.steps.verdicts import read_verdicts
 from sync.tables import RoundRecord, TaskRecord
 
 if TYPE_CHECKING:

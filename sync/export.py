@@ -28,10 +28,10 @@ from sqlalchemy import select
 from ml_backend.artifacts import write_json
 from ml_backend.errors import BadInput
 from ml_backend.pools import read_pool, read_tasks
+from ml_backend.verdicts import NO_VERDICTS, VerdictTable, read_verdicts
 from sync.project_state import Project
 from sync.steps.queries import finished_tasks
 from sync.steps.rounds import trained_round
-from sync.steps.verdicts import VerdictTable, read_verdicts
 from sync.tables import DecisionRecord, RoundRecord, TaskRecord
 
 __all__ = ["FORMATS", "coco_document", "export_project"]
@@ -80,7 +80,7 @@ def coco_document(project: Project) -> dict[str, Any]:
         if hw is not None:
             add(task, hw, rows)
     record = trained_round(project)
-    verdicts = VerdictTable({}) if record is None else read_verdicts(project.paths.round(record.number))
+    verdicts = NO_VERDICTS if record is None else read_verdicts(project.paths.round(record.number))
     if record is not None and len(verdicts):
         for task, hw, rows in _accepted(project, record, verdicts, category, set(finished)):
             add(task, hw, rows)

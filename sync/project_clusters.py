@@ -14,13 +14,13 @@ from sqlalchemy import select
 from ml_backend.artifacts import write_atomic
 from ml_backend.crops import render_crop
 from ml_backend.errors import BadImage, BadInput, StudioError
+from ml_backend.verdicts import VerdictTable, read_verdicts
 from sync.cluster_page import Purity, Section, cluster_page
 from sync.cluster_sections import Limits, Members, label_section
 from sync.project_state import Project
 from sync.steps.cluster import LabelPool, load_label_pools
 from sync.steps.question_log import LabelLog, read_review_log
 from sync.steps.rounds import has_finished, trained_round
-from sync.steps.verdicts import VerdictTable, read_verdicts
 from sync.tables import DecisionRecord, RoundRecord, TaskRecord
 
 __all__ = ["project_sections", "write_cluster_page"]

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from ml_backend.brush import rle_iou
 from ml_backend.clicks.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
 from ml_backend.pools import PoolTable, TaskTable, read_pool, read_tasks
-from ml_backend.regions import to_result, validate_result
+from ml_backend.regions import validate_result
+from ml_backend.shown import shown_regions
+from ml_backend.verdicts import VerdictTable, read_verdicts
 from sync.project_state import Project
 from sync.steps.queries import open_task_ids, task_images
 from sync.steps.rounds import digest_of, finish_step, update_round, version_prefix
-from sync.steps.verdicts import Verdict, VerdictTable, read_verdicts
 from sync.store import utc_now
 from sync.studio_base import PredictionRow
 from sync.tables import RoundRecord
@@ -33,7 +33,6 @@ from sync.tables import RoundRecord
 __all__ = ["PushReport", "push", "push_version", "serving_order"]
 
 _READ_TASKS = 256
-_SAME_OBJECT_IOU = 0.75
 _COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
 
 
@@ -131,7 +130,14 @@ def _rows(
         for task, rows in zip(part, _by_task(pool, part), strict=True):
             at = place[task]
             hw = (int(tasks.hw[at, 0]), int(tasks.hw[at, 1]))
-            result = _result(project, record, pool.take(rows), hw, verdicts)
+            result = shown_regions(
+                pool.take(rows),
+                project.config,
+                hw,
+                verdicts,
+                round_number=record.number,
+                min_score=project.settings.push_min_score,
+            )
             score = float(np.clip(tasks.score[at], 0.0, 1.0))
             problems = validate_result(result, project.config, score)
             if problems:
@@ -149,46 +155,6 @@ def _by_task(pool: PoolTable, tasks: Sequence[int]) -> Iterator[np.ndarray[Any, 
     ids = pool.task_id[order]
     for task in tasks:
         yield order[np.searchsorted(ids, task, "left") : np.searchsorted(ids, task, "right")]
-
-
-def _result(
-    project: Project, record: RoundRecord, rows: PoolTable, hw: tuple[int, int], verdicts: VerdictTable
-) -> list[dict[str, Any]]:
-    """Regions of one task: accepted ones marked, rejected ones left out, undecided ones from a score on."""
-    found = [verdicts.get(str(key)) for key in rows.key]
-    known = set(project.config.labels)
-    keep = [
-        i
-        for i, verdict in enumerate(found)
-        if str(rows.label[i]) in known
-        and (verdict.verdict > 0 if verdict is not None else rows.score[i] >= project.settings.push_min_score)
-    ]
-    keep = _best_of_each_object(rows, keep, found)
-    shown = rows.take(np.array(keep, np.intp))
-    meta = [None if (v := found[i]) is None else v.meta(record.number) for i in keep]
-    return to_result(
-        shown.instances(project.config.labels),
-        project.config,
-        hw,
-        labels=project.config.labels,
-        keys=[str(key) for key in shown.key],
-        meta=meta,
-    )
-
-
-def _best_of_each_object(rows: PoolTable, keep: list[int], found: Sequence[Verdict | None]) -> list[int]:
-    """``keep`` without undecided masks that lie on a better one: the detector may name an object twice.
-
-    An accepted mask goes before an undecided one, then the higher score; accepted masks always stay.
-    """
-    order = sorted(keep, key=lambda i: (found[i] is None, -float(rows.score[i])))
-    masks = [rows.rle(i) for i in order]
-    overlap = rle_iou(masks, masks) > _SAME_OBJECT_IOU
-    best: list[int] = []
-    for place, i in enumerate(order):
-        if found[i] is not None or not overlap[place, best].any():
-            best.append(place)
-    return sorted(order[place] for place in best)
 
 
 def _chunks(project: Project, rows: Iterator[PredictionRow]) -> Iterator[list[PredictionRow]]:

@@ -54,10 +54,10 @@ class Backend:
         self.client: FlaskClient = self.app.test_client()
         save_facts(self.settings.data_dir, some_facts())
 
-    def publish(self, version: str = "r1-aaaa") -> None:
+    def publish(self, version: str = "r1-aaaa", **facts: object) -> None:
         def build(folder: Path) -> dict[str, object]:
             (folder / "learner.json").write_text(json.dumps(LABELS))
-            return {"learner": "threshold"}
+            return {"learner": "threshold", **facts}
 
         ModelRegistry(self.settings.data_dir).publish(3, version, build)
 

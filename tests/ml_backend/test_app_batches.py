@@ -18,6 +18,7 @@ from ml_backend.label_config import build_label_config, parse_label_config
 from ml_backend.model import UNTRAINED, GroundswellModel
 from ml_backend.pools import PoolWriter, instance_key
 from ml_backend.regions import parse_annotation, region_id
+from ml_backend.verdicts import Verdict, write_verdicts
 from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts
 from tests.ml_backend.served import CONFIG, LABELS, Backend, task
 
@@ -41,6 +42,25 @@ def test_stored_predictions_need_no_model_and_no_image(backend: Backend) -> None
     )
     save_facts(backend.settings.data_dir, some_facts(options={"push_min_score": 0.05}))
     assert len(backend.predict(task(1))[0]["result"]) == 2
+
+
+def test_decided_masks_are_shown_as_they_are_pushed(backend: Backend) -> None:
+    backend.publish(round=4)
+    sure, unsure = backend.fill_pool([1, 2]).rle
+    keys = [instance_key(task_id, "cell", str(sure["counts"])) for task_id in (1, 2)]
+    below = instance_key(1, "dirt", str(unsure["counts"]))
+    assert len(backend.predict(task(1))[0]["result"]) == 1
+    rejected = Verdict(keys[0], "cell", -1, False, 0, 5, 0.0, 0.1, 0.95, "original")
+    accepted = Verdict(below, "dirt", 1, False, 1, 7, 0.9, 1.0, 0.95, "original")
+    folder = ProjectPaths(backend.settings.data_dir, 3).round(4)
+    write_verdicts(folder, [rejected, accepted])
+    first, second = backend.predict(task(1), task(2))
+    (region,) = first["result"]  # accepted though its score is below what is shown undecided
+    assert region["id"] == region_id(below)
+    assert region["meta"] == accepted.meta(4)
+    assert [r["id"] for r in second["result"]] == [region_id(keys[1])]
+    (folder / "verdicts.parquet").write_bytes(b"damaged")
+    assert [r["id"] for r in backend.predict(task(1))[0]["result"]] == [region_id(keys[0])]
 
 
 def test_the_model_answers_what_the_pool_does_not_hold(backend: Backend) -> None:

@@ -12,8 +12,8 @@ from sqlalchemy import delete, select
 
 from ml_backend.errors import StudioError
 from ml_backend.registry import ModelRegistry
+from ml_backend.verdicts import read_verdicts
 from sync.project_state import register_project
-from sync.steps.verdicts import read_verdicts
 from sync.tables import (
     DecisionRecord,
     LeaseRecord,
@@ -49,7 +49,7 @@ def _state(world: World) -> dict[str, Any]:
             for review_id in world.review_projects().values()
             for value in studio.task_values(review_id, "groundswell_key")
         ),
-        "verdicts": str(read_verdicts(world.open().paths.round(len(rounds))).rows),  # NaN != NaN
+        "verdicts": str(dict(read_verdicts(world.open().paths.round(len(rounds))))),  # NaN != NaN
         "split": split,
         "current": ModelRegistry(world.settings.data_dir).current(world.project_id),
     }

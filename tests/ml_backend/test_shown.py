@@ -1,4 +1,4 @@
-"""Which masks of a picture a push shows when the detector names one object twice."""
+"""Which masks of a picture people see when the detector names one object twice."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from ml_backend.brush import encode_mask
 from ml_backend.pools import PoolTable
-from sync.steps.push import _best_of_each_object
-from sync.steps.verdicts import Verdict
+from ml_backend.shown import best_of_each_object
+from ml_backend.verdicts import Verdict
 
 
 def table(boxes: list[tuple[int, int, int, int]], scores: list[float]) -> PoolTable:
@@ -38,16 +38,16 @@ TWICE = [(2, 2, 20, 20), (2, 2, 20, 19), (25, 25, 38, 38)]
 
 
 def test_the_better_scored_of_two_masks_of_one_object_is_shown() -> None:
-    assert _best_of_each_object(table(TWICE, [0.6, 0.8, 0.4]), [0, 1, 2], [None] * 3) == [1, 2]
+    assert best_of_each_object(table(TWICE, [0.6, 0.8, 0.4]), [0, 1, 2], [None] * 3) == [1, 2]
 
 
 def test_an_accepted_mask_goes_before_a_better_score_and_is_never_left_out() -> None:
     rows = table(TWICE, [0.6, 0.8, 0.4])
-    assert _best_of_each_object(rows, [0, 1, 2], [accepted("a"), None, None]) == [0, 2]
-    assert _best_of_each_object(rows, [0, 1, 2], [accepted("a"), accepted("b"), None]) == [0, 1, 2]
+    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), None, None]) == [0, 2]
+    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), accepted("b"), None]) == [0, 1, 2]
 
 
 def test_touching_objects_stay_apart_and_nothing_is_no_problem() -> None:
     rows = table([(0, 0, 20, 20), (10, 0, 30, 20)], [0.5, 0.9])
-    assert _best_of_each_object(rows, [0, 1], [None, None]) == [0, 1]
-    assert _best_of_each_object(rows, [], [None, None]) == []
+    assert best_of_each_object(rows, [0, 1], [None, None]) == [0, 1]
+    assert best_of_each_object(rows, [], [None, None]) == []
