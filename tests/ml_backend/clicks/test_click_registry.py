@@ -9,6 +9,7 @@ import pytest
 
 from ml_backend.artifacts import ProjectPaths, write_atomic, write_json
 from ml_backend.clicks import registry
+from ml_backend.clicks.cues import CLICK_FORMAT
 from ml_backend.clicks.devices import is_out_of_memory, resolve_device
 from ml_backend.clicks.registry import SEGMENTERS, SegmenterPool, build_segmenter, list_segmenters
 from ml_backend.errors import ModelError
@@ -104,6 +105,21 @@ def test_a_model_without_report_does_not_serve_by_itself(
     SegmenterPool(settings(tmp_path)).get("classical", project)
     assert built == [("classical", None)]
     assert "no readable report" in caplog.text
+
+
+def test_a_model_of_an_earlier_release_does_not_serve(
+    tmp_path: Path, built: list[tuple[str, int | None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    project = ProjectPaths(tmp_path, 1)
+    publish(project, "click-old", "classical")
+    write_json(project.clicks / "click-old" / "click.json", {"format": CLICK_FORMAT - 1})
+    pool = SegmenterPool(settings(tmp_path))
+    pool.get("classical", project)
+    pool.get("project", project)
+    assert built == [("classical", None)]
+    assert caplog.text.count("not used") == 1
+    with pytest.raises(ModelError, match="no click model has been trained"):
+        registry.project_segmenter(settings(tmp_path), project)
 
 
 def test_devices() -> None:
