@@ -359,7 +359,10 @@ def _origin(address: str) -> tuple[str, str, int]:
 def _file_path(value: str) -> Path | None:
     """The file an address may mean: file:// and absolute paths, but not what Label Studio serves itself."""
     if value.startswith("file://"):
-        return Path(unquote(urlsplit(value).path))
+        try:
+            return Path(unquote(urlsplit(value).path))
+        except ValueError:  # no address at all, which fetching says
+            return None
     if value.startswith("/") and not value.startswith(("//", *_STUDIO_FILES)) and "?" not in value:
         return Path(value)
     return None

@@ -254,6 +254,7 @@ def absent(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageStore, FakeSt
 @settings(max_examples=300, deadline=None)
 @example("/\x00")
 @example("file:///\x00")
+@example("file://[")
 @example("/" + "a" * 5000)
 def test_any_address_fails_in_a_known_way(absent: tuple[ImageStore, FakeStudioServer], address: str) -> None:
     store, server = absent
