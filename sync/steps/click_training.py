@@ -7,6 +7,7 @@ process ends with the worker, however that ends: what was not finished is begun 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ class ClickTraining:
         self.project_id, self.round, self.digest = project.id, record.number, record.digest
         self.share, self.line = 0.0, "training"
         self.figures: dict[str, Any] | None = None
+        _sweep(project.paths)
         snapshot = load_snapshot(project, record.number)
         labels = tuple(str(label) for label in snapshot["labels"])
         last = last_version(project.paths)
@@ -93,6 +95,15 @@ class LastVersion:
     version: str
     n_train: int
     usable: bool
+
+
+def _sweep(paths: ProjectPaths) -> None:
+    """Remove what trainings left that ended with their worker; the lease says that none of them runs."""
+    for path in paths.clicks.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def last_version(paths: ProjectPaths) -> LastVersion | None:

@@ -105,10 +105,15 @@ def _end(worker: Worker, world: World) -> None:
 def test_looks_go_on_while_a_click_network_is_trained(make_world: MakeWorld, job: Job) -> None:
     job.may_end.clear()
     world = make_world(30, train_clicks=True, retrain_after=2)
+    left = world.open().paths.clicks / ".click-r0-left.x"  # by a worker that was killed
+    left.mkdir(parents=True)
+    (left.parent / ".spec.json").write_text("{}")
     world.label(*range(14))
     worker = world.worker()
     assert _look(worker, world).pushed is not None
     assert _figures(world).get("version") is None
+    assert not left.exists()
+    assert not (left.parent / ".spec.json").exists()
     world.label(14, 15)
     second = _look(worker, world)  # a whole round beside the training
     assert second.round == 2
