@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_backend.artifacts import ProjectPaths, read_json
 from ml_backend.clicks.base import ClickSegmenter
-from ml_backend.clicks.cues import CLICK_FORMAT
+from ml_backend.clicks.click_versions import is_outdated
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
 
@@ -241,11 +241,8 @@ def _version(project: ProjectPaths) -> str | None:
 
 @functools.lru_cache(maxsize=256)
 def _is_outdated(folder: Path) -> bool:
-    """Whether a version, which never changes once published, has another format; said once."""
-    try:
-        found = read_json(folder / "click.json")["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # damaged: loading it says how
-    if found != CLICK_FORMAT:
-        log.warning("click model %s has format %s, not %s: not used", folder, found, CLICK_FORMAT)
-    return bool(found != CLICK_FORMAT)
+    """Whether a version, which never changes once published, is another release's; said once."""
+    found = is_outdated(folder)
+    if found:
+        log.warning("click model %s was made by another release of Groundswell: not used", folder)
+    return found

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_backend.artifacts import ProjectPaths, publish_dir, read_json, write_atomic, write_json
-from ml_backend.clicks.cues import CLICK_FORMAT
+from ml_backend.clicks.click_versions import is_outdated
 from ml_backend.clicks.devices import TUNED_MALLOC
 from ml_backend.errors import BadInput, GroundswellError, ModelError
 from ml_backend.learners.base import Example, Progress
@@ -33,7 +34,7 @@ from ml_backend.learners.base import Example, Progress
 if TYPE_CHECKING:
     from ml_backend.clicks.network_training import ClickOptions
 
-__all__ = ["examples_from_json", "is_usable", "job_spec", "main", "publish_click_model", "run_click_job"]
+__all__ = ["examples_from_json", "job_spec", "main", "publish_click_model", "run_click_job"]
 
 _ENVIRONMENT = {**TUNED_MALLOC, "OMP_WAIT_POLICY": "PASSIVE"}
 """Unless the environment says otherwise: threads that wait must sleep, the cores are for those who click."""
@@ -132,9 +133,12 @@ def publish_click_model(
     name it if it is to be used (by rename too); take ``current`` away if the incumbent serves better.
     Returns the report.
 
-    Safe to call again after a kill at any point: a finished version is not trained twice.
+    Safe to call again after a kill at any point: a finished version is not trained twice, unless another
+    release of Groundswell made it.
     """
     folder = project.clicks / version
+    if is_outdated(folder):
+        shutil.rmtree(folder)
     if not folder.exists():
         with publish_dir(folder) as staging:
             run_click_job(spec, staging, progress)
@@ -145,16 +149,6 @@ def publish_click_model(
     else:
         current.unlink(missing_ok=True)
     return report
-
-
-def is_usable(folder: Path) -> bool:
-    """Whether ``folder`` holds a click network that this version of Groundswell can run. Reads one small
-    file.
-    """
-    try:
-        return bool(read_json(folder / "click.json")["format"] == CLICK_FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def examples_from_json(rows: Any, *, field: str) -> list[Example]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.artifacts import ProjectPaths, read_json
-from ml_backend.clicks.train_click_job import is_usable, job_spec, publish_click_model
+from ml_backend.clicks.click_versions import is_usable
+from ml_backend.clicks.train_click_job import job_spec, publish_click_model
 from ml_backend.errors import GroundswellError
 from sync.project_state import Project
 from sync.steps.rounds import load_snapshot

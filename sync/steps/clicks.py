@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ml_backend.clicks.click_versions import is_outdated
 from ml_backend.clicks.prewarm import embed_ahead
 from ml_backend.clicks.service import ClickService, TaskRef
 from ml_backend.facts import load_facts
@@ -71,7 +72,10 @@ def _train_if_due(project: Project, record: RoundRecord) -> None:
     """
     if any(isinstance(v, ClickTraining) and v.figures is None for v in project.memo.values()):
         return
-    if record.figures.get("clicks", {}).get("trained") == record.digest:
+    figures = record.figures.get("clicks", {})
+    if figures.get("trained") == record.digest and (
+        figures.get("failed") or not is_outdated(project.paths.clicks / figures.get("version", "none"))
+    ):
         return
     reason = training_reason(project, record)
     if reason:

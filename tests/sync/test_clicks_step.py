@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ml_backend.artifacts import write_json
+from ml_backend.clicks.click_versions import is_usable
 from ml_backend.clicks.cues import CLICK_FORMAT
 from ml_backend.clicks.service import ClickService, TaskRef
 from ml_backend.errors import BadImage, ModelError
@@ -160,13 +161,16 @@ def test_the_next_click_network_waits_for_a_quarter_more_and_goes_on_from_the_la
     assert job.asked[1]["start"] == str(world.open().paths.clicks / version)
     _look(worker, world)
     assert _figures(world)["version"] != version
-    # a version of an earlier release cannot be gone on from, and is replaced
+    # a version of an earlier release cannot be gone on from; it is replaced without waiting for anything
     folder = world.open().paths.clicks / _figures(world)["version"]
     write_json(folder / "click.json", {"format": CLICK_FORMAT - 1})
-    world.label(17)
     _look(worker, world)
     _end(worker, world)
+    _look(worker, world)
     assert job.asked[2]["start"] is None
+    assert is_usable(folder)
+    _look(worker, world)
+    assert len(job.asked) == 3
 
 
 def test_too_little_is_not_trained_on(make_world: MakeWorld, job: Job) -> None:

@@ -16,12 +16,13 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.artifacts import ProjectPaths, write_json
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.click_versions import is_outdated, is_usable
 from ml_backend.clicks.cues import CLICK_FORMAT, N_CUES
 from ml_backend.clicks.evaluate import box_of, mask_iou
 from ml_backend.clicks.network import ClickNet, NetworkManifest, ProjectSegmenter, load_network, save_network
 from ml_backend.clicks.network_training import ClickOptions, train_click_model, train_network
 from ml_backend.clicks.sampling import Sampler, next_click, spoil
-from ml_backend.clicks.train_click_job import is_usable, job_spec, publish_click_model, run_click_job
+from ml_backend.clicks.train_click_job import job_spec, publish_click_model, run_click_job
 from ml_backend.clicks.zoom import (
     Window,
     ZoomSegmenter,
@@ -299,6 +300,7 @@ def test_a_version_of_an_earlier_release_says_so(folder: Path, tmp_path: Path) -
     assert is_usable(folder)
     assert not is_usable(tmp_path)
     assert not is_usable(tmp_path / "nowhere")
+    assert [is_outdated(f) for f in (folder, tmp_path, tmp_path / "nowhere")] == [False, True, False]
 
 
 # -- training --------------------------------------------------------------------------------------
