@@ -120,9 +120,10 @@ class Certified:
             _, self.noise = noise_from_gold(*gold, alpha=_GOLD_PART * delta)
             self._test_delta = (1.0 - _GOLD_PART) * delta
         self.audit, self.sheets = audit, sheets
-        # both only save time: the same arguments give the same answer without them
+        # all three only save time: the same arguments give the same answer without them
         self._features: tuple[Pool, Features] | None = None
         self._fits: dict[bytes, npt.NDArray[np.float32]] = {}
+        self._nested: dict[int, tuple[npt.NDArray[np.float32], NestedSets | None]] = {}
 
     def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
         """See ``SearchPolicy``. Time O(n + m²); the first look of a pool reads its embeddings too."""
@@ -214,15 +215,18 @@ class Certified:
 
     def _sets(self, at: _Look, look: Look, phase: int) -> tuple[NestedSets | None, npt.NDArray[np.float32]]:
         p_yes, known = self._verifier(at, phase)
-        sets = nest_sets(
-            p_yes,
-            ~known,
-            purity=self.purity,
-            noise=self.noise,
-            alpha=look.alpha,
-            min_set=at.plan.min_set,
-            most=look.calibrate,
-        )
+        made_from, sets = self._nested.get(phase, (None, None))
+        if made_from is not p_yes:
+            sets = nest_sets(
+                p_yes,
+                ~known,
+                purity=self.purity,
+                noise=self.noise,
+                alpha=look.alpha,
+                min_set=at.plan.min_set,
+                most=look.calibrate,
+            )
+            self._nested[phase] = (p_yes, sets)
         return sets, p_yes
 
     def _verifier(self, at: _Look, phase: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

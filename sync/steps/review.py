@@ -20,6 +20,7 @@ from clustering.answers import Action, PolicyStep, SearchPolicy
 from clustering.propagation import Propagation, propagate
 from clustering.search import make_policy
 from ml_backend.errors import BadImage, BadInput
+from ml_backend.verdicts import Verdict, VerdictTable, write_verdicts
 from sync.crowd_review import FORMS, Question
 from sync.project_state import Project
 from sync.steps.answers import pull_answers, review_project_of
@@ -35,7 +36,6 @@ from sync.steps.questions import (
     spread,
 )
 from sync.steps.rounds import finish_step, update_round
-from sync.steps.verdicts import Verdict, VerdictTable, write_verdicts
 from sync.tables import AnswerRecord, DecisionRecord, QuestionRecord, RoundRecord
 
 __all__ = ["ReviewReport", "review"]

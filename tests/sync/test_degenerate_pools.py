@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ml_backend.instances import Instances
+from ml_backend.verdicts import read_verdicts
 from sync.steps.rounds import trained_round
-from sync.steps.verdicts import read_verdicts
 from sync.tables import RoundRecord
 from tests.sync.conftest import World
 from tests.sync.tiny_learner import TinyPredictor

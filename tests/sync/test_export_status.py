@@ -13,12 +13,12 @@ from pycocotools.coco import COCO
 from sqlalchemy import select
 
 from ml_backend.errors import BadInput
+from ml_backend.verdicts import read_verdicts
 from sync.export import export_project
 from sync.rebuild import rebuild
 from sync.status import status, status_lines
 from sync.steps.review import review
 from sync.steps.rounds import trained_round
-from sync.steps.verdicts import read_verdicts
 from sync.store import Store
 from sync.tables import AnnotationRecord, AnswerRecord, QuestionRecord, RoundRecord, SplitRecord, TaskRecord
 from tests.sync.conftest import World

@@ -16,6 +16,7 @@ from clustering.search._parts import verified_labels
 from ml_backend.brush import decode_rle, encode_mask
 from ml_backend.errors import BadInput
 from ml_backend.label_config import parse_label_config
+from ml_backend.verdicts import read_verdicts
 from sync.crowd_review import (
     Question,
     ensure_review_project,
@@ -31,7 +32,6 @@ from sync.steps.cluster import load_label_pools
 from sync.steps.questions import gold_questions, spread
 from sync.steps.review import review
 from sync.steps.rounds import trained_round
-from sync.steps.verdicts import read_verdicts
 from sync.tables import AnswerRecord, QuestionRecord
 from tests.sync.conftest import World, answer_result
 
