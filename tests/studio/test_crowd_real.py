@@ -21,6 +21,7 @@ from ml_backend.coco import CocoSet, load_coco
 from ml_backend.label_config import parse_label_config
 from ml_backend.learners import LEARNERS
 from ml_backend.pools import read_pool
+from ml_backend.verdicts import read_verdicts
 from sync.crowd_review import HIDDEN
 from sync.init_project import InitReport, init_project
 from sync.project_state import Project, open_project
@@ -28,7 +29,6 @@ from sync.simulate import GOOD_IOU, Annotator, CrowdWorker, Truth, play_crowd
 from sync.status import status, status_lines
 from sync.steps.answers import review_project_of
 from sync.steps.rounds import trained_round
-from sync.steps.verdicts import read_verdicts
 from sync.store import Store
 from sync.studio import Studio
 from sync.tables import AnswerRecord, QuestionRecord
