@@ -33,7 +33,8 @@ WIDTH, HEIGHT = 1024, 768
 
 
 def random_sam(kind: str) -> Any:
-    """segment-anything with random weights: ``vit_b`` as published, ``small`` for a quick run.
+    """segment-anything with random weights: ``vit_b`` as published, ``vit_tiny`` with an image encoder of
+    ViT-Ti's size (12 layers of 192, 3 heads), ``small`` for a quick run.
 
     The decoder's upsampling is made constant over each of its cells, so that masks are blobs. Purely random
     masks are noise at one pixel, which no decoder, ours or another, would be fairly timed on.
@@ -46,11 +47,15 @@ def random_sam(kind: str) -> Any:
     if kind == "vit_b":
         model = sam_model_registry["vit_b"]()
     else:
+        depth, width, heads, global_layers = (12, 192, 3, (2, 5, 8, 11))
+        if kind == "small":
+            depth, width, heads, global_layers = (2, 96, 2, (1,))
         model = Sam(
             image_encoder=ImageEncoderViT(
-                depth=2, embed_dim=96, img_size=1024, mlp_ratio=4,
-                norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), num_heads=2, patch_size=16, qkv_bias=True,
-                use_rel_pos=True, global_attn_indexes=(1,), window_size=14, out_chans=256,
+                depth=depth, embed_dim=width, img_size=1024, mlp_ratio=4,
+                norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), num_heads=heads, patch_size=16,
+                qkv_bias=True, use_rel_pos=True, global_attn_indexes=global_layers, window_size=14,
+                out_chans=256,
             ),
             prompt_encoder=PromptEncoder(
                 embed_dim=256, image_embedding_size=(64, 64), input_image_size=(1024, 1024), mask_in_chans=16

@@ -1,6 +1,6 @@
 """Clicks through real HTTP to the served app, against the bare model in the same run. Prints JSON lines.
 
-``python -m bench.clicks [--quick] [--segmenter sam|sam-onnx] [--encoder vit_b|small]``
+``python -m bench.clicks [--quick] [--segmenter sam|sam-onnx] [--encoder vit_b|vit_tiny|small]``
 
 The floor is segment-anything itself, called in-process on an embedding that is there: decoder, mask resize,
 brush encoding, under the same allocator and threads, in turns with the clicks it is compared with. Weights
@@ -413,7 +413,9 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small encoder, few clicks: does it run?")
     parser.add_argument("--segmenter", choices=("sam", "sam-onnx"), default="sam-onnx")
-    parser.add_argument("--encoder", choices=("vit_b", "small"), default=None, help="default: vit_b")
+    parser.add_argument(
+        "--encoder", choices=("vit_b", "vit_tiny", "small"), default=None, help="default: vit_b"
+    )
     parser.add_argument("--skip-encoders", action="store_true", help="leave out the table of encoders")
     parser.add_argument("--only-encoders", action="store_true", help="leave out the server")
     parser.add_argument("--runs", type=int, default=3, help="timed runs of every encoder, after one more")
