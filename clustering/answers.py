@@ -12,7 +12,21 @@ import numpy.typing as npt
 from clustering.pool import Pool
 from clustering.tree import ClusterTree
 
-__all__ = ["Action", "AnswerLog", "Decisions", "Form", "PolicyStep", "Questions", "SearchPolicy", "Stream"]
+__all__ = [
+    "AUDIT",
+    "Action",
+    "AnswerLog",
+    "Decisions",
+    "Form",
+    "PolicyStep",
+    "Questions",
+    "SearchPolicy",
+    "Stream",
+]
+
+
+AUDIT = "audit"
+"""Test of a decision that is the final audit of an accepted set: its interval is what gets published."""
 
 
 class Stream(IntEnum):

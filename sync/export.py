@@ -8,6 +8,9 @@ Per annotation, besides the COCO fields::
     propagated:  "round", "instance", "cluster", "decision", "test", and the interval of the cluster's purity:
                  "purity_lower", "purity_upper", "confidence"
 
+``info.decisions`` lists every decision of the newest round, ``info.audits`` those that are a final audit of
+what was accepted: the purity to quote.
+
 Tasks a person finished hold what that person drew and nothing else; other tasks hold the accepted masks of
 the newest round. Rejected and undecided masks are left out.
 """
@@ -25,6 +28,7 @@ import numpy as np
 from pycocotools import mask as coco
 from sqlalchemy import select
 
+from clustering.answers import AUDIT
 from ml_backend.artifacts import write_json
 from ml_backend.errors import BadInput
 from ml_backend.pools import read_pool, read_tasks
@@ -171,6 +175,7 @@ def _info(project: Project, record: RoundRecord | None) -> dict[str, Any]:
         "round": None if record is None else record.number,
         "model_version": None if record is None else record.model_version,
         "decisions": [],
+        "audits": [],
     }
     if record is None:
         return info
@@ -194,4 +199,5 @@ def _info(project: Project, record: RoundRecord | None) -> dict[str, Any]:
             }
             for row in session.scalars(query.order_by(DecisionRecord.label, DecisionRecord.number))
         ]
+    info["audits"] = [row for row in info["decisions"] if row["test"] == AUDIT]
     return info

@@ -166,6 +166,11 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             f"{review['accepted']} masks accepted ({review['verified']} seen one by one), "
             f"{review['rejected']} rejected" + (f", {per} masks per question" if per is not None else "")
         )
+        lines += [
+            f"    audit    {row['label']}: {row['good']} of {row['asked']} accepted masks looked at were "
+            f"good, purity {row['lower']:.2f}–{row['upper']:.2f} ({row['confidence']:.0%})"
+            for row in review.get("audits", [])
+        ]
         if review.get("expert_queue"):
             lines.append(
                 f"    expert   {review['expert_queue']} questions used up their workers (--json lists them)"

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from clustering.answers import Action, AnswerLog, PolicyStep, Stream
+from clustering.answers import AUDIT, Action, AnswerLog, PolicyStep, Stream
 from clustering.evidence import Noise, clopper_pearson, hypergeometric_interval, noise_from_gold, rogan_gladen
 from clustering.pool import Pool
 from clustering.search._parts import (
@@ -337,7 +337,7 @@ class Certified:
             Action.ACCEPT,
             asked=planned,
             yes=yes,
-            test="audit",
+            test=AUDIT,
             bounds=(float(low), float(high), 0.95),
         )
         return True

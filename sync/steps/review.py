@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import delete, select
 
-from clustering.answers import Action, PolicyStep, SearchPolicy
+from clustering.answers import AUDIT, Action, PolicyStep, SearchPolicy
 from clustering.propagation import Propagation, propagate
 from clustering.search import make_policy
 from ml_backend.errors import BadImage, BadInput
@@ -339,6 +339,23 @@ def _expert_questions(project: Project, log: ReviewLog, looks: Sequence[_Look]) 
     return rows[:_EXPERT_ROWS]
 
 
+def _audits(look: _Look) -> list[dict[str, Any]]:
+    """The final audits of a label: how many accepted masks were looked at, the interval of their purity."""
+    decisions = look.step.decisions
+    return [
+        {
+            "label": look.pool.label,
+            "asked": int(decisions.asked[i]),
+            "good": int(decisions.yes[i]),
+            "lower": round(float(decisions.lower[i]), 4),
+            "upper": round(float(decisions.upper[i]), 4),
+            "confidence": float(decisions.confidence[i]),
+        }
+        for i, test in enumerate(decisions.test)
+        if test == AUDIT
+    ]
+
+
 def _note(
     project: Project,
     record: RoundRecord,
@@ -358,6 +375,7 @@ def _note(
         "workers": list(log.workers),
         "expert_queue": sum(len(look.log.expert) for look in looks),
         "expert": _expert_questions(project, log, looks),
+        "audits": [row for look in looks for row in _audits(look)],
         "masks_per_question": round(report.accepted / report.answered, 3) if report.answered else None,
         "policy": project.settings.policy,
         "done": report.done,

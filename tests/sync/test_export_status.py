@@ -12,6 +12,8 @@ import pytest
 from pycocotools.coco import COCO
 from sqlalchemy import select
 
+from clustering.answers import AUDIT, Action, Decisions, PolicyStep, Questions
+from clustering.search import POLICIES
 from ml_backend.errors import BadInput
 from ml_backend.verdicts import read_verdicts
 from sync.export import export_project
@@ -87,6 +89,46 @@ def test_export_loads_in_pycocotools_with_provenance(reviewed: World, tmp_path: 
     with pytest.raises(BadInput, match="format"):
         export_project(reviewed.open(), out, format="yolo")
     assert "NaN" not in out.read_text()
+
+
+class AcceptsAll:
+    """A policy that accepts everything and has audited it."""
+
+    name = "accepts all"
+
+    def step(self, tree: Any, pool: Any, log: Any, *, budget: int, seed: int) -> PolicyStep:
+        n = len(pool)
+        decisions = Decisions(
+            cluster=np.array([-6, -6]),
+            action=np.full(2, Action.ACCEPT, np.int8),
+            asked=np.array([30, 9]),
+            yes=np.array([29, 8]),
+            lower=np.array([0.85, 0.61]),
+            upper=np.array([1.0, 0.99]),
+            confidence=np.full(2, 0.95),
+            test=("set test", AUDIT),
+        )
+        label = np.ones(n, np.int8)
+        return PolicyStep(Questions.empty(), decisions, label, np.zeros(n, np.int64), True)
+
+
+def test_the_audit_is_told_and_exported(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(POLICIES, AcceptsAll.name, AcceptsAll)
+    world = make_world(20, policy=AcceptsAll.name)
+    world.label(*range(6))
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    lines = status_lines(status(world.settings, world.store))
+    assert any("disc: 8 of 9 accepted masks looked at were good, purity 0.61–0.99 (95%)" in x for x in lines)
+    export_project(world.open(), tmp_path / "masks.json")
+    info = json.loads((tmp_path / "masks.json").read_text())["info"]
+    assert {row["label"] for row in info["audits"]} == {"disc", "bar"}
+    audit = info["audits"][0]
+    assert (audit["asked"], audit["yes"]) == (9, 8)
+    assert (audit["purity_lower"], audit["purity_upper"]) == (0.61, 0.99)
 
 
 def test_a_finished_task_exports_what_the_person_drew(reviewed: World, tmp_path: Path) -> None:
