@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -100,6 +101,17 @@ def test_many_may_open_an_empty_database_at_once(database: str) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(open_it, range(6))) == [[]] * 6
+
+
+def test_opening_waits_while_another_creates_the_sqlite_file(tmp_path: Path) -> None:
+    """SQLite itself answers the switch to WAL with "database is locked" at once, whatever the time-out."""
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, other.execute, ("COMMIT",)).start()
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    assert project_ids(store) == []
+    store.close()
+    other.close()
 
 
 def test_a_database_kept_busy_is_a_plain_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -452,10 +452,10 @@ def test_a_report_decides_what_serves(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_training_goes_on_from_an_earlier_version(examples: list[Example], tmp_path: Path) -> None:
-    silent = ClickOptions(size=48, small_size=32, width=8, iterations=40, threads=1)
+    silent = ClickOptions(size=48, small_size=32, width=8, iterations=120, threads=1)
     network, manifest, _, _ = train_network(examples, silent, lambda *_: None)
     save_network(tmp_path, network, manifest)
-    few = ClickOptions(size=48, small_size=32, width=8, iterations=10, threads=1, learning_rate=1e-3)
+    few = ClickOptions(size=48, small_size=32, width=8, iterations=20, threads=1, learning_rate=1e-3)
     on = train_network(examples, few, lambda *_: None, start=tmp_path)[3]
     fresh = train_network(examples, few, lambda *_: None)[3]
-    assert on < 0.8 * fresh
+    assert on < 0.5 * fresh  # 0.17 to 0.2 on four seeds
