@@ -230,6 +230,7 @@ class WorkerReport:
     seconds : (w,) float64 median time per answer, NaN = not known; hurried : (w,) share below the time floor
     agreement : (w,) share of answers that agree with what all others and the detector make of the item
     gold_good, gold_bad : (w,) int64 answers to gold items of either class
+    gold_yes, gold_no : (w,) int64 right answers among them: yes to good ones, no to bad ones
     sensitivity, specificity : (w,) accuracy on either class, estimated from all answers
     sensitivity_interval, specificity_interval : (w, 2) 95 % credible intervals, from gold alone
     repeats : (w,) int64 hidden repeats; consistency : (w,) share answered the same again, NaN without repeats
@@ -246,6 +247,8 @@ class WorkerReport:
     agreement: Floats
     gold_good: npt.NDArray[np.int64]
     gold_bad: npt.NDArray[np.int64]
+    gold_yes: npt.NDArray[np.int64]
+    gold_no: npt.NDArray[np.int64]
     sensitivity: Floats
     specificity: Floats
     sensitivity_interval: Floats
@@ -334,6 +337,8 @@ def worker_report(
         agreement=_ratio(agree, told_count),
         gold_good=gold_good.astype(np.int64),
         gold_bad=gold_bad.astype(np.int64),
+        gold_yes=hits.astype(np.int64),
+        gold_no=hits_bad.astype(np.int64),
         sensitivity=model.sensitivity,
         specificity=model.specificity,
         sensitivity_interval=np.stack(beta_interval(hits, gold_good), axis=1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -178,7 +180,9 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             lines += [
                 f"             {row['label']}: {row['url']}" for row in review["expert"][:_SHOWN_FOR_EXPERTS]
             ]
-        lines += [_worker_line(row) for row in review.get("workers", [])]
+        workers = review.get("workers", [])
+        lines += [_worker_line(row) for row in workers]
+        lines += _crowd_lines(workers, review.get("policy", ""))
     clicks = figures.get("clicks", {})
     if clicks.get("failed"):
         lines.append(f"    clicks   network not trained: {clicks['failed']}")
@@ -208,6 +212,22 @@ def _worker_line(row: dict[str, Any]) -> str:
     if row["suspended"]:
         parts.append(f"suspended: {', '.join(row['reasons'])}")
     return f"    worker {row['worker']}: {', '.join(parts)}"
+
+
+def _crowd_lines(workers: Sequence[dict[str, Any]], policy: str) -> list[str]:
+    """How the workers whose answers count did on gold, and how to make the test allow for it.
+
+    Of one answer each: verdicts of several answers err less, so that the test stays on the safe side.
+    """
+    counted = [row["gold_counts"] for row in workers if not row["suspended"] and "gold_counts" in row]
+    yes, good, no, bad = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0, 0, 0)
+    if not good or not bad:
+        return []
+    line = f"    crowd    said yes to {yes} of {good} good and no to {no} of {bad} bad gold masks"
+    if policy not in ("auto", "certified"):
+        return [line]
+    option = "GROUNDSWELL_POLICY_OPTIONS='" + json.dumps({"gold": [yes, good, no, bad]}) + "'"
+    return [line, f"             to certify with these errors allowed for: {option}"]
 
 
 def _current_click_model(settings: Settings, project_id: int) -> str:

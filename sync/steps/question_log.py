@@ -347,6 +347,12 @@ def describe_workers(report: WorkerReport) -> tuple[dict[str, Any], ...]:
                 "seconds": _number(report.seconds[i]),
                 "agreement": _number(report.agreement[i]),
                 "gold": int(report.gold_good[i] + report.gold_bad[i]),
+                "gold_counts": [  # as the option ``gold`` of the policy ``certified`` wants them
+                    int(report.gold_yes[i]),
+                    int(report.gold_good[i]),
+                    int(report.gold_no[i]),
+                    int(report.gold_bad[i]),
+                ],
                 "sensitivity": _number(report.sensitivity[i]),
                 "sensitivity_interval": [_number(x) for x in report.sensitivity_interval[i]],
                 "specificity": _number(report.specificity[i]),

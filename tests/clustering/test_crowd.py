@@ -196,6 +196,8 @@ def test_who_says_yes_to_everything_is_caught() -> None:
     assert report.fails_gold[row]
     assert report.straight_lining[row]
     assert report.longest_run[row] == 120
+    assert report.gold_yes[row] == report.gold_good[row] > 0
+    assert report.gold_bad[row] > report.gold_no[row] == 0
     assert not report.straight_lining[report.worker != 9].any()
 
 

@@ -252,6 +252,7 @@ def test_a_careless_worker_is_found_and_the_promise_holds(scene: Scene) -> None:
     lines = "\n".join(status_lines(status(scene.site.settings, scene.store)))
     assert f"worker {scene.careless}: {reports[scene.careless]['answers']} answers" in lines
     assert lines.count("suspended: ") == 1
+    assert "    crowd    said yes to " in lines
 
     _check_what_was_asked_again(scene)
 

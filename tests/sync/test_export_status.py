@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 from sqlalchemy import select
 
 from clustering.answers import AUDIT, Action, Decisions, PolicyStep, Questions
-from clustering.search import POLICIES
+from clustering.search import POLICIES, make_policy
+from clustering.search.certified import Certified
 from ml_backend.errors import BadInput
 from ml_backend.verdicts import read_verdicts
 from sync.export import export_project
@@ -129,6 +130,38 @@ def test_the_audit_is_told_and_exported(
     audit = info["audits"][0]
     assert (audit["asked"], audit["yes"]) == (9, 8)
     assert (audit["purity_lower"], audit["purity_upper"]) == (0.61, 0.99)
+
+
+def test_what_the_crowd_did_on_gold_becomes_an_option_of_the_policy(reviewed: World) -> None:
+    def worker(number: int, counts: list[int], *, suspended: bool) -> dict[str, Any]:
+        row = dict.fromkeys(("seconds", "agreement"))
+        row |= {"worker": number, "answers": 90, "sensitivity": 0.9, "specificity": 0.9}
+        row |= {"sensitivity_interval": [0.8, 1.0], "specificity_interval": [0.8, 1.0], "reasons": []}
+        return row | {"gold": counts[1] + counts[3], "gold_counts": counts, "suspended": suspended}
+
+    crowd = [
+        worker(1, [58, 60, 37, 40], suspended=False),
+        worker(2, [40, 40, 58, 60], suspended=False),
+        worker(3, [10, 20, 9, 20], suspended=True),
+    ]
+    found = status(reviewed.settings, reviewed.store)
+    review_figures = found["projects"][0]["rounds"][-1]["figures"]["review"]
+    review_figures["workers"] = crowd
+    review_figures["policy"] = "original"  # knows nothing of noise
+    lines = status_lines(found)
+    told = next(line for line in lines if line.startswith("    crowd "))
+    assert told.endswith("said yes to 98 of 100 good and no to 95 of 100 bad gold masks")
+    assert not any("GROUNDSWELL_POLICY_OPTIONS" in line for line in lines)
+
+    review_figures["policy"] = "certified"
+    option = next(line for line in status_lines(found) if "GROUNDSWELL_POLICY_OPTIONS='" in line)
+    policy = make_policy("certified", **json.loads(option.split("'")[1]))
+    assert isinstance(policy, Certified)
+    assert policy.noise.sensitivity > 0.98  # the pessimistic ends of what was measured
+    assert policy.noise.specificity < 0.95
+
+    review_figures["workers"] = crowd[2:]
+    assert not any(line.startswith("    crowd ") for line in status_lines(found))
 
 
 def test_a_finished_task_exports_what_the_person_drew(reviewed: World, tmp_path: Path) -> None:
