@@ -169,7 +169,7 @@ class Detectron2Predictor:
         from detectron2.data.transforms import ResizeShortestEdge
 
         from ml_backend.learners.embedding import expected_iou, mask_attention
-        from ml_backend.learners.paste import paste_masks
+        from ml_backend.learners.paste import paste_masks, without_specks
 
         height, width = image.shape[:2]
         bgr = np.ascontiguousarray(image[:, :, ::-1])
@@ -183,6 +183,7 @@ class Detectron2Predictor:
             if not len(found):
                 return Instances.empty(self.embedding_dim)
             probability = found.pred_masks[:, 0].float()
+            grid = without_specks(probability.cpu().numpy().astype(np.float32))
             heads = self.model.roi_heads
             roi = heads.box_pooler([features[name] for name in heads.box_in_features], [found.pred_boxes])
             embedding = mask_attention(roi, probability, self._projection)
@@ -194,7 +195,7 @@ class Detectron2Predictor:
             label=found.pred_classes.cpu().numpy().astype(np.int64),
             box_xyxy=box_xyxy,
             # detectron2 cuts its mask targets with aligned sampling: no lag to undo
-            rle=paste_masks(probability.cpu().numpy().astype(np.float32), box_xyxy, (height, width)),
+            rle=paste_masks(grid, box_xyxy, (height, width)),
             score=found.scores.cpu().numpy().astype(np.float32),
             quality=quality.cpu().numpy().astype(np.float32),
             embedding=embedding.cpu().numpy().astype(np.float32),

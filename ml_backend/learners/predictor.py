@@ -16,7 +16,7 @@ from torchvision.models.detection import MaskRCNN
 from ml_backend.instances import Instances
 from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_attention, projection_matrix
 from ml_backend.learners.network import NetworkConfig, normalise
-from ml_backend.learners.paste import paste_masks
+from ml_backend.learners.paste import paste_masks, without_specks
 
 __all__ = ["MaskRcnnPredictor"]
 
@@ -122,6 +122,7 @@ class MaskRcnnPredictor:
         pooled = heads.box_roi_pool(features, [box], [net_hw])
         embedding = mask_attention(pooled, probability, self._projection)
         quality = expected_iou(probability)
+        grid = without_specks(_numpy(probability))
         back = box.new_tensor([hw[1] / net_hw[1], hw[0] / net_hw[0]] * 2)
         box_xyxy = _numpy(box * back)
         return Instances(
@@ -129,7 +130,7 @@ class MaskRcnnPredictor:
             box_xyxy=box_xyxy,
             # torchvision cuts mask targets with pixel i at coordinate i, not i + 1/2: masks learnt from
             # them lie half a network pixel too far up and left; not undone, that costs small objects IoU
-            rle=paste_masks(_numpy(probability), box_xyxy, hw, lag_px=0.5 * hw[1] / net_hw[1]),
+            rle=paste_masks(grid, box_xyxy, hw, lag_px=0.5 * hw[1] / net_hw[1]),
             score=_numpy(score),
             quality=_numpy(quality),
             embedding=_numpy(embedding),

@@ -18,7 +18,7 @@ from ml_backend.learners.base import Example
 from ml_backend.learners.embedding import expected_iou, mask_attention, projection_matrix
 from ml_backend.learners.geometry import BoxSizes, Geometry, fit_geometry, measure
 from ml_backend.learners.network import NetworkConfig, build_network, copy_weights, normalise
-from ml_backend.learners.paste import crop_to_rle, paste_masks
+from ml_backend.learners.paste import crop_to_rle, paste_masks, without_specks
 from ml_backend.learners.samples import Crops, CropSettings, read_rgb
 from ml_backend.learners.settings import train_settings
 from ml_backend.learners.weights import published_weights, read_weights, save_weights
@@ -154,6 +154,27 @@ def test_pasted_masks_are_the_grid_looked_up_at_pixel_centres(lag: float) -> Non
         got = coco_mask.decode(dict(rle)).astype(bool)
         assert (expected & got).sum() / (expected | got).sum() > 0.98
     assert paste_masks(np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), (9, 9)) == []
+
+
+def test_specks_and_pinholes_go_and_parts_and_holes_stay() -> None:
+    yy, xx = np.mgrid[:28, :28]
+    disc = np.hypot(yy - 12, xx - 10) < 9
+    ring = disc & (np.hypot(yy - 12, xx - 10) > 3)  # the hole is an eighth of it
+    checkers = (xx >= 22) & (yy >= 20) & ((xx + yy) % 2 == 0)
+    halves = disc & (np.abs(xx - 12) > 1)  # behind a post
+    pricked = disc.copy()
+    pricked[12, 10:12] = False
+    notched = disc.copy()
+    notched[:, 15:] = False  # the outside touches three sides, and is one part with the frame
+    bitmaps = [disc, ring, disc | checkers, halves, pricked, notched, disc & False, disc | True, checkers]
+    given = np.where(np.stack(bitmaps), 0.9, 0.2).astype(np.float32)
+    before = given.copy()
+    tidy = without_specks(given) > 0.5
+    expected = [disc, ring, disc, halves, disc, notched, disc & False, disc | True]
+    np.testing.assert_array_equal(tidy[:-1], np.stack(expected))
+    assert tidy[-1].any()  # nothing but specks: no mask is made empty
+    np.testing.assert_array_equal(given, before)
+    assert without_specks(np.zeros((0, 28, 28), np.float32)).shape == (0, 28, 28)
 
 
 def test_expected_iou_says_what_it_says() -> None:
