@@ -19,8 +19,9 @@ import numpy.typing as npt
 from label_studio_sdk.converter.brush import decode_rle as sdk_decode
 from label_studio_sdk.converter.brush import mask2rle as sdk_encode
 
-from ml_backend.bitmask import bitmask_to_rle, rle_to_bitmask
-from ml_backend.brush import brush_to_rle, decode_brush, encode_brush, encode_mask, rle_to_brush
+from ml_backend.label_studio.codecs.bitmask import bitmask_to_rle, rle_to_bitmask
+from ml_backend.label_studio.codecs.brush import brush_to_rle, decode_brush, encode_brush, rle_to_brush
+from ml_backend.masks.rle import encode_mask
 
 Mask = npt.NDArray[np.bool_]
 

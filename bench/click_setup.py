@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.clicks.devices import TUNED
-from ml_backend.facts import ProjectFacts, save_facts
+from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
+from ml_backend.devices import TUNED
 
 CONFIG = """<View>
 <KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></KeyPointLabels>

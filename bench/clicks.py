@@ -40,7 +40,7 @@ from bench.click_setup import (
     sha_of,
 )
 from ml_backend.clicks.base import Embedding, Prompt
-from ml_backend.clicks.embeddings import write_embedding
+from ml_backend.clicks.serving.embeddings import write_embedding
 
 ENCODERS = ("eager", "eager-tuned", "onnxruntime", "onnxruntime-tuned", "bf16-tuned")
 
@@ -79,8 +79,8 @@ def child_floor(checkpoint: Path, image: Path) -> None:
     import cv2
     from segment_anything import SamPredictor
 
-    from ml_backend.brush import encode_brush
-    from ml_backend.clicks.sam_weights import load_sam
+    from ml_backend.clicks.segmenters.sam_weights import load_sam
+    from ml_backend.label_studio.codecs.brush import encode_brush
 
     predictor = SamPredictor(load_sam(checkpoint)[0])
     pixels = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
@@ -137,13 +137,13 @@ def child_encoder(variant: str, checkpoint: Path, image: Path, runs: int, out: P
     pixels = np.asarray(cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB), np.uint8)
     segmenter: Any
     if variant.startswith("onnxruntime"):
-        from ml_backend.clicks.sam_onnx import from_settings
+        from ml_backend.clicks.segmenters.sam_onnx import from_settings
         from ml_backend.settings import BackendSettings
 
         segmenter = from_settings(BackendSettings(), None)
     else:
-        from ml_backend.clicks.sam import SamSegmenter
-        from ml_backend.clicks.sam_weights import load_sam
+        from ml_backend.clicks.segmenters.sam import SamSegmenter
+        from ml_backend.clicks.segmenters.sam_weights import load_sam
 
         segmenter = SamSegmenter(load_sam(checkpoint)[0], "0" * 64)
 
@@ -180,8 +180,8 @@ def encoder_table(folder: Path, checkpoint: Path, image: Path, *, runs: int) -> 
     """What allocator, runtime and number format buy, how far each is from the plain output, and what that
     does to the masks of a few clicks.
     """
-    from ml_backend.clicks.sam import SamSegmenter
-    from ml_backend.clicks.sam_weights import load_sam
+    from ml_backend.clicks.segmenters.sam import SamSegmenter
+    from ml_backend.clicks.segmenters.sam_weights import load_sam
 
     segmenter = SamSegmenter(load_sam(checkpoint)[0], "0" * 64)
     reference: Any = None
@@ -330,7 +330,7 @@ def brush_region(seed: int) -> dict[str, Any]:
     """A region as the editor stores it: it travels with every click, twice."""
     import cv2
 
-    from ml_backend.brush import encode_brush
+    from ml_backend.label_studio.codecs.brush import encode_brush
 
     rng = np.random.default_rng(seed)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -399,7 +399,7 @@ def child(arguments: list[str]) -> None:
     if kind == "encoder":
         found = child_encoder(rest[0], Path(rest[1]), Path(rest[2]), int(rest[3]), Path(rest[4]))
     else:
-        from ml_backend.clicks.registry import build_segmenter
+        from ml_backend.clicks.serving.catalog import build_segmenter
         from ml_backend.settings import BackendSettings
 
         settings = BackendSettings()

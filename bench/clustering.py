@@ -112,7 +112,7 @@ def _peak_gb() -> float:
 def _build(n: int, seeds: int) -> dict[str, Any]:
     """The tree as the software builds it by default."""
     from bench.pools import make_pool
-    from clustering.linkage import choose_linkage, grow_tree
+    from clustering.trees.linkage import choose_linkage, grow_tree
 
     pool, _ = make_pool(n)
     grow_tree(make_pool(3000)[0], seed=0)  # imports and thread pools are not part of the figure
@@ -138,7 +138,7 @@ def _fastcluster(n: int, seeds: int) -> dict[str, Any]:
     import fastcluster
 
     from bench.pools import make_pool
-    from clustering.distance import condensed_distances
+    from clustering.trees.distance import condensed_distances
 
     pool, _ = make_pool(n)
     condensed = condensed_distances(pool.embedding, pool.prior)
@@ -190,9 +190,9 @@ def _agreement(n: int, seeds: int) -> dict[str, Any]:
 def _compare(n: int, seed: int) -> dict[str, float]:
     """All figures of one pool."""
     from bench.pools import CORRECT_IOU, make_pool
-    from clustering.distance import sample_standardisation
-    from clustering.linkage import ExactLinkage, TwoLevelLinkage
-    from clustering.tree import ClusterTree
+    from clustering.trees.distance import sample_standardisation
+    from clustering.trees.linkage import ExactLinkage, TwoLevelLinkage
+    from clustering.trees.tree import ClusterTree
 
     def exact_tree(embedding: npt.NDArray[np.float32], prior: npt.NDArray[np.float32]) -> ClusterTree:
         return ClusterTree.from_linkage(ExactLinkage().merges(embedding, prior))

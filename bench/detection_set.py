@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ml_backend.coco import load_coco
-from ml_backend.learners.base import Example
-from ml_backend.learners.train_job import training_environment
+from ml_backend.examples import Example
+from ml_backend.learners.training_job import training_environment
+from ml_backend.masks.coco import load_coco
 
 __all__ = ["add_arguments", "load_examples", "print_figure", "split", "with_training_environment"]
 
@@ -33,7 +33,7 @@ def load_examples(
     """Name of the set, labels, examples in random order."""
     images, coco = options.images, options.coco
     if images is None or coco is None:
-        from sync.sample_set import make_sample_set
+        from sync.lab.sample_set import make_sample_set
 
         folder = make_sample_set(scratch / "drawn", n=_DRAWN, seed=options.seed)
         images, coco = folder / "images", folder / "annotations.json"

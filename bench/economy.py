@@ -32,13 +32,13 @@ import numpy.typing as npt
 
 from bench.pools import make_pool
 from clustering.answers import AnswerLog, PolicyStep, SearchPolicy
-from clustering.evidence import Noise
-from clustering.linkage import grow_tree
+from clustering.evidence.answer_noise import Noise
 from clustering.pool import Pool
 from clustering.search import make_policy
 from clustering.simulation import Run, play, violations
-from clustering.tree import ClusterTree
-from sync.simulate_pools import read_pool
+from clustering.trees.linkage import grow_tree
+from clustering.trees.tree import ClusterTree
+from sync.lab.pool_files import read_pool
 
 SIZES = (6_000, 100_000, 1_000_000)
 PURITY, DELTA = 0.85, 0.05

@@ -27,11 +27,12 @@ from bench.detection_set import (
     split,
     with_training_environment,
 )
-from ml_backend.evaluation import match_iou
-from ml_backend.learners.base import Example, TrainSpec
-from ml_backend.learners.maskrcnn import MaskRcnn
-from ml_backend.learners.samples import read_rgb
-from ml_backend.learners.train_job import run_training
+from ml_backend.examples import Example
+from ml_backend.images.decode import read_image
+from ml_backend.learners.base import TrainSpec
+from ml_backend.learners.evaluation import match_iou
+from ml_backend.learners.maskrcnn.learner import MaskRcnn
+from ml_backend.learners.training_job import run_training
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def measure(folder: Path, examples: Sequence[Example], *, device: str, name: str
     """Print the figures of one version on these pictures."""
     import torch
 
-    images = [read_rgb(example.image) for example in examples]
+    images = [read_image(example.image) for example in examples]
     predictor = MaskRcnn().load(folder, device=device)
     model = predictor._model
 

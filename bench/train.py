@@ -33,13 +33,14 @@ from bench.detection_set import (
     split,
     with_training_environment,
 )
-from ml_backend.brush import encode_mask
-from ml_backend.evaluation import evaluate
+from ml_backend.examples import Example
+from ml_backend.images.decode import read_image
 from ml_backend.instances import Instances
-from ml_backend.learners.base import Example, TrainSpec
-from ml_backend.learners.samples import read_rgb
-from ml_backend.learners.settings import TrainSettings, train_settings
-from ml_backend.learners.train_job import run_training
+from ml_backend.learners.base import TrainSpec
+from ml_backend.learners.evaluation import evaluate
+from ml_backend.learners.maskrcnn.settings import TrainSettings, train_settings
+from ml_backend.learners.training_job import run_training
+from ml_backend.masks.rle import encode_mask
 
 _MIN_AREA_PX = 20
 
@@ -139,7 +140,7 @@ def find_blobs(train: Sequence[Example], test: Sequence[Example]) -> list[Instan
 
 
 def _blobs(example: Example, label: int, dark: bool) -> Instances:
-    grey = cv2.cvtColor(read_rgb(example.image), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(read_image(example.image), cv2.COLOR_RGB2GRAY)
     kind = cv2.THRESH_BINARY_INV if dark else cv2.THRESH_BINARY
     parts = cv2.connectedComponentsWithStats(cv2.threshold(grey, 0, 255, kind + cv2.THRESH_OTSU)[1])
     rows = [i for i in range(1, parts[0]) if parts[2][i, cv2.CC_STAT_AREA] >= _MIN_AREA_PX]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.pool import Pool
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 
 __all__ = [
     "AUDIT",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from clustering.answers import AnswerLog, Decisions, PolicyStep, SearchPolicy
 from clustering.pool import Pool
 from clustering.search._parts import verified_labels
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 
 __all__ = [
     "CARRY_OVER_IOU",

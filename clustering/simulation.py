@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import AnswerLog, Form, PolicyStep, Questions, SearchPolicy
-from clustering.evidence import Noise, clopper_pearson
+from clustering.evidence.answer_noise import Noise
+from clustering.evidence.intervals import clopper_pearson
 from clustering.pool import Pool
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 
 __all__ = ["CORRECT_IOU", "Costs", "Curve", "Run", "merge_curves", "play", "violations"]
 

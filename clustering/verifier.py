@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import special
 
 from clustering.pool import Pool
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 
 __all__ = ["Features", "fit_logistic", "fit_verifier", "make_features", "smooth_over_tree"]
 

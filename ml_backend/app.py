@@ -19,19 +19,19 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from ml_backend.errors import BadInput, GroundswellError, StudioError
-from ml_backend.facts import parse_project_key
-from ml_backend.model import UNTRAINED, GroundswellModel
-from ml_backend.protocol import (
+from ml_backend.images.signed_links import crop_path
+from ml_backend.label_studio.protocol import (
     WEBHOOK_ACTIONS,
     PredictRequest,
     parse_body,
     parse_predict,
+    parse_project_key,
     parse_setup,
     parse_webhook,
 )
+from ml_backend.model import UNTRAINED, GroundswellModel
 from ml_backend.services import Services
 from ml_backend.settings import BackendSettings
-from ml_backend.signing import crop_path
 
 __all__ = ["create_app"]
 

@@ -15,19 +15,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ml_backend.artifacts.inbox import mark_dirty
+from ml_backend.artifacts.pools import PoolTable, TaskEntry, instance_key
+from ml_backend.artifacts.project_facts import ProjectFacts
+from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable
 from ml_backend.errors import BadInput, GroundswellError, ModelError
-from ml_backend.facts import ProjectFacts
-from ml_backend.images import ImageRef
-from ml_backend.inbox import mark_dirty
+from ml_backend.images.store import ImageRef
 from ml_backend.instances import Instances
-from ml_backend.label_config import LabelConfig, parse_label_config
-from ml_backend.pools import PoolTable, TaskEntry, instance_key
-from ml_backend.protocol import TaskIn
-from ml_backend.regions import to_result
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.protocol import TaskIn
+from ml_backend.label_studio.regions import to_result
+from ml_backend.learners.uncertainty import confidence
 from ml_backend.services import Services
-from ml_backend.shown import shown_regions
-from ml_backend.uncertainty import confidence
-from ml_backend.verdicts import NO_VERDICTS, VerdictTable
+from ml_backend.task_prediction import shown_regions
 
 __all__ = ["UNTRAINED", "GroundswellModel"]
 

@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ml_backend.artifacts import ProjectPaths
-from ml_backend.crops import CropStore
+from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pools import PoolReader
+from ml_backend.artifacts.project_facts import FactsCache, ProjectFacts
+from ml_backend.artifacts.verdicts import VerdictCache
 from ml_backend.errors import ModelError, StorageError
-from ml_backend.facts import FactsCache, ProjectFacts
-from ml_backend.images import ImageStore
+from ml_backend.images.crops import CropStore
+from ml_backend.images.signed_links import Signer
+from ml_backend.images.store import ImageStore
+from ml_backend.learners.predictor_cache import PredictorCache
 from ml_backend.metrics import Metrics
-from ml_backend.pools import PoolReader
-from ml_backend.registry import ModelRegistry, PredictorCache
 from ml_backend.settings import BackendSettings
-from ml_backend.signing import Signer
-from ml_backend.verdicts import VerdictCache
 
 if TYPE_CHECKING:
-    from ml_backend.clicks.priors import Proposals
-    from ml_backend.clicks.service import ClickService
+    from ml_backend.clicks.serving.service import ClickService
+    from ml_backend.clicks.start_masks import Proposals
 
 __all__ = ["PoolProposals", "Pools", "Services"]
 
@@ -65,7 +66,7 @@ class PoolProposals:
 
     def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
         """Instances of one task out of the pool; None when there is no pool or it holds none of the task."""
-        from ml_backend.clicks.priors import Proposals
+        from ml_backend.clicks.start_masks import Proposals
 
         version = project.model_version
         if not version:
@@ -126,7 +127,7 @@ class Services:
 
     def _build_clicks(self) -> ClickService:
         try:
-            from ml_backend.clicks.service import ClickService
+            from ml_backend.clicks.serving.service import ClickService
         except ImportError as error:
             raise ModelError(
                 f"clicks need a package that is not installed ({error.name})",

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ml_backend.errors import GroundswellError
-from sync.server import Login, StudioServer, find_studio
-from sync.studio import Studio
-from sync.studio_base import ProjectRow
+from sync.local.label_studio_server import Login, StudioServer, find_studio
+from sync.studio.client import Studio
+from sync.studio.protocol import ProjectRow
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import Action, AnswerLog, Decisions, Form, Questions, Stream
-from clustering.evidence import clopper_pearson
+from clustering.evidence.intervals import clopper_pearson
 from clustering.pool import Pool
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 
 __all__ = [
     "DecisionRows",

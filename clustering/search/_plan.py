@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clustering.evidence import Noise
+from clustering.evidence.answer_noise import Noise
 
 __all__ = ["BATCHES", "Look", "Plan", "make_plan"]
 

@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from clustering.evidence import BETS, Noise, betting_log_wealth, fallback
+from clustering.evidence.answer_noise import Noise
+from clustering.evidence.multiple_testing import fallback
+from clustering.evidence.sequential import BETS, betting_log_wealth
 
 __all__ = ["NestedSets", "SetTest", "evaluate_sets", "nest_sets", "set_p_value"]
 

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import AUDIT, Action, AnswerLog, PolicyStep, Stream
-from clustering.evidence import Noise, clopper_pearson, hypergeometric_interval, noise_from_gold, rogan_gladen
+from clustering.evidence.answer_noise import Noise, noise_from_gold, rogan_gladen
+from clustering.evidence.intervals import clopper_pearson, hypergeometric_interval
 from clustering.pool import Pool
 from clustering.search._parts import (
     DecisionRows,
@@ -36,7 +37,7 @@ from clustering.search._parts import (
 from clustering.search._plan import BATCHES, Look, Plan, make_plan
 from clustering.search._sets import NestedSets, SetTest, evaluate_sets, nest_sets
 from clustering.search._sheets import cut_sheets
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 from clustering.verifier import Features, fit_verifier, make_features
 
 __all__ = ["Certified"]

@@ -16,7 +16,7 @@ from clustering.search._parts import (
     final_verdicts,
     verified_labels,
 )
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 
 __all__ = ["Lsun"]
 

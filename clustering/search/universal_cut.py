@@ -8,7 +8,7 @@ from clustering.answers import AnswerLog, PolicyStep, Stream
 from clustering.pool import Pool
 from clustering.search._frontier import Answers, SampleRule, finish_step, judge
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
-from clustering.tree import ClusterTree
+from clustering.trees.tree import ClusterTree
 
 __all__ = ["UniversalCut"]
 

@@ -10,30 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.instances import Instances, Rle
+from ml_backend.examples import Example
+from ml_backend.instances import Instances
 
-__all__ = ["Evaluation", "Example", "Learner", "Predictor", "Progress", "TrainReport", "TrainSpec"]
+__all__ = ["Evaluation", "Learner", "Predictor", "Progress", "TrainReport", "TrainSpec"]
 
 Progress = Callable[[float, str], None]
 """Called with the share done (0..1) and one line about it (loss, AP, …)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One finished task: an image on disk and its true instances.
-
-    Attributes
-    ----------
-    task_id : Label Studio task
-    image : path of a decodable image file
-    label : per instance, index into ``TrainSpec.labels``
-    rle : per instance, COCO RLE at the size of the image
-    """
-
-    task_id: int
-    image: Path
-    label: tuple[int, ...]
-    rle: tuple[Rle, ...]
 
 
 @dataclass(frozen=True, slots=True)

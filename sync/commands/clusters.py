@@ -31,10 +31,10 @@ def register(app: typer.Typer) -> None:
         """
         import json
 
-        from sync.cluster_sections import Limits
-        from sync.project_clusters import write_cluster_page
-        from sync.project_state import open_project
-        from sync.session import open_session
+        from sync.installation import open_session
+        from sync.report.cluster_sections import Limits
+        from sync.report.project_clusters import write_cluster_page
+        from sync.rounds.project import open_project
 
         session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
         opened = open_project(

@@ -65,9 +65,9 @@ def register(app: typer.Typer) -> None:
 
         Example: groundswell demo --images img --coco truth.json --rounds 3 --headless --report report.json
         """
-        from sync.demo import DemoPlan
-        from sync.demo_run import DemoRun
-        from sync.terminal import parse_options
+        from sync.console import parse_options
+        from sync.lab.demo import DemoPlan
+        from sync.lab.demo_run import DemoRun
 
         run = DemoRun(
             plan=DemoPlan(

@@ -31,8 +31,8 @@ def register(app: typer.Typer) -> None:
         import json
         from dataclasses import asdict
 
-        from sync.doctor import examine
-        from sync.terminal import effective_settings
+        from sync.installation import effective_settings
+        from sync.report.doctor import examine
 
         findings = []
         for finding in examine(effective_settings(data_dir, studio_url=studio_url, api_key=api_key)):

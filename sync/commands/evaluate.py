@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from ml_backend.clicks.base import ClickSegmenter
-    from ml_backend.clicks.benchmark import ClickSplit
+    from ml_backend.clicks.evaluation.experiment import ClickSplit
     from ml_backend.instances import Rle
 
 __all__ = ["register"]
@@ -73,8 +73,8 @@ def register(app: typer.Typer) -> None:
         """
         import json
 
-        from ml_backend.artifacts import write_json
-        from ml_backend.clicks.benchmark import (
+        from ml_backend.artifacts.files import write_json
+        from ml_backend.clicks.evaluation.experiment import (
             ClickBenchmark,
             compare_reports,
             pick_targets,
@@ -82,9 +82,9 @@ def register(app: typer.Typer) -> None:
             split_images,
             with_starts,
         )
-        from ml_backend.clicks.robots import ROBOTS
-        from ml_backend.coco import load_coco
+        from ml_backend.clicks.evaluation.robots import ROBOTS
         from ml_backend.errors import BadInput
+        from ml_backend.masks.coco import load_coco
 
         starts = start or ["empty"]
         for asked in starts:
@@ -129,7 +129,7 @@ def register(app: typer.Typer) -> None:
             },
         )
         if plot is not None:
-            from sync.click_plots import plot_click_curves
+            from sync.report.click_plots import plot_click_curves
 
             plot_click_curves(reports, plot, title=f"{coco.parent.name}: {len(targets)} masks")
         if as_json:
@@ -162,8 +162,8 @@ def _proposals(
     """Stored ones, or those of the model in ``model``, trained on the training half when it is not there."""
     import tempfile
 
-    from ml_backend.clicks.benchmark import stored_proposals
-    from ml_backend.clicks.proposer import propose
+    from ml_backend.clicks.evaluation.experiment import stored_proposals
+    from ml_backend.clicks.evaluation.proposal_model import propose
 
     if stored is not None:
         return stored_proposals(stored, split.test)
@@ -189,15 +189,15 @@ def _segmenter(
     say: Callable[[str], None],
 ) -> ClickSegmenter:
     """Segmenter by name; ``project`` from ``folder``, trained on the training half when nothing is there."""
-    from ml_backend.clicks.registry import build_segmenter
+    from ml_backend.clicks.serving.catalog import build_segmenter
     from sync.settings import load_settings
 
     if name != "project":
         return build_segmenter(name, load_settings())
     import tempfile
 
-    from ml_backend.clicks.network import ProjectSegmenter, save_network
-    from ml_backend.clicks.network_training import ClickOptions, train_network
+    from ml_backend.clicks.project_network.click_net import ProjectSegmenter, save_network
+    from ml_backend.clicks.training.trainer import ClickOptions, train_network
 
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="click-network-"))

@@ -28,11 +28,11 @@ def register(app: typer.Typer) -> None:
         """
         import json
 
-        from sync.export import export_project
-        from sync.project_state import open_project
-        from sync.session import open_session
-        from sync.steps.pull import pull as pull_labels
-        from sync.steps.pull import refresh_project
+        from sync.exchange.coco_export import export_project
+        from sync.installation import open_session
+        from sync.rounds.project import open_project
+        from sync.rounds.pull import pull as pull_labels
+        from sync.rounds.pull import refresh_project
 
         session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
         opened = open_project(

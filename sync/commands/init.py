@@ -52,10 +52,11 @@ def register(app: typer.Typer) -> None:
         from typing import get_args
 
         from ml_backend.errors import BadInput
-        from ml_backend.label_config import Kind, Output
-        from sync.init_project import Serve, init_project
-        from sync.studio import Studio
-        from sync.terminal import effective_settings, parse_options, say
+        from ml_backend.label_studio.label_config import Kind, Output
+        from sync.console import parse_options, say
+        from sync.installation import effective_settings
+        from sync.projects.init_project import Serve, init_project
+        from sync.studio.client import Studio
 
         for name, value, allowed in (
             ("output", output, get_args(Output)),

@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
         from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-        from ml_backend.clicks.checkpoints import find_checkpoint, pull_checkpoint
+        from ml_backend.clicks.segmenters.sam_checkpoints import find_checkpoint, pull_checkpoint
 
         checkpoint = find_checkpoint(name, mirror=mirror)
         target = folder or _settings(data_dir).data_dir / "checkpoints"
@@ -97,10 +97,10 @@ def _listed(data_dir: Path | None, project: int | None) -> dict[str, list[dict[s
     from dataclasses import asdict
     from importlib.util import find_spec
 
-    from ml_backend.artifacts import ProjectPaths
-    from ml_backend.clicks.checkpoints import CHECKPOINTS
-    from ml_backend.clicks.registry import list_segmenters
-    from ml_backend.learners import LEARNERS
+    from ml_backend.artifacts.paths import ProjectPaths
+    from ml_backend.clicks.segmenters.sam_checkpoints import CHECKPOINTS
+    from ml_backend.clicks.serving.catalog import list_segmenters
+    from ml_backend.learners.registry import LEARNERS
 
     settings = _settings(data_dir)
     paths = None if project is None else ProjectPaths(settings.data_dir, project)

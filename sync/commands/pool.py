@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ml_backend.coco import CocoSet
+    from ml_backend.examples import Example
     from ml_backend.instances import Instances
-    from ml_backend.learners.base import Example, Predictor
+    from ml_backend.learners.base import Predictor
+    from ml_backend.masks.coco import CocoSet
 
 __all__ = ["register"]
 
@@ -62,11 +63,11 @@ def register(app: typer.Typer) -> None:
 
         import numpy as np
 
-        from ml_backend.coco import load_coco
         from ml_backend.errors import BadInput
-        from ml_backend.learners import get_learner
         from ml_backend.learners.base import TrainSpec
-        from ml_backend.learners.train_job import run_training
+        from ml_backend.learners.registry import get_learner
+        from ml_backend.learners.training_job import run_training
+        from ml_backend.masks.coco import load_coco
 
         data = load_coco(images, coco)
         if merge_classes is not None:
@@ -146,13 +147,13 @@ def _detect(predictor: Predictor, examples: list[Example], threshold: float) -> 
     """Columns of all instances found at ``threshold`` or above, with their true IoU."""
     import numpy as np
 
-    from ml_backend.evaluation import match_iou
-    from ml_backend.learners.samples import read_rgb
-    from ml_backend.mask_statistics import STATISTICS, mask_statistics
+    from ml_backend.images.decode import read_image
+    from ml_backend.learners.evaluation import match_iou
+    from ml_backend.masks.statistics import STATISTICS, mask_statistics
 
     parts: list[tuple[int, Instances, npt.NDArray[np.float32]]] = []
     for i, example in enumerate(examples):
-        found = next(iter(predictor.predict([read_rgb(example.image)])))
+        found = next(iter(predictor.predict([read_image(example.image)])))
         found = found.take(found.score >= threshold)
         parts.append((i, found, match_iou(found, example)))
     found_all = [found for _, found, _ in parts]

@@ -27,9 +27,9 @@ def register(app: typer.Typer) -> None:
         import json
         from dataclasses import asdict
 
-        from sync.rebuild import rebuild as rebuild_store
-        from sync.session import open_session
-        from sync.terminal import say
+        from sync.console import say
+        from sync.installation import open_session
+        from sync.projects.rebuild import rebuild as rebuild_store
 
         session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
         reports = rebuild_store(

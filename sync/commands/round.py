@@ -29,10 +29,10 @@ def register(app: typer.Typer) -> None:
         from dataclasses import asdict
 
         from ml_backend.errors import GroundswellError
-        from sync.project_state import project_ids, register_project
-        from sync.session import open_session
-        from sync.worker import Worker
-        from sync.worker_console import WorkerConsole
+        from sync.installation import open_session
+        from sync.rounds.project import project_ids, register_project
+        from sync.worker.console import WorkerConsole
+        from sync.worker.loop import Worker
 
         session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
         if project not in project_ids(session.store):

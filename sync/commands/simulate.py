@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from clustering.evidence import Noise
+    from clustering.evidence.answer_noise import Noise
     from clustering.simulation import Costs, Curve, Run
-    from clustering.tree import ClusterTree
-    from sync.simulate_pools import KnownPool
+    from clustering.trees.tree import ClusterTree
+    from sync.lab.pool_files import KnownPool
 
 __all__ = ["register"]
 
@@ -58,10 +58,10 @@ def register(app: typer.Typer) -> None:
         import json
 
         from clustering.simulation import Costs
-        from ml_backend.artifacts import write_json
+        from ml_backend.artifacts.files import write_json
         from ml_backend.errors import BadInput
-        from sync.simulate_plots import plot_curves
-        from sync.simulate_pools import read_pool
+        from sync.lab.pool_files import read_pool
+        from sync.report.simulate_plots import plot_curves
 
         if plot is not None and plot.suffix not in (".png", ".svg"):
             raise BadInput(f"{plot} is neither .png nor .svg", field="plot")
@@ -103,7 +103,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _parse_noise(text: str | None) -> Noise | None:
-    from clustering.evidence import Noise
+    from clustering.evidence.answer_noise import Noise
     from ml_backend.errors import BadInput
 
     if text is None:
@@ -120,7 +120,7 @@ def _policy_options(name: str, lines: list[str], purity: float, noise: Noise | N
     """Options of one policy: the promise and the noise, overruled by what is given for it or for all."""
     from clustering.search import make_policy
     from ml_backend.errors import BadInput
-    from sync.terminal import parse_options
+    from sync.console import parse_options
 
     chosen: dict[str, Any] = {"purity": purity} if name == "certified" else {"accept": purity}
     if name == "certified" and noise is not None:
@@ -137,7 +137,7 @@ def _policy_options(name: str, lines: list[str], purity: float, noise: Noise | N
 
 
 def _grow(known: list[KnownPool]) -> list[ClusterTree]:
-    from clustering.linkage import grow_tree
+    from clustering.trees.linkage import grow_tree
 
     return [grow_tree(entry.pool, seed=0) for entry in known]
 

@@ -22,9 +22,9 @@ def register(app: typer.Typer) -> None:
         """
         import json
 
-        from sync.session import open_store
-        from sync.status import status as read_status
-        from sync.status import status_lines
+        from sync.installation import open_store
+        from sync.report.status import status as read_status
+        from sync.report.status import status_lines
 
         settings, store = open_store(data_dir)
         found = read_status(settings, store)

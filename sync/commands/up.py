@@ -39,9 +39,9 @@ def register(app: typer.Typer) -> None:
 
         Example: groundswell up --studio-url https://label.example.org --api-key $KEY
         """
+        from sync.console import interruptible, say, show_login
+        from sync.local.up import Stack, check_token
         from sync.settings import load_settings
-        from sync.terminal import interruptible, say, show_login
-        from sync.up import Stack, check_token
 
         overrides = {} if data_dir is None else {"data_dir": data_dir}
         stack = Stack(

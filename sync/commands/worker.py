@@ -32,10 +32,10 @@ def register(app: typer.Typer) -> None:
         import logging
         from dataclasses import asdict
 
-        from sync.project_state import project_ids, register_project
-        from sync.session import open_session
-        from sync.worker import Worker
-        from sync.worker_console import WorkerConsole
+        from sync.installation import open_session
+        from sync.rounds.project import project_ids, register_project
+        from sync.worker.console import WorkerConsole
+        from sync.worker.loop import Worker
 
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         session = open_session(data_dir, studio_url=studio_url, api_key=api_key)

@@ -15,15 +15,15 @@ from PIL import Image, ImageDraw
 from werkzeug.serving import make_server
 
 from ml_backend.app import create_app
-from ml_backend.brush import encode_mask
 from ml_backend.instances import Instances, Rle
-from ml_backend.label_config import Output, parse_label_config
-from ml_backend.regions import to_result
+from ml_backend.label_studio.label_config import Output, parse_label_config
+from ml_backend.label_studio.regions import to_result
+from ml_backend.masks.rle import encode_mask
 from ml_backend.services import Services
-from sync.init_project import InitReport, init_project
+from sync.projects.init_project import InitReport, init_project
 from sync.settings import Settings
-from sync.studio import Studio
-from sync.studio_base import PredictionRow, TaskRow
+from sync.studio.client import Studio
+from sync.studio.protocol import PredictionRow, TaskRow
 from tests.conftest import LOGIN, free_port
 
 if TYPE_CHECKING:

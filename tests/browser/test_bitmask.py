@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ml_backend.brush import decode_rle, encode_mask, rle_box
-from ml_backend.label_config import parse_label_config
-from ml_backend.regions import Region, parse_annotation, provenance_meta, to_result
-from sync.studio import Studio
-from sync.studio_base import PredictionRow
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.regions import Region, parse_annotation, provenance_meta, to_result
+from ml_backend.masks.rle import decode_rle, encode_mask, rle_box
+from sync.studio.client import Studio
+from sync.studio.protocol import PredictionRow
 from tests.browser.place import DISCS, HW, disc_mask, open_stream, place, sign_in
 
 if TYPE_CHECKING:

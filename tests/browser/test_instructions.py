@@ -11,21 +11,21 @@ import pytest
 from werkzeug.serving import make_server
 
 from ml_backend.app import create_app
-from ml_backend.coco import load_coco
-from ml_backend.label_config import parse_label_config
-from sync.crowd_review import Question, single_task
-from sync.init_project import InitReport, init_project
-from sync.project_state import Project, open_project
-from sync.sample_set import LABELS, make_sample_set
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.masks.coco import load_coco
+from sync.lab.played_people import Annotator, Truth
+from sync.lab.sample_set import LABELS, make_sample_set
+from sync.projects.init_project import InitReport, init_project
+from sync.review.crops import CropLinks
+from sync.review.instructions import refresh_instructions
+from sync.review.review_project import Question, single_task
+from sync.rounds.project import Project, open_project
+from sync.rounds.pull import pull
+from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
-from sync.simulate import Annotator, Truth
-from sync.steps.crop_links import CropLinks
-from sync.steps.instructions import refresh_instructions
-from sync.steps.pull import pull
-from sync.steps.queries import finished_tasks
-from sync.store import Store
-from sync.studio import Studio
-from sync.tables import ProjectRecord
+from sync.store.database import Store
+from sync.store.tables import ProjectRecord
+from sync.studio.client import Studio
 from tests.browser.place import open_stream, sign_in
 from tests.browser.test_labelling import shot
 from tests.conftest import LOGIN, free_port

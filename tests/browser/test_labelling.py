@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ml_backend.brush import decode_rle
-from ml_backend.label_config import parse_label_config
-from ml_backend.regions import parse_annotation
-from ml_backend.signing import crop_url
-from sync.crowd_review import Question, ensure_review_project, parse_answers, sheet_task, single_task
-from sync.studio import Studio
-from sync.studio_base import TaskRow
+from ml_backend.images.signed_links import crop_url
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.regions import parse_annotation
+from ml_backend.masks.rle import decode_rle
+from sync.review.review_project import Question, ensure_review_project, parse_answers, sheet_task, single_task
+from sync.studio.client import Studio
+from sync.studio.protocol import TaskRow
 from tests.browser.place import DISCS, HW, Place, disc_mask, open_stream, place, regions, sign_in
 
 if TYPE_CHECKING:

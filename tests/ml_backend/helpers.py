@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ml_backend.brush import encode_mask, rle_box
-from ml_backend.facts import ProjectFacts
+from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.instances import Instances
-from ml_backend.label_config import build_label_config
+from ml_backend.label_studio.config_builder import build_label_config
+from ml_backend.masks.rle import encode_mask, rle_box
 
 STUDIO = "http://studio.test:8080"
 

@@ -13,15 +13,15 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 
 from ml_backend.app import create_app
-from ml_backend.artifacts import ProjectPaths
-from ml_backend.brush import encode_mask
-from ml_backend.facts import save_facts
-from ml_backend.fetch import Fetcher
-from ml_backend.images import ImageStore
+from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pools import PoolWriter
+from ml_backend.artifacts.project_facts import save_facts
+from ml_backend.images.fetch import Fetcher
+from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances
-from ml_backend.label_config import build_label_config
-from ml_backend.pools import PoolWriter
-from ml_backend.registry import ModelRegistry
+from ml_backend.label_studio.config_builder import build_label_config
+from ml_backend.masks.rle import encode_mask
 from ml_backend.services import Services
 from ml_backend.settings import BackendSettings
 from tests.ml_backend.helpers import STUDIO, FakeStudioServer, image_bytes, some_facts

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_backend.brush import encode_mask
-from ml_backend.facts import save_facts
-from ml_backend.label_config import parse_label_config
+from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.pools import instance_key
+from ml_backend.artifacts.project_facts import save_facts
+from ml_backend.images.signed_links import crop_url
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.regions import parse_annotation
+from ml_backend.masks.rle import encode_mask
 from ml_backend.model import UNTRAINED
-from ml_backend.pools import instance_key
-from ml_backend.regions import parse_annotation
-from ml_backend.registry import ModelRegistry
-from ml_backend.signing import crop_url
 from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts
+from tests.ml_backend.label_studio.test_protocol import json_values
 from tests.ml_backend.served import CONFIG, KEY, LABELS, Backend, FakeClicks, click, task
-from tests.ml_backend.test_protocol import json_values
 
 
 def test_health_and_setup_never_touch_a_model(backend: Backend) -> None:

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
-from ml_backend.artifacts import ProjectPaths
-from ml_backend.brush import decode_rle
+from ml_backend.artifacts.inbox import read_notices
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pools import PoolWriter, instance_key
+from ml_backend.artifacts.project_facts import save_facts
+from ml_backend.artifacts.verdicts import Verdict, write_verdicts
 from ml_backend.errors import ModelError
-from ml_backend.facts import save_facts
-from ml_backend.inbox import read_notices
 from ml_backend.instances import Instances
-from ml_backend.label_config import build_label_config, parse_label_config
+from ml_backend.label_studio.config_builder import build_label_config
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.regions import parse_annotation, region_id
+from ml_backend.masks.rle import decode_rle
 from ml_backend.model import UNTRAINED, GroundswellModel
-from ml_backend.pools import PoolWriter, instance_key
-from ml_backend.regions import parse_annotation, region_id
-from ml_backend.verdicts import Verdict, write_verdicts
 from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts
 from tests.ml_backend.served import CONFIG, LABELS, Backend, task
 
@@ -146,7 +147,7 @@ def test_a_model_that_does_not_load_or_run_spares_stored_answers(backend: Backen
 def test_too_slow_is_busy_not_empty(backend: Backend) -> None:
     backend.publish()
     model = GroundswellModel(backend.services, 3, CONFIG)
-    from ml_backend.protocol import TaskIn
+    from ml_backend.label_studio.protocol import TaskIn
 
     tasks = [TaskIn(i, {"image": f"/data/upload/1/{i}.png"}) for i in range(1, 9)]
     with pytest.raises(ModelError, match="busy: 8 of 8"):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from ml_backend.artifacts import ProjectPaths
-from ml_backend.facts import save_facts
-from ml_backend.inbox import read_notices
+from ml_backend.artifacts.inbox import read_notices
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.project_facts import save_facts
 from tests.ml_backend.helpers import some_facts
 from tests.ml_backend.served import Backend, basic, hook
 

@@ -11,7 +11,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from sync.settings import Settings
-from sync.studio import Studio
+from sync.studio.client import Studio
 from tests.conftest import LOGIN, free_port
 
 

@@ -13,17 +13,18 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
-from ml_backend.artifacts import ProjectPaths
-from ml_backend.brush import decode_rle, encode_mask, rle_box
-from ml_backend.facts import ProjectFacts, save_facts
-from ml_backend.images import ImageStore
+from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pools import PoolWriter
+from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
+from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances
-from ml_backend.label_config import Output, build_label_config, parse_label_config
-from ml_backend.pools import PoolWriter
-from ml_backend.regions import parse_annotation, provenance_meta, to_result, validate_result
-from ml_backend.registry import ModelRegistry
-from sync.studio import Studio
-from sync.studio_base import PredictionRow, ProjectRow
+from ml_backend.label_studio.config_builder import build_label_config
+from ml_backend.label_studio.label_config import Output, parse_label_config
+from ml_backend.label_studio.regions import parse_annotation, provenance_meta, to_result, validate_result
+from ml_backend.masks.rle import decode_rle, encode_mask, rle_box
+from sync.studio.client import Studio
+from sync.studio.protocol import PredictionRow, ProjectRow
 from tests.conftest import LOGIN
 from tests.studio.conftest import Site
 

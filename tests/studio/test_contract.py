@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from ml_backend.errors import StudioError
-from sync.fake_studio import FakeStudio
-from sync.studio_base import PredictionRow, StudioClient
+from sync.studio.protocol import PredictionRow, StudioClient
+from tests.fakes.label_studio import FakeStudio
 
 CONFIG = """<View>
 <RectangleLabels name="rect" toName="image"><Label value="Cat"/><Label value="Dog"/></RectangleLabels>

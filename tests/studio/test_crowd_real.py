@@ -17,22 +17,23 @@ from pycocotools import mask as coco_mask
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from ml_backend.coco import CocoSet, load_coco
-from ml_backend.label_config import parse_label_config
-from ml_backend.learners import LEARNERS
-from ml_backend.pools import read_pool
-from ml_backend.verdicts import read_verdicts
-from sync.crowd_review import HIDDEN
-from sync.init_project import InitReport, init_project
-from sync.project_state import Project, open_project
-from sync.simulate import GOOD_IOU, Annotator, CrowdWorker, Truth, play_crowd
-from sync.status import status, status_lines
-from sync.steps.answers import review_project_of
-from sync.steps.rounds import trained_round
-from sync.store import Store
-from sync.studio import Studio
-from sync.tables import AnswerRecord, QuestionRecord
-from sync.worker import LookReport, Worker
+from ml_backend.artifacts.pools import read_pool
+from ml_backend.artifacts.verdicts import read_verdicts
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.learners.registry import LEARNERS
+from ml_backend.masks.coco import CocoSet, load_coco
+from sync.lab.played_people import GOOD_IOU, Annotator, CrowdWorker, Truth, play_crowd
+from sync.projects.init_project import InitReport, init_project
+from sync.report.status import status, status_lines
+from sync.review.answers import review_project_of
+from sync.review.review_project import HIDDEN
+from sync.rounds.project import Project, open_project
+from sync.rounds.round_records import trained_round
+from sync.store.database import Store
+from sync.store.tables import AnswerRecord, QuestionRecord
+from sync.studio.client import Studio
+from sync.worker.look import LookReport
+from sync.worker.loop import Worker
 from tests.studio.conftest import Site
 from tests.sync import tiny_learner
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sync.doctor import Finding, examine
-from sync.init_project import init_project
+from sync.projects.init_project import init_project
+from sync.report.doctor import Finding, examine
 from sync.settings import Settings
 from tests.conftest import free_port
 from tests.studio.conftest import Site

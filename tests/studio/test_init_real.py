@@ -13,15 +13,15 @@ import pytest
 from label_studio_sdk import LabelStudio
 from PIL import Image
 
+from ml_backend.artifacts.inbox import last_notice, read_notices
+from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import BadImage, BadInput, StudioError
-from ml_backend.facts import load_facts
-from ml_backend.images import ImageStore
-from ml_backend.inbox import last_notice, read_notices
-from ml_backend.label_config import parse_label_config
-from sync.init_project import BACKEND_TITLE, InitReport, init_project
-from sync.project_state import project_ids
-from sync.server import StudioServer
-from sync.store import Store
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.label_config import parse_label_config
+from sync.local.label_studio_server import StudioServer
+from sync.projects.init_project import BACKEND_TITLE, InitReport, init_project
+from sync.rounds.project import project_ids
+from sync.store.database import Store
 from tests.conftest import LOGIN
 from tests.studio.conftest import Site
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from ml_backend.registry import ModelRegistry
-from sync.crowd_review import read_questions
-from sync.studio import Studio
-from sync.tables import AnswerRecord, QuestionRecord
+from ml_backend.artifacts.model_versions import ModelRegistry
+from sync.review.review_project import read_questions
+from sync.store.tables import AnswerRecord, QuestionRecord
+from sync.studio.client import Studio
 from tests.conftest import LOGIN
 from tests.sync.conftest import World, answer_result
-from tests.sync.test_kill import look_once, start_worker, wait_for, wait_for_end, write_world
+from tests.sync.worker.test_kill import look_once, start_worker, wait_for, wait_for_end, write_world
 
 pytestmark = [pytest.mark.studio, pytest.mark.slow]
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ml_backend.coco import CocoSet, load_coco
-from ml_backend.learners import LEARNERS
-from sync.demo import Demo, DemoPlan
-from sync.demo_report import DemoReport, report_table
+from ml_backend.learners.registry import LEARNERS
+from ml_backend.masks.coco import CocoSet, load_coco
+from sync.lab.demo import Demo, DemoPlan
+from sync.lab.demo_report import DemoReport, report_table
 from tests.studio.conftest import Site
 from tests.sync import tiny_learner
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from sqlalchemy.engine import make_url
 
-from sync.server import StudioServer
-from sync.studio import Studio
+from sync.local.label_studio_server import StudioServer
+from sync.studio.client import Studio
 from tests.conftest import BOXES, LOGIN, free_port
 
 pytestmark = [pytest.mark.studio, pytest.mark.slow]

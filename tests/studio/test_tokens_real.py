@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from ml_backend.errors import StudioError
-from sync.studio import Studio
+from sync.studio.client import Studio
 from tests.conftest import LOGIN
 
 pytestmark = pytest.mark.studio

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sync.processes import start_time
-from sync.studio import Studio
-from sync.up import read_state
+from sync.local.processes import start_time
+from sync.local.up import read_state
+from sync.studio.client import Studio
 from tests.conftest import free_port
 
 pytestmark = pytest.mark.studio

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml_backend.brush import decode_rle, encode_mask
-from ml_backend.label_config import build_label_config, parse_label_config
-from ml_backend.learners import LEARNERS, get_learner
+from ml_backend.label_studio.config_builder import build_label_config
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.regions import Region, to_result
 from ml_backend.learners.base import TrainReport, TrainSpec
-from ml_backend.regions import Region, to_result
-from sync.crowd_review import Question, read_questions
-from sync.fake_studio import FakeStudio
-from sync.project_state import Project, open_project, register_project
+from ml_backend.learners.registry import LEARNERS, get_learner
+from ml_backend.masks.rle import decode_rle, encode_mask
+from sync.review.review_project import Question, read_questions
+from sync.rounds.project import Project, open_project, register_project
 from sync.settings import Settings
-from sync.store import Store
-from sync.tables import ProjectRecord
-from sync.worker import Worker
+from sync.store.database import Store
+from sync.store.tables import ProjectRecord
+from sync.worker.loop import Worker
+from tests.fakes.label_studio import FakeStudio
 from tests.sync import tiny_learner
 
 LABELS = ("disc", "bar")
@@ -162,7 +163,7 @@ def _tiny_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     def train_here(project: Project, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
         return get_learner(learner).train(spec, folder, lambda share, text: None)
 
-    monkeypatch.setattr("sync.steps.train._train_in_child", train_here)
+    monkeypatch.setattr("sync.rounds.train._train_in_child", train_here)
 
 
 @pytest.fixture

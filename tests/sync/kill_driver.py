@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sync.fake_studio import FakeStudio
 from sync.settings import Settings
-from sync.store import Store
-from sync.studio import Studio
-from sync.worker import Worker
+from sync.store.database import Store
+from sync.studio.client import Studio
+from sync.worker.loop import Worker
+from tests.fakes.label_studio import FakeStudio
 
 
 class Blocker:

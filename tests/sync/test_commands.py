@@ -17,15 +17,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.errors import GroundswellError
-from ml_backend.inbox import mark_dirty
 from sync.commands import export, rebuild, status, worker
 from sync.commands import round as round_command
-from sync.session import Session
-from sync.worker import Worker
-from sync.worker_console import WorkerConsole
+from sync.installation import Session
+from sync.worker.console import WorkerConsole
+from sync.worker.loop import Worker
 from tests.sync.conftest import World
-from tests.sync.test_kill import start_worker, wait_for, write_world
+from tests.sync.worker.test_kill import start_worker, wait_for, write_world
 
 MakeWorld = Callable[..., World]
 
@@ -39,8 +39,8 @@ def app(monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld) -> tuple[typer.T
     def open_session(*_: Any, **__: Any) -> Session:
         return Session(world.settings, world.store, world.studio, None)
 
-    monkeypatch.setattr("sync.session.open_session", open_session)
-    monkeypatch.setattr("sync.session.open_store", lambda *_, **__: (world.settings, world.store))
+    monkeypatch.setattr("sync.installation.open_session", open_session)
+    monkeypatch.setattr("sync.installation.open_store", lambda *_, **__: (world.settings, world.store))
     made = typer.Typer()
     for module in (worker, round_command, export, status, rebuild):
         module.register(made)

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ml_backend.brush import decode_rle, encode_mask
 from ml_backend.errors import ModelError
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Evaluation, Progress, TrainReport, TrainSpec
+from ml_backend.masks.rle import decode_rle, encode_mask
 
 NAME = "tiny"
 TARGET = "tests.sync.tiny_learner:TinyLearner"

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
-from ml_backend.clicks.registry import SegmenterPool
-from ml_backend.facts import ProjectFacts
+from ml_backend.clicks.serving.catalog import SegmenterPool
 from ml_backend.settings import BackendSettings
 
 CONFIG = """<View>

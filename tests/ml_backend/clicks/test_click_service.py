@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 
 from ml_backend.app import create_app
-from ml_backend.brush import decode_brush, encode_mask
+from ml_backend.artifacts.pools import write_pool
+from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
 from ml_backend.clicks.base import ClickResult
-from ml_backend.clicks.devices import CLICK, Ticket, gate_for
-from ml_backend.clicks.priors import Proposals
-from ml_backend.clicks.service import ClickService, TaskRef
+from ml_backend.clicks.device_gate import CLICK, Ticket, gate_for
+from ml_backend.clicks.serving.prewarm import TaskRef
+from ml_backend.clicks.serving.service import ClickService
+from ml_backend.clicks.start_masks import Proposals
 from ml_backend.errors import BadImage, BadLabelConfig, BadPrompt, GroundswellError
-from ml_backend.facts import ProjectFacts, save_facts
-from ml_backend.images import ImageStore
+from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances
-from ml_backend.pools import write_pool
+from ml_backend.label_studio.codecs.brush import decode_brush
+from ml_backend.masks.rle import encode_mask
 from ml_backend.services import PoolProposals, Pools, Services
 from ml_backend.settings import BackendSettings
 from tests.ml_backend.clicks.click_helpers import (

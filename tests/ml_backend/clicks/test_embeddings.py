@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from ml_backend.clicks.base import Embedding
-from ml_backend.clicks.devices import BACKGROUND, CLICK, DeviceGate
-from ml_backend.clicks.embeddings import EmbeddingStore, read_embedding, write_embedding
+from ml_backend.clicks.device_gate import BACKGROUND, CLICK, DeviceGate
+from ml_backend.clicks.serving.embeddings import EmbeddingStore, read_embedding, write_embedding
 
 KB = 1024
 
@@ -116,7 +116,7 @@ def test_full_disk_does_not_fail_the_click(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ml_backend.clicks.embeddings.write_embedding", full)
+    monkeypatch.setattr("ml_backend.clicks.serving.embeddings.write_embedding", full)
     it = store(tmp_path)
     assert make(it, "a") == "encoded"
     assert make(it, "a") == "ram"

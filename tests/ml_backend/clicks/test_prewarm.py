@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.clicks.prewarm import Prewarmer, Upcoming, embed_ahead, save_upcoming
-from ml_backend.clicks.service import ClickService, TaskRef
-from ml_backend.images import ImageStore
+from ml_backend.clicks.serving.prewarm import Prewarmer, TaskRef, Upcoming, embed_ahead, save_upcoming
+from ml_backend.clicks.serving.service import ClickService
+from ml_backend.images.store import ImageStore
 from ml_backend.settings import BackendSettings
 from tests.ml_backend.clicks.click_helpers import FixedPool, TellTale, click, facts, save_picture, task
 

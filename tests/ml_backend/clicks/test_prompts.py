@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ml_backend.clicks.prompts import parse_context, to_prompt
+from ml_backend.clicks.serving.prompts import parse_context, to_prompt
 from ml_backend.errors import BadPrompt
 
 

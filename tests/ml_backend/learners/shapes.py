@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from ml_backend.examples import Example
 from ml_backend.instances import Rle
-from ml_backend.learners.base import Example
 
 LABELS = ("disc", "square")
 

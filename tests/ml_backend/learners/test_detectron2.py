@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ml_backend.errors import BadInput, ModelError
+from ml_backend.images.decode import read_image
 from ml_backend.learners.base import TrainSpec
-from ml_backend.learners.detectron2 import Detectron2, _options
-from ml_backend.learners.samples import read_rgb
+from ml_backend.learners.detectron2.learner import Detectron2, _options
 
 from .shapes import LABELS, draw_examples
 
@@ -46,7 +46,7 @@ def test_trains_predicts_and_continues(tmp_path: Path) -> None:
     spec = TrainSpec(LABELS, examples, examples[:1], device="cpu", options=options)
     report = Detectron2().train(spec, tmp_path / "v1", lambda share, line: None)
     assert report.iterations == 2
-    found = next(Detectron2().load(tmp_path / "v1", device="cpu").predict([read_rgb(examples[0].image)]))
+    found = next(Detectron2().load(tmp_path / "v1", device="cpu").predict([read_image(examples[0].image)]))
     assert found.embedding.shape[1] == 128
     assert np.isfinite(found.embedding).all()
     again = TrainSpec(("new", *LABELS), examples, (), device="cpu", start=tmp_path / "v1", options=options)

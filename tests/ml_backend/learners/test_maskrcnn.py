@@ -12,12 +12,12 @@ import torch
 from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadInput, ModelError
-from ml_backend.evaluation import match_iou
+from ml_backend.images.decode import read_image
 from ml_backend.instances import Instances
-from ml_backend.learners import LEARNERS, get_learner
 from ml_backend.learners.base import TrainReport, TrainSpec
-from ml_backend.learners.maskrcnn import MaskRcnn, pick_device
-from ml_backend.learners.samples import read_rgb
+from ml_backend.learners.evaluation import match_iou
+from ml_backend.learners.maskrcnn.learner import MaskRcnn, pick_device
+from ml_backend.learners.registry import LEARNERS, get_learner
 
 from .shapes import LABELS, draw_examples
 
@@ -73,7 +73,7 @@ def test_learns_drawn_shapes_from_random_weights(
     assert {p.name for p in folder.iterdir()} == {"weights.safetensors", "learner.json"}
     described = json.loads((folder / "learner.json").read_text())
     assert described["labels"] == list(LABELS)
-    found = next(MaskRcnn().load(folder, device="cpu").predict([read_rgb(spec.test[0].image)]))
+    found = next(MaskRcnn().load(folder, device="cpu").predict([read_image(spec.test[0].image)]))
     sure = found.take(found.score > 0.5)
     assert len(sure) >= 2
     assert np.median(match_iou(sure, spec.test[0])) > 0.6
@@ -82,7 +82,7 @@ def test_learns_drawn_shapes_from_random_weights(
 def test_predictions_are_well_formed(trained: tuple[Path, TrainSpec, TrainReport, list[str]]) -> None:
     folder, spec, _, _ = trained
     predictor = MaskRcnn().load(folder, device="cpu")
-    images = [read_rgb(example.image) for example in spec.test]
+    images = [read_image(example.image) for example in spec.test]
     images.append(np.zeros((40, 300, 3), np.uint8))
     found = list(predictor.predict(images))
     assert len(found) == len(images)
@@ -109,7 +109,7 @@ def test_predictions_are_well_formed(trained: tuple[Path, TrainSpec, TrainReport
 def test_batch_size_changes_nothing(trained: tuple[Path, TrainSpec, TrainReport, list[str]]) -> None:
     folder, spec, _, _ = trained
     predictor = MaskRcnn().load(folder, device="cpu")
-    images = [read_rgb(example.image) for example in spec.test]
+    images = [read_image(example.image) for example in spec.test]
     together = list(predictor.predict(images))
     alone = [next(predictor.predict([image])) for image in images]
     assert all(same(a, b) for a, b in zip(together, alone, strict=True))
@@ -118,7 +118,7 @@ def test_batch_size_changes_nothing(trained: tuple[Path, TrainSpec, TrainReport,
 def test_threads_get_their_own_answers(trained: tuple[Path, TrainSpec, TrainReport, list[str]]) -> None:
     folder, spec, _, _ = trained
     predictor = MaskRcnn().load(folder, device="cpu")
-    images = [read_rgb(example.image) for example in spec.test]
+    images = [read_image(example.image) for example in spec.test]
     expected = [next(predictor.predict([image])) for image in images]
     wrong: list[int] = []
 
@@ -142,7 +142,7 @@ def test_running_out_of_memory_halves_the_batch_then_leaves_the_gpu(
 ) -> None:
     folder, spec, _, _ = trained
     predictor = MaskRcnn().load(folder, device="cpu")
-    images = [read_rgb(example.image) for example in spec.test]
+    images = [read_image(example.image) for example in spec.test]
     expected = [next(predictor.predict([image])) for image in images]
     real = predictor._batch_of
     failures = iter([True, True, True])
@@ -191,8 +191,8 @@ def test_continues_from_a_version_with_another_list_of_labels(
     report = MaskRcnn().train(again, tmp_path / "v2", lambda share, line: None)
     assert report.started_from == "version v1 (new labels: star)"
     assert report.iterations == 4
-    before = next(MaskRcnn().load(folder, device="cpu").predict([read_rgb(spec.test[0].image)]))
-    after = next(MaskRcnn().load(tmp_path / "v2", device="cpu").predict([read_rgb(spec.test[0].image)]))
+    before = next(MaskRcnn().load(folder, device="cpu").predict([read_image(spec.test[0].image)]))
+    after = next(MaskRcnn().load(tmp_path / "v2", device="cpu").predict([read_image(spec.test[0].image)]))
     old, new = before.take(before.score > 0.5), after.take(after.score > 0.45)
     # labels 0 disc, 1 square became 2 and 1: what was known is still known under its new number
     assert len(old) >= 2
@@ -208,7 +208,7 @@ def test_export_runs_without_our_code(
     written = MaskRcnn().export(folder, tmp_path / "model.pt")
     manifest = json.loads(written.with_suffix(".json").read_text())
     assert manifest["labels"] == list(LABELS)
-    image = read_rgb(spec.test[0].image)
+    image = read_image(spec.test[0].image)
     result = torch.jit.load(str(written))(torch.from_numpy(image.copy()).permute(2, 0, 1))
     ours = next(MaskRcnn().load(folder, device="cpu").predict([image]))
     sure = result["scores"].numpy() > 0.5

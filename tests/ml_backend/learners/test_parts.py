@@ -14,13 +14,14 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadImage, BadInput, ModelError
-from ml_backend.learners.base import Example
+from ml_backend.examples import Example
+from ml_backend.images.decode import read_image
 from ml_backend.learners.embedding import expected_iou, mask_attention, projection_matrix
-from ml_backend.learners.geometry import BoxSizes, Geometry, fit_geometry, measure
-from ml_backend.learners.network import NetworkConfig, build_network, copy_weights, normalise
-from ml_backend.learners.paste import crop_to_rle, paste_masks, without_specks
-from ml_backend.learners.samples import Crops, CropSettings, read_rgb
-from ml_backend.learners.settings import train_settings
+from ml_backend.learners.mask_pasting import crop_to_rle, paste_masks, without_specks
+from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network, copy_weights, normalise
+from ml_backend.learners.maskrcnn.geometry import BoxSizes, Geometry, fit_geometry, measure
+from ml_backend.learners.maskrcnn.settings import train_settings
+from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
 from ml_backend.learners.weights import published_weights, read_weights, save_weights
 
 from .shapes import draw_examples, encode
@@ -118,7 +119,7 @@ def test_wrong_sizes_and_broken_images_are_named(tmp_path: Path) -> None:
         Crops([wrong], CropSettings(96, 1.0, "image", "none"), 0, 1)[0]
     (tmp_path / "broken.png").write_bytes(b"nothing of the kind")
     with pytest.raises(BadImage, match=r"broken\.png"):
-        read_rgb(tmp_path / "broken.png")
+        read_image(tmp_path / "broken.png")
 
 
 @settings(max_examples=100, deadline=None)

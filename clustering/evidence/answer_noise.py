@@ -1,0 +1,74 @@
+"""Wrong answers: how often workers err, estimated from gold questions, and rates corrected for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from clustering.evidence.intervals import Floats, clopper_pearson
+
+__all__ = ["Noise", "noise_from_gold", "rogan_gladen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """How verdicts err: P(yes | good) = ``sensitivity``, P(no | bad) = ``specificity``."""
+
+    sensitivity: float = 1.0
+    specificity: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.sensitivity <= 1.0 and 0.0 < self.specificity <= 1.0):
+            raise ValueError(
+                f"sensitivity {self.sensitivity} and specificity {self.specificity} must lie in (0, 1]"
+            )
+        if self.sensitivity + self.specificity <= 1.0:
+            raise ValueError(
+                f"sensitivity {self.sensitivity} + specificity {self.specificity} is 1 or less: "
+                "such verdicts say nothing about the masks"
+            )
+
+    @property
+    def exact(self) -> bool:
+        return self.sensitivity == 1.0 and self.specificity == 1.0
+
+    def observed(self, share: npt.ArrayLike) -> Floats:
+        """Share of yes to expect from a true share."""
+        q = np.asarray(share, np.float64)
+        return q * self.sensitivity + (1.0 - q) * (1.0 - self.specificity)
+
+
+def rogan_gladen(observed: npt.ArrayLike, noise: Noise) -> Floats:
+    """True share behind an observed share of yes, clipped to 0..1 (Rogan & Gladen 1978)."""
+    o = np.asarray(observed, np.float64)
+    return np.clip((o + noise.specificity - 1.0) / (noise.sensitivity + noise.specificity - 1.0), 0.0, 1.0)
+
+
+def noise_from_gold(
+    good_yes: int, good: int, bad_no: int, bad: int, *, alpha: float = 0.05
+) -> tuple[Noise, Noise]:
+    """Estimate, and the pessimistic end, of how verdicts err, from items of known truth.
+
+    Acceptance tests must use the second value: the sensitivity at its upper and the specificity at its lower
+    bound (each at error alpha/2) is the noise under which an observed share of yes promises least.
+
+    Parameters
+    ----------
+    good_yes, good : yes among the good gold items, their number; bad_no, bad : no among the bad ones
+
+    Raises
+    ------
+    ValueError : there is too little gold, or the verdicts are too bad, to say anything
+    """
+    _, upper = clopper_pearson(good_yes, good, alpha=alpha / 2.0)
+    lower, _ = clopper_pearson(bad_no, bad, alpha=alpha / 2.0)
+    sensitivity, specificity = (good_yes + 0.5) / (good + 1.0), (bad_no + 0.5) / (bad + 1.0)
+    if float(lower) <= 0.0 or sensitivity + specificity <= 1.0 or float(upper + lower) <= 1.0:
+        raise ValueError(
+            f"{good_yes} of {good} good and {bad_no} of {bad} bad gold items were recognised: "
+            "too little to accept anything on; add gold items or workers"
+        )
+    estimate = Noise(sensitivity=sensitivity, specificity=specificity)
+    return estimate, Noise(sensitivity=float(upper), specificity=float(lower))

@@ -1,0 +1,151 @@
+"""Tests and bounds that stay valid however often one looks: SPRT, e-values, betting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from clustering.evidence.intervals import Floats
+
+__all__ = ["BETS", "Sprt", "betting_log_wealth", "betting_lower_bound", "binomial_log_e_value"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sprt:
+    """Wald's sequential test of share ``p0`` (bad) against ``p1`` (good).
+
+    ``alpha``: probability to accept at p0; ``beta``: to reject at p1. Both hold up to the overshoot, on the
+    safe side for the thresholds used here: P(ever accept | p0) <= alpha exactly.
+    """
+
+    p0: float = 0.75
+    p1: float = 0.90
+    alpha: float = 0.05
+    beta: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.p0 < self.p1 < 1.0:
+            raise ValueError(f"p0 {self.p0} and p1 {self.p1} must satisfy 0 < p0 < p1 < 1")
+
+    def log_ratio(self, yes: npt.ArrayLike, asked: npt.ArrayLike) -> Floats:
+        """Log likelihood ratio of p1 to p0."""
+        k, n = np.asarray(yes, np.float64), np.asarray(asked, np.float64)
+        ratio: Floats = k * np.log(self.p1 / self.p0) + (n - k) * np.log((1.0 - self.p1) / (1.0 - self.p0))
+        return ratio
+
+    def decide(self, yes: npt.ArrayLike, asked: npt.ArrayLike) -> npt.NDArray[np.int8]:
+        """+1 accept, -1 reject, 0 go on asking."""
+        ratio = self.log_ratio(yes, asked)
+        # 1/alpha instead of Wald's (1-beta)/alpha: Ville's inequality makes the error exact, at a small price
+        accept, reject = ratio >= -np.log(self.alpha), ratio <= np.log(self.beta)
+        return np.asarray(accept.astype(np.int8) - reject.astype(np.int8))
+
+
+def binomial_log_e_value(yes: npt.ArrayLike, asked: npt.ArrayLike, *, share: float) -> Floats:
+    """Log of the e-process against H0 "the share of yes is at most ``share``", uniform mixture over (share,
+    1).
+
+    ``E = ∫_share^1 θ^k (1-θ)^(n-k) dθ / ((1-share) share^k (1-share)^(n-k))``. Under H0 the probability that
+    E ever reaches 1/alpha is at most alpha, however often one looks. The mirror image, against H0 "at least
+    share", is ``binomial_log_e_value(asked - yes, asked, share=1 - share)``.
+    """
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"share is {share}: it must lie strictly between 0 and 1")
+    k, n = np.broadcast_arrays(np.asarray(yes, np.float64), np.asarray(asked, np.float64))
+    tail = special.betaincc(k + 1.0, n - k + 1.0, share)
+    slope = (n - k) / (1.0 - share) - k / share
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_integral = special.betaln(k + 1.0, n - k + 1.0) + np.log(tail)
+        log_null = k * np.log(share) + (n - k) * np.log1p(-share)
+        # where the tail underflows all the mass sits at the edge: first term of Laplace's expansion there
+        edge = log_null - np.log(np.maximum(slope, 1.0))
+        result: Floats = np.where(tail > 1e-290, log_integral, edge) - log_null - np.log1p(-share)
+    return result
+
+
+BETS: Floats = np.array([0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.93, 0.98])
+"""Stakes of the mixture: u = share of the way from the null share to 1 on which a stake is the best bet."""
+
+
+def betting_log_wealth(
+    values: npt.ArrayLike,
+    *,
+    share: float,
+    population: int | None = None,
+    floor: float = 0.0,
+    bets: Floats = BETS,
+    weights: Floats | None = None,
+) -> Floats:
+    """Log wealth after each value when betting against H0 "the mean is at most ``share``".
+
+    Waudby-Smith & Ramdas (2010.09686): wealth ``∏ (1 + λ_t (x_t - m_t))``, here the average over the fixed
+    stakes ``λ_t = u / (m_t - floor)``. Without ``population`` m_t is ``share`` (independent draws); with it
+    the values are drawn without replacement from that many, and ``m_t = (N·share - Σ_{s<t} x_s) / (N - t +
+    1)`` is what the rest could still hold under H0. Under H0 the wealth ever reaches 1/alpha with
+    probability at most alpha.
+
+    Parameters
+    ----------
+    values : (t,) not below ``floor``, in the order in which they were drawn; no upper limit is needed
+    share : null mean, above ``floor``
+    bets, weights : stakes u in (0, 1) and how the first wealth is divided among them, fixed beforehand; None
+        = evenly
+
+    Returns
+    -------
+    (t,) float64, +inf from where H0 has become impossible. Time and memory O(t · len(bets)).
+
+    Raises
+    ------
+    ValueError : a value is below ``floor``, or there are more values than the population holds
+    """
+    x = np.asarray(values, np.float64)
+    t = len(x)
+    if not t:
+        return np.zeros(0)
+    if x.min() < floor - 1e-9:
+        raise ValueError(f"a value is {x.min():.4g}, below the floor {floor:.4g}")
+    if population is None:
+        m = np.full(t, float(share))
+        left = m
+    else:
+        if t > population:
+            raise ValueError(f"{t} values drawn without replacement from {population}")
+        sums = np.cumsum(x)
+        remaining = population - np.arange(t)
+        m = (population * share - np.concatenate([[0.0], sums[:-1]])) / remaining
+        # what H0 leaves for the values after this one, beyond their least possible sum
+        left = population * share - sums - (remaining - 1) * floor
+    gap = np.maximum(m - floor, 1e-9)
+    factor = np.maximum(1.0 + bets[None, :] * ((x - m) / gap)[:, None], 0.0)
+    with np.errstate(divide="ignore"):
+        paths = np.cumsum(np.log(factor), axis=0)
+    shares = np.full(len(bets), 1.0 / len(bets)) if weights is None else weights / weights.sum()
+    wealth: Floats = special.logsumexp(paths, axis=1, b=shares)
+    if population is not None:
+        wealth[np.logical_or.accumulate(left < -1e-9)] = np.inf
+    return wealth
+
+
+def betting_lower_bound(
+    values: npt.ArrayLike, *, alpha: float = 0.05, population: int | None = None, steps: int = 40
+) -> float:
+    """Anytime lower bound of the mean: the smallest share that betting has not ruled out so far.
+
+    Holds at all numbers of values at once with probability 1 - alpha. Bisection, as the wealth falls with the
+    share it is tested against.
+    """
+    x = np.asarray(values, np.float64)
+    low, high = 0.0, 1.0
+    if not len(x):
+        return 0.0
+    for _ in range(steps):
+        middle = 0.5 * (low + high)
+        if betting_log_wealth(x, share=middle, population=population).max() >= -np.log(alpha):
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,79 @@
+"""The one way to write a derived file: to a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_backend.errors import StorageError
+
+__all__ = ["publish_dir", "read_json", "storage_errors", "write_atomic", "write_json"]
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into a StorageError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"no space left while writing {path}", hint="Free some space or set GROUNDSWELL_DATA_DIR"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StorageError(f"cannot write {path}", hint="Check who owns GROUNDSWELL_DATA_DIR") from error
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically, keys sorted so that equal values give equal bytes."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; FileNotFoundError when it is not there."""
+    return json.loads(path.read_text())
+
+
+@contextmanager
+def publish_dir(target: Path) -> Iterator[Path]:
+    """Give a staging folder; on success rename it to ``target``, on failure remove it.
+
+    If ``target`` exists already (an earlier run got this far), the new folder is dropped: artefacts
+    are named by what they were made from, so both hold the same.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            yield staging
+            if target.exists():
+                shutil.rmtree(staging)
+            else:
+                os.replace(staging, target)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise

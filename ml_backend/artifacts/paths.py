@@ -1,0 +1,47 @@
+"""Where derived files live, and the one way to write them: to a temporary name, then renamed.
+
+Layout below ``data_dir``::
+
+    groundswell.db                     the worker's store
+    images/                            image cache, by content hash
+    embeddings/<encoder>/<hash>.npy    click embeddings
+    projects/<id>/project.json         what the backend must know of a project (written by the worker)
+    projects/<id>/models/<version>/    one immutable model version: weights, manifest.json
+    projects/<id>/current              name of the version that serves
+    projects/<id>/clicks/<version>/    one immutable click model; projects/<id>/clicks/current
+    projects/<id>/pools/<version>/     pool.parquet (instances), tasks.parquet (one row per task)
+    projects/<id>/rounds/<n>/          trees and plots of a round
+    projects/<id>/crops/               rendered review crops
+    projects/<id>/dirty                touched by a webhook: "look again"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["ProjectPaths"]
+
+
+class ProjectPaths:
+    """Paths of one Label Studio project below ``data_dir``."""
+
+    def __init__(self, data_dir: Path, project_id: int) -> None:
+        self.project_id = project_id
+        self.root = data_dir / "projects" / str(project_id)
+        self.facts = self.root / "project.json"
+        self.models = self.root / "models"
+        self.current = self.root / "current"
+        self.clicks = self.root / "clicks"
+        self.pools = self.root / "pools"
+        self.rounds = self.root / "rounds"
+        self.crops = self.root / "crops"
+        self.dirty = self.root / "dirty"
+
+    def model(self, version: str) -> Path:
+        return self.models / version
+
+    def pool(self, version: str) -> Path:
+        return self.pools / version
+
+    def round(self, number: int) -> Path:
+        return self.rounds / str(number)

@@ -1,0 +1,221 @@
+"""What was decided about the instances of a round: written by the worker, read by worker and backend.
+
+``rounds/<n>/verdicts.parquet``, one row per decided instance: key, label, verdict (+1 accepted, -1 rejected),
+verified (by a person's own verdict), decision (number of the decision of that label, -1 = none), cluster,
+lower, upper, confidence, test. It is replaced as a whole, by renaming, at each look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.errors import StorageError
+from ml_backend.label_studio.regions import provenance_meta
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["NO_VERDICTS", "Verdict", "VerdictCache", "VerdictTable", "read_verdicts", "write_verdicts"]
+
+_NUMBERS: Final = ("verdict", "verified", "decision", "cluster", "lower", "upper", "confidence")
+_WORDS: Final = ("label", "test")
+"""columns of few different values"""
+_OPEN_FILES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One decided instance; ``lower``..``upper`` bound the purity of its cluster at level ``confidence``."""
+
+    key: str
+    label: str
+    verdict: int
+    verified: bool
+    decision: int
+    cluster: int
+    lower: float
+    upper: float
+    confidence: float
+    test: str
+
+    def provenance(self, round_number: int) -> dict[str, Any]:
+        """What an accepted mask carries into Label Studio and exports."""
+        fields: dict[str, Any] = {"key": self.key, "round": round_number}
+        if self.verified:
+            return {**fields, "source": "verified"}
+        return {
+            **fields,
+            "source": "propagated",
+            "cluster": self.cluster,
+            "decision": self.decision,
+            "purity_lower": _rounded(self.lower),
+            "purity_upper": _rounded(self.upper),
+            "confidence": _rounded(self.confidence),
+            "test": self.test,
+        }
+
+    def meta(self, round_number: int) -> dict[str, Any]:
+        """``meta`` of the region in Label Studio: a line for people, fields for programs."""
+        if self.verified:
+            text = "verified by review"
+        else:
+            text = (
+                f"propagated: cluster {self.cluster}, purity {self.lower:.2f}–{self.upper:.2f} ({self.test})"
+            )
+        return provenance_meta(text, **self.provenance(round_number))
+
+
+def _coded(words: Sequence[str]) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Numbers into a list of the different words."""
+    number: dict[str, int] = {}
+    codes = [number.setdefault(word, len(number)) for word in words]
+    return np.array(codes, np.int32), list(number)
+
+
+class VerdictTable(Mapping[str, Verdict]):
+    """All decided instances of a round by key, held as columns; a ``Verdict`` is made when asked for."""
+
+    def __init__(self, rows: Sequence[Verdict] = ()) -> None:
+        self._hold(
+            [row.key for row in rows],
+            {name: np.array([getattr(row, name) for row in rows]) for name in _NUMBERS},
+            {name: _coded([getattr(row, name) for row in rows]) for name in _WORDS},
+        )
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> VerdictTable:
+        """The table as it stands in the file."""
+        made = cls.__new__(cls)
+        words = {}
+        for name in _WORDS:
+            column = table[name].combine_chunks().dictionary_encode()
+            words[name] = (column.indices.to_numpy(zero_copy_only=False), column.dictionary.to_pylist())
+        numbers = {name: table[name].to_numpy() for name in _NUMBERS}
+        made._hold(table["key"].to_pylist(), numbers, words)
+        return made
+
+    def _hold(
+        self,
+        keys: list[str],
+        numbers: dict[str, npt.NDArray[Any]],
+        words: dict[str, tuple[npt.NDArray[Any], list[str]]],
+    ) -> None:
+        self._row = {key: row for row, key in enumerate(keys)}
+        self._numbers = numbers
+        self._words = words
+
+    def to_arrow(self) -> pa.Table:
+        """The columns, as they are written."""
+        import pyarrow as pa
+
+        kinds = {"verdict": pa.int8(), "verified": pa.bool_(), "decision": pa.int64(), "cluster": pa.int64()}
+        words = {
+            name: pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names, pa.string()))
+            for name, (codes, names) in self._words.items()
+        }
+        columns = {name: words[name].cast(pa.string()) for name in _WORDS}
+        for name, values in self._numbers.items():
+            columns[name] = pa.array(values, kinds.get(name, pa.float64()))
+        return pa.table({"key": pa.array(self._row, pa.string()), **columns})
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __getitem__(self, key: str) -> Verdict:
+        row = self._row[key]
+        fields = {name: values[row].item() for name, values in self._numbers.items()}
+        words = {name: names[codes[row]] for name, (codes, names) in self._words.items()}
+        return Verdict(key=key, **fields, **words)
+
+    @property
+    def rows(self) -> Mapping[str, Verdict]:
+        """Verdicts by key."""
+        return self
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits that change with any decision that shows."""
+        keys = sorted(self._row)
+        order = np.array([self._row[key] for key in keys], np.int64)
+        found = hashlib.blake2b("\n".join(keys).encode(), digest_size=6)
+        for name, kind in (("verdict", np.int8), ("verified", np.bool_), ("cluster", np.int64)):
+            found.update(self._numbers[name][order].astype(kind).tobytes())
+        found.update(np.round(self._numbers["lower"][order].astype(np.float64), 4).tobytes())
+        return found.hexdigest()
+
+
+NO_VERDICTS: Final = VerdictTable()
+
+
+def write_verdicts(folder: Path, rows: Sequence[Verdict]) -> VerdictTable:
+    """Replace the verdicts of a round."""
+    import pyarrow.parquet as pq
+
+    table = VerdictTable(rows)
+    file = io.BytesIO()
+    pq.write_table(table.to_arrow(), file, compression="zstd")
+    write_atomic(folder / "verdicts.parquet", file.getvalue())
+    return table
+
+
+def read_verdicts(folder: Path) -> VerdictTable:
+    """The verdicts of a round; empty before the first look. Raises StorageError when they are damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / "verdicts.parquet"
+    if not path.exists():
+        return NO_VERDICTS
+    try:
+        return VerdictTable.from_arrow(pq.read_table(path))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StorageError(
+            f"{path} cannot be read ({error})", hint="Delete it: the worker makes it again from the answers"
+        ) from error
+
+
+class VerdictCache:
+    """Verdicts of rounds, read again when the worker has replaced them."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._lock = threading.Lock()
+        self._open: OrderedDict[tuple[int, int], tuple[tuple[int, int], VerdictTable]] = OrderedDict()
+
+    def of(self, project_id: int, number: int) -> VerdictTable:
+        """The verdicts of a round as they are now; empty before its first look."""
+        folder = ProjectPaths(self._data_dir, project_id).round(number)
+        try:
+            now = (folder / "verdicts.parquet").stat()
+        except FileNotFoundError:
+            return NO_VERDICTS
+        mark, key = (now.st_ino, now.st_mtime_ns), (project_id, number)
+        with self._lock:
+            found = self._open.get(key)
+            if found is None or found[0] != mark:
+                found = self._open[key] = (mark, read_verdicts(folder))
+            self._open.move_to_end(key)
+            while len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
+            return found[1]
+
+
+def _rounded(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return round(value, 4) if math.isfinite(value) else None

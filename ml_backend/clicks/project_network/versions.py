@@ -1,0 +1,27 @@
+"""Whether a click version on disk was made by this release of Groundswell. Reads one small file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_backend.artifacts.files import read_json
+from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
+
+__all__ = ["is_outdated", "is_usable"]
+
+
+def _format(folder: Path) -> object:
+    try:
+        return read_json(folder / "click.json")["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_usable(folder: Path) -> bool:
+    """Whether ``folder`` holds a click network that this release can run."""
+    return _format(folder) == CLICK_FORMAT
+
+
+def is_outdated(folder: Path) -> bool:
+    """Whether ``folder`` holds a click network of another release; False where it is damaged or none."""
+    return _format(folder) not in (None, CLICK_FORMAT)

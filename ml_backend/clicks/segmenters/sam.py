@@ -1,0 +1,235 @@
+"""segment-anything as a ClickSegmenter without state: features are a value, the decoder is a pure function.
+
+Same arithmetic as ``segment_anything.SamPredictor`` for the same weights (tests compare the masks), minus
+its state on the object, which two users overwrite for each other. How prompts are put to the decoder:
+
+* first click alone: three masks are asked for, the one with the highest predicted IoU is the answer;
+* a box, or anything that starts from a mask: one mask;
+* from the previous mask: its own low-resolution logits are fed back;
+* from a proposal: its box and its mask as logits of about ±10 (a bare mask prompt is often ignored,
+algorithms §2.7);
+  with no click at all the proposal itself is the answer, so a start from a proposal never shows less than it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.segmenters.sam_weights import build_sam, load_sam
+from ml_backend.clicks.start_masks import mask_logits
+from ml_backend.devices import is_out_of_memory, resolve_device
+from ml_backend.errors import BadPrompt, ModelError
+from ml_backend.settings import BackendSettings
+
+__all__ = ["SamSegmenter", "decoder_prompt", "from_settings", "zero_click"]
+
+log = logging.getLogger(__name__)
+
+
+def zero_click(prompt: Prompt, prior: Prior | None) -> ClickResult | None:
+    """The prior itself when nothing was clicked; BadPrompt when there is no prior either; else None."""
+    if prompt.points or prompt.box is not None:
+        return None
+    if prior is None:
+        raise BadPrompt("no clicks, no box and nothing to start from", field="context.result")
+    logits = None if prior.logits is None else prior.logits[None]
+    return ClickResult(prior.mask[None], np.ones(1, np.float32), logits)
+
+
+def decoder_prompt(
+    prompt: Prompt, prior: Prior | None, hw: tuple[int, int], size: int, low: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32] | None, bool]:
+    """How a prompt is put to a SAM decoder.
+
+    ``size`` is the side of the encoder's input, ``low`` of its low-resolution masks. Returns points (n, 2)
+    float32 in the encoder's frame, a box as two points last, else a padding point; labels (n,) int32 (1
+    object, 0 background, 2 and 3 corners, -1 padding); mask input (low, low) or None; whether to ask for
+    several masks.
+    """
+    height, width = hw
+    scale = size / max(height, width)
+    new_h, new_w = int(height * scale + 0.5), int(width * scale + 0.5)
+    coords = [(x, y) for x, y, _ in prompt.points]
+    kinds = [int(positive) for _, _, positive in prompt.points]
+    box = prompt.box
+    if box is None and prior is not None and prior.from_proposal:
+        box = prior.box_xyxy
+    if box is not None:
+        coords += [(box[0], box[1]), (box[2], box[3])]
+        kinds += [2, 3]
+    frame = np.asarray(coords, np.float64).reshape(-1, 2) * (new_w / width, new_h / height)
+    mask_input = None
+    if prior is not None:
+        given = prior.logits
+        mask_input = given if given is not None else mask_logits(prior.mask, size=low)
+    several = box is None and prior is None and len(prompt.points) == 1
+    return frame.astype(np.float32), np.asarray(kinds, np.int32), mask_input, several
+
+
+class SamSegmenter:
+    """SAM in torch on one device. Thread-safe: the model is read-only, calls share nothing.
+
+    Parameters
+    ----------
+    model : ``segment_anything.modeling.Sam`` in eval mode
+    digest : of its weights, part of every embedding's key
+    device : where to run; falls back to the CPU, said aloud, when memory runs out there
+    """
+
+    name = "sam"
+    persist = True
+
+    def __init__(self, model: Any, digest: str, *, device: str = "cpu") -> None:
+        import torch
+
+        self.encoder = f"sam-{digest[:16]}"
+        self.device = device
+        self.notice = ""
+        self._size = int(model.image_encoder.img_size)
+        self._fallback_lock = threading.Lock()
+        try:
+            self._place(model.to(device), device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._state = (model, None, device)
+            self._to_cpu(error)
+        # On a GPU memory for one decode at a time is enough; on a CPU decoders of a few clicks may overlap.
+        self._decoding: Any = threading.Lock() if torch.device(device).type == "cuda" else nullcontext()
+
+    def _place(self, model: Any, device: str) -> None:
+        import torch
+
+        with torch.inference_mode():
+            dense = model.prompt_encoder.get_dense_pe()
+        self._state = (model, dense, device)
+
+    @property
+    def model(self) -> Any:
+        """The torch model, where it is now."""
+        return self._state[0]
+
+    # -- encode -----------------------------------------------------------------------------------------
+
+    def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
+        """(H, W, 3) uint8 RGB → features (1, C, s, s) float32. The caller holds the device's gate."""
+        import torch
+
+        height, width = image.shape[:2]
+        pixels = self._preprocess(image)
+        with torch.inference_mode():
+            features = self._retry(lambda model, _, device: model.image_encoder(pixels.to(device)))
+        return Embedding(self.encoder, (height, width), {"features": features.cpu().numpy()})
+
+    def _preprocess(self, image: npt.NDArray[np.uint8]) -> Any:
+        """Resize the long side, normalise, pad: (1, 3, size, size) float32 on the CPU."""
+        import torch
+        from segment_anything.utils.transforms import ResizeLongestSide
+
+        resized = ResizeLongestSide(self._size).apply_image(np.ascontiguousarray(image))
+        model = self.model
+        tensor = torch.from_numpy(resized).permute(2, 0, 1)[None].to(model.pixel_mean.device)
+        with torch.inference_mode():
+            return model.preprocess(tensor.contiguous()).cpu()
+
+    # -- decode -----------------------------------------------------------------------------------------
+
+    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+        """The best mask for a prompt, its predicted IoU and its (256, 256) logits."""
+        kept = zero_click(prompt, prior)
+        if kept is not None:
+            return kept
+        import torch
+
+        hw = embedding.hw
+        low = self._size // 4
+        points, kinds, mask_input, several = decoder_prompt(prompt, prior, hw, self._size, low)
+        features = np.asarray(embedding.arrays["features"], np.float32)
+
+        def decode(model: Any, dense: Any, device: str) -> tuple[Any, float, Any]:
+            at = torch.from_numpy(_writable(features)).to(device)
+            corners = kinds >= 2
+            encoder = model.prompt_encoder
+            clicks = None
+            if not corners.all():
+                clicks = (
+                    torch.from_numpy(points[~corners])[None].to(device),
+                    torch.from_numpy(kinds[~corners])[None].to(device),
+                )
+            box = torch.from_numpy(points[corners].reshape(1, 4)).to(device) if corners.any() else None
+            mask = (
+                None if mask_input is None else torch.from_numpy(_writable(mask_input))[None, None].to(device)
+            )
+            sparse, dense_prompt = encoder(points=clicks, boxes=box, masks=mask)
+            masks, iou = model.mask_decoder(
+                image_embeddings=at,
+                image_pe=dense,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense_prompt,
+                multimask_output=several,
+            )
+            best = int(iou[0].argmax())
+            # Only the chosen mask is resized to the image: a third of the work of all three.
+            scale = self._size / max(hw)
+            inner = (int(hw[0] * scale + 0.5), int(hw[1] * scale + 0.5))
+            full = model.postprocess_masks(masks[:, best : best + 1], inner, hw)[0] > model.mask_threshold
+            return full.cpu(), float(iou[0, best]), masks[0, best : best + 1].float().cpu()
+
+        with torch.inference_mode(), self._decoding:
+            mask, iou, logits = self._retry(decode)
+        return ClickResult(mask.numpy(), np.array([min(max(iou, 0.0), 1.0)], np.float32), logits.numpy())
+
+    # -- out of memory ----------------------------------------------------------------------------------
+
+    def _retry(self, call: Any) -> Any:
+        """Run on the device; when its memory is exhausted move to the CPU for good and run there."""
+        state = self._state
+        try:
+            return call(*state)
+        except (RuntimeError, MemoryError) as error:
+            if state[2] == "cpu" or not is_out_of_memory(error):
+                raise
+            self._to_cpu(error)
+        return call(*self._state)
+
+    def _to_cpu(self, error: BaseException) -> None:
+        import torch
+
+        with self._fallback_lock:
+            model, _, device = self._state
+            if device != "cpu":
+                # Not a deep copy: that would first double the model where memory just ran out.
+                self._place(build_sam({k: v.cpu() for k, v in model.state_dict().items()}), "cpu")
+                self.device = "cpu"
+                self.notice = f"{device} ran out of memory; clicks are served by the CPU, slower"
+                log.warning("%s (%s)", self.notice, str(error).splitlines()[0][:200] if str(error) else "")
+                del model
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+
+
+def _writable(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A copy where needed: torch refuses to wrap a read-only memory map without a warning."""
+    return array if array.flags.writeable else array.copy()
+
+
+def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> SamSegmenter:
+    """``sam`` from GROUNDSWELL_SAM_CHECKPOINT. ModelError when it is unset, missing or corrupt."""
+    path: Path | None = settings.sam_checkpoint
+    if path is None:
+        raise ModelError(
+            "no SAM checkpoint is configured",
+            field="sam_checkpoint",
+            hint="Run 'groundswell models pull sam_vit_b' and set GROUNDSWELL_SAM_CHECKPOINT to the file",
+        )
+    model, digest = load_sam(path)
+    return SamSegmenter(model, digest, device=resolve_device(settings.device))

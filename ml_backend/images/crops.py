@@ -1,0 +1,165 @@
+"""Crops for review: the instance with some surroundings, its outline readable on any background.
+
+A crop is named by the key of its instance, which is made from label and mask, so the same key always shows
+the same picture: it is rendered once and served with long caching. The worker renders ahead; the server
+renders what is missing from the pool and the image cache.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pools import read_pool, read_tasks, task_of_key
+from ml_backend.errors import BadInput
+from ml_backend.images.store import ImageRef, ImageStore
+from ml_backend.instances import Rle
+from ml_backend.masks.rle import decode_rle, rle_box
+
+__all__ = ["CropStore", "crop_window", "render_crop", "render_sheet"]
+
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_DARK: Final = (0, 0, 0)
+_LIGHT: Final = (255, 255, 90)
+_QUALITY: Final = 88
+
+
+def crop_window(
+    box_xyxy: tuple[float, float, float, float],
+    hw: tuple[int, int],
+    *,
+    context: float = 0.4,
+    min_px: int = 48,
+) -> tuple[int, int, int, int]:
+    """Window (x0, y0, x1, y1) in pixels around a box, inside the image.
+
+    ``context`` is the margin on each side as a share of the box's longer side. The window is square where
+    the image allows it, and at least ``min_px`` wide: tiny objects need surroundings to be recognised.
+    """
+    height, width = hw
+    x0, y0, x1, y1 = box_xyxy
+    side = max(x1 - x0, y1 - y0)
+    size = max(side * (1 + 2 * context), float(min_px))
+
+    def span(low: float, high: float, limit: int) -> tuple[int, int]:
+        length = min(round(size), limit)
+        start = round((low + high) / 2 - length / 2)
+        start = min(max(start, 0), limit - length)
+        return start, start + length
+
+    left, right = span(x0, x1, width)
+    top, bottom = span(y0, y1, height)
+    return left, top, right, bottom
+
+
+def render_crop(
+    pixels: npt.NDArray[np.uint8], rle: Rle, *, size_px: int = 448, context: float = 0.4, outline: bool = True
+) -> bytes:
+    """JPEG of an instance and its surroundings, ``size_px`` on the longer side, outline of all parts and
+    holes.
+
+    ``pixels`` is the (H, W, 3) RGB image at the size of the mask. The outline is a light line inside a dark
+    one, so one of the two stands out anywhere; it is drawn after enlarging and does not hide the edge it
+    follows. Raises BadInput when mask and image differ in size or the mask is empty.
+    """
+    hw = (int(pixels.shape[0]), int(pixels.shape[1]))
+    mask = decode_rle(rle)
+    if mask.shape != hw:
+        raise BadInput(f"the mask has size {mask.shape}, the image {hw}", field="rle")
+    box = rle_box(rle)
+    if box[2] <= box[0]:
+        raise BadInput("the mask is empty", field="rle")
+    x0, y0, x1, y1 = crop_window(box, hw, context=context)
+    scale = size_px / max(x1 - x0, y1 - y0)
+    out_wh = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
+    how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    crop = cv2.resize(np.ascontiguousarray(pixels[y0:y1, x0:x1]), out_wh, interpolation=how)
+    if outline:
+        soft = cv2.resize(mask[y0:y1, x0:x1].astype(np.float32), out_wh, interpolation=cv2.INTER_LINEAR)
+        _draw_outline(crop, soft, size_px)
+    file = io.BytesIO()
+    Image.fromarray(crop).save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    return file.getvalue()
+
+
+def _draw_outline(crop: npt.NDArray[np.uint8], soft: npt.NDArray[np.float32], size_px: int) -> None:
+    level = min(0.5, float(soft.max()) / 2)  # a mask much thinner than a pixel of the crop still shows
+    inside = (soft > level).astype(np.uint8)
+    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    width = max(2, round(size_px / 220))
+    cv2.drawContours(crop, contours, -1, _DARK, width + 3, cv2.LINE_AA)
+    cv2.drawContours(crop, contours, -1, _LIGHT, width, cv2.LINE_AA)
+
+
+def render_sheet(crops: Sequence[bytes], *, columns: int = 4, cell_px: int = 224) -> bytes:
+    """JPEG contact sheet of crops in reading order, for reports and documents."""
+    rows = -(-len(crops) // columns)
+    sheet = Image.new("RGB", (columns * cell_px, max(rows, 1) * cell_px), (255, 255, 255))
+    for i, data in enumerate(crops):
+        with Image.open(io.BytesIO(data)) as image:
+            image.thumbnail((cell_px - 4, cell_px - 4))
+            row, column = divmod(i, columns)
+            left = column * cell_px + (cell_px - image.width) // 2
+            sheet.paste(image, (left, row * cell_px + (cell_px - image.height) // 2))
+    file = io.BytesIO()
+    sheet.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class CropStore:
+    """Rendered crops of all projects, files below ``projects/<id>/crops/``."""
+
+    data_dir: Path
+    images: ImageStore
+    size_px: int = 448
+
+    def path(self, project_id: int, key: str) -> Path:
+        """Where the crop of a key lies. Raises BadInput on what is no key."""
+        if not _KEY.fullmatch(key):
+            raise BadInput(f"{key!r} is no key of a crop", field="key")
+        return ProjectPaths(self.data_dir, project_id).crops / f"{key}.jpg"
+
+    def ensure(self, project_id: int, key: str, image: ImageRef, rle: Rle) -> Path:
+        """Render the crop of a key unless it is there. Raises BadImage, BadInput, StorageError."""
+        path = self.path(project_id, key)
+        if not path.exists():
+            write_atomic(path, render_crop(self.images.pixels(image), rle, size_px=self.size_px))
+        return path
+
+    def find(self, project_id: int, key: str) -> Path | None:
+        """The crop of a key, rendered now if a pool knows the key and its image is cached; None otherwise."""
+        path = self.path(project_id, key)
+        if path.exists():
+            return path
+        try:
+            task_id = task_of_key(key)
+        except ValueError:
+            return None
+        pools = ProjectPaths(self.data_dir, project_id).pools
+        folders = (
+            sorted(pools.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True) if pools.is_dir() else []
+        )
+        for folder in folders:
+            if folder.name.startswith("."):
+                continue
+            table = read_pool(folder, columns=("key", "rle"), task_ids=[task_id])
+            rows = np.flatnonzero(table.key == key)
+            if len(rows):
+                tasks = read_tasks(folder)
+                sha = str(tasks.image_sha[np.flatnonzero(tasks.task_id == task_id)[0]])
+                image = self.images.by_sha(sha, (int(table.hw[rows[0], 0]), int(table.hw[rows[0], 1])))
+                if image is not None:
+                    return self.ensure(project_id, key, image, table.rle(int(rows[0])))
+        return None

@@ -1,0 +1,116 @@
+"""Bitmask regions: PNG data URLs whose alpha channel is the mask.
+
+The editor draws black on transparent and writes RGBA PNGs; it reads any PNG with alpha. We write one bit per
+pixel with a two-colour palette (transparent, black): the smallest form that decodes to the same canvas. The
+file is put together here because packing bits and filtering rows with numpy is several times faster than
+going through an image library's palette mode.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import struct
+import zlib
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from ml_backend.errors import BadRegion
+from ml_backend.instances import Rle
+from ml_backend.masks.rle import decode_rle, encode_mask
+
+__all__ = ["bitmask_to_rle", "check_bitmask", "rle_to_bitmask"]
+
+_PREFIX: Final = "data:image/png;base64,"
+_NONE: Final = 0
+_UP: Final = 2  # PNG's row filter "difference to the row above"
+
+
+def rle_to_bitmask(rle: Rle) -> str:
+    """PNG data URL of a mask: black where it is set, transparent elsewhere."""
+    return _PREFIX + base64.b64encode(_png(decode_rle(rle))).decode("ascii")
+
+
+def bitmask_to_rle(url: object, hw: tuple[int, int]) -> Rle:
+    """Mask of a PNG data URL: alpha above 127. Raises BadRegion when it is not one or has another size."""
+    if not isinstance(url, str) or not url.startswith(_PREFIX):
+        raise BadRegion("expected a PNG data URL (data:image/png;base64,…)", field="value.imageDataURL")
+    try:
+        data = base64.b64decode(url[len(_PREFIX) :], validate=True)
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        if (image.height, image.width) != tuple(hw):  # before decoding: a small file may announce a huge one
+            raise BadRegion(
+                f"the mask has {image.width}×{image.height} pixels, the image {hw[1]}×{hw[0]}",
+                field="value.imageDataURL",
+            )
+        if not (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
+            raise BadRegion(
+                "the PNG has no transparency, so all of it would be mask", field="value.imageDataURL"
+            )
+        inside = _alpha(image) > 127
+    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError, zlib.error) as error:
+        raise BadRegion(f"the PNG cannot be read ({error})", field="value.imageDataURL") from error
+    return encode_mask(inside)
+
+
+def _alpha(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """(H, W) alpha; palettes (ours) are looked up, which is many times faster than converting the picture."""
+    transparency = image.info.get("transparency")
+    if image.mode == "P" and isinstance(transparency, bytes):
+        table = np.full(256, 255, np.uint8)
+        table[: len(transparency)] = np.frombuffer(transparency, np.uint8)
+        return np.asarray(table[np.asarray(image)], np.uint8)
+    if image.mode == "RGBA":
+        return np.asarray(image, np.uint8)[..., 3]
+    return np.asarray(image.convert("RGBA").getchannel("A"))
+
+
+def check_bitmask(url: object, hw: tuple[int, int]) -> None:
+    """Look at the PNG's header only. Raises BadRegion when it is none or has another size."""
+    if not isinstance(url, str) or not url.startswith(_PREFIX):
+        raise BadRegion("expected a PNG data URL (data:image/png;base64,…)", field="value.imageDataURL")
+    try:
+        head = base64.b64decode(url[len(_PREFIX) :][:32], validate=True)
+        width, height = struct.unpack(">II", head[16:24])
+    except (binascii.Error, struct.error, ValueError) as error:
+        raise BadRegion(f"the PNG cannot be read ({error})", field="value.imageDataURL") from error
+    if (height, width) != tuple(hw):
+        raise BadRegion(
+            f"the mask has {width}×{height} pixels, the image {hw[1]}×{hw[0]}", field="value.imageDataURL"
+        )
+
+
+def _png(mask: npt.NDArray[np.bool_]) -> bytes:
+    """One-bit palette PNG of an (H, W) mask."""
+    height, width = mask.shape
+    packed = np.packbits(mask, axis=1)
+    change = packed.copy()
+    change[1:] -= packed[:-1]  # modulo 256, as the format wants
+    # Which filter is smaller depends on the mask (one object or many); both together still take no time.
+    data = min(_deflate(packed, _NONE), _deflate(change, _UP), key=len)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0)),  # 1 bit, palette
+        (b"PLTE", bytes(6)),
+        (b"tRNS", b"\x00\xff"),
+        (b"IDAT", data),
+        (b"IEND", b""),
+    )
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for name, body in chunks:
+        parts += [struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(name + body))]
+    return b"".join(parts)
+
+
+def _deflate(packed: npt.NDArray[np.uint8], row_filter: int) -> bytes:
+    """Rows with their filter byte, compressed as runs: for masks as small as zlib's default, many times
+    faster.
+    """
+    rows = np.empty((packed.shape[0], packed.shape[1] + 1), np.uint8)
+    rows[:, 0] = row_filter
+    rows[:, 1:] = packed
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    return deflate.compress(rows.tobytes()) + deflate.flush()

@@ -1,0 +1,192 @@
+"""Label Studio's brush RLE: written and read without making the pixels.
+
+A brush RLE is a bit stream over the flattened RGBA image: a 32-bit count of bytes, 5 bits word size - 1, four
+times 4 bits run size - 1, then tokens. A token is one bit (1 = run, 0 = literals), two bits that choose the
+run size, the count - 1 in that many bits, and one word (run) or count words (literals). The mask is the alpha
+channel. ``encode_brush`` writes the same bytes as the encoder of Label Studio's SDK; ``decode_brush`` reads
+any stream of the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.errors import BadRegion
+from ml_backend.instances import Rle
+from ml_backend.masks.rle import (
+    DENSE,
+    Ints,
+    decode_rle,
+    encode_mask,
+    fill_toggles,
+    mask_toggles,
+    rle_hw,
+    rle_toggles,
+    toggles_to_rle,
+    transpose_toggles,
+)
+
+__all__ = ["brush_to_rle", "check_brush", "decode_brush", "encode_brush", "rle_to_brush"]
+
+_HEADER_BITS: Final = 32 + 5 + 16
+_RUN_BITS: Final = np.array([3, 4, 8, 16], np.int64)
+_LONGEST: Final = 1 << 16
+
+
+# Label Studio's brush RLE
+
+
+def encode_brush(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> list[int]:
+    """Brush RLE of an (H, W) mask (non-zero = inside, written as 255)."""
+    if mask.size == 0:
+        raise BadRegion(f"a mask of size {mask.shape} has no pixels", field="mask")
+    return _encode_toggles(mask_toggles(mask), mask.size)
+
+
+def rle_to_brush(rle: Rle) -> list[int]:
+    """Brush RLE of a COCO RLE, without making the pixels."""
+    height, width = rle_hw(rle)
+    if height * width == 0:
+        raise BadRegion(f"a mask of size {height}×{width} has no pixels", field="mask")
+    toggles = rle_toggles(rle)
+    if len(toggles) * DENSE > height * width:
+        return encode_brush(decode_rle(rle))
+    return _encode_toggles(transpose_toggles(toggles, width, height), height * width)
+
+
+def _encode_toggles(toggles: Ints, size: int) -> list[int]:
+    """Bits of all tokens at once: their values and widths as columns, packed by summing into bytes."""
+    edges = np.concatenate(([0], toggles, [size]))
+    runs: Ints = np.diff(edges) * 4  # RGBA: every pixel four times
+    value: Ints = (np.arange(len(runs)) % 2) * 255
+    runs, value = runs[runs > 0], value[runs > 0]
+    pieces = -(-runs // _LONGEST)  # a run beyond 2^16 is cut into full pieces and a rest
+    is_long = runs > 256
+    index = np.repeat(np.arange(len(runs)), pieces)
+    length = np.full(len(index), _LONGEST, np.int64)
+    rest = np.cumsum(pieces) - 1
+    length[rest] = runs - (pieces - 1) * _LONGEST
+    choice = np.where(is_long[index], 3, np.searchsorted([8, 16], length))
+    width = _RUN_BITS[choice]
+    token = ((((4 | choice) << width) | (length - 1)) << 8) | value[index]
+    width = width + 11
+    header = (size * 4 << 21) | (7 << 16) | 0x237F  # word size 8; run sizes 3, 4, 8, 16
+    token = np.concatenate(([header >> 27, header & (1 << 27) - 1], token)).astype(np.uint64)
+    width = np.concatenate(([26, 27], width))
+    stop = np.cumsum(width)
+    start = stop - width
+    n_bytes = int(stop[-1]) // 8 + 1  # as the SDK: a stream that ends on a byte gets one more byte of zeros
+    shifted = token << (np.uint64(40) - (width + (start & 7)).astype(np.uint64))
+    first = start >> 3
+    out = np.zeros(n_bytes + 5, np.int64)
+    for k in range(5):
+        part = ((shifted >> np.uint64(32 - 8 * k)) & np.uint64(0xFF)).astype(np.float64)
+        out += np.bincount(first + k, weights=part, minlength=n_bytes + 5).astype(np.int64)
+    return cast("list[int]", out[:n_bytes].tolist())
+
+
+def check_brush(data: Sequence[int] | bytes, hw: tuple[int, int]) -> None:
+    """Look at the header only. Raises BadRegion when there is none or it is of another image size."""
+    if len(data) * 8 < _HEADER_BITS:
+        raise BadRegion(f"rle of {len(data)} bytes is too short for its header", field="value.rle")
+    try:
+        total = int.from_bytes(bytes(data[:4]), "big")
+    except (TypeError, ValueError) as error:
+        raise BadRegion("rle is not a list of bytes (0..255)", field="value.rle") from error
+    if total != hw[0] * hw[1] * 4:
+        raise BadRegion(
+            f"rle holds {total} values, an image of {hw[1]}×{hw[0]} pixels needs {hw[0] * hw[1] * 4}",
+            field="value.rle",
+            hint="original_width and original_height must be those of the image the mask was drawn on",
+        )
+
+
+def decode_brush(
+    data: Sequence[int] | bytes, hw: tuple[int, int], *, threshold: int = 127
+) -> npt.NDArray[np.bool_]:
+    """(H, W) bool mask of a brush RLE: alpha above ``threshold``. Raises BadRegion when it does not fit."""
+    toggles = _decode_toggles(data, hw, threshold=threshold)
+    return fill_toggles(toggles, hw[0] * hw[1]).reshape(hw)
+
+
+def brush_to_rle(data: Sequence[int] | bytes, hw: tuple[int, int], *, threshold: int = 127) -> Rle:
+    """COCO RLE of a brush RLE, without making the pixels."""
+    toggles = _decode_toggles(data, hw, threshold=threshold)
+    if len(toggles) * DENSE > hw[0] * hw[1]:
+        return encode_mask(fill_toggles(toggles, hw[0] * hw[1]).reshape(hw))
+    return toggles_to_rle(transpose_toggles(toggles, hw[0], hw[1]), hw)
+
+
+def _decode_toggles(data: Sequence[int] | bytes, hw: tuple[int, int], *, threshold: int) -> Ints:
+    """Row-major toggles of the alpha channel."""
+    value, length = _decode_runs(data, hw)
+    end = np.cumsum(length)
+    if (end & 3).any():  # an RGBA stream whose channels differ: look at every fourth byte
+        alpha = np.arange(3, int(end[-1]), 4)
+        inside = (value > threshold)[np.searchsorted(end, alpha, side="right")]
+        return np.flatnonzero(np.diff(inside, prepend=False)).astype(np.int64, copy=False)
+    inside = value > threshold
+    before = np.concatenate(([False], inside[:-1]))
+    start = (end - length) >> 2
+    return np.asarray(start[inside != before], np.int64)
+
+
+def _decode_runs(data: Sequence[int] | bytes, hw: tuple[int, int]) -> tuple[Ints, Ints]:
+    """(values, lengths) of the byte stream, both (k,)."""
+    check_brush(data, hw)
+    try:
+        raw = np.frombuffer(bytes(data), np.uint8)
+    except (TypeError, ValueError) as error:
+        raise BadRegion("rle is not a list of bytes (0..255)", field="value.rle") from error
+    # window[p] = the 24 bits from bit p on
+    padded = np.concatenate((raw, np.zeros(8, np.uint8))).astype(np.int32)
+    words = (padded[:-3] << 16) | (padded[1:-2] << 8) | padded[2:-1]  # 24 bits from byte i
+    follow = padded[3:]
+    shift = np.arange(8)
+    window = ((words[:, None].astype(np.int64) << 8 | follow[:, None]) >> (8 - shift) & 0xFFFFFF).reshape(-1)
+    total = int(window[0]) << 8 | int(window[24]) >> 16
+    word = (int(window[32]) >> 19) + 1
+    sizes = [((int(window[37 + 4 * k]) >> 20) & 15) + 1 for k in range(4)]
+    if word > 8:
+        raise BadRegion(f"rle has words of {word} bits, expected at most 8", field="value.rle")
+    return _walk_tokens(window, len(raw) * 8, total, word, np.array(sizes, np.int64))
+
+
+def _walk_tokens(window: Ints, n_bits: int, total: int, word: int, sizes: Ints) -> tuple[Ints, Ints]:
+    """Find where tokens start (the one sequential part), then read all of them at once."""
+    code = window >> 21
+    size = sizes[code & 3]
+    count = ((window >> (21 - size)) & ((1 << size) - 1)) + 1
+    is_run = code >= 4
+    step = 3 + size + word * np.where(is_run, 1, count)
+    steps, counts = step.tolist(), count.tolist()
+    starts: list[int] = []
+    position, done = _HEADER_BITS, 0
+    while done < total:
+        if position >= n_bits:
+            raise BadRegion(f"rle ends after {done} of {total} values", field="value.rle")
+        starts.append(position)
+        done += counts[position]
+        position += steps[position]
+    if position > n_bits:
+        raise BadRegion("rle ends inside its last value", field="value.rle")
+    at = np.array(starts, np.int64)
+    if len(at) == 0:
+        raise BadRegion("rle is empty", field="value.rle")
+    number = np.where(is_run[at], 1, count[at])  # words that follow the token
+    length = np.where(is_run[at], count[at], 1)
+    offset = np.cumsum(number) - number
+    nth = np.arange(int(number.sum())) - np.repeat(offset, number)
+    where = np.repeat(at + 3 + size[at], number) + nth * word
+    value = window[where] >> (24 - word)
+    lengths = np.repeat(length, number)
+    surplus = int(lengths.sum()) - total
+    if surplus:  # a last run may reach beyond the end
+        lengths[-1] -= surplus
+        if lengths[-1] <= 0:
+            raise BadRegion("rle is longer than its header says", field="value.rle")
+    return value, lengths

@@ -1,0 +1,176 @@
+"""Write the XML of label configs: labelling projects and the two review forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, get_args
+from xml.etree import ElementTree as ET
+
+from ml_backend.errors import BadLabelConfig
+from ml_backend.label_studio.label_config import _MARKS, VERDICTS, Kind, Output
+
+__all__ = ["build_label_config", "build_review_config", "build_sheet_config"]
+_TAG_OF_OUTPUT: Final[dict[str, str]] = {
+    "bitmask": "BitmaskLabels",
+    "brush": "BrushLabels",
+    "polygon": "PolygonLabels",
+    "rectangle": "RectangleLabels",
+}
+_COLOURS: Final = (
+    "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324",
+    "#808000", "#000075", "#469990", "#d4a017", "#800000", "#2f4f4f", "#ff4500", "#5f9ea0",
+)  # fmt: skip
+
+
+# three rows offer the same labels: each says what it draws, and the picture below still fits the window
+_CAPTIONS: Final[dict[str, str]] = {"click": "Click", "frame": "Box", "mask": "Draw", "box": "Draw"}
+_ROW: Final = "display:flex;align-items:center;gap:12px;margin:-8px 0"
+_CAPTION: Final = "margin:0;width:3.5em;font-weight:400;opacity:0.7"
+_PICTURE_HEIGHT: Final = "calc(100vh - 280px)"
+
+
+def build_label_config(
+    labels: Sequence[str],
+    *,
+    output: Output = "brush",
+    kind: Kind = "instances",
+    colours: Sequence[str] = (),
+    image_key: str = "image",
+    clicks: bool = True,
+) -> str:
+    """Label config for a project of ``kind`` whose masks go to ``output``, with smart prompts in front.
+
+    ``colours`` are CSS colours per label (a distinct palette by default). Raises BadLabelConfig on no labels,
+    doubled labels and an unknown output or kind.
+    """
+    names = _check_labels(labels)
+    if output not in _TAG_OF_OUTPUT:
+        raise BadLabelConfig(
+            f"unknown output {output!r}", field="output", hint=f"One of {', '.join(_TAG_OF_OUTPUT)}"
+        )
+    if kind not in get_args(Kind):
+        raise BadLabelConfig(
+            f"unknown kind {kind!r}", field="kind", hint=f"One of {', '.join(get_args(Kind))}"
+        )
+    shades = [colours[i] if i < len(colours) else _COLOURS[i % len(_COLOURS)] for i in range(len(names))]
+    mark = next((m for m, k in _MARKS.items() if k == kind), "")
+    view = ET.Element("View", {"className": mark} if mark else {})
+    if kind in ("classes", "weak"):
+        _choices(view, names, single=kind == "classes")
+    if kind != "classes":
+        kind_output: Output = "rectangle" if kind == "boxes" else output
+        if clicks:
+            for tag, name in (("KeyPointLabels", "click"), ("RectangleLabels", "frame")):
+                _labels_tag(view, tag, name, names, shades, {"smart": "true", "smartOnly": "true"})
+        extra = {"smart": "false"}
+        if kind_output == "polygon":
+            extra |= {"strokeWidth": "2", "pointSize": "small", "opacity": "0.4"}
+        _labels_tag(
+            view, _TAG_OF_OUTPUT[kind_output], "mask" if kind != "boxes" else "box", names, shades, extra
+        )
+    _image(view, image_key)
+    return _to_text(view)
+
+
+def build_review_config(
+    labels: Sequence[str] = (), *, image_key: str = "image", header_key: str = "question"
+) -> str:
+    """Config of the single review form: a crop, the question above it, and one key: y, n or u.
+
+    ``labels`` is accepted for symmetry and not needed: the question's text comes with each task.
+    """
+    view = ET.Element("View", {"className": "groundswell-review"})
+    ET.SubElement(view, "Header", {"name": "question", "value": f"${header_key}", "size": "4"})
+    _image(view, image_key)
+    answer = ET.SubElement(
+        view,
+        "Choices",
+        {"name": "verdict", "toName": "image", "choice": "single-radio", "showInline": "true"},
+    )
+    for value, key in zip(VERDICTS, "ynu", strict=True):
+        ET.SubElement(answer, "Choice", {"value": value, "hotkey": key})
+    return _to_text(view)
+
+
+def build_sheet_config(*, cards_key: str = "cards", header_key: str = "question") -> str:
+    """Config of the contact sheet: pictures with automatic hotkeys 1, 2, …; the wrong ones are ticked.
+
+    Task data: ``question`` (text) and ``cards``, a list of ``{"value": key, "html": "<img src=…>"}``. The
+    result is ``{"type": "choices", "from_name": "wrong", "value": {"choices": [keys]}}``; an empty one is
+    legal, so the tag is not required.
+    """
+    view = ET.Element("View", {"className": "groundswell-sheet"})
+    ET.SubElement(view, "Text", {"name": "question", "value": f"${header_key}"})
+    ET.SubElement(
+        view,
+        "Choices",
+        {
+            "name": "wrong",
+            "toName": "question",
+            "choice": "multiple",
+            "value": f"${cards_key}",
+            "layout": "inline",
+        },
+    )
+    return _to_text(view)
+
+
+def _check_labels(labels: Sequence[str]) -> list[str]:
+    names = [str(x).strip() for x in labels]
+    if not names or not all(names):
+        raise BadLabelConfig("at least one label with a name is needed", field="labels")
+    if len(set(names)) != len(names):
+        raise BadLabelConfig(
+            f"label {next(x for x in names if names.count(x) > 1)!r} is given twice", field="labels"
+        )
+    return names
+
+
+def _choices(view: ET.Element, names: Sequence[str], *, single: bool) -> None:
+    tag = ET.SubElement(
+        view,
+        "Choices",
+        {
+            "name": "class",
+            "toName": "image",
+            "choice": "single" if single else "multiple",
+            "showInline": "true",
+        },
+    )
+    for name in names:
+        ET.SubElement(tag, "Choice", {"value": name})
+
+
+def _labels_tag(
+    view: ET.Element,
+    tag: str,
+    name: str,
+    labels: Sequence[str],
+    colours: Sequence[str],
+    extra: Mapping[str, str],
+) -> None:
+    row = ET.SubElement(view, "View", {"style": _ROW})
+    ET.SubElement(row, "Header", {"value": _CAPTIONS[name], "size": "5", "style": _CAPTION})
+    element = ET.SubElement(row, tag, {"name": name, "toName": "image", **extra})
+    for label, colour in zip(labels, colours, strict=True):
+        ET.SubElement(element, "Label", {"value": label, "background": colour})
+
+
+def _image(view: ET.Element, key: str) -> None:
+    ET.SubElement(
+        view,
+        "Image",
+        {
+            "name": "image",
+            "value": f"${key}",
+            "zoom": "true",
+            "height": _PICTURE_HEIGHT,
+            "brightnessControl": "true",
+            "contrastControl": "true",
+        },
+    )
+
+
+def _to_text(view: ET.Element) -> str:
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode")

@@ -1,0 +1,274 @@
+"""Label configs: Label Studio's XML, parsed once into frozen types, and the XML that Groundswell writes.
+
+What follows from Label Studio 1.23.2 (read in its editor source and tried on a server):
+
+* Every control tag takes part in the smart tool set unless it says ``smart="false"``; ``smartOnly="true"``
+  hides the ordinary tool. Prompts are therefore ``smart="true" smartOnly="true"``, outputs ``smart="false"``.
+* ``BitmaskLabels`` exists. Its result is ``{"type": "bitmasklabels", "value": {"imageDataURL":
+  "data:image/png;base64,…", "bitmasklabels": ["Cat"]}}``; the PNG has the natural size of the image and its
+  alpha channel is the mask. The editor accepts any PNG with alpha and writes back black on transparent.
+* A ``<Label alias="cat" value="Cat"/>`` is stored in results under its alias.
+* The kind of a project follows from its tags. Two kinds share the tags of others and are told apart by a
+  class on the outer ``View``: ``groundswell-segmentation`` (one mask per class) and ``groundswell-weak``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+from xml.etree import ElementTree as ET
+
+from ml_backend.errors import BadLabelConfig
+
+__all__ = ["VERDICTS", "ControlTag", "Kind", "LabelConfig", "Output", "parse_label_config"]
+
+Kind = Literal["instances", "boxes", "segmentation", "classes", "weak"]
+Output = Literal["bitmask", "brush", "polygon", "rectangle"]
+
+VERDICTS: Final[tuple[str, str, str]] = ("yes", "no", "unsure")
+"""Values of the review question, in the order of their hotkeys y, n, u."""
+
+_OUTPUT_TAGS: Final[dict[str, Output]] = {
+    "bitmasklabels": "bitmask",
+    "brushlabels": "brush",
+    "polygonlabels": "polygon",
+    "rectanglelabels": "rectangle",
+}
+_LABEL_TAGS: Final = frozenset({*_OUTPUT_TAGS, "keypointlabels", "ellipselabels"})
+_PROMPT_TAGS: Final = frozenset({"keypointlabels", "rectanglelabels"})
+_MARKS: Final[dict[str, Kind]] = {"groundswell-segmentation": "segmentation", "groundswell-weak": "weak"}
+_MAX_BYTES: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTag:
+    """One control tag: ``type`` is the tag in lower case, which is also the ``type`` of its results."""
+
+    name: str
+    type: str
+    to_name: str
+    labels: tuple[str, ...]
+    smart: bool
+    smart_only: bool
+
+    @property
+    def value_key(self) -> str:
+        """Key below ``value`` under which results of this tag keep their labels."""
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfig:
+    """A label config, checked.
+
+    Attributes
+    ----------
+    kind : what the project wants
+    image_name, image_key : name of the Image tag and the key of the task data that holds its address
+    controls : all control tags that Groundswell reads, in document order
+    outputs : controls a mask or box is written to, best first (bitmask, brush, polygon, rectangle)
+    prompts : controls whose regions are prompts of smart tools
+    labels : classes in document order of the first output (or of the Choices tag)
+    digest : 12 hex digits of the parts that matter; changes when tags or labels change, not with colours
+    xml : as it came
+    """
+
+    kind: Kind
+    image_name: str
+    image_key: str
+    controls: tuple[ControlTag, ...]
+    outputs: tuple[ControlTag, ...]
+    prompts: tuple[ControlTag, ...]
+    labels: tuple[str, ...]
+    digest: str
+    xml: str
+
+    def control(self, name: str) -> ControlTag | None:
+        """The control tag of this name."""
+        return next((c for c in self.controls if c.name == name), None)
+
+    def output_for(self, label: str) -> ControlTag:
+        """The control that a mask of ``label`` is written to; BadLabelConfig when no output knows the
+        label.
+        """
+        for control in self.outputs:
+            if label in control.labels:
+                return control
+        raise BadLabelConfig(
+            f"no output tag offers the label {label!r}",
+            field="label_config",
+            hint=f"Known labels: {', '.join(self.labels) or 'none'}. Add it to an output tag",
+        )
+
+    @property
+    def choices(self) -> ControlTag | None:
+        """The first Choices tag, if any."""
+        return next((c for c in self.controls if c.type == "choices"), None)
+
+    def image_of(self, data: Mapping[str, object]) -> str:
+        """The image address in the data of a task; BadLabelConfig names the key when it is missing."""
+        value = data.get(self.image_key)
+        if not isinstance(value, str) or not value.strip():
+            raise BadLabelConfig(
+                f"task data has no text under {self.image_key!r}",
+                field=f"data.{self.image_key}",
+                hint=f"The label config shows ${self.image_key}, the task has {', '.join(data) or 'nothing'}",
+            )
+        return value.strip()
+
+
+@lru_cache(maxsize=256)
+def parse_label_config(xml: str) -> LabelConfig:
+    """Parse the XML of a label config. Raises BadLabelConfig naming the tag or attribute that is wrong."""
+    root = _parse_xml(xml)
+    images = [e for e in root.iter() if e.tag.lower() == "image"]
+    if not images:
+        raise BadLabelConfig(
+            "the label config has no Image tag",
+            field="label_config.Image",
+            hint='Add <Image name="image" value="$image"/>: Groundswell works on images',
+        )
+    keys = {_attribute(e, "name"): _image_key(e) for e in images}
+    controls = tuple(c for e in root.iter() if (c := _control(e, keys)) is not None)
+    names = [c.name for c in controls]
+    if double := sorted({n for n in names if names.count(n) > 1}):
+        raise BadLabelConfig(f"two control tags are named {double[0]!r}", field="label_config.name")
+    outputs = _outputs(controls)
+    choices = next((c for c in controls if c.type == "choices"), None)
+    kind = _kind(root, outputs, choices)
+    labels = outputs[0].labels if outputs else choices.labels if choices else ()
+    extra = tuple(dict.fromkeys(x for c in outputs[1:] for x in c.labels if x not in labels))
+    image_name = (outputs[0] if outputs else choices or controls[0]).to_name
+    prompts = tuple(c for c in controls if c.type in _PROMPT_TAGS and c.smart and c not in outputs)
+    text = repr((kind, image_name, keys[image_name], controls))
+    return LabelConfig(
+        kind=kind,
+        image_name=image_name,
+        image_key=keys[image_name],
+        controls=controls,
+        outputs=outputs,
+        prompts=prompts,
+        labels=labels + extra,
+        digest=hashlib.sha256(text.encode()).hexdigest()[:12],
+        xml=xml,
+    )
+
+
+def _parse_xml(xml: str) -> ET.Element:
+    if not isinstance(xml, str) or not xml.strip():
+        raise BadLabelConfig(
+            "the label config is empty", field="label_config", hint="Set one in the project's settings"
+        )
+    if len(xml) > _MAX_BYTES:
+        raise BadLabelConfig(f"the label config is longer than {_MAX_BYTES} characters", field="label_config")
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise BadLabelConfig("the label config declares entities, which is not allowed", field="label_config")
+    try:
+        return ET.fromstring(xml)
+    except (ET.ParseError, ValueError) as error:
+        raise BadLabelConfig(
+            f"the label config is not well-formed XML ({error})", field="label_config"
+        ) from error
+
+
+def _attribute(element: ET.Element, name: str) -> str:
+    value = element.get(name, "").strip()
+    if not value:
+        raise BadLabelConfig(f"<{element.tag}> has no {name}", field=f"label_config.{element.tag}.{name}")
+    return value
+
+
+def _image_key(element: ET.Element) -> str:
+    if element.get("valueList"):
+        raise BadLabelConfig(
+            "<Image valueList=…> (several pages) is not supported",
+            field="label_config.Image.valueList",
+            hint='Use one picture per task: <Image value="$image"/>',
+        )
+    value = _attribute(element, "value")
+    match = re.fullmatch(r"\$([\w.\-]+)", value)
+    if match is None:
+        raise BadLabelConfig(
+            f"<Image> has value {value!r}, expected a variable",
+            field="label_config.Image.value",
+            hint='Write value="$image", where image is the key in the task data',
+        )
+    return match.group(1)
+
+
+def _flag(element: ET.Element, name: str, *, default: bool) -> bool:
+    value = element.get(name)
+    return default if value is None else value.strip().lower() == "true"
+
+
+def _control(element: ET.Element, images: Mapping[str, str]) -> ControlTag | None:
+    """A control tag on one of the images; None for tags we do not read and tags on other objects."""
+    kind = element.tag.lower()
+    if kind not in _LABEL_TAGS and kind != "choices":
+        return None
+    to_name = _attribute(element, "toName")
+    if to_name not in images:
+        if kind in _LABEL_TAGS:
+            raise BadLabelConfig(
+                f"<{element.tag}> points to {to_name!r}, which is not an Image tag",
+                field=f"label_config.{element.tag}.toName",
+                hint=f"Images: {', '.join(images)}",
+            )
+        return None
+    item = "choice" if kind == "choices" else "label"
+    children = [e for e in element.iter() if e.tag.lower() == item]
+    labels = tuple(e.get("alias", "").strip() or _attribute(e, "value") for e in children)
+    if not labels and not element.get("value"):
+        raise BadLabelConfig(f"<{element.tag}> offers no labels", field=f"label_config.{element.tag}")
+    if len(set(labels)) != len(labels):
+        twice = next(x for x in labels if labels.count(x) > 1)
+        raise BadLabelConfig(
+            f"<{element.tag}> offers {twice!r} twice", field=f"label_config.{element.tag}.Label.value"
+        )
+    return ControlTag(
+        name=_attribute(element, "name"),
+        type=kind,
+        to_name=to_name,
+        labels=labels,
+        smart=kind != "choices" and _flag(element, "smart", default=True),
+        smart_only=_flag(element, "smartOnly", default=False),
+    )
+
+
+def _outputs(controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
+    """Output controls in order of preference; a smart-only rectangle beside a mask tag is a prompt."""
+    order = list(_OUTPUT_TAGS)
+    found = [c for c in controls if c.type in _OUTPUT_TAGS and not c.smart_only]
+    masks = [c for c in found if c.type != "rectanglelabels"]
+    if masks:  # an ordinary rectangle that still takes smart prompts is not where masks go
+        found = [c for c in found if c.type != "rectanglelabels" or not c.smart]
+    return tuple(sorted(found, key=lambda c: order.index(c.type)))
+
+
+def _kind(root: ET.Element, outputs: Sequence[ControlTag], choices: ControlTag | None) -> Kind:
+    classes = {name for e in root.iter() for name in e.get("className", "").split()}
+    marked = next((kind for mark, kind in _MARKS.items() if mark in classes), None)
+    has_mask = any(c.type != "rectanglelabels" for c in outputs)
+    if marked is not None:
+        if not has_mask:
+            raise BadLabelConfig(
+                f"a project of kind {marked} needs a mask tag", field="label_config.BrushLabels"
+            )
+        if marked == "weak" and choices is None:
+            raise BadLabelConfig("a project of kind weak needs a Choices tag", field="label_config.Choices")
+        return marked
+    if has_mask:
+        return "instances"
+    if outputs:
+        return "boxes"
+    if choices is not None:
+        return "classes"
+    raise BadLabelConfig(
+        "the label config has no tag that Groundswell can write to",
+        field="label_config",
+        hint='Add BrushLabels, BitmaskLabels, PolygonLabels, RectangleLabels (smart="false") or Choices',
+    )

@@ -1,0 +1,190 @@
+"""Mask R-CNN (torchvision) as a learner: ``light`` for CPUs, ``full`` for GPUs."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.errors import BadInput, ModelError
+from ml_backend.learners.base import Progress, TrainReport, TrainSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from ml_backend.learners.maskrcnn.architecture import NetworkConfig
+    from ml_backend.learners.maskrcnn.predictor import MaskRcnnPredictor
+    from ml_backend.learners.maskrcnn.settings import TrainSettings
+
+__all__ = ["MaskRcnn", "pick_device"]
+
+WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
+
+
+class MaskRcnn:
+    """Learner ``maskrcnn``. torch is imported by the methods, not by this module."""
+
+    name = "maskrcnn"
+
+    def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
+        """Train into ``out``: weights.safetensors, learner.json. Raises BadInput, BadImage, ModelError."""
+        import torch
+
+        from ml_backend.images.decode import read_image
+        from ml_backend.learners.evaluation import evaluate
+        from ml_backend.learners.maskrcnn.optimisation import fit
+        from ml_backend.learners.maskrcnn.settings import train_settings
+        from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
+        from ml_backend.learners.weights import save_weights
+
+        started = time.monotonic()
+        settings = train_settings(spec.preset, spec.options)
+        examples = [example for example in spec.train if example.rle]
+        if not examples or not spec.labels:
+            raise BadInput(
+                "there is no instance to train on", hint="Annotate some images first", field="train"
+            )
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(spec.seed)
+        device = pick_device(spec.device)
+        config, model, said = _start(spec, settings)
+        progress(0.0, f"starting from {said}, on {device}")
+        iterations = settings.iterations if spec.start is None else settings.continue_iterations
+        crops = Crops(
+            # images a person found empty teach what is no object; they take part like all others
+            spec.train,
+            CropSettings(settings.size, config.geometry.scale, config.normalise, _turn(spec, settings, said)),
+            spec.seed,
+            iterations * settings.batch,
+        )
+        history = fit(
+            model,
+            crops,
+            settings,
+            iterations=iterations,
+            peak_lr=settings.lr if spec.start is None else settings.continue_lr,
+            device=device,
+            progress=lambda share, line: progress(0.9 * share, line),
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        save_weights(model.state_dict(), out / WEIGHTS)
+        write_json(out / CONFIG, {"learner": self.name, "started_from": said, **config.to_json()})
+        predictor = self.load(out, device=spec.device)
+        found = [next(predictor.predict([read_image(example.image)])) for example in spec.test]
+        evaluation = evaluate(found, spec.test, spec.labels, max_detections=config.geometry.max_detections)
+        value = evaluation.metrics.get("AP")
+        progress(1.0, f"AP {value[0]:.3f} on {evaluation.n_images} images" if value else "no test images")
+        return TrainReport(self.name, said, iterations, time.monotonic() - started, evaluation, history)
+
+    def load(self, folder: Path, *, device: str = "auto") -> MaskRcnnPredictor:
+        """Load a version written by ``train``. Raises ModelError when files are missing or do not fit."""
+        from ml_backend.learners.maskrcnn.predictor import MaskRcnnPredictor
+
+        config, model = self._read(folder)
+        return MaskRcnnPredictor(model, config, device=pick_device(device))
+
+    def export(self, folder: Path, out: Path) -> Path:
+        """Write TorchScript (``out``) and beside it a manifest (``.json``) of labels and input rules."""
+        from ml_backend.learners.maskrcnn.export import export_torchscript
+
+        config, model = self._read(folder)
+        return export_torchscript(model, config, out)
+
+    def _read(self, folder: Path) -> tuple[NetworkConfig, torch.nn.Module]:
+        from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network
+        from ml_backend.learners.weights import read_weights
+
+        try:
+            description = read_json(folder / CONFIG)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
+        if description.get("learner") != self.name:
+            raise ModelError(
+                f"{folder} was made by learner {description.get('learner')!r}, not {self.name!r}"
+            )
+        config = NetworkConfig.from_json(description)
+        model = build_network(config)
+        try:
+            model.load_state_dict(read_weights(folder / WEIGHTS))
+        except RuntimeError as error:
+            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        return config, model.eval()
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one. Raises ModelError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"no device is called {name!r}", hint="Use auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("no CUDA device is there", hint="Set GROUNDSWELL_DEVICE to cpu or auto")
+    return device
+
+
+def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, torch.nn.Module, str]:
+    """The network to train and a sentence about where its weights come from."""
+    from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network, copy_weights
+    from ml_backend.learners.maskrcnn.geometry import fit_geometry, measure
+    from ml_backend.learners.weights import published_weights, read_weights
+
+    geometry = fit_geometry(
+        measure(spec.train),
+        target_px=settings.target_px,
+        max_side=settings.max_side,
+        detection_cap=settings.max_detections or None,
+    )
+    if spec.start is not None:
+        before = MaskRcnn()._read(spec.start)[0]
+        cap = max(geometry.max_detections, before.geometry.max_detections)
+        kept = dataclasses.replace(before.geometry, max_detections=settings.max_detections or cap)
+        config = dataclasses.replace(before, labels=spec.labels, geometry=kept)
+        model = build_network(config)
+        copy_weights(
+            model, read_weights(spec.start / WEIGHTS), old_labels=before.labels, new_labels=spec.labels
+        )
+        new = [label for label in spec.labels if label not in before.labels]
+        return (
+            config,
+            model,
+            f"version {spec.start.name}" + (f" (new labels: {', '.join(new)})" if new else ""),
+        )
+    state, said = published_weights(settings.backbone, wanted=settings.weights)
+    if state is not None and settings.backbone == "resnet50":  # the published proposal head has these anchors
+        sizes = tuple((float(32 << i),) for i in range(5))
+        geometry = dataclasses.replace(geometry, anchor_sizes=sizes, anchor_ratios=(0.5, 1.0, 2.0))
+    config = NetworkConfig(
+        labels=spec.labels,
+        backbone=settings.backbone,
+        channels=settings.channels,
+        geometry=geometry,
+        normalise="image" if state is None else "imagenet",
+        score_threshold=settings.score_threshold,
+        nms=settings.nms,
+    )
+    model = build_network(config)
+    if state is not None:
+        if settings.backbone == "mobilenet_v3_large":
+            state = {f"backbone.{name}": value for name, value in state.items()}
+        copy_weights(model, state)
+    return config, model, said
+
+
+def _turn(spec: TrainSpec, settings: TrainSettings, said: str) -> str:
+    """Boxes must stay boxes; what was learnt from photographs stays upright; else any turn."""
+    from ml_backend.masks.statistics import STATISTICS, mask_statistics
+
+    if settings.turn != "auto":
+        return settings.turn
+    rles = [rle for example in spec.train for rle in example.rle]
+    extent = mask_statistics(rles)[:, STATISTICS.index("extent")]
+    if bool((extent > 0.99).all()):
+        return "quarter"
+    return "none" if "published" in said.split("(")[0] else "any"

@@ -1,0 +1,141 @@
+"""A loaded Mask R-CNN version: images in, columns of instances out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.models.detection import MaskRCNN
+
+from ml_backend.instances import Instances
+from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_attention, projection_matrix
+from ml_backend.learners.mask_pasting import paste_masks, without_specks
+from ml_backend.learners.maskrcnn.architecture import NetworkConfig, normalise
+
+__all__ = ["MaskRcnnPredictor"]
+
+log = logging.getLogger(__name__)
+
+
+class MaskRcnnPredictor:
+    """Predicts with one model version; safe under threads: one lock around the network.
+
+    ``batch`` images go through the backbone together. When a GPU runs out of memory the batch is halved,
+    and at a batch of one the model moves to the CPU; both are logged and last.
+    """
+
+    def __init__(
+        self, model: MaskRCNN, config: NetworkConfig, *, device: torch.device, batch: int = 4
+    ) -> None:
+        self.labels = config.labels
+        self.embedding_dim = EMBEDDING_DIM
+        self.config = config
+        self._model = model.to(device).eval()
+        self._device = device
+        self._batch = max(1, batch)
+        self._lock = threading.Lock()
+        pooled = model.backbone.out_channels * 49
+        self._projection = projection_matrix(int(pooled)).to(device)
+
+    def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Instances]:
+        """Instances of each (H, W, 3) uint8 RGB image, in order."""
+        done = 0
+        while done < len(images):
+            part = images[done : done + self._batch]
+            found = self._guarded(part)
+            if found is None:
+                continue
+            done += len(part)
+            yield from found
+
+    def _guarded(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Instances] | None:
+        """One batch; None when memory ran out and a smaller try is due."""
+        with self._lock:
+            try:
+                return self._batch_of(images)
+            except torch.cuda.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if len(images) > 1:
+                    self._batch = len(images) // 2
+                    log.warning("the GPU ran out of memory: going on with batches of %d", self._batch)
+                else:
+                    self._device = torch.device("cpu")
+                    self._model.to(self._device)
+                    self._projection = self._projection.to(self._device)
+                    log.warning("the GPU has no memory for a single image: going on on the CPU")
+                return None
+
+    def _batch_of(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Instances]:
+        with torch.inference_mode():
+            tensors = [self._prepare(image) for image in images]
+            sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
+            batch, _ = self._model.transform(tensors)
+            features = self._model.backbone(batch.tensors)
+            proposals, _ = self._model.rpn(batch, features)
+            return [
+                self._instances(
+                    {name: level[i : i + 1] for name, level in features.items()},
+                    proposals[i],
+                    sizes[i],
+                    (image.shape[0], image.shape[1]),
+                )
+                for i, image in enumerate(images)
+            ]
+
+    def _prepare(self, image: npt.NDArray[np.uint8]) -> Tensor:
+        height, width = image.shape[:2]
+        factor = self._factor(height, width)
+        size_wh = (max(16, round(width * factor)), max(16, round(height * factor)))
+        shrink = size_wh[0] < width
+        scaled = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        mean_std = None
+        if self.config.normalise == "image":
+            mean, std = cv2.meanStdDev(image.reshape(-1, 1))
+            mean_std = (float(mean[0, 0]) / 255, float(std[0, 0]) / 255)
+        tensor = torch.from_numpy(np.ascontiguousarray(scaled)).to(self._device).permute(2, 0, 1).float()
+        return normalise(tensor / 255, self.config.normalise, mean_std)
+
+    def _factor(self, height: int, width: int) -> float:
+        """The fitted scale; less for an image far larger than those trained on, so that memory lasts."""
+        limit = self.config.max_side / max(height, width)
+        return min(self.config.geometry.scale, limit)
+
+    def _instances(
+        self, features: dict[str, Tensor], proposals: Tensor, net_hw: tuple[int, int], hw: tuple[int, int]
+    ) -> Instances:
+        heads = self._model.roi_heads
+        roi = heads.box_head(heads.box_roi_pool(features, [proposals], [net_hw]))
+        logits, deltas = heads.box_predictor(roi)
+        boxes, scores, labels = heads.postprocess_detections(logits, deltas, [proposals], [net_hw])
+        box, score, label = boxes[0], scores[0], labels[0]
+        if not len(box):
+            return Instances.empty(self.embedding_dim)
+        mask_logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, [box], [net_hw])))
+        rows = torch.arange(len(box), device=box.device)
+        probability = mask_logits[rows, label].sigmoid()
+        pooled = heads.box_roi_pool(features, [box], [net_hw])
+        embedding = mask_attention(pooled, probability, self._projection)
+        quality = expected_iou(probability)
+        grid = without_specks(_numpy(probability))
+        back = box.new_tensor([hw[1] / net_hw[1], hw[0] / net_hw[0]] * 2)
+        box_xyxy = _numpy(box * back)
+        return Instances(
+            label=(_numpy(label) - 1).astype(np.int64),
+            box_xyxy=box_xyxy,
+            # torchvision cuts mask targets with pixel i at coordinate i, not i + 1/2: masks learnt from
+            # them lie half a network pixel too far up and left; not undone, that costs small objects IoU
+            rle=paste_masks(grid, box_xyxy, hw, lag_px=0.5 * hw[1] / net_hw[1]),
+            score=_numpy(score),
+            quality=_numpy(quality),
+            embedding=_numpy(embedding),
+        )
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())

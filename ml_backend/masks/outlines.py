@@ -1,0 +1,71 @@
+"""Masks and polygons: outline within a tolerance, with the IoU it costs, and filled polygons."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from ml_backend.errors import BadRegion
+from ml_backend.instances import Rle
+from ml_backend.masks.rle import decode_rle, empty_rle, encode_mask, rle_box, rle_iou
+
+__all__ = ["polygon_to_rle", "rle_to_polygon"]
+
+
+def polygon_to_rle(points: npt.NDArray[np.float64], hw: tuple[int, int]) -> Rle:
+    """Fill a polygon of (n, 2) corners (x, y) in pixels; what lies outside the image is cut off.
+
+    A pixel belongs to it when its centre does (COCO's rule to within its rounding).
+    """
+    if not np.isfinite(points).all():
+        raise BadRegion("a corner is not a finite number", field="value.points")
+    height, width = hw
+    limit = 4 * max(height, width) + 1  # far corners would only cost time
+    ring = np.clip(points, -limit, limit)
+    if (
+        ring[:, 0].min() >= 0
+        and ring[:, 1].min() >= 0
+        and ring[:, 0].max() <= width
+        and ring[:, 1].max() <= height
+    ):
+        found = coco.frPyObjects([ring.reshape(-1).tolist()], height, width)[0]
+        return {"size": [height, width], "counts": found["counts"].decode("ascii")}
+    # COCO's fill expects corners inside: fill on a canvas that holds the polygon, then cut the image out of
+    # it
+    x0, y0 = np.floor(np.minimum(ring.min(axis=0), 0)).astype(int)
+    x1, y1 = np.ceil(np.maximum(ring.max(axis=0), (width, height))).astype(int)
+    found = coco.frPyObjects([(ring - (x0, y0)).reshape(-1).tolist()], int(y1 - y0), int(x1 - x0))[0]
+    canvas = decode_rle({"size": found["size"], "counts": found["counts"].decode("ascii")})
+    mask = canvas[-y0 : height - y0, -x0 : width - x0]
+    if not mask.any():
+        return empty_rle(hw)
+    return encode_mask(mask)
+
+
+def rle_to_polygon(rle: Rle, *, tolerance_px: float = 1.0) -> tuple[npt.NDArray[np.float64], float]:
+    """Outline of the largest part of a mask as (n, 2) corners in pixels, and its IoU with the whole mask.
+
+    The outline runs along pixel edges and is thinned (Douglas-Peucker) so that no point of it moves by more
+    than ``tolerance_px``. Holes and smaller parts are lost; the IoU says how much that was. Raises
+    BadRegion on an empty mask.
+    """
+    height, width = int(rle["size"][0]), int(rle["size"][1])  # type: ignore[index]
+    x0, y0, x1, y1 = (int(v) for v in rle_box(rle))
+    if x1 <= x0 or y1 <= y0:
+        raise BadRegion("an empty mask has no outline", field="rle")
+    crop = decode_rle(rle)[y0:y1, x0:x1].view(np.uint8)
+    # Twice as large, the outline of pixel centres can be moved by half a pixel onto the pixels' edges.
+    large = np.zeros((2 * crop.shape[0] + 2, 2 * crop.shape[1] + 2), np.uint8)
+    large[1:-1, 1:-1] = crop.repeat(2, 0).repeat(2, 1)
+    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    ring = max(contours, key=cv2.contourArea)
+    thin = cv2.approxPolyDP(ring, 2 * max(tolerance_px, 0.0), closed=True) if tolerance_px > 0 else ring
+    if len(thin) < 3:
+        a, b, c, d = x0, y0, x1, y1
+        polygon = np.array([[a, b], [c, b], [c, d], [a, d]], np.float64)
+    else:
+        polygon = (thin.reshape(-1, 2).astype(np.float64) - 0.5) / 2 + (x0, y0)
+        polygon = np.clip(polygon, 0, (width, height))
+    return polygon, float(rle_iou([polygon_to_rle(polygon, (height, width))], [rle])[0, 0])

@@ -1,0 +1,73 @@
+"""What commands open: settings, store and clients of a running installation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sync.settings import Settings, load_settings
+from sync.store.database import Store
+from sync.studio.protocol import StudioClient
+
+__all__ = ["Session", "effective_settings", "open_session", "open_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Settings, store, Label Studio, and the Label Studio of the review projects when it is another one."""
+
+    settings: Settings
+    store: Store
+    studio: StudioClient
+    review_studio: StudioClient | None
+
+
+def open_store(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> tuple[Settings, Store]:
+    """Settings and store, without calling Label Studio."""
+    settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
+    return settings, Store(settings.database())
+
+
+def open_session(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Session:
+    """Everything a command that talks to Label Studio needs."""
+    from sync.studio.client import Studio
+
+    settings, store = open_store(data_dir, studio_url=studio_url, api_key=api_key)
+    review = None
+    if settings.review_url:
+        review = Studio(settings.review_url, settings.review_token.get_secret_value())
+    studio = Studio(settings.studio_url, settings.studio_token.get_secret_value())
+    return Session(settings, store, studio, review)
+
+
+def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Settings:
+    """Settings of a command that talks to a running installation.
+
+    Order: what is given, the environment, what ``groundswell up`` of this data directory wrote down.
+    """
+    from pydantic import SecretStr
+
+    from sync.local.secrets import load_secrets
+    from sync.local.up import read_state
+
+    settings = load_settings(**({} if data_dir is None else {"data_dir": data_dir}))
+    given = settings.model_fields_set
+    changes: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
+    state = read_state(settings.data_dir)
+    if state is not None:
+        changes |= {"studio_url": state.studio_url, "backend_url": state.backend_url}
+    if (settings.data_dir / "secrets.json").exists():
+        secrets = load_secrets(settings.data_dir)
+        changes |= {
+            "webhook_secret": SecretStr(secrets.webhook_secret),
+            "signing_key": SecretStr(secrets.signing_key),
+        }
+        if state is None or state.embedded:
+            changes["studio_token"] = SecretStr(secrets.token)
+    changes = {name: value for name, value in changes.items() if name == "data_dir" or name not in given}
+    if studio_url:
+        changes["studio_url"] = studio_url.rstrip("/")
+    if api_key:
+        changes["studio_token"] = SecretStr(api_key)
+    return settings.model_copy(update=changes)

@@ -1,0 +1,212 @@
+"""Annotators and crowd workers played from ground truth, through the real Label Studio API.
+
+They see what people see: an annotator draws the true instances on the task that Label Studio serves next; a
+crowd worker answers the review task that is served next, wrongly with a given probability. Whether an answer
+is wrong follows from (seed, worker, question) alone, so that a simulation that is cut off and goes on gives
+the same answers, in whatever order the questions come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from ml_backend.errors import BadInput
+from ml_backend.instances import Rle
+from ml_backend.label_studio.label_config import VERDICTS, LabelConfig
+from ml_backend.label_studio.regions import Region, region_id, to_result
+from ml_backend.masks.coco import CocoImage, CocoSet
+from ml_backend.masks.rle import rle_box
+from sync.review.review_project import Question, read_questions
+from sync.studio.protocol import StudioClient
+
+__all__ = ["GOOD_IOU", "Annotator", "CrowdWorker", "Truth", "play_crowd"]
+
+GOOD_IOU = 0.75
+"""a mask is good when it overlaps a true instance of its label at least this much"""
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+
+
+class Truth:
+    """Ground truth found by the address of an image in Label Studio.
+
+    Raises BadInput when two pictures of the set would share a name.
+    """
+
+    def __init__(self, coco: CocoSet) -> None:
+        self.labels = coco.categories
+        self._by_name: dict[str, CocoImage] = {}
+        for image in coco.images:
+            name = _plain(image.path.name)
+            if name in self._by_name:
+                raise BadInput(f"two pictures are named {name}", field="images", hint="Rename one of them")
+            self._by_name[name] = image
+
+    def image(self, address: str) -> CocoImage:
+        """The picture behind a task's image address (upload, local file or path)."""
+        name = address.rsplit("/", 1)[-1].rsplit("?d=", 1)[-1]
+        for candidate in (name, _UPLOAD.sub("", name)):
+            if candidate in self._by_name:
+                return self._by_name[candidate]
+        raise BadInput(
+            f"the ground truth does not know {address}", field="annotations", hint="Is it of another set?"
+        )
+
+    def regions(self, address: str) -> list[Region]:
+        """The true instances as regions, their ids following from the picture."""
+        image = self.image(address)
+        return [
+            Region(
+                id=region_id(f"truth:{image.image_id}:{i}"),
+                kind="mask",
+                label=self.labels[label],
+                rle=rle,
+                box_xyxy=rle_box(rle),
+            )
+            for i, (label, rle) in enumerate(zip(image.label, image.rle, strict=True))
+        ]
+
+    def best_iou(self, address: str, label: str, masks: Sequence[Rle]) -> npt.NDArray[np.float64]:
+        """(n,) largest IoU of each mask with a true instance of ``label`` in the picture, 0 without one."""
+        image = self.image(address)
+        true = [_bytes(rle) for k, rle in zip(image.label, image.rle, strict=True) if self.labels[k] == label]
+        if not true or not masks:
+            return np.zeros(len(masks))
+        found = coco_mask.iou([_bytes(rle) for rle in masks], true, [0] * len(true))
+        best: npt.NDArray[np.float64] = np.asarray(found, np.float64).max(axis=1)
+        return best
+
+
+@dataclass(slots=True)
+class Annotator:
+    """Draws the true instances on served tasks.
+
+    ``error`` is the probability that an instance is left out, as people overlook things.
+    """
+
+    studio: StudioClient
+    truth: Truth
+    config: LabelConfig
+    seed: int = 0
+    error: float = 0.0
+    done: int = 0
+
+    def label_next(self, project_id: int) -> int | None:
+        """Annotate the task that Label Studio serves next; its id, or None when nothing is left."""
+        task = self.studio.next_task(project_id)
+        if task is None:
+            return None
+        address = self.config.image_of(task.data)
+        image = self.truth.image(address)
+        regions = [r for r in self.truth.regions(address) if r.label in self.config.labels]
+        if self.error:
+            regions = [r for r in regions if _uniform(self.seed, "annotator", r.id) >= self.error]
+        self.studio.create_annotation(
+            task.id, to_result(regions, self.config, image.hw), lead_time_s=8.0 + 6.0 * len(regions)
+        )
+        self.done += 1
+        return task.id
+
+
+@dataclass(slots=True)
+class CrowdWorker:
+    """Answers served review tasks.
+
+    Parameters
+    ----------
+    studio : as this worker; ``labels`` is the client that reads the tasks of the labelled project
+    error : probability of a wrong answer
+    unsure : probability of answering unsure (single form only)
+    """
+
+    studio: StudioClient
+    labels: StudioClient
+    truth: Truth
+    image_key: str
+    name: str = "worker"
+    seed: int = 0
+    error: float = 0.0
+    unsure: float = 0.0
+    answered: int = 0
+    _address: dict[int, str] = field(default_factory=dict)
+
+    def answer_next(self, review_project_id: int) -> int | None:
+        """Answer the review task that is served next; its id, or None when nothing is left."""
+        task = self.studio.next_task(review_project_id)
+        if task is None:
+            return None
+        result, seconds, count = self._answer(task.data)
+        self.studio.create_annotation(task.id, result, lead_time_s=seconds)
+        self.answered += count
+        return task.id
+
+    def is_good(self, question: Question) -> bool:
+        """The truth about a question."""
+        if question.task_id not in self._address:
+            data = self.labels.task(question.task_id).data
+            self._address[question.task_id] = str(data[self.image_key])
+        iou = self.truth.best_iou(self._address[question.task_id], question.label, [question.rle])
+        return bool(iou[0] >= GOOD_IOU)
+
+    def _says_yes(self, question: Question) -> bool:
+        wrong = _uniform(self.seed, self.name, question.key) < self.error
+        return self.is_good(question) != wrong
+
+    def _answer(self, data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], float, int]:
+        form, questions = read_questions(data)
+        if form == "single":
+            (question,) = questions
+            value = VERDICTS[0] if self._says_yes(question) else VERDICTS[1]
+            if _uniform(self.seed, f"{self.name}:unsure", question.key) < self.unsure:
+                value = VERDICTS[2]
+            seconds = 1.0 + 2.0 * _uniform(self.seed, f"{self.name}:time", question.key)
+            return [_choice("verdict", "image", [value])], seconds, 1
+        ticked = [f"card{i}" for i, question in enumerate(questions) if not self._says_yes(question)]
+        result = [_choice("wrong", "question", ticked)] if ticked else []
+        return result, 2.0 + 0.7 * len(questions), len(questions)
+
+
+def play_crowd(
+    workers: Sequence[CrowdWorker],
+    review_projects: Sequence[int],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Let the workers answer in turn until none of them is served anything more; answers given."""
+    before = sum(worker.answered for worker in workers)
+    idle: set[tuple[int, int]] = set()
+    places = [(w, p) for p in review_projects for w in range(len(workers))]
+    while len(idle) < len(places) and not stop():
+        for w, project_id in places:
+            if (w, project_id) not in idle and workers[w].answer_next(project_id) is None:
+                idle.add((w, project_id))
+    return sum(worker.answered for worker in workers) - before
+
+
+def _choice(name: str, to_name: str, values: Sequence[str]) -> dict[str, Any]:
+    key = region_id(f"{name}:{','.join(values)}")
+    value = {"choices": list(values)}
+    return {"id": key, "type": "choices", "from_name": name, "to_name": to_name, "value": value}
+
+
+def _uniform(seed: int, who: str, what: str) -> float:
+    """A number in 0..1 that follows from its arguments alone."""
+    digest = hashlib.blake2b(f"{seed}\0{who}\0{what}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _plain(name: str) -> str:
+    """A file name as Label Studio stores it."""
+    return re.sub(r"(?u)[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
+def _bytes(rle: Rle) -> dict[str, Any]:
+    counts = rle["counts"]
+    return {"size": rle["size"], "counts": counts.encode() if isinstance(counts, str) else counts}

@@ -1,0 +1,69 @@
+"""Passwords and tokens of an embedded installation: made once, kept in one file only its owner can read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ml_backend.artifacts.files import storage_errors
+from ml_backend.errors import StorageError
+
+__all__ = ["Secrets", "load_secrets"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    """What an embedded installation knows and nobody else should; it does not print itself."""
+
+    email: str
+    password: str
+    token: str
+    webhook_secret: str
+    signing_key: str
+
+    def __repr__(self) -> str:
+        return f"Secrets({self.email!r})"
+
+
+def load_secrets(data_dir: Path, *, email: str = "admin@groundswell.local") -> Secrets:
+    """Read ``data_dir/secrets.json``, or make it (mode 0600) at the first call.
+
+    Two first calls at once agree: the file is created exclusively and the second one reads it. Raises
+    StorageError when the file is there but cannot be understood.
+    """
+    path = data_dir / "secrets.json"
+    with storage_errors(path):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path, email)
+        try:
+            raw = json.loads(path.read_text())
+            return Secrets(**{field.name: str(raw[field.name]) for field in fields(Secrets)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"{path} cannot be understood ({error})",
+                hint="Restore it; without it the login of the embedded Label Studio is lost",
+                field="secrets.json",
+            ) from error
+
+
+def _create(path: Path, email: str) -> None:
+    made = Secrets(
+        email=email,
+        password=secrets.token_urlsafe(12),
+        token=secrets.token_hex(20),
+        webhook_secret=secrets.token_urlsafe(24),
+        signing_key=secrets.token_urlsafe(32),
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(asdict(made), file, indent=1)
+    # a link, not a rename: it fails, and so keeps the other's file, when somebody was faster
+    with contextlib.suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()

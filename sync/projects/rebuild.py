@@ -1,0 +1,118 @@
+"""Rebuild: throw away what is derived and get the same state again from Label Studio and the artefacts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ml_backend.errors import GroundswellError
+from sync.review.answers import pull_answers
+from sync.review.review import review
+from sync.rounds.backend_facts import write_facts
+from sync.rounds.project import open_project, project_ids, register_project
+from sync.rounds.pull import pull, refresh_project
+from sync.rounds.round_records import has_finished, restore_rounds, trained_round
+from sync.rounds.train import restore_test_split
+from sync.settings import Settings
+from sync.store.database import Store
+from sync.store.tables import ProjectRecord
+from sync.studio.protocol import StudioClient
+
+__all__ = ["RebuildReport", "find_review_projects", "rebuild"]
+
+_MARKER = re.compile(r"· review (\d+) \((single|sheet)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What was brought back for one project, or why it could not be."""
+
+    project_id: int
+    tasks: int = 0
+    rounds: int = 0
+    review_tasks: int = 0
+    error: str = ""
+
+
+def rebuild(
+    settings: Settings,
+    store: Store,
+    studio: StudioClient,
+    *,
+    review_studio: StudioClient | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[RebuildReport]:
+    """Drop every derived table and fill it again: people's answers from Label Studio, rounds from files.
+
+    Projects are those of the store and, where the store was lost, those of the data directory. One project
+    that cannot be rebuilt does not stop the others.
+    """
+    store.drop_derived()
+    ids = sorted({*project_ids(store), *_projects_on_disk(settings)})
+    reports = []
+    for project_id in ids:
+        try:
+            reports.append(_rebuild_project(settings, store, studio, review_studio, project_id))
+            report(f"project {project_id}: {reports[-1].tasks} tasks, {reports[-1].rounds} rounds")
+        except GroundswellError as error:
+            reports.append(RebuildReport(project_id, error=str(error)))
+            report(f"project {project_id}: {error}")
+    return reports
+
+
+def find_review_projects(studio: StudioClient, project_id: int) -> dict[str, int]:
+    """Review projects of a project by form, recognised by their titles."""
+    found = {}
+    for row in studio.projects():
+        match = _MARKER.search(row.title)
+        if match and int(match.group(1)) == project_id:
+            found[match.group(2)] = row.id
+    return found
+
+
+def _rebuild_project(
+    settings: Settings,
+    store: Store,
+    studio: StudioClient,
+    review_studio: StudioClient | None,
+    project_id: int,
+) -> RebuildReport:
+    register_project(store, studio, project_id, options=_options_on_disk(settings, store, project_id))
+    reviews = find_review_projects(review_studio or studio, project_id)
+    with store.write() as session:
+        record = session.get_one(ProjectRecord, project_id)
+        record.review_project_id = reviews.get("single")
+        record.sheet_project_id = reviews.get("sheet")
+    project = refresh_project(open_project(settings, store, studio, project_id, review_studio=review_studio))
+    pulled = pull(project)
+    restore_test_split(project)
+    rounds = restore_rounds(project)
+    review_tasks = pull_answers(project)
+    latest = trained_round(project)
+    if latest is not None and has_finished(latest, "cluster"):
+        review(project, latest)
+    write_facts(project)
+    return RebuildReport(project_id, pulled.tasks_new, rounds, review_tasks)
+
+
+def _projects_on_disk(settings: Settings) -> list[int]:
+    folder = settings.data_dir / "projects"
+    names = [path.parent.name for path in folder.glob("*/project.json")] if folder.is_dir() else []
+    return [int(name) for name in names if name.isdigit() and _is_label_project(settings, int(name))]
+
+
+def _is_label_project(settings: Settings, project_id: int) -> bool:
+    from ml_backend.artifacts.project_facts import load_facts
+
+    return load_facts(settings.data_dir, project_id).role == "label"
+
+
+def _options_on_disk(settings: Settings, store: Store, project_id: int) -> dict[str, object] | None:
+    """Options kept in the facts, when the store does not know the project any more."""
+    from ml_backend.artifacts.project_facts import load_facts
+
+    with store.read() as session:
+        if session.get(ProjectRecord, project_id) is not None:
+            return None
+    return dict(load_facts(settings.data_dir, project_id).options)

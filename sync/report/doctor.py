@@ -1,0 +1,181 @@
+"""What is broken, and what to do about it: every connection Groundswell needs, tried one by one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.errors import GroundswellError
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.label_config import parse_label_config
+from sync.local.up import read_state
+from sync.projects.init_project import BACKEND_TITLE
+from sync.rounds.project import project_ids
+from sync.settings import Settings
+from sync.store.database import Store
+from sync.store.tables import ProjectRecord
+from sync.studio.client import SECRET_HEADER, Studio
+
+__all__ = ["Finding", "examine"]
+
+TESTED_STUDIO = "1.23"
+_LOW_SPACE = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried. ``level`` is ok, warn or bad; ``hint`` says what to do when it is not ok."""
+
+    name: str
+    level: str
+    detail: str
+    hint: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Try everything, in an order in which the first trouble explains those after it."""
+    yield from _try("data directory", lambda: _data_dir(settings))
+    state = read_state(settings.data_dir)
+    if state is not None:
+        yield Finding(
+            "groundswell up",
+            "ok" if state.running else "warn",
+            f"process {state.pid}" if state.running else "was killed",
+            "" if state.running else "Start it again: it cleans up what was left",
+        )
+    yield from _try("backend", lambda: _backend(settings))
+    found = list(_try("label studio", lambda: _studio(settings)))
+    yield from found
+    if any(finding.level == "bad" for finding in found):
+        return
+    studio = Studio(settings.studio_url, settings.studio_token.get_secret_value(), attempts=2)
+    found = list(_try("token", lambda: Finding("token", "ok", f"acts as {studio.whoami()}")))
+    yield from found
+    if any(finding.level == "bad" for finding in found):
+        return
+    try:
+        store = Store(settings.database())
+    except GroundswellError as error:
+        yield Finding("store", "bad", error.message, error.hint)
+        return
+    ids = project_ids(store)
+    yield Finding(
+        "projects", "ok" if ids else "warn", f"{len(ids)} take part", "" if ids else "Run groundswell init"
+    )
+    for project_id in ids:
+        yield from _project(settings, store, studio, project_id)
+
+
+def _try(name: str, check: Callable[[], Finding]) -> Iterator[Finding]:
+    """The finding of a check, or the error it ended with."""
+    try:
+        yield check()
+    except GroundswellError as error:
+        yield Finding(name, "bad", error.message, error.hint)
+    except httpx.HTTPError as error:
+        yield Finding(name, "bad", f"{type(error).__name__}: {error}", "Is it running at this address?")
+
+
+def _data_dir(settings: Settings) -> Finding:
+    probe = settings.data_dir / ".doctor"
+    write_atomic(probe, b"ok")
+    probe.unlink()
+    free = shutil.disk_usage(settings.data_dir).free
+    detail = f"{settings.data_dir.absolute()}, {free / 1e9:.1f} GB free"
+    if free < _LOW_SPACE:
+        return Finding("data directory", "warn", detail, "Models, pools and images need room")
+    return Finding("data directory", "ok", detail)
+
+
+def _backend(settings: Settings) -> Finding:
+    for url in dict.fromkeys((settings.backend_internal_url or settings.backend_url, settings.backend_url)):
+        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
+        if answer.status_code != 200:
+            return Finding(
+                "backend", "bad", f"{url} answers {answer.status_code}", "Is another program there?"
+            )
+    return Finding("backend", "ok", settings.backend_url)
+
+
+def _studio(settings: Settings) -> Finding:
+    answer = httpx.get(f"{settings.studio_url.rstrip('/')}/api/version", timeout=10.0)
+    try:
+        version = str(answer.json()["release"])
+    except (ValueError, KeyError, TypeError):
+        return Finding(
+            "label studio", "bad", f"{settings.studio_url} is no Label Studio", "Check the address"
+        )
+    detail = f"{version} at {settings.studio_url}"
+    if not version.startswith(TESTED_STUDIO):
+        return Finding("label studio", "warn", detail, f"Groundswell is tested with {TESTED_STUDIO}.x")
+    return Finding("label studio", "ok", detail)
+
+
+def _project(settings: Settings, store: Store, studio: Studio, project_id: int) -> Iterator[Finding]:
+    name = f"project {project_id}"
+    try:
+        row = studio.project(project_id)
+        config = parse_label_config(row.label_config)
+        backends, hooks = studio.backends(project_id), studio.webhooks(project_id)
+    except GroundswellError as error:
+        yield Finding(name, "bad", error.message, error.hint)
+        return
+    again = f"Run groundswell init --title {row.title!r} again"
+    yield Finding(name, "ok", f"{row.title!r}, {row.task_number} tasks, kind {config.kind}")
+    with store.read() as session:
+        error_text = session.get_one(ProjectRecord, project_id).error
+    if error_text:
+        yield Finding(f"{name} worker", "bad", f"last look failed: {error_text}", "See the worker's log")
+    if not ProjectPaths(settings.data_dir, project_id).facts.exists():
+        yield Finding(f"{name} facts", "bad", "the backend does not know the project", again)
+    yield _backend_of(name, backends, settings, again)
+    yield _webhook_of(name, hooks, settings, again)
+    yield from _try(f"{name} images", lambda: _image(name, settings, studio, project_id, config.image_key))
+
+
+def _backend_of(name: str, rows: list[dict[str, object]], settings: Settings, again: str) -> Finding:
+    url = (settings.backend_internal_url or settings.backend_url).rstrip("/")
+    ours = [row for row in rows if str(row["url"]).rstrip("/") == url]
+    if not ours:
+        others = ", ".join(str(row["url"]) for row in rows) or "none"
+        return Finding(f"{name} backend", "bad", f"{url} is not connected (connected: {others})", again)
+    if ours[0]["state"] != "CO":
+        why = str(ours[0].get("error_message") or ours[0]["state"])
+        return Finding(
+            f"{name} backend", "bad", f"Label Studio cannot use it: {why[:200]}", "Can it reach the address?"
+        )
+    if rows[0] is not ours[0]:
+        return Finding(
+            f"{name} backend",
+            "warn",
+            "another backend comes first",
+            f"Only the first is asked; keep {BACKEND_TITLE}",
+        )
+    return Finding(f"{name} backend", "ok", "connected")
+
+
+def _webhook_of(name: str, rows: list[dict[str, object]], settings: Settings, again: str) -> Finding:
+    url = f"{(settings.backend_internal_url or settings.backend_url).rstrip('/')}/webhook"
+    ours = [row for row in rows if row["url"] == url]
+    secret = settings.webhook_secret.get_secret_value()
+    right = [row for row in ours if row["is_active"] and dict(row["headers"]).get(SECRET_HEADER) == secret]  # type: ignore[call-overload]
+    late = "without it changes are noticed at the next poll"
+    if not ours:
+        return Finding(f"{name} webhook", "warn", f"none to {url}; {late}", again)
+    if not right:
+        return Finding(f"{name} webhook", "warn", f"switched off or with another secret; {late}", again)
+    return Finding(f"{name} webhook", "ok", "connected")
+
+
+def _image(name: str, settings: Settings, studio: Studio, project_id: int, key: str) -> Finding:
+    ids = studio.task_ids(project_id)
+    if not ids:
+        return Finding(f"{name} images", "warn", "no tasks", "Add pictures: groundswell init --images")
+    task = studio.task(min(ids))
+    ref = ImageStore(settings).get(str(task.data.get(key, "")), task_id=task.id)
+    return Finding(f"{name} images", "ok", f"task {task.id}: {ref.hw[1]}×{ref.hw[0]} pixels")

@@ -1,0 +1,137 @@
+"""The cluster browser of a project: its newest clustered round, read from store and round files."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sqlalchemy import select
+
+from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
+from ml_backend.errors import BadImage, BadInput, StudioError
+from ml_backend.images.crops import render_crop
+from sync.report.cluster_page import Purity, Section, cluster_page
+from sync.report.cluster_sections import Limits, Members, label_section
+from sync.review.verdicts import LabelLog, read_review_log
+from sync.rounds.cluster import LabelPool, load_label_pools
+from sync.rounds.project import Project
+from sync.rounds.round_records import has_finished, trained_round
+from sync.store.tables import DecisionRecord, RoundRecord, TaskRecord
+
+__all__ = ["project_sections", "write_cluster_page"]
+
+_log = logging.getLogger(__name__)
+
+
+def write_cluster_page(
+    project: Project, out: Path, *, limits: Limits | None = None, thumbnail_px: int = 144
+) -> list[Section]:
+    """Write the page of the newest clustered round and return what it shows.
+
+    Raises BadInput when no round was clustered yet, StorageError when ``out`` cannot be written.
+    """
+    record = trained_round(project)
+    if record is None or not has_finished(record, "cluster"):
+        raise BadInput(
+            f"project {project.id} has no clustered round yet",
+            field="project",
+            hint="Label a few tasks and let `groundswell round` or the worker finish a round",
+        )
+    sections = project_sections(project, record, limits=limits or Limits(), thumbnail_px=thumbnail_px)
+    subtitle = f"project {project.id} · round {record.number} · {record.model_version}"
+    page = cluster_page(sections, title=f"Clusters of {project.title}", subtitle=subtitle)
+    write_atomic(out, page.encode())
+    return sections
+
+
+def project_sections(
+    project: Project, record: RoundRecord, *, limits: Limits, thumbnail_px: int
+) -> list[Section]:
+    """One section per label of a clustered round."""
+    pools = load_label_pools(project, record)
+    log = read_review_log(project, record.number, pools)
+    verdicts = read_verdicts(project.paths.round(record.number))
+    with project.read() as session:
+        decisions = list(
+            session.scalars(
+                select(DecisionRecord)
+                .where(DecisionRecord.project_id == project.id, DecisionRecord.round == record.number)
+                .order_by(DecisionRecord.number)
+            )
+        )
+    sections = []
+    for pool in pools:
+        mine = [one for one in decisions if one.label == pool.label and one.action in ("accept", "reject")]
+        sections.append(
+            label_section(
+                pool.label,
+                pool.tree,
+                _members(pool, log.labels[pool.label], verdicts),
+                decided={one.cluster: _purity(one) for one in mine if one.cluster >= 0},
+                sets=[_purity(one) for one in mine if one.cluster < 0 and one.action == "accept"],
+                picture=_pictures(project, pool, thumbnail_px),
+                caption=lambda row, pool=pool: f"task {pool.table.task_id[row]}",  # type: ignore[misc]
+                limits=limits,
+            )
+        )
+    return sections
+
+
+def _members(pool: LabelPool, log: LabelLog, verdicts: VerdictTable) -> Members:
+    n = len(pool)
+    verdict, verified = np.zeros(n, np.int8), np.zeros(n, bool)
+    for key, row in pool.rows_by_key().items():
+        found = verdicts.get(key)
+        if found is not None and found.label == pool.label:
+            verdict[row], verified[row] = found.verdict, found.verified
+    answered, yes = np.zeros(n, bool), np.zeros(n, np.float32)
+    answered[log.log.item] = True
+    yes[log.log.item] = log.log.yes
+    return Members(pool.pool.prior, verdict, verified, answered, yes)
+
+
+def _purity(decision: DecisionRecord) -> Purity:
+    return Purity(
+        lower=decision.lower,
+        upper=decision.upper,
+        confidence=decision.confidence,
+        asked=decision.asked,
+        yes=float(decision.yes),
+        test=decision.test,
+    )
+
+
+def _pictures(project: Project, pool: LabelPool, size_px: int) -> Callable[[int], bytes]:
+    """Renders a member once; an image that has gone leaves an empty card."""
+    kept: dict[int, bytes] = {}
+
+    def picture(row: int) -> bytes:
+        if row not in kept:
+            try:
+                kept[row] = _render(project, pool, row, size_px)
+            except (BadImage, BadInput, StudioError) as error:
+                _log.warning("no thumbnail for %s: %s", pool.table.key[row], error)
+                kept[row] = b""
+        return kept[row]
+
+    return picture
+
+
+def _render(project: Project, pool: LabelPool, row: int, size_px: int) -> bytes:
+    task_id = int(pool.table.task_id[row])
+    with project.read() as session:
+        task = session.get(TaskRecord, task_id)
+    if task is None:
+        raise BadInput(f"task {task_id} is gone", field="task")
+    image = project.images.get(task.image, task_id=task.id)
+    crop = render_crop(project.images.pixels(image), pool.table.rle(row), size_px=2 * size_px)
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(crop)) as large:  # drawn large, shown small: the outline stays fine
+        large.thumbnail((size_px, size_px))
+        large.save(file, "JPEG", quality=80)
+    return file.getvalue()

@@ -1,0 +1,166 @@
+"""Instructions of the review projects: per class good and bad examples, made from masks people drew.
+
+Good examples are drawn masks as they are; bad ones are the same masks moved, cut in half or merged with
+their neighbour, and good masks of another class. The pictures are small crops of their own behind signed
+links. Chosen examples stay as long as their masks do, so that workers do not meet new instructions every
+day, and Label Studio is written to only when the text is another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.pools import instance_key
+from ml_backend.errors import GroundswellError
+from ml_backend.images.crops import CropStore
+from ml_backend.images.signed_links import crop_url
+from ml_backend.instances import Rle
+from ml_backend.masks.rle import decode_rle
+from sync.review.answers import review_project_of
+from sync.review.gold_masks import half, merged, shifted
+from sync.review.review_project import FORMS, Example, instructions
+from sync.rounds.project import Project
+from sync.rounds.task_queries import finished_tasks
+from sync.store.tables import TaskRecord
+
+__all__ = ["example_masks", "refresh_instructions"]
+
+_log = logging.getLogger(__name__)
+_SIZE_PX = 224
+_MOST_LABELS = 12
+"""labels with pictures; workers read no more, further ones are named only"""
+_LOOKED_AT = 200
+"""drawn masks per label among which examples are chosen"""
+Masks = list[tuple[TaskRecord, Rle]]
+
+
+def example_masks(project: Project) -> frozenset[tuple[int, str]]:
+    """(task, counts) of the drawn masks that the instructions show: their answers are given away."""
+    chosen = _read_state(project).get("examples", {})
+    return frozenset((int(task), str(counts)) for rows in chosen.values() for task, counts in rows)
+
+
+def refresh_instructions(project: Project, round_number: int) -> bool:
+    """Set the instructions of the review projects where they changed; True when something was sent.
+
+    To be called before gold questions are chosen, which avoid the examples, and after review projects were
+    made. Looks at the drawn masks once per round. An image that cannot be read costs its own example only.
+    """
+    found = {form: review_project_of(project, form) for form in FORMS}
+    reviews = {form: number for form, number in found.items() if number is not None}
+    state = _read_state(project)
+    now = {"round": round_number, "labels": list(project.config.labels), "reviews": reviews}
+    is_same = all(state.get(name) == value for name, value in now.items())
+    if is_same and all(_crops(project).path(project.id, key).exists() for key in state["crops"]):
+        return False
+    chosen, drawn = _choose(project, state.get("examples", {}))
+    examples = _render(project, chosen, drawn)
+    shown = dict(state.get("shown", {}))
+    sent = False
+    for form, review_id in reviews.items():
+        text = instructions(project.config.labels, form=form, examples=examples)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if shown.get(str(review_id)) != digest:
+            project.at("review.instructions")
+            project.review_studio.set_instruction(review_id, text)
+            shown[str(review_id)] = digest
+            sent = True
+    keys = sorted({example.key for example in examples})
+    rows = {label: [[task.id, str(rle["counts"])] for task, rle in masks] for label, masks in chosen.items()}
+    write_json(_state_path(project), {**now, "examples": rows, "crops": keys, "shown": shown})
+    return sent
+
+
+def _choose(
+    project: Project, before: dict[str, list[list[Any]]]
+) -> tuple[dict[str, Masks], dict[str, Masks]]:
+    """Two typical drawn masks per label (those chosen before, while they are there); and all drawn masks."""
+    drawn: dict[str, Masks] = {label: [] for label in project.config.labels}
+    for task, annotation in finished_tasks(project).values():
+        for region in annotation.regions if not task.image_error else ():
+            if region["label"] in drawn:
+                drawn[region["label"]].append((task, region["rle"]))
+    chosen: dict[str, Masks] = {}
+    for label in [label for label in project.config.labels if drawn[label]][:_MOST_LABELS]:
+        old = {(int(task), str(counts)) for task, counts in before.get(label, [])}
+        kept = [row for row in drawn[label] if (row[0].id, str(row[1]["counts"])) in old]
+        typical = kept if len(kept) >= 2 else _typical(drawn[label], 2)
+        if typical:
+            chosen[label] = typical
+    return chosen, drawn
+
+
+def _typical(rows: Masks, count: int) -> Masks:
+    """Masks of middling size away from the border, of different tasks where there are several."""
+    looked_at = rows[:: max(1, len(rows) // _LOOKED_AT)]
+    masks = [decode_rle(rle).astype(bool) for _, rle in looked_at]
+    log_area = np.log1p([float(mask.sum()) for mask in masks])
+    border = [bool(m[[0, -1]].any() or m[:, [0, -1]].any()) for m in masks]
+    order = np.lexsort((np.abs(log_area - np.median(log_area)), border, log_area == 0))
+    ranked = [looked_at[i] for i in order.tolist() if log_area[i] > 0]
+    seen: set[int] = set()
+    again = []
+    for row in ranked:
+        again.append(row[0].id in seen)
+        seen.add(row[0].id)
+    return [ranked[i] for i in np.argsort(again, kind="stable").tolist()][:count]
+
+
+def _render(project: Project, chosen: dict[str, Masks], drawn: dict[str, Masks]) -> list[Example]:
+    examples = []
+    for label in chosen:
+        for task, rle, is_good, caption in _variants(label, chosen, drawn):
+            key = f"example-{instance_key(task.id, label, str(rle['counts']))}"
+            try:
+                image = project.images.get(task.image, task_id=task.id)
+                _crops(project).ensure(project.id, key, image, rle)
+            except GroundswellError as error:
+                _log.warning("project %s: example of task %s left out: %s", project.id, task.id, error)
+                continue
+            url = crop_url(project.settings, project.id, key)
+            examples.append(Example(label, key, url, is_good, caption))
+    return examples
+
+
+def _variants(
+    label: str, chosen: dict[str, Masks], drawn: dict[str, Masks]
+) -> list[tuple[TaskRecord, Rle, bool, str]]:
+    """Good examples, then bad ones: task, mask, whether it is good, what it shows."""
+    masks = chosen[label]
+    found = [(task, rle, True, "good") for task, rle in masks]
+    (task, rle), (task2, rle2) = masks[0], masks[-1]
+    same_picture = [
+        other
+        for rows in drawn.values()
+        for other_task, other in rows
+        if other_task.id == task2.id and other is not rle2
+    ]
+    bad: list[tuple[TaskRecord, Rle | None, str]] = [
+        (task, shifted(rle), "shifted"),
+        (task2, half(rle2), "a part"),
+        (task2, merged(rle2, same_picture), "two objects"),
+    ]
+    others = [name for name in chosen if name != label]
+    if others:
+        bad.append((*chosen[others[0]][0], others[0]))
+    return found + [(where, mask, False, caption) for where, mask, caption in bad if mask is not None]
+
+
+def _crops(project: Project) -> CropStore:
+    return CropStore(project.settings.data_dir, project.images, size_px=_SIZE_PX)
+
+
+def _state_path(project: Project) -> Path:
+    return project.paths.root / "instructions.json"
+
+
+def _read_state(project: Project) -> dict[str, Any]:
+    path = _state_path(project)
+    found: dict[str, Any] = read_json(path) if path.exists() else {}
+    return found

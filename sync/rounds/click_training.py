@@ -1,0 +1,143 @@
+"""The training of a click network beside the worker's looks: minutes of one core that nothing waits for.
+
+It runs in a process of its own at low priority, watched by a thread; each look only asks how far it is. The
+process ends with the worker, however that ends: what was not finished is begun anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.artifacts.files import read_json
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.project_network.versions import is_usable
+from ml_backend.clicks.training.job import job_spec, publish_click_model
+from ml_backend.errors import GroundswellError
+from sync.rounds.project import Project
+from sync.rounds.round_records import load_snapshot
+from sync.rounds.train import examples_of
+from sync.store.tables import RoundRecord
+
+__all__ = ["ClickTraining", "last_version", "training_reason"]
+
+_log = logging.getLogger(__name__)
+
+MIN_MASKS, MIN_TEST_IMAGES = 30, 3
+"""Fewer masks teach too little; with fewer held-out images no verdict is possible."""
+GROWTH = 1.25
+"""A new network is trained when this many times as many tasks are finished as for the last one."""
+
+
+class ClickTraining:
+    """One click network in training. ``share`` and ``line`` say how far it is; ``figures`` what came of it,
+    None until then.
+    """
+
+    def __init__(self, project: Project, record: RoundRecord) -> None:
+        """Start at once. Raises BadInput when the snapshot of the round cannot be read."""
+        self.project_id, self.round, self.digest = project.id, record.number, record.digest
+        self.share, self.line = 0.0, "training"
+        self.figures: dict[str, Any] | None = None
+        _sweep(project.paths)
+        snapshot = load_snapshot(project, record.number)
+        labels = tuple(str(label) for label in snapshot["labels"])
+        last = last_version(project.paths)
+        start = project.paths.clicks / last.version if last is not None and last.usable else None
+        spec = job_spec(
+            examples_of(project, snapshot["train"], labels),
+            examples_of(project, snapshot["test"], labels),
+            labels,
+            incumbent=project.settings.segmenter,
+            options=project.settings.click_options,
+            start=start,
+        )
+        version = f"click-r{record.number}-{record.digest[:10]}"
+        work = (project.paths, version, spec)
+        self._thread = threading.Thread(target=self._run, args=work, name="click-training", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until it ended, or for so long."""
+        self._thread.join(timeout_s)
+
+    def _progress(self, share: float, line: str) -> None:
+        self.share, self.line = share, line
+
+    def _run(self, paths: ProjectPaths, version: str, spec: Mapping[str, Any]) -> None:
+        began = time.monotonic()
+        try:
+            report = publish_click_model(paths, version, spec, self._progress)
+        except GroundswellError as error:
+            _log.error("project %s: the click network of round %s: %s", self.project_id, self.round, error)
+            self.figures = {"failed": str(error)}
+        except Exception as error:
+            # a bug here must not pass silently in a thread nobody joins: it is shown like any failure
+            _log.exception("project %s: the click network of round %s", self.project_id, self.round)
+            self.figures = {"failed": f"unexpected {type(error).__name__}: {error}"}
+        else:
+            self.figures = {
+                "failed": "",
+                "version": version,
+                "serves": bool(report["use"]),
+                "reason": str(report.get("reason", "")),
+                "seconds": round(time.monotonic() - began, 3),
+            }
+
+
+@dataclass(frozen=True, slots=True)
+class LastVersion:
+    """The newest click version of a project, how many tasks it was trained on, and whether it still loads."""
+
+    version: str
+    n_train: int
+    usable: bool
+
+
+def _sweep(paths: ProjectPaths) -> None:
+    """Remove what trainings left that ended with their worker; the lease says that none of them runs."""
+    for path in paths.clicks.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def last_version(paths: ProjectPaths) -> LastVersion | None:
+    """The click version with the highest round number, None when there is none with a report."""
+    found: list[tuple[int, LastVersion]] = []
+    for report in paths.clicks.glob("click-r*/report.json"):
+        folder = report.parent
+        try:
+            number = int(folder.name.split("-")[1].removeprefix("r"))
+            n_train = int(read_json(report)["n_train_images"])
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            _log.warning("%s is no click version: %r", folder, error)
+            continue
+        found.append((number, LastVersion(folder.name, n_train, is_usable(folder))))
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def training_reason(project: Project, record: RoundRecord) -> str:
+    """Why a click network should be trained for this round now; empty when it should not.
+
+    Raises BadInput when the round's snapshot cannot be read.
+    """
+    snapshot = load_snapshot(project, record.number)
+    train = [row for row in snapshot["train"] if row["regions"]]
+    masks = sum(len(row["regions"]) for row in train)
+    if masks < MIN_MASKS or sum(bool(row["regions"]) for row in snapshot["test"]) < MIN_TEST_IMAGES:
+        return ""
+    last = last_version(project.paths)
+    if last is None:
+        return f"{masks} masks are finished"
+    if not last.usable:
+        return f"{last.version} was made by another version of Groundswell"
+    if len(snapshot["train"]) >= GROWTH * last.n_train:
+        return f"{len(snapshot['train'])} tasks are finished, {last.n_train} when the last one was trained"
+    return ""

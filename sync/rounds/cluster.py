@@ -1,0 +1,144 @@
+"""Cluster: one merge tree per label over the pool of the round, kept in ``rounds/<n>/``.
+
+The pool of a round is frozen here: ``pool.json`` lists the labels and ``keys-<i>.json`` the instances in the
+order in which tree, questions and decisions number them. Tasks that arrive later are shown predictions of the
+same model; they are clustered in the next round.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clustering.pool import Pool
+from clustering.trees.linkage import ExactLinkage, Linkage, TwoLevelLinkage, grow_tree
+from clustering.trees.tree import ClusterTree
+from ml_backend.artifacts.files import read_json, write_atomic, write_json
+from ml_backend.artifacts.pools import PoolTable, read_pool
+from ml_backend.errors import BadInput
+from ml_backend.masks.statistics import mask_statistics
+from sync.rounds.project import Project
+from sync.rounds.round_records import finish_step, has_finished
+from sync.rounds.task_queries import open_task_ids
+from sync.store.tables import RoundRecord
+
+__all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelPool:
+    """The frozen pool of one label: row i of ``table`` and ``pool`` is leaf i of ``tree``."""
+
+    label: str
+    table: PoolTable
+    pool: Pool
+    tree: ClusterTree
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def rows_by_key(self) -> dict[str, int]:
+        """Row of each instance key."""
+        return {str(key): row for row, key in enumerate(self.table.key)}
+
+
+def cluster(project: Project, record: RoundRecord) -> RoundRecord:
+    """Freeze the pool of each label and grow its tree; does nothing when it was done."""
+    folder = project.paths.round(record.number)
+    if has_finished(record, "cluster") and (folder / "pool.json").exists():
+        return record
+    started = time.monotonic()
+    table = read_pool(project.paths.pool(record.model_version), task_ids=open_task_ids(project))
+    table, dropped = _finite(project, table)
+    table = table.take(np.flatnonzero(table.score >= project.settings.pool_min_score))
+    table = table.take(np.argsort(table.key.astype(str), kind="stable"))
+    sizes: dict[str, int] = {}
+    labels = list(project.config.labels)
+    for i, label in enumerate(labels):
+        project.at("cluster.label")
+        mine = table.take(np.flatnonzero(table.label == label))
+        sizes[label] = len(mine)
+        tree = grow_tree(label_pool(mine), linkage=_linkage(project), seed=project.settings.seed)
+        file = io.BytesIO()
+        tree.save(file)
+        write_atomic(folder / f"tree-{i}.npz", file.getvalue())
+        write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key])
+        project.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
+    write_json(folder / "pool.json", {"labels": labels, "version": record.model_version, "sizes": sizes})
+    figures: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3), "pool": sizes}
+    if dropped:
+        figures["dropped"] = dropped
+    return finish_step(project, record.number, "cluster", figures)
+
+
+def _finite(project: Project, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:
+    """Rows whose numbers are all finite, and how many others each label had.
+
+    No distance to such an instance exists. The infer step leaves them out; a pool written by anything else
+    may hold them, and they must not cost the others their review.
+    """
+    good = np.isfinite(table.embedding).all(axis=1) & np.isfinite(table.score) & np.isfinite(table.quality)
+    if good.all():
+        return table, {}
+    labels, counts = np.unique(table.label[~good].astype(str), return_counts=True)
+    dropped = {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
+    for label, count in dropped.items():
+        tasks = np.unique(table.task_id[~good & (table.label == label)]).tolist()
+        text = f"{label}: {count} instances left out of the clusters, their embedding or score is not finite"
+        _log.warning("project %s: %s (tasks %s)", project.id, text, ", ".join(map(str, tasks[:5])))
+        project.report("cluster", 0.0, text)
+    return table.take(np.flatnonzero(good)), dropped
+
+
+def load_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:
+    """The frozen pools of a clustered round, one per label, in the order of the label config then."""
+    key = ("pools", project.id, record.number, record.model_version)
+    kept = project.memo.get(key)
+    if isinstance(kept, list):
+        return kept
+    for old in [old for old in project.memo if isinstance(old, tuple) and old[:2] == key[:2]]:
+        del project.memo[old]
+    pools = _read_label_pools(project, record)
+    project.memo[key] = pools
+    return pools
+
+
+def _read_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:
+    folder = project.paths.round(record.number)
+    labels = [str(label) for label in read_json(folder / "pool.json")["labels"]]
+    table = read_pool(project.paths.pool(record.model_version))
+    place = {str(key): row for row, key in enumerate(table.key)}
+    pools = []
+    for i, label in enumerate(labels):
+        keys = read_json(folder / f"keys-{i}.json")
+        mine = table.take(np.array([place[key] for key in keys], np.intp))
+        pools.append(LabelPool(label, mine, label_pool(mine), ClusterTree.load(folder / f"tree-{i}.npz")))
+    return pools
+
+
+def label_pool(table: PoolTable) -> Pool:
+    """Rows of a pool as the columns that trees and policies read."""
+    embedding = table.embedding if table.embedding.shape[1] else np.zeros((len(table), 1), np.float32)
+    extras = mask_statistics([str(text) for text in table.counts], table.hw)
+    return Pool(embedding, table.score, table.quality, extras)
+
+
+def _linkage(project: Project) -> Linkage | None:
+    known: dict[str, Linkage | None] = {
+        "auto": None,
+        "exact": ExactLinkage(),
+        "two-level": TwoLevelLinkage(),
+    }
+    name = project.settings.linkage
+    if name not in known:
+        raise BadInput(
+            f"there is no linkage {name!r}", field="settings.linkage", hint=f"One of {', '.join(known)}"
+        )
+    return known[name]

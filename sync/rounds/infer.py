@@ -1,0 +1,150 @@
+"""Infer: the instances a model version finds on every unfinished task, as columns on disk.
+
+Written part by part; a killed run goes on with the tasks that no finished part holds. Images of the next
+batch are fetched and decoded while the model works on this one. When all are there the version becomes the
+one that serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.pools import PoolWriter, done_tasks
+from ml_backend.errors import BadImage
+from ml_backend.images.store import ImageRef
+from ml_backend.instances import Instances
+from ml_backend.learners.base import Predictor
+from ml_backend.learners.predictor_cache import load_learner
+from ml_backend.learners.uncertainty import confidence
+from sync.rounds.project import Project
+from sync.rounds.round_records import finish_step, has_finished
+from sync.rounds.task_queries import note_image_errors, open_task_ids, task_images
+from sync.store.tables import RoundRecord
+
+__all__ = ["infer", "tasks_to_infer"]
+
+_log = logging.getLogger(__name__)
+_FETCHERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    task: int
+    ref: ImageRef | None
+    pixels: npt.NDArray[np.uint8] | None
+    error: str
+
+
+def tasks_to_infer(project: Project, version: str) -> list[int]:
+    """Unfinished tasks with an image that this version has not looked at, in order of id."""
+    done = done_tasks(project.paths.pool(version))
+    return [task for task in open_task_ids(project) if task not in done]
+
+
+def infer(project: Project, record: RoundRecord) -> RoundRecord:
+    """Fill the pool of the round's version for all unfinished tasks; safe to repeat and to kill.
+
+    A task whose image cannot be read gets an empty row with the reason; the next version tries it again.
+    """
+    registry = ModelRegistry(project.settings.data_dir)
+    info = registry.info(project.id, record.model_version)
+    todo = tasks_to_infer(project, info.version)
+    started = time.monotonic()
+    found = failed = 0
+    if todo:
+        predictor = load_learner(info.learner).load(info.folder, device=project.settings.device)
+        writer = PoolWriter(
+            project.paths.pool(info.version),
+            predictor.labels,
+            embedding_dim=predictor.embedding_dim,
+            tasks_per_part=project.settings.infer_part,
+        )
+        with writer:
+            done = 0
+            for batch in _loaded_batches(project, todo):
+                project.at("infer.batch")
+                found_here, failed_here = _infer_batch(project, predictor, writer, batch)
+                found, failed, done = found + found_here, failed + failed_here, done + len(batch)
+                project.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
+    registry.set_current(project.id, info.version)
+    project.report("infer", 1.0, f"{len(todo)} tasks looked at, {found} instances")
+    if not todo and has_finished(record, "infer"):
+        return record
+    before = record.figures.get("infer", {})
+    figures = {
+        "seconds": round(before.get("seconds", 0.0) + time.monotonic() - started, 3),
+        "tasks": before.get("tasks", 0) + len(todo),
+        "instances": before.get("instances", 0) + found,
+        "unreadable": before.get("unreadable", 0) + failed,
+    }
+    return finish_step(project, record.number, "infer", figures)
+
+
+def _infer_batch(
+    project: Project, predictor: Predictor, writer: PoolWriter, batch: Sequence[_Loaded]
+) -> tuple[int, int]:
+    """Add one batch to the pool; returns instances found and tasks that could not be read."""
+    readable = [item for item in batch if item.pixels is not None]
+    results = iter(predictor.predict([item.pixels for item in readable if item.pixels is not None]))
+    found = 0
+    for item in batch:
+        if item.pixels is None or item.ref is None:
+            writer.add(item.task, Instances.empty(predictor.embedding_dim), score=1.0, error=item.error)
+            continue
+        instances = _usable(project, item.task, next(results))
+        found += len(instances)
+        writer.add(item.task, instances, hw=item.ref.hw, image_sha=item.ref.sha, score=confidence(instances))
+    note_image_errors(project, {item.task: item.error for item in batch})
+    return found, len(batch) - len(readable)
+
+
+def _usable(project: Project, task: int, instances: Instances) -> Instances:
+    """Without exact repetitions (same label and mask), which would share one key, and without instances
+    whose embedding, score or quality is not finite: a model that diverged on the picture.
+    """
+    seen: dict[tuple[int, object], int] = {}
+    for i, (label, rle) in enumerate(zip(instances.label.tolist(), instances.rle, strict=True)):
+        seen.setdefault((label, rle["counts"]), i)
+    distinct = instances.take(np.array(sorted(seen.values()), np.intp))
+    finite = np.isfinite(distinct.embedding).all(axis=1)
+    finite &= np.isfinite(distinct.score) & np.isfinite(distinct.quality)
+    if not finite.all():
+        count = int((~finite).sum())
+        _log.warning("project %s task %s: %d instances left out, not finite", project.id, task, count)
+    return distinct.take(finite)
+
+
+def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Loaded]]:
+    """Batches of decoded images, the next one being fetched while this one is used."""
+    images = task_images(project)
+    size = project.settings.infer_batch
+    batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+
+    with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as threads:
+
+        def submit(number: int) -> list[Future[_Loaded]]:
+            if number >= len(batches):
+                return []
+            return [threads.submit(_load, project, task, images[task]) for task in batches[number]]
+
+        ahead = submit(0)
+        for number in range(len(batches)):
+            current, ahead = ahead, submit(number + 1)
+            yield [future.result() for future in current]
+
+
+def _load(project: Project, task: int, image: str) -> _Loaded:
+    try:
+        ref = project.images.get(image, task_id=task)
+        return _Loaded(task, ref, project.images.pixels(ref), "")
+    except BadImage as error:
+        _log.warning("project %s task %s: %s", project.id, task, error)
+        return _Loaded(task, None, None, str(error))

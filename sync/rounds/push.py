@@ -1,0 +1,188 @@
+"""Push: a prediction for every unfinished task, under a version that names model and decisions.
+
+The version label is ``<model version>.<digest of the decisions>``; pushing is a comparison: tasks that hold a
+prediction of this label are done, the others are sent in bulk (each small import costs Label Studio a pass
+over the whole project). Only when all are there is the project switched to the label, and only then are the
+older ones retired, so annotators see the old set or the new one, and a kill anywhere is followed by the same
+comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ml_backend.artifacts.pools import PoolTable, TaskTable, read_pool, read_tasks
+from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
+from ml_backend.clicks.serving.prewarm import save_upcoming
+from ml_backend.errors import BadInput, StudioError
+from ml_backend.label_studio.regions import validate_result
+from ml_backend.task_prediction import shown_regions
+from sync.rounds.project import Project
+from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
+from sync.rounds.task_queries import open_task_ids, task_images
+from sync.store.database import utc_now
+from sync.store.tables import RoundRecord
+from sync.studio.protocol import PredictionRow
+
+__all__ = ["PushReport", "push", "push_version", "serving_order"]
+
+_READ_TASKS = 256
+_COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What a push did: rows sent now, tasks that hold a prediction now, older versions removed."""
+
+    version: str
+    sent: int
+    tasks: int
+    accepted: int
+    retired: tuple[str, ...]
+
+
+def push_version(project: Project, record: RoundRecord, verdicts: VerdictTable | None = None) -> str:
+    """The prediction version of a round as decided so far (``verdicts``: as read already)."""
+    verdicts = read_verdicts(project.paths.round(record.number)) if verdicts is None else verdicts
+    shown = (verdicts.digest, project.config.digest, project.settings.push_min_score)
+    return f"{record.model_version}.{digest_of(shown)[:8]}"
+
+
+def push(project: Project, record: RoundRecord) -> PushReport:
+    """Make Label Studio show the round's instances and decisions; safe to repeat and to kill anywhere.
+
+    Raises StudioError when Label Studio refuses a chunk; what was sent before stays and is not sent again.
+    """
+    started = time.monotonic()
+    folder = project.paths.pool(record.model_version)
+    verdicts = read_verdicts(project.paths.round(record.number))
+    version = push_version(project, record, verdicts)
+    tasks = read_tasks(folder)
+    wanted = _wanted(project, tasks)
+    have = project.studio.predicted_tasks(project.id, version)
+    missing = [task for task in wanted if task not in have]
+    sent = accepted = 0
+    for chunk in _chunks(project, _rows(project, record, version, missing, tasks, verdicts)):
+        project.at("push.chunk")
+        created = project.studio.import_predictions(project.id, chunk)
+        if created != len(chunk):
+            raise StudioError(
+                f"Label Studio kept {created} of {len(chunk)} predictions",
+                field=f"project {project.id}",
+                hint="The rest is sent at the next look; compare the label config with the model's labels",
+            )
+        sent += len(chunk)
+        accepted += sum("meta" in item for row in chunk for item in row.result)
+        project.report("push", 0.9 * sent / len(missing), f"{sent} of {len(missing)} sent")
+    retired: list[str] = []
+    if wanted:
+        project.at("push.switch")
+        if project.studio.project(project.id).model_version != version:
+            project.studio.set_model_version(project.id, version)
+        retired = _retire(project, version)
+        save_upcoming(project.settings.data_dir, project.id, serving_order(project, record))
+    report = PushReport(version, sent, len(wanted), accepted, tuple(retired))
+    if sent or record.pushed != version:
+        update_round(project, record.number, pushed=version, pushed_at=utc_now())
+        figures: dict[str, Any] = {"version": version, "tasks": len(wanted), "sent": sent}
+        before = float(record.figures.get("push", {}).get("seconds", 0.0))
+        figures["seconds"] = round(before + time.monotonic() - started, 3)
+        finish_step(project, record.number, "push", figures)
+    project.report("push", 1.0, f"{len(wanted)} tasks show {version}")
+    return report
+
+
+def _wanted(project: Project, tasks: TaskTable) -> list[int]:
+    """Unfinished tasks the model could read, in order of id."""
+    open_ids = set(open_task_ids(project))
+    readable = tasks.task_id[tasks.error == ""]
+    return sorted(int(task) for task in readable if int(task) in open_ids)
+
+
+def serving_order(project: Project, record: RoundRecord) -> list[tuple[int, str]]:
+    """Unfinished tasks and their images in the order in which uncertainty sampling serves them."""
+    tasks = read_tasks(project.paths.pool(record.model_version))
+    score = {int(task): float(tasks.score[row]) for row, task in enumerate(tasks.task_id)}
+    wanted = sorted(_wanted(project, tasks), key=lambda task: (score[task], task))
+    images = task_images(project)
+    return [(task, images[task]) for task in wanted]
+
+
+def _rows(
+    project: Project,
+    record: RoundRecord,
+    version: str,
+    missing: Sequence[int],
+    tasks: TaskTable,
+    verdicts: VerdictTable,
+) -> Iterator[PredictionRow]:
+    folder = project.paths.pool(record.model_version)
+    place = {int(task): row for row, task in enumerate(tasks.task_id)}
+    for start in range(0, len(missing), _READ_TASKS):
+        part = missing[start : start + _READ_TASKS]
+        pool = read_pool(folder, columns=_COLUMNS, task_ids=part)
+        for task, rows in zip(part, _by_task(pool, part), strict=True):
+            at = place[task]
+            hw = (int(tasks.hw[at, 0]), int(tasks.hw[at, 1]))
+            result = shown_regions(
+                pool.take(rows),
+                project.config,
+                hw,
+                verdicts,
+                round_number=record.number,
+                min_score=project.settings.push_min_score,
+            )
+            score = float(np.clip(tasks.score[at], 0.0, 1.0))
+            problems = validate_result(result, project.config, score)
+            if problems:
+                raise BadInput(
+                    problems[0],
+                    field=f"prediction of task {task}",
+                    hint="Nothing of this chunk was sent; has the label config changed since training?",
+                )
+            yield PredictionRow(task, result, score, version)
+
+
+def _by_task(pool: PoolTable, tasks: Sequence[int]) -> Iterator[np.ndarray[Any, np.dtype[np.intp]]]:
+    """Rows of each task, in the order of ``tasks``; one sort for all."""
+    order = np.argsort(pool.task_id, kind="stable")
+    ids = pool.task_id[order]
+    for task in tasks:
+        yield order[np.searchsorted(ids, task, "left") : np.searchsorted(ids, task, "right")]
+
+
+def _chunks(project: Project, rows: Iterator[PredictionRow]) -> Iterator[list[PredictionRow]]:
+    """Rows in chunks bounded by number and by bytes of JSON."""
+    chunk: list[PredictionRow] = []
+    size = 0
+    for row in rows:
+        weight = len(json.dumps(list(row.result), separators=(",", ":")))
+        if chunk and (
+            len(chunk) >= project.settings.push_rows or size + weight > project.settings.push_bytes
+        ):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(row)
+        size += weight
+    if chunk:
+        yield chunk
+
+
+def _retire(project: Project, version: str) -> list[str]:
+    """Delete our older prediction versions; other people's predictions stay."""
+    mine = version_prefix(project.id)
+    old = [
+        name
+        for name in project.studio.prediction_versions(project.id)
+        if name.startswith(mine) and name != version
+    ]
+    for name in old:
+        project.at("push.retire")
+        project.studio.delete_predictions(project.id, name)
+    return old

@@ -1,0 +1,71 @@
+"""Questions to the store that several steps ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import select
+
+from sync.rounds.project import Project
+from sync.store.tables import AnnotationRecord, TaskRecord
+
+__all__ = ["effective_annotation", "finished_tasks", "note_image_errors", "open_task_ids", "task_images"]
+
+
+def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationRecord | None:
+    """The annotation that speaks for a task: not a skip; ground truth first, then the newest."""
+    submitted = [annotation for annotation in annotations if not annotation.was_cancelled]
+    return max(submitted, key=lambda row: (row.ground_truth, row.updated_at, row.id), default=None)
+
+
+def open_task_ids(project: Project) -> list[int]:
+    """Tasks nobody has finished and that have an image, in order of id."""
+    query = select(TaskRecord.id).where(
+        TaskRecord.project_id == project.id, TaskRecord.finished.is_(False), TaskRecord.broken == ""
+    )
+    with project.read() as session:
+        return list(session.scalars(query.order_by(TaskRecord.id)))
+
+
+def finished_tasks(project: Project) -> dict[int, tuple[TaskRecord, AnnotationRecord]]:
+    """Finished tasks whose regions can be used, by id, each with the annotation that speaks for it."""
+    tasks_query = select(TaskRecord).where(
+        TaskRecord.project_id == project.id, TaskRecord.finished.is_(True), TaskRecord.broken == ""
+    )
+    annotations_query = select(AnnotationRecord).where(
+        AnnotationRecord.project_id == project.id, AnnotationRecord.was_cancelled.is_(False)
+    )
+    with project.read() as session:
+        tasks = list(session.scalars(tasks_query.order_by(TaskRecord.id)))
+        by_task: dict[int, list[AnnotationRecord]] = {task.id: [] for task in tasks}
+        for annotation in session.scalars(annotations_query):
+            if annotation.task_id in by_task:
+                by_task[annotation.task_id].append(annotation)
+    found = {}
+    for task in tasks:
+        speaks = effective_annotation(by_task[task.id])
+        if speaks is not None:
+            found[task.id] = (task, speaks)
+    return found
+
+
+def task_images(project: Project) -> dict[int, str]:
+    """Address of the image of every task."""
+    query = select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
+    with project.read() as session:
+        return {task: image for task, image in session.execute(query)}
+
+
+def note_image_errors(project: Project, errors: Mapping[int, str]) -> None:
+    """Store why images of tasks could not be read; an empty text clears an earlier reason."""
+    query = select(TaskRecord.id, TaskRecord.image_error).where(TaskRecord.project_id == project.id)
+    with project.read() as session:
+        stored = {task: text for task, text in session.execute(query)}
+    changed = {task: text for task, text in errors.items() if stored.get(task, text) != text}
+    if not changed:
+        return
+    with project.write() as session:
+        for task, text in changed.items():
+            record = session.get(TaskRecord, task)
+            if record is not None:
+                record.image_error = text

@@ -1,0 +1,306 @@
+"""Train: when it is due, on what, and the model version that comes of it.
+
+A round starts with a snapshot: labels, learner, hyper-parameters and every region it trains and tests on. The
+version is named after the snapshot's digest, training runs in a process of its own, and the result is
+published by rename: whatever is killed, the rerun trains the same snapshot to the same version or finds it
+there. A training that fails leaves the last good version serving.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
+from ml_backend.errors import BadImage, BadInput, ModelError
+from ml_backend.examples import Example
+from ml_backend.learners.base import TrainReport, TrainSpec
+from ml_backend.learners.training_job import run_training
+from sync.rounds.project import Project
+from sync.rounds.round_records import begin_round, current_round, finish_step, load_snapshot, update_round
+from sync.rounds.task_queries import finished_tasks, note_image_errors
+from sync.store.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
+
+__all__ = [
+    "examples_of",
+    "frozen_test_split",
+    "is_retry_due",
+    "restore_test_split",
+    "start_round",
+    "train",
+    "training_due",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def training_due(project: Project) -> str:
+    """Why a new round should start now; empty when it should not."""
+    last = current_round(project)
+    finished = finished_tasks(project)
+    if last is None:
+        enough = len(finished) >= project.settings.min_finished
+        return f"{len(finished)} tasks finished, first training" if enough else ""
+    snapshot = load_snapshot(project, last.number)
+    if finished and tuple(snapshot["labels"]) != project.config.labels:
+        return "the labels of the project changed"
+    known = {row["task"]: row["digest"] for row in (*snapshot["train"], *snapshot["test"])}
+    changed = sum(known.get(task) != annotation.digest for task, (_, annotation) in finished.items())
+    enough = changed >= project.settings.retrain_after
+    return f"{changed} tasks finished or changed since round {last.number}" if enough else ""
+
+
+def start_round(project: Project) -> RoundRecord:
+    """Freeze what the next round trains on. Raises BadInput when too little is finished."""
+    finished = finished_tasks(project)
+    test = frozen_test_split(project, sorted(finished))
+    rows = [_snapshot_row(task, annotation) for task, annotation in finished.values()]
+    train_rows = [row for row in rows if row["task"] not in test]
+    if not train_rows:
+        raise BadInput(
+            f"project {project.id} has no finished task to train on",
+            field="project",
+            hint=f"Finish at least {project.settings.min_finished} tasks first",
+        )
+    last = current_round(project)
+    settings = project.settings
+    snapshot = {
+        "config": project.config.digest,
+        "labels": list(project.config.labels),
+        "learner": settings.learner,
+        "preset": settings.preset,
+        "iterations": settings.iterations,
+        "options": settings.learner_options,
+        "seed": settings.seed,
+        "start": _start_version(project, last),
+        "train": train_rows,
+        "test": [row for row in rows if row["task"] in test],
+    }
+    return begin_round(project, 1 if last is None else last.number + 1, snapshot)
+
+
+def frozen_test_split(project: Project, finished: Sequence[int]) -> set[int]:
+    """The tasks that are never trained on, drawn once, at random, from those finished by the first training.
+
+    Later tasks are served by uncertainty, so they are no random sample of the project: the split is not
+    topped up from them. It is kept in the store and beside the project's files, for rebuilds.
+    """
+    with project.read() as session:
+        drawn = set(session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == project.id)))
+    if drawn:
+        return drawn
+    path = project.paths.root / "split.json"
+    if path.exists():
+        drawn = {int(task) for task in read_json(path)["test"]}
+    else:
+        wanted = max(project.settings.test_min, math.ceil(project.settings.test_fraction * len(finished)))
+        rng = np.random.default_rng([project.settings.seed, project.id])
+        size = min(wanted, len(finished) // 2)
+        drawn = {int(task) for task in rng.choice(np.array(sorted(finished), np.int64), size, replace=False)}
+        write_json(path, {"test": sorted(drawn)})
+    with project.write() as session:
+        for task in sorted(drawn):
+            session.merge(SplitRecord(project_id=project.id, task_id=task))
+    return drawn
+
+
+def restore_test_split(project: Project) -> int:
+    """Rows of the split from its file, for a store that was dropped; returns how many."""
+    if not (project.paths.root / "split.json").exists():
+        return 0
+    return len(frozen_test_split(project, []))
+
+
+def train(project: Project, record: RoundRecord) -> RoundRecord:
+    """Train the round's snapshot and publish its version, unless it is published already.
+
+    Raises ModelError when training fails; the round is marked, the last good version keeps serving.
+    """
+    registry = ModelRegistry(project.settings.data_dir)
+    snapshot = load_snapshot(project, record.number)
+    started = time.monotonic()
+    _remove_leftovers(project.paths.models, record.model_version)
+
+    def build(folder: Path) -> Mapping[str, Any]:
+        spec = _spec(project, registry, snapshot)
+        project.at("train.start")
+        report = _train_in_child(project, str(snapshot["learner"]), spec, folder)
+        project.at("train.publish")
+        return _manifest(record, snapshot, spec, report)
+
+    try:
+        info = registry.publish(project.id, record.model_version, build, make_current=False)
+    except ModelError as error:
+        attempts = int(record.figures.get("train", {}).get("attempts", 0)) + 1
+        figures = {**record.figures, "train": {"attempts": attempts}}
+        update_round(project, record.number, failed=str(error), figures=figures)
+        _log.error("project %s round %s: training failed: %s", project.id, record.number, error)
+        raise
+    project.report("train", 1.0, _one_line(info))
+    update_round(project, record.number, failed="")
+    return finish_step(project, record.number, "train", _figures(info, time.monotonic() - started))
+
+
+def _snapshot_row(task: TaskRecord, annotation: AnnotationRecord) -> dict[str, Any]:
+    return {
+        "task": task.id,
+        "image": task.image,
+        "annotation": annotation.id,
+        "digest": annotation.digest,
+        "regions": [{"label": region["label"], "rle": region["rle"]} for region in annotation.regions],
+    }
+
+
+def _start_version(project: Project, last: RoundRecord | None) -> str:
+    """The version to continue from: the last one of the same learner with the same labels."""
+    if last is None:
+        return ""
+    registry = ModelRegistry(project.settings.data_dir)
+    for info in reversed(registry.versions(project.id)):
+        same = (
+            info.learner == project.settings.learner
+            and tuple(info.manifest.get("labels", ())) == project.config.labels
+            and info.manifest.get("preset") == project.settings.preset
+        )
+        if same:
+            return info.version
+    return ""
+
+
+def _spec(project: Project, registry: ModelRegistry, snapshot: Mapping[str, Any]) -> TrainSpec:
+    labels = tuple(str(label) for label in snapshot["labels"])
+    train_set = examples_of(project, snapshot["train"], labels)
+    if not train_set:
+        raise ModelError(
+            "none of the finished tasks has a readable image",
+            field=f"project {project.id}",
+            hint="See the reasons in `groundswell status`",
+        )
+    options = dict(snapshot["options"])
+    if snapshot["iterations"] is not None:
+        options["iterations"] = snapshot["iterations"]
+    start = str(snapshot["start"])
+    return TrainSpec(
+        labels=labels,
+        train=train_set,
+        test=examples_of(project, snapshot["test"], labels),
+        preset=str(snapshot["preset"]),
+        start=registry.info(project.id, start).folder if start else None,
+        seed=int(snapshot["seed"]),
+        device=project.settings.device,
+        options=options,
+    )
+
+
+def examples_of(
+    project: Project, rows: Sequence[Mapping[str, Any]], labels: tuple[str, ...]
+) -> tuple[Example, ...]:
+    """Rows whose image can be read and fits its regions; the others are noted on their tasks."""
+    number = {name: i for i, name in enumerate(labels)}
+    examples: list[Example] = []
+    errors: dict[int, str] = {}
+    for row in rows:
+        task = int(row["task"])
+        regions = [region for region in row["regions"] if region["label"] in number]
+        try:
+            ref = project.images.get(str(row["image"]), task_id=task)
+            for region in regions:
+                if tuple(region["rle"]["size"]) != ref.hw:
+                    raise BadImage(
+                        f"the image has {ref.hw[1]}×{ref.hw[0]} pixels, its regions were drawn on "
+                        f"{region['rle']['size'][1]}×{region['rle']['size'][0]}",
+                        field="data.image",
+                    )
+        except BadImage as error:
+            errors[task] = str(error)
+            _log.warning("project %s task %s left out of training: %s", project.id, task, error)
+            continue
+        errors[task] = ""
+        examples.append(
+            Example(
+                task_id=task,
+                image=ref.path,
+                label=tuple(number[region["label"]] for region in regions),
+                rle=tuple(region["rle"] for region in regions),
+            )
+        )
+    note_image_errors(project, errors)
+    return tuple(examples)
+
+
+def _train_in_child(project: Project, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
+    """Run the learner in a process of its own: its death frees its memory and takes nothing with it."""
+
+    def progress(share: float, line: str) -> None:
+        project.report("train", min(share, 0.99), line)
+        project.at("train.progress")  # raising here ends the child
+
+    return run_training(learner, spec, folder, progress)
+
+
+def _manifest(
+    record: RoundRecord, snapshot: Mapping[str, Any], spec: TrainSpec, report: TrainReport
+) -> dict[str, Any]:
+    evaluation = report.evaluation
+    return {
+        "learner": report.learner,
+        "labels": list(spec.labels),
+        "preset": spec.preset,
+        "round": record.number,
+        "snapshot": record.digest,
+        "started_from": report.started_from,
+        "start": snapshot["start"],
+        "iterations": report.iterations,
+        "seconds": round(report.seconds, 3),
+        "n_train": len(spec.train),
+        "train_tasks": [example.task_id for example in spec.train],
+        "evaluation": {**asdict(evaluation), "metrics": {k: list(v) for k, v in evaluation.metrics.items()}},
+    }
+
+
+def _figures(info: VersionInfo, seconds: float) -> dict[str, Any]:
+    manifest = info.manifest
+    return {
+        "seconds": round(seconds, 3),
+        "version": info.version,
+        "n_train": manifest["n_train"],
+        "n_test": manifest["evaluation"]["n_images"],
+        "metrics": {
+            name: list(values)
+            for name, values in manifest["evaluation"]["metrics"].items()
+            if all(math.isfinite(value) for value in values)
+        },
+        "started_from": manifest["started_from"],
+        "iterations": manifest["iterations"],
+    }
+
+
+def _one_line(info: VersionInfo) -> str:
+    metrics = info.manifest["evaluation"]["metrics"]
+    n = info.manifest["evaluation"]["n_images"]
+    if "AP" not in metrics:
+        return f"{info.version} published"
+    value, low, high = metrics["AP"]
+    return f"{info.version}: AP {value:.3f} ({low:.3f}–{high:.3f}, {n} test images)"
+
+
+def _remove_leftovers(folder: Path, version: str) -> None:
+    """Staging folders of a training of this version that was killed; the lease says nobody is at it."""
+    for path in folder.glob(f".{version}.*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def is_retry_due(record: RoundRecord, now_s: float) -> bool:
+    """A failed training is tried again twice, after 1 and 5 minutes; then only with new labels."""
+    attempts = int(record.figures.get("train", {}).get("attempts", 1))
+    return attempts < 3 and now_s - record.updated_at.timestamp() >= 60.0 * 5.0 ** (attempts - 1)

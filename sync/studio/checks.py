@@ -1,0 +1,72 @@
+"""Checks of predictions and label configs before they are sent: Label Studio drops bad ones silently."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from ml_backend.errors import StudioError
+from sync.studio.protocol import PredictionRow
+
+__all__ = ["check_predictions", "data_fields"]
+
+
+@lru_cache(maxsize=32)
+def data_fields(label_config: str) -> tuple[str, ...]:
+    """Fields that every task must have: each ``$name`` in the value of a named tag, Image tags first.
+
+    Raises StudioError (400) where Label Studio would refuse the config: no XML, or nothing to show.
+    """
+    try:
+        root = ET.fromstring(label_config)
+    except ET.ParseError as error:
+        raise StudioError(
+            f"label config is not XML: {error}", hint="Correct the XML", field="label_config", status=400
+        ) from error
+    tags = [tag for tag in root.iter() if tag.get("name") and tag.get("value", "").startswith("$")]
+    tags.sort(key=lambda tag: tag.tag != "Image")
+    if not tags:
+        raise StudioError(
+            "label config shows no field of the tasks",
+            hint='Add an object tag such as <Image name="image" value="$image"/>',
+            field="label_config",
+            status=400,
+        )
+    return tuple(dict.fromkeys(tag.get("value", "")[1:] for tag in tags))
+
+
+def check_predictions(label_config: str, rows: Sequence[PredictionRow]) -> None:
+    """Raise StudioError naming the first rows that Label Studio would drop; nothing has been sent then."""
+    interface = label_interface(label_config)
+    wrong: list[str] = []
+    for row in rows:
+        errors = []
+        if not row.model_version:
+            errors.append("the model version is empty, no project could show it")
+        if not 0.0 <= float(row.score) <= 1.0:
+            errors.append(f"score {row.score} is outside 0..1")
+        result = [dict(item) for item in row.result]
+        errors += (
+            interface.validate_prediction({"result": result, "score": float(row.score)}, return_errors=True)
+            or []
+        )
+        if errors:
+            wrong.append(f"task {row.task_id}: {errors[0]}")
+    if wrong:
+        shown = "; ".join(wrong[:3]) + (f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else "")
+        raise StudioError(
+            f"{len(wrong)} of {len(rows)} predictions do not fit the label config: {shown}",
+            hint="Nothing was sent. Compare the labels of the model with those of the project",
+            field="predictions",
+            status=400,
+        )
+
+
+@lru_cache(maxsize=32)
+def label_interface(label_config: str) -> Any:
+    """The SDK's reading of a label config, which checks predictions as the server does."""
+    from label_studio_sdk.label_interface import LabelInterface
+
+    return LabelInterface(label_config)

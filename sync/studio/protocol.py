@@ -1,0 +1,165 @@
+"""What the worker needs of Label Studio, as types and one protocol.
+
+Two implementations pass the same contract tests: ``Studio`` (SDK and REST calls to a real server) and the
+tests' ``FakeStudio`` (in memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["AnnotationRow", "PredictionRow", "ProjectRow", "StudioClient", "TaskRow"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRow:
+    """A Label Studio project. ``key`` is ``<id>.<created unix seconds>``, its stable name in the backend."""
+
+    id: int
+    title: str
+    label_config: str
+    model_version: str
+    key: str
+    task_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationRow:
+    """One person's result on a task. ``was_cancelled`` is a skip; times are aware UTC."""
+
+    id: int
+    task_id: int
+    result: tuple[Mapping[str, Any], ...]
+    was_cancelled: bool
+    ground_truth: bool
+    completed_by: int | None
+    created_at: datetime
+    updated_at: datetime
+    lead_time_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task with all its annotations (drafts and predictions left out)."""
+
+    id: int
+    project_id: int
+    data: Mapping[str, Any]
+    updated_at: datetime
+    is_labeled: bool
+    annotations: tuple[AnnotationRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRow:
+    """A prediction to import; ``score`` in 0..1, low = served first under uncertainty sampling."""
+
+    task_id: int
+    result: Sequence[Mapping[str, Any]]
+    score: float
+    model_version: str
+
+
+class StudioClient(Protocol):
+    """All calls raise StudioError (with the HTTP status) when Label Studio refuses or cannot be reached."""
+
+    def project(self, project_id: int) -> ProjectRow: ...
+
+    def projects(self) -> list[ProjectRow]: ...
+
+    def create_project(
+        self,
+        title: str,
+        label_config: str,
+        *,
+        sampling: str = "Uncertainty sampling",
+        maximum_annotations: int = 1,
+        instruction: str = "",
+    ) -> ProjectRow: ...
+
+    def set_instruction(self, project_id: int, html: str) -> None: ...
+
+    def delete_project(self, project_id: int) -> None: ...
+
+    def tasks(self, project_id: int, *, changed_since: datetime | None = None) -> Iterator[TaskRow]:
+        """Tasks with annotations, oldest change first; all of them when ``changed_since`` is None.
+
+        May yield tasks whose annotations did not change (compare per annotation). Deleted tasks do not
+        appear: compare with ``task_ids``.
+        """
+        ...
+
+    def task(self, task_id: int) -> TaskRow: ...
+
+    def task_ids(self, project_id: int) -> set[int]:
+        """Ids of all tasks of the project, cheaply."""
+        ...
+
+    def task_values(self, project_id: int, field: str) -> dict[str, int]:
+        """For every task whose data has ``field``: value (str) → task id. Used to find keyed review tasks."""
+        ...
+
+    def upload_images(self, project_id: int, paths: Sequence[Path]) -> int:
+        """Upload image files as tasks; returns how many tasks were made."""
+        ...
+
+    def import_tasks(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Create tasks from data objects; returns their ids in order."""
+        ...
+
+    def delete_tasks(self, project_id: int, task_ids: Sequence[int]) -> None: ...
+
+    def import_predictions(self, project_id: int, rows: Sequence[PredictionRow]) -> int:
+        """Bulk import; raises StudioError when Label Studio kept fewer rows than were sent."""
+        ...
+
+    def predicted_tasks(self, project_id: int, model_version: str) -> set[int]:
+        """Ids of tasks that hold a prediction of exactly this version."""
+        ...
+
+    def prediction_versions(self, project_id: int) -> dict[str, int]:
+        """Model versions that have predictions in the project, with their number of rows."""
+        ...
+
+    def set_model_version(self, project_id: int, model_version: str) -> None:
+        """Make this version the one that is shown and sampled by (it must have predictions)."""
+        ...
+
+    def delete_predictions(self, project_id: int, model_version: str) -> int: ...
+
+    def create_annotation(
+        self,
+        task_id: int,
+        result: Sequence[Mapping[str, Any]],
+        *,
+        lead_time_s: float | None = None,
+        was_cancelled: bool = False,
+    ) -> AnnotationRow: ...
+
+    def delete_annotation(self, annotation_id: int) -> None: ...
+
+    def next_task(self, project_id: int) -> TaskRow | None:
+        """The task Label Studio would serve to this user next (takes a lock), None when nothing is left."""
+        ...
+
+    def connect_backend(
+        self, project_id: int, url: str, *, title: str, basic_auth: tuple[str, str] | None
+    ) -> int:
+        """Connect the ML backend once (idempotent); removes the webhook Label Studio adds by itself."""
+        ...
+
+    def ensure_webhook(self, project_id: int, url: str, *, secret: str) -> int:
+        """One webhook with the header X-Groundswell-Secret for annotation and task events (idempotent)."""
+        ...
+
+    def ensure_local_files(self, project_id: int, folder: Path) -> int:
+        """A local-files storage row that covers ``folder`` (idempotent)."""
+        ...
+
+    def as_user(self, email: str, password: str) -> StudioClient:
+        """A client for another user, created through the invite link when not there yet."""
+        ...

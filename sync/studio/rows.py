@@ -1,0 +1,100 @@
+"""Label Studio's JSON of projects, tasks, annotations and predictions, to and from our rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, TaskRow
+
+__all__ = [
+    "annotation_row",
+    "prediction_chunks",
+    "project_row",
+    "task_filter",
+    "task_row",
+    "time_filter_value",
+]
+
+_ROWS_PER_CALL = 2000
+_BYTES_PER_CALL = 64 * 1024**2
+Json = dict[str, Any]
+
+
+def task_filter(column: str, operator: str, kind: str, value: Any) -> Json:
+    """One filter of a Data Manager query."""
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+
+
+def time_filter_value(moment: datetime) -> str:
+    """A moment as Data Manager filters want it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def project_row(item: Json) -> ProjectRow:
+    """A project of any of Label Studio's answers."""
+    created = int(_time(item["created_at"]).timestamp())
+    return ProjectRow(
+        id=int(item["id"]),
+        title=str(item["title"]),
+        label_config=str(item["label_config"]),
+        model_version=str(item.get("model_version") or ""),
+        key=f"{item['id']}.{created}",
+        task_number=int(item.get("task_number") or 0),
+    )
+
+
+def task_row(item: Json) -> TaskRow:
+    """A task of a listing, of ``next`` or of its own address."""
+    return TaskRow(
+        id=int(item["id"]),
+        project_id=int(item["project"]),
+        data=item["data"],
+        updated_at=_time(item["updated_at"]),
+        is_labeled=bool(item["is_labeled"]),
+        annotations=tuple(annotation_row(row, int(item["id"])) for row in item.get("annotations") or ()),
+    )
+
+
+def annotation_row(item: Json, task_id: int) -> AnnotationRow:
+    """An annotation; ``completed_by`` comes as a number or as an object."""
+    user = item.get("completed_by")
+    lead_time = item.get("lead_time")
+    return AnnotationRow(
+        id=int(item["id"]),
+        task_id=task_id,
+        result=tuple(item.get("result") or ()),
+        was_cancelled=bool(item.get("was_cancelled")),
+        ground_truth=bool(item.get("ground_truth")),
+        completed_by=int(user["id"]) if isinstance(user, dict) else user,
+        created_at=_time(item["created_at"]),
+        updated_at=_time(item["updated_at"]),
+        lead_time_s=None if lead_time is None else float(lead_time),
+    )
+
+
+def prediction_chunks(rows: Sequence[PredictionRow]) -> Iterator[list[Json]]:
+    """Bodies of bulk imports: few and large, because each call recounts the whole project."""
+    chunk: list[Json] = []
+    size = 0
+    for row in rows:
+        item = {
+            "task": row.task_id,
+            "result": [dict(region) for region in row.result],
+            "score": float(row.score),
+            "model_version": row.model_version,
+        }
+        length = len(json.dumps(item))
+        if chunk and (len(chunk) >= _ROWS_PER_CALL or size + length > _BYTES_PER_CALL):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += length
+    if chunk:
+        yield chunk

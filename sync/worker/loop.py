@@ -1,0 +1,196 @@
+"""The worker: looks at projects, finds what is missing, and does it, one project at a time under a lease.
+
+A look compares Label Studio, the store and the data directory and takes the steps of the round that are
+missing: pull → train → infer → cluster → review → push. Nothing is remembered outside of those three, so a
+worker may be killed at any instruction and another simply looks again. A webhook only touches a file that
+shortens the wait for the next look.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ml_backend.artifacts.inbox import last_notice
+from ml_backend.errors import GroundswellError, LeaseLost
+from ml_backend.images.store import ImageStore
+from sync.rounds.project import Project, Report, open_project, project_ids
+from sync.settings import Settings
+from sync.store.database import Store
+from sync.store.lease import Lease, worker_name
+from sync.store.tables import ProjectRecord
+from sync.studio.protocol import StudioClient
+from sync.worker.look import LookReport, look
+
+__all__ = ["Stopped", "Worker"]
+
+_log = logging.getLogger(__name__)
+
+
+_WAITING = ("train.start", "train.progress", "clicks.progress")
+
+
+class Stopped(Exception):
+    """The worker was asked to stop; raised at the next boundary inside a step."""
+
+
+class Worker:
+    """Looks at projects until told to stop.
+
+    Parameters
+    ----------
+    settings, store, studio : see ``open_project``
+    review_studio : Label Studio of the review projects, when it is another one
+    only : these projects only; None = all that take part
+    report : called as ``report(project, step, share, text)``
+    checkpoint : called with the name of every boundary (tests)
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        studio: StudioClient,
+        *,
+        review_studio: StudioClient | None = None,
+        only: Sequence[int] | None = None,
+        report: Callable[[int, str, float, str], None] = lambda project, step, share, text: None,
+        checkpoint: Callable[[str], None] = lambda place: None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._studio = studio
+        self._review_studio = review_studio
+        self._only = only
+        self._report = report
+        self._checkpoint = checkpoint
+        self._images = ImageStore(settings)
+        self._name = worker_name()
+        self._stop = threading.Event()
+        self._memo: dict[object, object] = {}
+        self._waits = False
+
+    def stop(self, *_: object) -> None:
+        """Ask the worker to stop at the next boundary (also a signal handler)."""
+        self._stop.set()
+
+    def install_signal_handlers(self) -> None:
+        """SIGTERM and SIGINT stop at the next boundary, and at once while a training process is waited for.
+
+        What is under way is taken up by the next worker. To be called in the main thread.
+        """
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        self._stop.set()
+        if self._waits:
+            self._waits = False
+            raise Stopped("stopped while training; the next worker trains the same snapshot")
+
+    def run(self) -> None:
+        """Look at all projects again and again until stopped."""
+        while not self._stop.is_set():
+            looked_at = time.time()
+            self.look_at_all()
+            self._wait(looked_at)
+
+    def look_at_all(self) -> list[LookReport]:
+        """One look at every project, in random order so that none starves; errors of one spare the others."""
+        ids = list(self._only) if self._only is not None else project_ids(self._store)
+        random.shuffle(ids)
+        reports = []
+        for project_id in ids:
+            if self._stop.is_set():
+                break
+            found = self.look(project_id)
+            if found is not None:
+                reports.append(found)
+        return reports
+
+    def look(self, project_id: int, *, force_round: bool = False) -> LookReport | None:
+        """One look at one project; None when another worker holds it. Deliberate errors end in the report."""
+        self._waits = False
+        try:
+            with self._opened(project_id) as project:
+                if project is None:
+                    return None
+                found = look(project, force_round=force_round)
+                _note_error(self._store, project_id, found.error)
+                return found
+        except (LeaseLost, Stopped) as error:
+            _log.info("project %s: %s", project_id, error)
+            return LookReport(project_id, error=str(error))
+        except GroundswellError as error:
+            _log.error("project %s: %s", project_id, error)
+            self._report(project_id, "error", 1.0, str(error))
+            _note_error(self._store, project_id, str(error))
+            return LookReport(project_id, error=str(error))
+        except Exception as error:
+            # a bug met in one project must not stop the work on the others; it is shown, not hidden
+            _log.exception("project %s: unexpected error", project_id)
+            text = f"unexpected {type(error).__name__}: {error}"
+            self._report(project_id, "error", 1.0, text)
+            _note_error(self._store, project_id, text)
+            return LookReport(project_id, error=text)
+
+    @contextmanager
+    def _opened(self, project_id: int) -> Iterator[Project | None]:
+        lease = Lease(
+            self._store,
+            f"project/{project_id}",
+            self._name,
+            ttl_s=self._settings.lease_ttl_s,
+            heartbeat_s=self._settings.heartbeat_s,
+        )
+        if not lease.acquire():
+            yield None
+            return
+        with lease:
+            yield open_project(
+                self._settings,
+                self._store,
+                self._studio,
+                project_id,
+                review_studio=self._review_studio,
+                images=self._images,
+                lease=lease,
+                report=self._reporter(project_id),
+                checkpoint=self._at,
+                memo=self._memo,
+            )
+
+    def _reporter(self, project_id: int) -> Report:
+        return lambda step, share, text: self._report(project_id, step, share, text)
+
+    def _at(self, place: str) -> None:
+        # between these boundaries nothing happens here but reading what the training process says
+        self._waits = place in _WAITING
+        self._checkpoint(place)
+        if self._stop.is_set():
+            raise Stopped(f"stopped at {place}; the next worker goes on from here")
+
+    def _wait(self, looked_at: float) -> None:
+        """Sleep until the next look, or until a webhook says that something happened."""
+        until = time.monotonic() + self._settings.poll_s
+        while not self._stop.is_set() and time.monotonic() < until:
+            if any(
+                (last_notice(self._settings.data_dir, project_id) or 0.0) > looked_at
+                for project_id in project_ids(self._store)
+            ):
+                return
+            self._stop.wait(min(0.2, self._settings.poll_s))
+
+
+def _note_error(store: Store, project_id: int, text: str) -> None:
+    with store.read() as session:
+        record = session.get(ProjectRecord, project_id)
+    if record is None or record.error == text:
+        return
+    with store.write() as session:
+        session.get_one(ProjectRecord, project_id).error = text

@@ -1,0 +1,164 @@
+"""Pools on disk: round trip, restart, overwriting, columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml_backend.artifacts.pools import (
+    PoolReader,
+    PoolWriter,
+    done_tasks,
+    instance_key,
+    instances_for_tasks,
+    read_pool,
+    read_tasks,
+    task_of_key,
+    write_pool,
+)
+from ml_backend.errors import StorageError
+from ml_backend.instances import Instances
+from ml_backend.masks.rle import encode_mask, rle_box
+
+LABELS = ("cat", "dog")
+
+
+def some(n: int, *, seed: int = 0, dim: int = 4) -> Instances:
+    rng = np.random.default_rng(seed)
+    rles = [encode_mask(rng.random((6, 8)) < 0.5) for _ in range(n)]
+    return Instances(
+        rng.integers(0, 2, n),
+        np.array([rle_box(r) for r in rles], np.float32).reshape(-1, 4),
+        rles,
+        rng.random(n).astype(np.float32),
+        rng.random(n).astype(np.float32),
+        rng.standard_normal((n, dim)).astype(np.float32),
+    )
+
+
+def test_round_trip_of_all_columns(tmp_path: Path) -> None:
+    a, b = some(3), some(2, seed=1)
+    rows = [
+        (7, a, {"hw": (6, 8), "image_sha": "aa", "score": 0.25}),
+        (9, Instances.empty(4), {}),
+        (11, b, {"hw": (6, 8)}),
+    ]
+    write_pool(tmp_path, LABELS, rows, embedding_dim=4, tasks_per_part=2)
+    pool = read_pool(tmp_path)
+    assert pool.task_id.tolist() == [7, 7, 7, 11, 11]
+    assert list(pool.label) == [LABELS[i] for i in (*a.label, *b.label)]
+    assert [pool.rle(i) for i in range(5)] == [*a.rle, *b.rle]
+    np.testing.assert_array_equal(pool.embedding, np.concatenate([a.embedding, b.embedding]))
+    np.testing.assert_array_equal(pool.box_xyxy, np.concatenate([a.box_xyxy, b.box_xyxy]))
+    np.testing.assert_array_equal(pool.score, np.concatenate([a.score, b.score]))
+    assert pool.key[0] == instance_key(7, pool.label[0], str(a.rle[0]["counts"]))
+    assert [task_of_key(k) for k in pool.key] == pool.task_id.tolist()
+    tasks = read_tasks(tmp_path)
+    assert tasks.task_id.tolist() == [7, 9, 11]
+    assert tasks.n_instances.tolist() == [3, 0, 2]
+    assert tasks.score[0] == pytest.approx(0.25)
+    assert tasks.hw.tolist() == [[6, 8], [0, 0], [6, 8]]
+    back = pool.take(pool.task_id == 7).instances(LABELS)
+    np.testing.assert_array_equal(back.label, a.label)
+    assert list(back.rle) == list(a.rle)
+    assert len(pool.instances(["dog"])) == int((pool.label == "dog").sum())
+
+
+def test_columns_and_tasks_are_read_apart(tmp_path: Path) -> None:
+    write_pool(
+        tmp_path, LABELS, [(t, some(2, seed=t), {}) for t in range(6)], embedding_dim=4, tasks_per_part=2
+    )
+    pool = read_pool(tmp_path, columns=["key", "score"], task_ids=[1, 4, 77])
+    assert pool.task_id.tolist() == [1, 1, 4, 4]
+    assert pool.embedding.shape == (4, 0)
+    assert len(pool.counts) == 0
+    with pytest.raises(ValueError, match="unknown columns"):
+        read_pool(tmp_path, columns=["colour"])
+    found = instances_for_tasks(tmp_path, [1, 4, 77], LABELS)
+    assert sorted(found) == [1, 4]
+    assert len(found[1]) == 2
+
+
+def test_an_absent_pool_is_empty(tmp_path: Path) -> None:
+    assert len(read_pool(tmp_path / "none")) == 0
+    assert len(read_tasks(tmp_path / "none")) == 0
+    assert done_tasks(tmp_path / "none") == set()
+    assert len(read_pool(tmp_path / "none").instances(LABELS)) == 0
+
+
+def test_a_part_without_its_commit_mark_does_not_count(tmp_path: Path) -> None:
+    with PoolWriter(tmp_path, LABELS, embedding_dim=4) as writer:
+        writer.add(1, some(2))
+    with PoolWriter(tmp_path, LABELS, embedding_dim=4) as writer:
+        writer.add(2, some(3))
+    killed = sorted((tmp_path / "tasks.parquet").iterdir())[-1]
+    killed.unlink()  # as if the writer had died between its two renames
+    assert done_tasks(tmp_path) == {1}
+    assert read_pool(tmp_path).task_id.tolist() == [1, 1]
+    with PoolWriter(tmp_path, LABELS, embedding_dim=4) as writer:
+        writer.add(2, some(3))
+    assert read_pool(tmp_path).task_id.tolist() == [1, 1, 2, 2, 2]
+
+
+def test_the_newest_part_of_a_task_counts(tmp_path: Path) -> None:
+    write_pool(tmp_path, LABELS, [(1, some(3), {}), (2, some(1, seed=5), {})], embedding_dim=4)
+    write_pool(tmp_path, LABELS, [(1, Instances.empty(4), {"error": "not an image"})], embedding_dim=4)
+    assert read_pool(tmp_path).task_id.tolist() == [2]
+    tasks = read_tasks(tmp_path)
+    assert dict(zip(tasks.task_id.tolist(), tasks.error, strict=True)) == {1: "not an image", 2: ""}
+
+
+def test_what_was_added_survives_an_error(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with PoolWriter(tmp_path, LABELS, embedding_dim=4) as writer:
+            writer.add(1, some(2))
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert done_tasks(tmp_path) == {1}
+
+
+def test_wrong_width_and_damaged_file(tmp_path: Path) -> None:
+    with PoolWriter(tmp_path, LABELS, embedding_dim=4) as writer:
+        with pytest.raises(ValueError, match="4"):
+            writer.add(1, some(2, dim=3))
+        writer.add(1, some(2))
+    part = next((tmp_path / "pool.parquet").iterdir())
+    part.write_bytes(b"not parquet")
+    with pytest.raises(StorageError, match="cannot be read"):
+        read_pool(tmp_path)
+
+
+def test_a_reader_follows_new_parts(tmp_path: Path) -> None:
+    reader = PoolReader(tmp_path)
+    assert reader.entry(1) is None
+    assert reader.read([1]) == {}
+    first = some(3)
+    write_pool(
+        tmp_path,
+        LABELS,
+        [(1, first, {"hw": (6, 8), "score": 0.5}), (2, Instances.empty(4), {})],
+        embedding_dim=4,
+    )
+    found = reader.read([1, 2, 9])
+    assert sorted(found) == [1, 2]
+    assert len(found[2]) == 0
+    assert list(found[1].instances(LABELS).rle) == list(first.rle)
+    assert reader.read([1])[1].key.tolist() == read_pool(tmp_path, columns=["key"], task_ids=[1]).key.tolist()
+    entry = reader.entry(1)
+    assert entry is not None
+    assert (entry.hw, entry.score, entry.error) == ((6, 8), 0.5, "")
+    for number in range(20):  # more parts than stay in memory; the newest of task 1 counts
+        write_pool(
+            tmp_path, LABELS, [(1, some(number % 4), {}), (100 + number, some(1), {})], embedding_dim=4
+        )
+        assert len(reader.read([1])[1]) == number % 4
+    assert sorted(reader.read(range(100, 120))) == list(range(100, 120))
+
+
+def test_pools_without_embeddings(tmp_path: Path) -> None:
+    write_pool(tmp_path, LABELS, [(1, some(2, dim=0), {})], embedding_dim=0)
+    assert read_pool(tmp_path).embedding.shape == (2, 0)

@@ -1,0 +1,199 @@
+"""Our SAM against segment-anything's own predictor with the same random weights: equal to the pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor, sam_model_registry
+
+from ml_backend.clicks.base import Prior, Prompt
+from ml_backend.clicks.segmenters.sam import SamSegmenter, from_settings
+from ml_backend.clicks.segmenters.sam_weights import load_sam
+from ml_backend.clicks.start_masks import mask_logits, prior_from_mask
+from ml_backend.errors import BadPrompt, ModelError
+from ml_backend.settings import BackendSettings
+from tests.ml_backend.clicks.sam_models import picture, small_sam
+
+SIZES = [(96, 128), (150, 70), (33, 200), (7, 5), (300, 300)]
+
+
+@pytest.fixture(scope="module")
+def sam() -> Any:
+    torch.set_num_threads(1)
+    return small_sam()
+
+
+@pytest.mark.parametrize("hw", SIZES)
+def test_clicks_with_logits_fed_back_equal_the_predictor(sam: Any, hw: tuple[int, int]) -> None:
+    image = picture(hw)
+    ours = SamSegmenter(sam, "0" * 64)
+    theirs = SamPredictor(sam)
+    theirs.set_image(image)
+    embedding = ours.embed(image)
+    np.testing.assert_array_equal(embedding.arrays["features"], theirs.features.numpy())
+    rng = np.random.default_rng(1)
+    clicks = [(x * hw[1], y * hw[0], i % 2 == 0) for i, (x, y) in enumerate(rng.random((5, 2)).tolist())]
+    prior: Prior | None = None
+    fed = None
+    for count in range(1, 6):
+        points = clicks[:count]
+        masks, iou, logits = theirs.predict(
+            np.array([p[:2] for p in points]),
+            np.array([int(p[2]) for p in points]),
+            mask_input=fed,
+            multimask_output=count == 1,
+        )
+        best = int(iou.argmax())
+        result = ours.segment(embedding, Prompt(tuple(points), None, "x"), prior)
+        np.testing.assert_array_equal(result.masks[0], masks[best])
+        assert result.logits is not None
+        np.testing.assert_array_equal(result.logits[0], logits[best])
+        assert result.iou[0] == pytest.approx(float(np.clip(iou[best], 0, 1)))
+        fed = logits[best : best + 1]
+        prior = prior_from_mask(result.masks[0], logits=result.logits[0], from_proposal=False)
+
+
+@pytest.mark.parametrize("hw", SIZES)
+def test_box_and_box_with_click_equal_the_predictor(sam: Any, hw: tuple[int, int]) -> None:
+    image = picture(hw, 3)
+    ours, theirs = SamSegmenter(sam, "0" * 64), SamPredictor(sam)
+    theirs.set_image(image)
+    embedding = ours.embed(image)
+    box = (0.1 * hw[1], 0.2 * hw[0], 0.8 * hw[1], 0.9 * hw[0])
+    masks, _, _ = theirs.predict(box=np.array(box), multimask_output=False)
+    np.testing.assert_array_equal(ours.segment(embedding, Prompt((), box, "x"), None).masks[0], masks[0])
+    point = (0.3 * hw[1], 0.4 * hw[0], False)
+    masks, _, _ = theirs.predict(
+        np.array([point[:2]]), np.array([0]), box=np.array(box), multimask_output=False
+    )
+    result = ours.segment(embedding, Prompt((point,), box, "x"), None)
+    np.testing.assert_array_equal(result.masks[0], masks[0])
+
+
+def test_start_from_a_proposal_gives_box_and_logits(sam: Any) -> None:
+    image = picture((96, 128))
+    ours, theirs = SamSegmenter(sam, "0" * 64), SamPredictor(sam)
+    theirs.set_image(image)
+    mask = np.zeros((96, 128), bool)
+    mask[20:60, 30:90] = True
+    prior = prior_from_mask(mask, from_proposal=True)
+    assert tuple(prior.box_xyxy) == (30.0, 20.0, 90.0, 60.0)
+    embedding = ours.embed(image)
+    same = ours.segment(embedding, Prompt((), None, "x"), prior)
+    np.testing.assert_array_equal(same.masks[0], mask)
+    masks, _, _ = theirs.predict(
+        np.array([[50.0, 30.0]]),
+        np.array([1]),
+        box=np.array(prior.box_xyxy),
+        mask_input=mask_logits(mask, size=64)[None],
+        multimask_output=False,
+    )
+    result = ours.segment(embedding, Prompt(((50.0, 30.0, True),), None, "x"), prior)
+    np.testing.assert_array_equal(result.masks[0], masks[0])
+
+
+def test_nothing_clicked_and_nothing_to_start_from(sam: Any) -> None:
+    ours = SamSegmenter(sam, "0" * 64)
+    with pytest.raises(BadPrompt):
+        ours.segment(ours.embed(picture((8, 8))), Prompt((), None, "x"), None)
+
+
+def test_architecture_is_read_off_the_checkpoint(sam: Any, tmp_path: Path) -> None:
+    path = tmp_path / "small.pth"
+    torch.save(sam.state_dict(), path)
+    loaded, digest = load_sam(path)
+    assert len(digest) == 64
+    a, b = SamSegmenter(sam, digest), SamSegmenter(loaded, digest)
+    image = picture((60, 40))
+    np.testing.assert_array_equal(a.embed(image).arrays["features"], b.embed(image).arrays["features"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read"),
+        (b"not a checkpoint at all", "not a readable checkpoint"),
+        ("half", "not a readable checkpoint"),
+        ({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 8)}, "does not fit"),
+        ([1, 2], "table of tensors"),
+    ],
+)
+def test_missing_or_corrupt_checkpoint(sam: Any, tmp_path: Path, content: object, words: str) -> None:
+    path = tmp_path / "sam.pth"
+    if content == "half":
+        torch.save(sam.state_dict(), path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ModelError, match=words) as caught:
+        from_settings(BackendSettings(sam_checkpoint=path, device="cpu"), None)
+    assert "groundswell models pull" in caught.value.hint
+
+
+def test_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "owned",))
+
+    path = tmp_path / "evil.pth"
+    torch.save({"a": Evil()}, path)
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        load_sam(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_out_of_memory_falls_back_to_the_cpu_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    ours = SamSegmenter(small_sam(), "0" * 64)
+    image = picture((40, 60))
+    want = ours.embed(image).arrays["features"]
+    model, dense, _ = ours._state
+    calls = []
+
+    def exhausted(_: object, pixels: object) -> None:
+        calls.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    # A stand-in for a full GPU: the same weights, an encoder that fails as torch fails, a device not the CPU.
+    model.image_encoder.register_forward_pre_hook(exhausted)
+    ours._state = (model, dense, "meta")
+    ours.device = "meta"
+    torch_to = torch.Tensor.to
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", lambda t, d, *a, **k: t if d == "meta" else torch_to(t, d, *a, **k))
+        with caplog.at_level("WARNING"):
+            got = ours.embed(image).arrays["features"]
+    np.testing.assert_array_equal(got, want)
+    assert calls == [1]
+    assert ours.device == "cpu"
+    assert "out of memory" in ours.notice
+    assert ours.notice in caplog.text
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("other")
+
+    ours = SamSegmenter(small_sam(), "0" * 64)
+    ours.model.image_encoder.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="other"):
+        ours.embed(picture((40, 60)))
+
+
+@pytest.mark.slow
+def test_vit_b_equals_the_predictor() -> None:
+    torch.manual_seed(0)
+    model = sam_model_registry["vit_b"]()
+    ours, theirs = SamSegmenter(model, "0" * 64), SamPredictor(model)
+    image = picture((120, 200))
+    theirs.set_image(image)
+    embedding = ours.embed(image)
+    np.testing.assert_array_equal(embedding.arrays["features"], theirs.features.numpy())
+    masks, iou, _ = theirs.predict(np.array([[50.0, 60.0]]), np.array([1]), multimask_output=True)
+    result = ours.segment(embedding, Prompt(((50.0, 60.0, True),), None, "x"), None)
+    np.testing.assert_array_equal(result.masks[0], masks[int(iou.argmax())])

@@ -1,0 +1,180 @@
+"""Label configs: what is read from them, what is written, and what their errors say."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from label_studio_sdk.label_interface import LabelInterface
+
+from ml_backend.errors import BadLabelConfig
+from ml_backend.label_studio.config_builder import build_label_config, build_review_config, build_sheet_config
+from ml_backend.label_studio.label_config import VERDICTS, parse_label_config
+
+FACTS_EXAMPLE = """<View>
+<KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></KeyPointLabels>
+<RectangleLabels name="rect" toName="image" smart="true" smartOnly="true">
+<Label value="Cat"/></RectangleLabels>
+<BrushLabels name="brush" toName="image" smart="false"><Label value="Cat"/></BrushLabels>
+<Image name="image" value="$image" brightnessControl="true" contrastControl="true"/></View>"""
+IMAGE = '<Image name="i" value="$image"/>'
+
+
+def brush(inner: str = '<Label value="x"/>', to: str = "i") -> str:
+    return f'<BrushLabels name="b" toName="{to}">{inner}</BrushLabels>'
+
+
+def rectangle() -> str:
+    return '<RectangleLabels name="r" toName="i"><Label value="x"/></RectangleLabels>'
+
+
+def test_the_working_example() -> None:
+    config = parse_label_config(FACTS_EXAMPLE)
+    assert config.kind == "instances"
+    assert (config.image_name, config.image_key) == ("image", "image")
+    assert [c.name for c in config.prompts] == ["kp", "rect"]
+    assert [c.name for c in config.outputs] == ["brush"]
+    assert config.labels == ("Cat",)
+    assert config.output_for("Cat").type == "brushlabels"
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        *itertools.product(["bitmask", "brush", "polygon"], ["instances", "segmentation", "weak"]),
+        ("rectangle", "boxes"),
+        ("brush", "boxes"),
+        ("brush", "classes"),
+    ],
+)
+def test_what_is_built_is_read_back(output: str, kind: str) -> None:
+    xml = build_label_config(["cell", 'a <b> & "c"'], output=output, kind=kind)  # type: ignore[arg-type]
+    config = parse_label_config(xml)
+    assert config.kind == kind
+    assert config.labels == ("cell", 'a <b> & "c"')
+    if kind != "classes":
+        assert [c.type for c in config.prompts] == ["keypointlabels", "rectanglelabels"]
+        assert all(c.smart and c.smart_only for c in config.prompts)
+        assert not any(c.smart for c in config.outputs)
+        expected = "rectangle" if kind == "boxes" else output
+        assert config.output_for("cell").type == f"{expected}labels"
+    LabelInterface(xml).validate()
+
+
+def test_outputs_come_in_order_of_preference() -> None:
+    tags = "".join(
+        f'<{tag} name="{tag}" toName="i" smart="false"><Label value="{label}"/><Label value="both"/></{tag}>'
+        for tag, label in (
+            ("RectangleLabels", "r"), ("PolygonLabels", "p"), ("BrushLabels", "b"), ("BitmaskLabels", "m"),
+        )
+    )  # fmt: skip
+    config = parse_label_config(f'<View>{tags}<Image name="i" value="$pic"/></View>')
+    assert [c.type for c in config.outputs] == [
+        "bitmasklabels",
+        "brushlabels",
+        "polygonlabels",
+        "rectanglelabels",
+    ]
+    assert config.output_for("both").type == "bitmasklabels"
+    assert config.output_for("p").type == "polygonlabels"
+    assert set(config.labels) == {"m", "both", "b", "p", "r"}
+    assert config.image_key == "pic"
+
+
+def test_a_smart_rectangle_beside_a_mask_tag_is_a_prompt() -> None:
+    config = parse_label_config(f"<View>{rectangle()}{brush()}{IMAGE}</View>")
+    assert [c.name for c in config.outputs] == ["b"]
+    assert [c.name for c in config.prompts] == ["r"]
+
+
+def test_a_lone_rectangle_is_an_output() -> None:
+    config = parse_label_config(f"<View>{rectangle()}{IMAGE}</View>")
+    assert config.kind == "boxes"
+    assert [c.name for c in config.outputs] == ["r"]
+
+
+def test_aliases_are_what_results_hold() -> None:
+    xml = "<View>" + brush('<Label value="Cat" alias="c"/>') + IMAGE + "</View>"
+    assert parse_label_config(xml).labels == ("c",)
+
+
+def test_digest_follows_labels_and_tags_but_not_colours() -> None:
+    one = parse_label_config(build_label_config(["a", "b"], colours=["red", "blue"]))
+    two = parse_label_config(build_label_config(["a", "b"], colours=["#fff", "#000"]))
+    three = parse_label_config(build_label_config(["a", "c"]))
+    assert one.digest == two.digest != three.digest
+
+
+@pytest.mark.parametrize(
+    ("xml", "field", "words"),
+    [
+        ("", "label_config", "empty"),
+        ("<View>", "label_config", "well-formed"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]><View/>", "label_config", "entities"),
+        ("<View/>", "label_config.Image", "no Image tag"),
+        ('<View><Image name="i"/></View>', "label_config.Image.value", "no value"),
+        ('<View><Image value="$i"/></View>', "label_config.Image.name", "no name"),
+        ('<View><Image name="i" value="photo.jpg"/></View>', "label_config.Image.value", "variable"),
+        ('<View><Image name="i" valueList="$is"/></View>', "label_config.Image.valueList", "not supported"),
+        ('<View><Image name="i" value="$i"/></View>', "label_config", "no tag that Groundswell can write"),
+        (f"<View>{brush(to='other')}{IMAGE}</View>", "label_config.BrushLabels.toName", "not an Image"),
+        (f"<View>{brush('')}{IMAGE}</View>", "label_config.BrushLabels", "no labels"),
+        (
+            "<View>" + brush('<Label value="x"/>' * 2) + IMAGE + "</View>",
+            "label_config.BrushLabels.Label.value",
+            "twice",
+        ),
+        (f"<View>{brush()}{brush()}{IMAGE}</View>", "label_config.name", "two control"),
+        (
+            f'<View className="groundswell-weak">{brush()}{IMAGE}</View>',
+            "label_config.Choices",
+            "needs a Choices",
+        ),
+        (
+            f'<View className="groundswell-segmentation">{rectangle()}{IMAGE}</View>',
+            "label_config.BrushLabels",
+            "needs a mask",
+        ),
+    ],
+)
+def test_errors_name_the_tag(xml: str, field: str, words: str) -> None:
+    with pytest.raises(BadLabelConfig, match=words) as caught:
+        parse_label_config(xml)
+    assert caught.value.field == field
+
+
+def test_unknown_label_and_missing_image() -> None:
+    config = parse_label_config(FACTS_EXAMPLE)
+    with pytest.raises(BadLabelConfig, match="'Dog'"):
+        config.output_for("Dog")
+    assert config.image_of({"image": " /data/upload/1/a.jpg "}) == "/data/upload/1/a.jpg"
+    with pytest.raises(BadLabelConfig, match=r"data\.image.*the task has picture"):
+        config.image_of({"picture": "x"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "field"),
+    [([], {}, "labels"), (["a", "a"], {}, "labels"), (["a", " "], {}, "labels"),
+     (["a"], {"output": "lasso"}, "output"), (["a"], {"kind": "video"}, "kind")],
+)  # fmt: skip
+def test_builders_check_their_input(labels: list[str], options: dict[str, str], field: str) -> None:
+    with pytest.raises(BadLabelConfig) as caught:
+        build_label_config(labels, **options)  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_review_and_sheet_configs() -> None:
+    single = build_review_config()
+    LabelInterface(single).validate()
+    config = parse_label_config(single)
+    assert config.kind == "classes"
+    assert config.choices is not None
+    assert config.choices.name == "verdict"
+    assert config.choices.labels == VERDICTS
+    for key in "ynu":
+        assert f'hotkey="{key}"' in single
+    sheet = build_sheet_config()
+    LabelInterface(sheet).validate()
+    assert 'choice="multiple"' in sheet
+    assert 'value="$cards"' in sheet
+    assert "required" not in sheet

@@ -1,0 +1,53 @@
+"""Which masks of a picture people see when the detector names one object twice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ml_backend.artifacts.pools import PoolTable
+from ml_backend.artifacts.verdicts import Verdict
+from ml_backend.masks.rle import encode_mask
+from ml_backend.task_prediction import best_of_each_object
+
+
+def table(boxes: list[tuple[int, int, int, int]], scores: list[float]) -> PoolTable:
+    rles = []
+    for x0, y0, x1, y1 in boxes:
+        mask = np.zeros((40, 40), bool)
+        mask[y0:y1, x0:x1] = True
+        rles.append(encode_mask(mask))
+    n = len(boxes)
+    return PoolTable(
+        key=np.array([f"t1-{i:08x}" for i in range(n)], object),
+        task_id=np.ones(n, np.int64),
+        label=np.array(["washer", "nut"] * n, object)[:n],
+        box_xyxy=np.array(boxes, np.float32),
+        counts=np.array([str(r["counts"]) for r in rles], object),
+        hw=np.full((n, 2), 40, np.int32),
+        score=np.array(scores, np.float32),
+        quality=np.ones(n, np.float32),
+        embedding=np.zeros((n, 0), np.float32),
+    )
+
+
+def accepted(key: str) -> Verdict:
+    return Verdict(key, "washer", 1, False, 0, 3, 0.9, 1.0, 0.95, "original")
+
+
+TWICE = [(2, 2, 20, 20), (2, 2, 20, 19), (25, 25, 38, 38)]
+
+
+def test_the_better_scored_of_two_masks_of_one_object_is_shown() -> None:
+    assert best_of_each_object(table(TWICE, [0.6, 0.8, 0.4]), [0, 1, 2], [None] * 3) == [1, 2]
+
+
+def test_an_accepted_mask_goes_before_a_better_score_and_is_never_left_out() -> None:
+    rows = table(TWICE, [0.6, 0.8, 0.4])
+    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), None, None]) == [0, 2]
+    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), accepted("b"), None]) == [0, 1, 2]
+
+
+def test_touching_objects_stay_apart_and_nothing_is_no_problem() -> None:
+    rows = table([(0, 0, 20, 20), (10, 0, 30, 20)], [0.5, 0.9])
+    assert best_of_each_object(rows, [0, 1], [None, None]) == [0, 1]
+    assert best_of_each_object(rows, [], [None, None]) == []

@@ -1,0 +1,158 @@
+"""`init_project` on FakeStudio: what is made, what is found again, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ml_backend.artifacts.project_facts import load_facts
+from ml_backend.errors import BadImage, BadInput, BadLabelConfig
+from sync.projects.init_project import InitReport, find_images, init_project
+from sync.rounds.project import open_project
+from sync.settings import Settings
+from sync.store.database import Store
+from tests.fakes.label_studio import FakeStudio
+
+
+class UploadStudio(FakeStudio):
+    """Stores uploads under the name a real server gives them: a random part, then the cleaned name."""
+
+    def _import(self, project_id: int, data: Any) -> list[int]:
+        for n, item in enumerate(data):
+            name = Path(str(item.get("image", ""))).name.replace(" ", "_")
+            name = "".join(c for c in name if c.isalnum() or c in "-_.")
+            if not str(item.get("image", "")).startswith("/data/"):
+                item["image"] = f"/data/upload/{project_id}/{n:08x}-{name}"
+        return super()._import(project_id, data)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for name in ("a.png", "b (copy 2).JPG", "inner/a.png", "inner/é.webp"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (5, 4)).save(path, format="PNG" if path.suffix == ".png" else None)
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", webhook_secret="secret", backend_url="http://127.0.0.1:9090/")
+
+
+Init = Callable[..., InitReport]
+
+
+@pytest.fixture
+def init(settings: Settings) -> Init:
+    def call(studio: FakeStudio, **options: Any) -> InitReport:
+        return init_project(
+            studio, **{"title": "Some cells", "labels": ["RBC", "WBC"], "settings": settings, **options}
+        )
+
+    return call
+
+
+def test_called_again_it_adds_only_what_is_missing(init: Init, pictures: Path) -> None:
+    studio = UploadStudio()
+    first = init(studio, images=pictures)
+    assert first.created
+    assert first.images_added == 4
+    again = init(studio, images=pictures)
+    assert (again.project_id, again.review_project_id) == (first.project_id, first.review_project_id)
+    assert (again.created, again.images_added) == (False, 0)
+    Image.new("RGB", (5, 4)).save(pictures / "inner" / "b (copy 2).JPG")
+    assert init(studio, images=pictures).images_added == 1, "a second picture of the same name is another one"
+    assert len(studio._of("backends", project=first.project_id)) == 1
+    (hook,) = studio._of("webhooks", project=first.project_id)
+    assert hook["url"] == "http://127.0.0.1:9090/webhook"
+
+
+def test_a_list_of_pictures_will_do(init: Init, pictures: Path) -> None:
+    studio = UploadStudio()
+    assert init(studio, images=[pictures / "a.png", pictures / "inner" / "a.png"]).images_added == 2
+    with pytest.raises(BadImage, match="no pictures"):
+        init(studio, images=[pictures / "notes.txt"])
+
+
+def test_pictures_can_stay_where_they_are(init: Init, pictures: Path, tmp_path: Path) -> None:
+    studio = FakeStudio()
+    made = init(studio, images=pictures, serve="local", files_root=tmp_path)
+    assert made.images_added == 4
+    values = set(studio.task_values(made.project_id, "image"))
+    assert "/data/local-files/?d=pictures/inner/a.png" in values
+    assert init(studio, images=pictures, serve="local", files_root=tmp_path).images_added == 0
+    with pytest.raises(BadInput, match="--files-root"):
+        init(studio, images=pictures, serve="local")
+
+
+def test_files_that_are_no_pictures_are_listed(pictures: Path) -> None:
+    (pictures / "fake.png").write_bytes(b"this is no picture")
+    (pictures / "cut.png").write_bytes((pictures / "a.png").read_bytes()[:40])
+    good, refused = find_images(pictures)
+    assert len(good) == 4
+    assert sorted(Path(line.split(": ")[0]).name for line in refused) == ["cut.png", "fake.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"title": "ab"}, BadInput, "2 characters"),
+        ({"title": "x" * 51}, BadInput, "51 characters"),
+        ({"labels": []}, BadLabelConfig, "at least one label"),
+        ({"labels": ["A", "A"]}, BadLabelConfig, "twice"),
+        ({"options": {"poll_s": 3}}, BadInput, "poll_s"),
+        ({"options": {"min_finished": "many"}}, BadInput, "min_finished"),
+        ({"images": Path("/nowhere/at/all")}, BadInput, "no folder"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_is_made(
+    init: Init, options: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    studio = FakeStudio()
+    with pytest.raises(error, match=match):
+        init(studio, **options)
+    assert studio.projects() == []
+
+
+def test_a_project_of_this_title_with_other_labels_is_left_alone(init: Init) -> None:
+    studio = FakeStudio()
+    made = init(studio)
+    with pytest.raises(BadInput, match="RBC, WBC"):
+        init(studio, labels=["RBC", "Platelets"])
+    assert init(studio, labels=["WBC"]).project_id == made.project_id
+    assert len(studio.projects()) == 2
+
+
+def test_without_a_webhook_secret_nothing_is_connected(init: Init, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="GROUNDSWELL_WEBHOOK_SECRET"):
+        init(FakeStudio(), settings=Settings(data_dir=tmp_path / "data"))
+
+
+def test_facts_and_options_reach_backend_and_worker(init: Init, settings: Settings) -> None:
+    studio = FakeStudio()
+    made = init(
+        studio, output="polygon", segmenter="classical", options={"min_finished": 9, "preset": "full"}
+    )
+    facts = load_facts(settings.data_dir, made.project_id)
+    assert facts.labels == ("RBC", "WBC")
+    assert facts.segmenter == "classical"
+    assert facts.review_project_id == made.review_project_id
+    assert facts.config.outputs[0].type == "polygonlabels"
+    project = open_project(settings, Store(settings.database()), studio, made.project_id)
+    assert (project.settings.min_finished, project.settings.preset) == (9, "full")
+    init(studio)
+    assert load_facts(settings.data_dir, made.project_id).segmenter == "classical", "kept"
+
+
+def test_crowd_workers_can_have_a_label_studio_of_their_own(init: Init) -> None:
+    studio, crowd = FakeStudio(), FakeStudio()
+    made = init(studio, review_client=crowd)
+    assert [row.id for row in studio.projects()] == [made.project_id]
+    assert [row.id for row in crowd.projects()] == [made.review_project_id]

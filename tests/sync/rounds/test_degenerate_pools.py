@@ -1,0 +1,131 @@
+"""Pools that a model gone wrong or an odd project makes: NaN, nothing, one mask, all masks equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ml_backend.artifacts.verdicts import read_verdicts
+from ml_backend.instances import Instances
+from sync.rounds.round_records import trained_round
+from sync.store.tables import RoundRecord
+from tests.sync.conftest import World
+from tests.sync.tiny_learner import TinyPredictor
+
+MakeWorld = Callable[..., World]
+Spoil = Callable[[Instances], Instances]
+EVERY_CLUSTER: Any = {"policy_options": {"min_size": 1, "sample": 1}}
+"""the original policy leaves clusters under 15 alone"""
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Spoil], None]:
+    """Let the model give something else than it found."""
+
+    def use(change: Spoil) -> None:
+        plain = TinyPredictor._one
+        monkeypatch.setattr(TinyPredictor, "_one", lambda self, image: change(plain(self, image)))
+
+    return use
+
+
+def _round(world: World) -> RoundRecord:
+    """The clustered round after its whole review."""
+    world.label(*range(6))
+    for _ in range(40):
+        report = world.worker().look(world.project_id)
+        assert report is not None
+        assert report.error == ""
+        assert report.review is not None
+        if report.review.done:
+            break
+        world.answer_all()
+    else:
+        raise AssertionError("the review never ended")
+    record = trained_round(world.open())
+    assert record is not None
+    return record
+
+
+def _verdicts(world: World, record: RoundRecord) -> list[int]:
+    rows = read_verdicts(world.open().paths.round(record.number)).rows
+    return [row.verdict for row in rows.values()]
+
+
+def _changed(found: Instances, **columns: Any) -> Instances:
+    named = {name: columns.get(name, getattr(found, name)) for name in Instances.__slots__}
+    return Instances(**named)
+
+
+def _partly_not_finite(found: Instances) -> Instances:
+    embedding, score = found.embedding.copy(), found.score.copy()
+    embedding[0, 1] = np.nan
+    score[1] = np.inf
+    return _changed(found, embedding=embedding, score=score)
+
+
+def test_what_the_model_gives_without_finite_numbers_is_left_out_and_logged(
+    make_world: MakeWorld, spoil: Callable[[Spoil], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(_partly_not_finite)
+    world = make_world(10, **EVERY_CLUSTER)
+    record = _round(world)
+    assert caplog.text.count("2 instances left out, not finite") == 4  # of each open picture
+    assert sum(record.figures["cluster"]["pool"].values()) == 4
+    assert "dropped" not in record.figures["cluster"]
+    assert _verdicts(world, record) == [1] * 4
+
+
+def test_pools_of_others_that_hold_such_instances_are_clustered_without_them(
+    make_world: MakeWorld, spoil: Callable[[Spoil], None], caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    spoil(_partly_not_finite)
+    monkeypatch.setattr("sync.rounds.infer._usable", lambda project, task, found: found)
+    world = make_world(10, **EVERY_CLUSTER)
+    record = _round(world)
+    figures = record.figures["cluster"]
+    assert sum(figures["dropped"].values()) == 8
+    assert sum(figures["pool"].values()) == 4
+    assert "their embedding or score is not finite" in caplog.text
+    assert _verdicts(world, record) == [1] * 4
+
+
+def test_a_pool_with_no_finite_instance_asks_nothing(
+    make_world: MakeWorld, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(lambda found: _changed(found, embedding=np.full_like(found.embedding, np.nan)))
+    monkeypatch.setattr("sync.rounds.infer._usable", lambda project, task, found: found)
+    world = make_world(8)
+    record = _round(world)
+    assert sum(record.figures["cluster"]["pool"].values()) == 0
+    assert sum(record.figures["cluster"]["dropped"].values()) == 6
+    assert record.figures["review"]["asked"] == 0
+
+
+@pytest.mark.parametrize("policy", ["original", "certified"])
+@pytest.mark.parametrize(
+    ("change", "masks"),
+    [
+        (lambda found: found.take(np.zeros(0, np.intp)), 0),
+        (lambda found: found.take(np.arange(1)), 2),
+        (
+            lambda found: _changed(
+                found, embedding=np.ones_like(found.embedding), score=np.full_like(found.score, 0.9)
+            ),
+            6,
+        ),
+    ],
+    ids=["nothing found", "one mask a picture", "all equal"],
+)
+def test_small_and_flat_pools_are_reviewed(
+    make_world: MakeWorld, spoil: Callable[[Spoil], None], policy: str, change: Spoil, masks: int
+) -> None:
+    spoil(change)
+    world = make_world(8, policy=policy, **(EVERY_CLUSTER if policy == "original" else {}))
+    record = _round(world)
+    assert sum(record.figures["cluster"]["pool"].values()) == masks
+    assert _verdicts(world, record) == [1] * masks  # all of them are good

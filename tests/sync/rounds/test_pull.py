@@ -1,0 +1,195 @@
+"""Pull: whatever changed in Label Studio reaches the store, once, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from ml_backend.errors import BadLabelConfig, StudioError
+from ml_backend.label_studio.config_builder import build_label_config
+from sync.rounds.project import register_project
+from sync.rounds.pull import pull, refresh_project
+from sync.rounds.task_queries import effective_annotation
+from sync.store.tables import AnnotationRecord, TaskRecord
+from tests.sync.conftest import World
+
+MakeWorld = Callable[..., World]
+
+
+def _dump(world: World) -> tuple[list[Any], list[Any]]:
+    with world.store.read() as session:
+        tasks = session.scalars(select(TaskRecord).order_by(TaskRecord.id)).all()
+        annotations = session.scalars(select(AnnotationRecord).order_by(AnnotationRecord.id)).all()
+    return (
+        [(t.id, t.image, t.finished, t.broken, t.updated_at) for t in tasks],
+        [(a.id, a.task_id, a.digest, a.was_cancelled, a.updated_at, a.broken) for a in annotations],
+    )
+
+
+def test_first_pull_then_nothing_left(make_world: MakeWorld) -> None:
+    world = make_world(4)
+    world.label(0, 2)
+    report = pull(world.open())
+    assert (report.tasks_new, report.annotations_created) == (4, 2)
+    before = _dump(world)
+    assert pull(world.open()).changes == 0
+    assert _dump(world) == before
+    with world.store.read() as session:
+        regions = session.scalars(select(AnnotationRecord)).first()
+        assert regions is not None
+        assert [region["label"] for region in regions.regions] == [
+            label for label, _ in world.scenes[0].masks
+        ]
+        assert regions.regions[0]["rle"]["size"] == [48, 64]
+
+
+def test_changed_skipped_and_deleted_annotations(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    world.label(0, 1)
+    skip = world.studio.create_annotation(world.tasks[2], [], was_cancelled=True)
+    pull(world.open())
+    with world.store.read() as session:
+        assert [t.finished for t in session.scalars(select(TaskRecord).order_by(TaskRecord.id))] == [
+            True,
+            True,
+            False,
+        ]
+        first = session.scalars(
+            select(AnnotationRecord).where(AnnotationRecord.task_id == world.tasks[0])
+        ).one()
+    world.studio.update_annotation(first.id, world.scenes[0].result()[:1])
+    second = world.studio.task(world.tasks[1]).annotations[0]
+    world.studio.delete_annotation(second.id)
+    world.studio.delete_annotation(skip.id)
+    report = pull(world.open())
+    assert (report.annotations_changed, report.annotations_deleted, report.annotations_created) == (1, 2, 0)
+    with world.store.read() as session:
+        assert len(session.get_one(AnnotationRecord, first.id).regions) == 1
+        assert [t.finished for t in session.scalars(select(TaskRecord).order_by(TaskRecord.id))] == [
+            True,
+            False,
+            False,
+        ]
+
+
+def test_deleted_tasks_disappear_with_their_annotations(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    world.label(0)
+    pull(world.open())
+    world.studio.delete_tasks(world.project_id, [world.tasks[0]])
+    assert pull(world.open()).tasks_gone == 1
+    tasks, annotations = _dump(world)
+    assert [task[0] for task in tasks] == world.tasks[1:]
+    assert annotations == []
+
+
+def test_one_deleted_and_one_added_task_are_both_seen(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    pull(world.open())
+    world.studio.delete_tasks(world.project_id, [world.tasks[0]])
+    (new,) = world.studio.import_tasks(world.project_id, [{"image": "x.png"}])
+    pull(world.open())
+    assert [task[0] for task in _dump(world)[0]] == [*world.tasks[1:], new]
+
+
+def test_broken_tasks_are_named_and_the_others_are_unharmed(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    world.label(0)
+    bad = world.scenes[1].result()
+    bad[1]["value"] = {"format": "rle", "rle": "no list", "brushlabels": ["disc"]}
+    world.studio.create_annotation(world.tasks[1], bad)
+    (no_image,) = world.studio.import_tasks(world.project_id, [{"image": ""}])
+    pull(world.open())
+    with world.store.read() as session:
+        good, broken, empty = (session.get_one(TaskRecord, task) for task in (*world.tasks, no_image))
+    assert good.broken == ""
+    assert "result[1]" in broken.broken
+    assert "'image'" in empty.broken
+
+
+def test_leftovers_of_smart_prompts_are_dropped(make_world: MakeWorld) -> None:
+    world = make_world(1)
+    result = world.scenes[0].result()
+    prompt = {
+        "id": result[0]["id"], "from_name": "click", "to_name": "image", "type": "keypointlabels",
+        "original_width": 64, "original_height": 48, "is_positive": True,
+        "value": {"x": 5, "y": 5, "width": 0.3, "keypointlabels": ["disc"]},
+    }  # fmt: skip
+    world.studio.create_annotation(world.tasks[0], [prompt, *result])
+    pull(world.open())
+    with world.store.read() as session:
+        assert len(session.scalars(select(AnnotationRecord)).one().regions) == len(result)
+
+
+def test_a_killed_pull_goes_on(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(5)
+    world.label(1, 3)
+    monkeypatch.setattr("sync.rounds.pull._BATCH", 2)
+    looks = 0
+
+    def stop(place: str) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(world.open(stop))
+    assert len(_dump(world)[0]) == 4
+    pull(world.open())
+    undisturbed = make_world(0, world.studio, name="other")
+    undisturbed.project_id = world.project_id
+    register_project(undisturbed.store, world.studio, world.project_id)
+    pull(undisturbed.open())
+    assert _dump(world) == _dump(undisturbed)
+
+
+def test_a_refusal_changes_nothing(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    pull(world.open())
+    before = _dump(world)
+    world.label(0)
+
+    def refuse(call: str) -> None:
+        if call == "tasks":
+            raise StudioError("busy", status=503)
+
+    world.studio.before_call = refuse
+    with pytest.raises(StudioError, match="busy"):
+        pull(world.open())
+    assert _dump(world) == before
+    world.studio.before_call = None
+    assert pull(world.open()).annotations_created == 1
+
+
+def test_an_edited_config_reads_everything_again(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    world.label(0)
+    pull(world.open())
+    row = world.studio._db["projects"][str(world.project_id)]
+    row["label_config"] = build_label_config(["disc"])  # bars are not known any more
+    project = refresh_project(world.open())
+    assert project.config.labels == ("disc",)
+    pull(project)
+    with world.store.read() as session:
+        assert "'bar'" in session.get_one(TaskRecord, world.tasks[0]).broken
+    row["label_config"] = "<View/>"
+    with pytest.raises(BadLabelConfig):
+        refresh_project(world.open())
+
+
+def test_the_effective_annotation_is_ground_truth_or_the_newest(make_world: MakeWorld) -> None:
+    world = make_world(1)
+    for _ in range(2):
+        world.label(0)
+    world.studio.create_annotation(world.tasks[0], [], was_cancelled=True)
+    pull(world.open())
+    with world.store.read() as session:
+        rows = list(session.scalars(select(AnnotationRecord).order_by(AnnotationRecord.id)))
+    assert effective_annotation(rows) is rows[1]
+    rows[0].ground_truth = True
+    assert effective_annotation(rows) is rows[0]
+    assert effective_annotation(rows[2:]) is None
