@@ -10,7 +10,7 @@ from clustering.pool import Pool
 __all__ = ["CORRECT_IOU", "make_pool"]
 
 CORRECT_IOU = 0.75
-"""A mask counts as correct iff its true IoU is above this (algorithms §1.7)."""
+"""A mask counts as correct iff its true IoU is above this (Papadopoulos et al. 2021)."""
 
 _LATENT = 8
 _CENTRES = 200

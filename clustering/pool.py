@@ -46,5 +46,5 @@ class Pool:
 
     @property
     def prior(self) -> npt.NDArray[np.float32]:
-        """(n,) float32: s = score × quality, the prior of a mask (algorithms §1.3)."""
+        """(n,) float32: s = score × quality, the prior of a mask (Papadopoulos et al. 2021)."""
         return self.score * self.quality

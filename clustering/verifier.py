@@ -1,4 +1,4 @@
-"""The verifier: P(yes) of every instance, learnt from the answers so far (algorithms §6.2, §6.7).
+"""The verifier: P(yes) of every instance, learnt from the answers so far.
 
 A ridge logistic regression on score, predicted IoU, extras and the leading principal components of the
 embedding, followed by a correction that smooths its residuals over the tree: where answers in a cluster were

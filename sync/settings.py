@@ -19,7 +19,9 @@ CROWD_DEFAULTS: Mapping[str, Any] = {
     "repeat_share": 0.04,
     "min_answer_s": 0.6,
 }
-"""What ``crowd`` sets unless it is set otherwise (algorithms §6.6)."""
+"""What ``crowd`` sets unless it is set otherwise: five answers at most, shares of gold and of hidden
+repeats, and a time floor a little below the 0.7 s per question of the published campaign (Papadopoulos et al.
+2021)."""
 
 
 class Settings(BackendSettings):

@@ -1,4 +1,4 @@
-"""Answers of many workers -> verdicts, skills, and what to ask again (algorithms §6.6).
+"""Answers of many workers -> verdicts, skills, and what to ask again (Dawid & Skene 1979).
 
 The model is Dawid and Skene's: worker w says yes to a good mask with probability se_w (sensitivity) and no
 to a bad one with sp_w (specificity), independently. EM over soft truths; gold items have their truth fixed;

@@ -1,4 +1,4 @@
-"""Verdicts -> bounds -> evidence, for numbers that people act upon (algorithms §6.1, §6.2).
+"""Verdicts -> bounds -> evidence, for numbers that people act upon.
 
 Bounds of a fixed number of answers: Clopper-Pearson, hypergeometric, empirical Bernstein. Tests that stay
 valid however often one looks: SPRT, the uniform-mixture e-process, betting. Tests of many hypotheses: fixed

@@ -1,4 +1,4 @@
-"""The search of algorithms §1.5: a frontier of nodes, 15 members asked per node, accept, reject or split.
+"""The search of Papadopoulos et al. (ICCV 2021): 15 members asked per node, then accept, reject or split it.
 
 The walk is replayed from the root at every look, so it is a pure function of the log. A node is judged by the
 answers that were drawn for it or for one of its ancestors; answers drawn later for its descendants do not

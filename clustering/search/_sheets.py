@@ -1,4 +1,8 @@
-"""Contact sheets: how many masks to show on one, from the expected share of good ones (algorithms §6.4)."""
+"""Contact sheets: how many masks to show on one, from the expected share of good ones.
+
+A yes or no about a group of items says most when both answers are equally likely (Marchesoni-Acland et al.
+2023, arXiv 2307.01578).
+"""
 
 from __future__ import annotations
 

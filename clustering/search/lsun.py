@@ -1,4 +1,4 @@
-"""The cascade of linear classifiers that LSUN was built with (algorithms §1.7): no tree, no error bound."""
+"""The cascade of linear classifiers that LSUN was built with (Yu et al. 2015): no tree, no error bound."""
 
 from __future__ import annotations
 

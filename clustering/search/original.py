@@ -1,4 +1,4 @@
-"""The score-ordered search exactly as published (algorithms §1.5), the one to beat."""
+"""The score-ordered search exactly as published (Papadopoulos et al. 2021), the one to beat."""
 
 from __future__ import annotations
 

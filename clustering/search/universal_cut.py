@@ -1,4 +1,6 @@
-"""One cut through the whole tree, every cluster of it judged once: the baseline of algorithms §1.7."""
+"""One cut through the whole tree, every cluster of it judged once: a baseline of
+Papadopoulos et al. (ICCV 2021).
+"""
 
 from __future__ import annotations
 

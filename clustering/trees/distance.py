@@ -1,4 +1,4 @@
-"""Distance between masks: appearance plus predicted quality, each standardised, summed (algorithms §1.4).
+"""Distance between masks: appearance plus predicted quality, each standardised (Papadopoulos et al. 2021).
 
 D(i, j) = z(‖f_i − f_j‖₂) + z(|s_i − s_j|), where z divides by the standard deviation over all pairs and
 shifts so that the smallest value is 0. The quality term makes large pure clusters appear near the root.

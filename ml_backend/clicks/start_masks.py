@@ -1,4 +1,4 @@
-"""Masks to start from: the proposal under a click, and a mask as low-resolution logits (algorithms §2.7)."""
+"""Masks to start from: the proposal under a click, and a mask as SAM's low-resolution logits."""
 
 from __future__ import annotations
 

@@ -3,11 +3,11 @@
 ``confidence`` is what Label Studio gets as the score of a prediction. 1 = the model is sure of everything
 it found, 0 = it could not be less certain; uncertainty sampling serves the lowest first.
 
-An instance is doubtful for two reasons that add up (algorithms §6.8): its class score is near one half, and
-its mask is probably wrong, which matters only as far as the object is there. The k most doubtful instances
-are averaged: a sum would favour crowded pictures, a minimum would be ruled by one stray box, a mean over
-all would hide a hard object among easy ones. A picture without detections is neither certain nor most
-uncertain (algorithms §5.4): it may be empty or it may be all missed, so it gets a middle value.
+An instance is doubtful for two reasons that add up: its class score is near one half (Lewis & Gale 1994),
+and its mask is probably wrong (low predicted IoU), which matters only as far as the object is there. The k
+most doubtful instances are averaged: a sum would favour crowded pictures, a minimum would be ruled by one
+stray box, a mean over all would hide a hard object among easy ones. A picture without detections may be
+empty or may be all missed, so it gets a middle value: neither certain nor most uncertain.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ def _wrong(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> _
 def ritm_robot(
     predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], clicked: Sequence[tuple[int, int]] = ()
 ) -> RobotClick | None:
-    """The larger of the two maxima of the false-negative and the false-positive distance map (algorithms
-    §2.4).
+    """The larger of the two maxima of the false-negative and the false-positive distance map: the
+    robot of RITM (Sofiiuk et al. 2022).
 
     Clicked pixels are zero in both maps, so no pixel is clicked twice. A tie goes to the negative click, as
     in the published protocol. None when no unclicked pixel is wrong.
@@ -121,7 +121,7 @@ def ritm_robot(
 def component_robot(
     predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], clicked: Sequence[tuple[int, int]] = ()
 ) -> RobotClick | None:
-    """The inner-most pixel of the largest 8-connected component of wrong pixels (algorithms §2.4).
+    """The inner-most pixel of the largest 8-connected component of wrong pixels (Xu et al. 2016).
 
     False negatives and false positives form separate components; of equal areas the false negative wins.
     ``clicked`` is accepted for the common signature and not used: a person whose click changed nothing

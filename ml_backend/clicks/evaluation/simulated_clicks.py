@@ -1,9 +1,9 @@
 """Clicks that a simulated user needs: NoC, failures, IoU per click, with intervals, for any ClickSegmenter.
 
-The simulated user (algorithms §2.4) wants one true mask, looks at the mask shown, clicks where a robot
-says, and stops once the mask is good enough or after ``max_clicks``. A start from a proposal shows the
-segmenter's zero-click answer to that proposal first. Each mask fed back is the segmenter's own, never the
-true one.
+The simulated user (Xu et al. 2016; Sofiiuk et al. 2022) wants one true mask, looks at the mask shown,
+clicks where a robot says, and stops once the mask is good enough or after ``max_clicks``. A start from a
+proposal shows the segmenter's zero-click answer to that proposal first. Each mask fed back is the segmenter's
+own, never the true one.
 
 All intervals are 95 % bootstrap over *images*, because the masks of one image are not independent.
 """
@@ -43,8 +43,8 @@ __all__ = [
 Mask = npt.NDArray[np.bool_]
 Start = Literal["empty", "proposal"]
 TARGET_IOUS = (0.85, 0.90)
-# Human time of the published simulation (algorithms §2.4): a click takes U(0, 4) s, going to the next mask
-# 0.4 s.
+# Human time as in the simulation of Marchesoni-Acland's iaseg-paper code: a click takes U(0, 4) s,
+# going to the next mask 0.4 s.
 SECONDS_PER_HUMAN_CLICK, SECONDS_TO_NEXT = 2.0, 0.4
 
 
@@ -89,7 +89,7 @@ class ClickTrace:
 
 @dataclass(frozen=True, slots=True)
 class ClickScores:
-    """Scores of one segmenter on one set of targets (algorithms §2.5).
+    """Scores of one segmenter on one set of targets (NoC and NoF as in Sofiiuk et al. 2022).
 
     noc, nof : by target IoU: mean clicks to reach it (failures count as ``max_clicks``), share never
     reaching it. iou_at : mean IoU after k = 0..max_clicks clicks; a user who stopped keeps the mask at

@@ -6,8 +6,7 @@ its state on the object, which two users overwrite for each other. How prompts a
 * first click alone: three masks are asked for, the one with the highest predicted IoU is the answer;
 * a box, or anything that starts from a mask: one mask;
 * from the previous mask: its own low-resolution logits are fed back;
-* from a proposal: its box and its mask as logits of about ±10 (a bare mask prompt is often ignored,
-algorithms §2.7);
+* from a proposal: its box and its mask as logits of about ±10 (a bare mask prompt is often ignored);
   with no click at all the proposal itself is the answer, so a start from a proposal never shows less than it.
 """
 

@@ -68,7 +68,7 @@ def test_recovers_truth_and_skills() -> None:
 
 
 def test_the_detector_settles_what_agrees_with_it() -> None:
-    """Worker accuracy 0.9, detector 0.8: one yes is 0.973, one no 0.31 (algorithms §6.6)."""
+    """Worker accuracy 0.9, detector 0.8: one yes is 0.973, one no 0.31 (Bayes' rule)."""
     skilled = [(i, 0, float(i < 2000)) for i in range(4000)]
     gold = np.concatenate([np.ones(2000), np.zeros(2000), [np.nan, np.nan]])
     gold[:200], gold[2000:2200] = 0.0, 1.0  # a tenth of the worker's answers are wrong
