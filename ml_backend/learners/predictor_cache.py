@@ -20,9 +20,9 @@ def load_learner(name: str) -> Learner:
     """The learner of this name, imported now. Raises ModelError when there is none or its packages are
     missing.
     """
-    from ml_backend import learners
+    from ml_backend.learners import registry
 
-    table: Mapping[str, str] = getattr(learners, "LEARNERS", {})
+    table: Mapping[str, str] = registry.LEARNERS
     if name not in table:
         raise ModelError(
             f"there is no learner {name!r}", field="learner", hint=f"Known: {', '.join(table) or 'none'}"

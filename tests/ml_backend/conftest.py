@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import ml_backend.learners
+import ml_backend.learners.registry
 from tests.ml_backend.helpers import ThresholdLearner
 from tests.ml_backend.served import Backend
 
@@ -15,7 +15,7 @@ from tests.ml_backend.served import Backend
 @pytest.fixture
 def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     monkeypatch.setitem(
-        ml_backend.learners.LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner"
+        ml_backend.learners.registry.LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner"
     )
     ThresholdLearner.loads = 0
     yield Backend(tmp_path)

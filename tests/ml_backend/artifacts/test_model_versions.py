@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import ml_backend.learners
+import ml_backend.learners.registry
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError
@@ -20,9 +20,9 @@ from tests.ml_backend.helpers import ThresholdLearner
 @pytest.fixture(autouse=True)
 def threshold(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(
-        ml_backend.learners.LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner"
+        ml_backend.learners.registry.LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner"
     )
-    monkeypatch.setitem(ml_backend.learners.LEARNERS, "missing", "no_such_package.here:Learner")
+    monkeypatch.setitem(ml_backend.learners.registry.LEARNERS, "missing", "no_such_package.here:Learner")
     ThresholdLearner.loads = 0
     yield
     ThresholdLearner.hook = staticmethod(lambda: None)
