@@ -7,7 +7,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # torch wants one thread per core here; tests start their own servers on free ports
 export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
 
-.PHONY: help install install-dev demo test lint format bench clean
+.PHONY: help install install-dev demo test lint format docs bench clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ lint: install-dev  ## ruff and mypy
 format: install-dev  ## let ruff write the formatting
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: install-dev  ## write the pages that are made from the code: docs/cli.md and docs/settings.md
+	PYTHONPATH=. $(BIN)/python docs/make_cli.py
+	PYTHONPATH=. $(BIN)/python docs/make_settings.py
 
 bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure (their --help says what the long forms take)
 	$(BIN)/python -m bench.brush --quick

@@ -30,13 +30,21 @@ class BackendSettings(BaseSettings):
         default=SecretStr(""),
         description="key that signs links to crops; empty: made once and kept in data_dir",
     )
-    basic_auth_user: str = ""
-    basic_auth_pass: SecretStr = SecretStr("")
+    basic_auth_user: str = Field(
+        default="", description="user name that Label Studio sends to the backend; empty: none is asked for"
+    )
+    basic_auth_pass: SecretStr = Field(
+        default=SecretStr(""), description="password that goes with basic_auth_user"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     segmenter: str = Field(default="classical", description="click segmenter when a project names none")
     sam_checkpoint: Path | None = Field(default=None, description="SAM checkpoint for segmenter 'sam'")
-    embedding_ram_bytes: int = Field(default=512 * 1024**2, ge=0)
-    embedding_disk_bytes: int = Field(default=20 * 1024**3, ge=0)
+    embedding_ram_bytes: int = Field(
+        default=512 * 1024**2, ge=0, description="click embeddings kept in memory, per process"
+    )
+    embedding_disk_bytes: int = Field(
+        default=20 * 1024**3, ge=0, description="click embeddings kept on disk, in data_dir"
+    )
     embedding_half: bool = Field(
         default=False,
         description="keep click embeddings as float16: half the space, masks may differ by single pixels",
@@ -45,11 +53,15 @@ class BackendSettings(BaseSettings):
     image_disk_bytes: int = Field(
         default=20 * 1024**3, ge=0, description="image files kept in data_dir/images"
     )
-    max_image_pixels: int = Field(default=200_000_000, gt=0)
+    max_image_pixels: int = Field(
+        default=200_000_000, gt=0, description="width times height of the largest image that is decoded"
+    )
     max_image_bytes: int = Field(
         default=256 * 1024**2, gt=0, description="largest image file that is fetched"
     )
-    fetch_timeout_s: float = Field(default=10.0, gt=0)
+    fetch_timeout_s: float = Field(
+        default=10.0, gt=0, description="seconds without a byte after which fetching an image is given up"
+    )
     allow_image_hosts: str = Field(
         default="",
         description="comma-separated extra hosts that images may be fetched from, besides Label Studio's own",

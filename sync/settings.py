@@ -38,9 +38,13 @@ class Settings(BackendSettings):
 
     # worker
     poll_s: float = Field(default=5.0, gt=0, description="seconds between looks when no webhook came")
-    lease_ttl_s: float = Field(default=60.0, gt=0, description="a worker silent for longer loses its project")
+    lease_ttl_s: float = Field(
+        default=60.0, gt=0, description="seconds; a worker silent for longer loses its project"
+    )
     heartbeat_s: float = Field(default=10.0, gt=0, description="seconds between signs of life")
-    overlap_s: float = Field(default=30.0, ge=0, description="how far an incremental pull looks back")
+    overlap_s: float = Field(
+        default=30.0, ge=0, description="seconds that a pull looks back, for changes committed late"
+    )
 
     review_url: str = Field(default="", description="Label Studio of the review projects, if another one")
     review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
@@ -48,15 +52,19 @@ class Settings(BackendSettings):
     # train
     learner: str = Field(default="maskrcnn", description="which learner trains; see `groundswell models`")
     preset: str = Field(default="light", description="light (CPU) or full")
-    iterations: int | None = Field(default=None, gt=0, description="training iterations; None: the preset's")
-    learner_options: dict[str, Any] = Field(default_factory=dict, description="single hyper-parameters")
+    iterations: int | None = Field(
+        default=None, gt=0, description="training steps; empty: those of the preset"
+    )
+    learner_options: dict[str, Any] = Field(
+        default_factory=dict, description="hyper-parameters that replace those of the preset"
+    )
     min_finished: int = Field(default=5, ge=2, description="finished tasks before the first training")
     retrain_after: int = Field(default=20, ge=1, description="newly finished tasks before the next training")
     test_fraction: float = Field(
         default=0.25, gt=0, lt=1, description="share of tasks kept for the test split"
     )
-    test_min: int = Field(default=2, ge=1, description="tasks in the test split at least")
-    seed: int = Field(default=0, ge=0)
+    test_min: int = Field(default=2, ge=1, description="fewest tasks in the test split")
+    seed: int = Field(default=0, ge=0, description="start of all random choices: same seed, same choices")
 
     # infer
     infer_batch: int = Field(default=4, ge=1, description="images per model call")
@@ -75,16 +83,20 @@ class Settings(BackendSettings):
         description="train a click network on the finished masks, beside the rounds: about ten minutes of "
         "one core at low priority whenever a quarter more tasks are finished",
     )
-    click_options: dict[str, Any] = Field(default_factory=dict, description="options of that training")
+    click_options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the training of the click network"
+    )
 
     # cluster and review
-    linkage: str = Field(default="auto", description="auto, exact or two-level")
+    linkage: str = Field(default="auto", description="how cluster trees are built: auto, exact or two-level")
     policy: str = Field(
         default="auto",
         description="search policy: auto is certified (a purity that is kept) for labels of 2,000 masks and "
         "more, original (the published rule) for smaller ones; others see 'groundswell simulate --help'",
     )
-    policy_options: dict[str, Any] = Field(default_factory=dict, description="keyword options of the policy")
+    policy_options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the policy, see docs/questions.md"
+    )
     question_budget: int = Field(
         default=600, ge=0, description="questions per round at most, all labels together"
     )
@@ -97,7 +109,7 @@ class Settings(BackendSettings):
         description="questions are answered by people nobody knows: models the crowd, mixes in gold and "
         "repeats and sets a time floor, where those settings are not given themselves",
     )
-    review_overlap: int = Field(default=1, ge=1, description="answers per question to start with")
+    review_overlap: int = Field(default=1, ge=1, description="workers who are asked each question at first")
     review_overlap_max: int = Field(
         default=1,
         ge=1,
@@ -105,19 +117,21 @@ class Settings(BackendSettings):
         "crowd is modelled and unsettled questions go to further workers",
     )
     gold_share: float = Field(
-        default=0.0, ge=0, lt=0.5, description="share of hidden questions with known answer"
+        default=0.0, ge=0, lt=0.5, description="share of questions whose answer is already known"
     )
-    repeat_share: float = Field(default=0.0, ge=0, lt=0.5, description="share of hidden repeats")
-    min_answer_s: float = Field(default=0.0, ge=0, description="answers faster than this are discarded")
+    repeat_share: float = Field(
+        default=0.0, ge=0, lt=0.5, description="share of questions that a worker gets twice"
+    )
+    min_answer_s: float = Field(default=0.0, ge=0, description="seconds; faster answers do not count")
     experts: list[int] = Field(
         default_factory=list,
         description="numbers of the Label Studio users whose answers decide a question, e.g. [3, 8]",
     )
-    crop_size_px: int = Field(default=448, ge=64, description="longer side of a review crop")
+    crop_size_px: int = Field(default=448, ge=64, description="longer side of a review crop in pixels")
 
     # push
     push_rows: int = Field(default=500, ge=1, description="predictions per request at most")
-    push_bytes: int = Field(default=32 * 1024**2, ge=1024, description="bytes per request, about")
+    push_bytes: int = Field(default=32 * 1024**2, ge=1024, description="size of a request in bytes, about")
     push_min_score: float = Field(
         default=0.3, ge=0, le=1, description="class score from which masks are shown"
     )

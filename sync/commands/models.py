@@ -11,7 +11,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Click segmenters, learners and checkpoints.", invoke_without_command=True)
+    group = typer.Typer(invoke_without_command=True)
     app.add_typer(group, name="models")
 
     @group.callback()
