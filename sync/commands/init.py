@@ -89,6 +89,8 @@ def register(app: typer.Typer) -> None:
             return
         for line in made.refused:
             typer.secho(f"not a picture: {line}", fg=typer.colors.YELLOW, err=True)
+        for line in made.renamed:
+            typer.secho(line, fg=typer.colors.YELLOW, err=True)
         if review_url and settings.review_url != review_url:
             say(f"set GROUNDSWELL_REVIEW_URL={review_url} and GROUNDSWELL_REVIEW_TOKEN for the worker")
         typer.echo(f"label   {made.url}")

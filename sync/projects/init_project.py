@@ -7,15 +7,12 @@
 >>> made.project_id, made.review_project_id, made.images_added
 (1, 2, 120)
 
-Called again with the same title it finds the project and does what is missing: new images are added, the
-backend and the webhook are connected when they are not, nothing is doubled.
+Called again with the same title it finds the project and does what is missing: it adds new pictures, and
+connects backend and webhook when they are not connected. Nothing is made twice.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +20,12 @@ from typing import Any, Literal
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import ProjectFacts, load_facts, save_facts
-from ml_backend.errors import BadImage, BadInput
+from ml_backend.errors import BadInput
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import Kind, Output, parse_label_config
 from sync.local.up import read_state
+from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
+from sync.projects.pictures import find_images
 from sync.review.review_project import ensure_review_project
 from sync.rounds.project import register_project
 from sync.settings import Settings, load_settings
@@ -34,11 +33,9 @@ from sync.store.database import Store
 from sync.studio.client import AnyClient, Studio, as_studio
 from sync.studio.protocol import ProjectRow, StudioClient
 
-__all__ = ["BACKEND_TITLE", "InitReport", "find_images", "init_project"]
+__all__ = ["BACKEND_TITLE", "InitReport", "init_project"]
 
 BACKEND_TITLE = "Groundswell"
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
-"""what browsers show"""
 Serve = Literal["upload", "local"]
 
 
@@ -47,7 +44,8 @@ class InitReport:
     """What ``init_project`` did.
 
     ``created`` is False when the project was there already; ``refused`` lists files that are no pictures,
-    with the reason.
+    with the reason; ``renamed`` lists pictures whose name another picture of the project has, with the name
+    they got.
     """
 
     project_id: int
@@ -58,6 +56,7 @@ class InitReport:
     created: bool
     images_added: int
     refused: tuple[str, ...]
+    renamed: tuple[str, ...] = ()
 
 
 def init_project(
@@ -112,7 +111,7 @@ def init_project(
     config = build_label_config(labels, output=output, kind=kind)
     if options is not None:
         settings.for_project(options)
-    found, refused = _pictures(images)
+    found, refused = ([], []) if images is None else find_images(images)
     row, created = _ensure_project(studio, title.strip(), config, labels)
     report(f"project {row.id} {row.title!r} {'created' if created else 'found'}")
 
@@ -129,12 +128,14 @@ def init_project(
     )
     _write_facts(settings, row, review_id, segmenter=segmenter, options=options)
 
-    added = 0
+    added = Added(0)
     if images is not None:
-        add = _upload if serve == "upload" else _serve_local
-        folder = images if isinstance(images, Path) else Path(os.path.commonpath([p.parent for p in found]))
-        place = _Place(row.id, parse_label_config(row.label_config).image_key, folder.resolve())
-        added = add(studio, place, found, _files_root(settings, files_root), report)
+        field = parse_label_config(row.label_config).image_key
+        place = PictureProject(studio, row.id, field, images if isinstance(images, Path) else None)
+        if serve == "upload":
+            added = upload_pictures(place, found, report=report)
+        else:
+            added = serve_pictures(place, found, files_root=_files_root(settings, files_root), report=report)
     if connect:
         _connect(studio, row.id, settings)
         report(f"backend connected at {_backend_url(settings)}")
@@ -145,50 +146,10 @@ def init_project(
         url=f"{settings.studio_url}/projects/{row.id}/data",
         review_url=f"{getattr(review, 'url', settings.studio_url)}/projects/{review_id}/data",
         created=created,
-        images_added=added,
+        images_added=added.count,
         refused=tuple(refused),
+        renamed=added.renamed,
     )
-
-
-def find_images(folder: Path) -> tuple[list[Path], list[str]]:
-    """Pictures below ``folder``, sorted, and the files with a picture's name that are none, with the reason.
-
-    Raises BadInput when the folder is missing or holds no picture.
-    """
-    if not folder.is_dir():
-        raise BadInput(
-            f"{folder} is no folder", field="images", hint="Give the folder that holds the pictures"
-        )
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return _readable(files, str(folder))
-
-
-def _pictures(images: Path | Sequence[Path] | None) -> tuple[list[Path], list[str]]:
-    if images is None:
-        return [], []
-    return find_images(images) if isinstance(images, Path) else _readable(images, "the list")
-
-
-def _readable(files: Sequence[Path], where: str) -> tuple[list[Path], list[str]]:
-    from PIL import Image, UnidentifiedImageError
-
-    good: list[Path] = []
-    refused: list[str] = []
-    for path in files:
-        if not path.is_file():
-            continue
-        try:
-            with Image.open(path) as image:
-                image.verify()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            refused.append(f"{path}: {error}")
-            continue
-        good.append(path)
-    if not good:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
-        why = f"; unreadable: {refused[0]}" if refused else ""
-        raise BadImage(f"no pictures in {where}{why}", field="images", hint=f"Looked for {known}")
-    return good, refused
 
 
 def _review_studio(studio: StudioClient, settings: Settings, given: AnyClient | None) -> StudioClient:
@@ -240,78 +201,11 @@ def _write_facts(
 
 
 def _files_root(settings: Settings, given: Path | None) -> Path | None:
+    """Folder that Label Studio serves files from, as far as it is known."""
     if given is not None:
         return given.resolve()
     state = read_state(settings.data_dir)
     return None if state is None else Path(state.files_root).resolve()
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where pictures go: the project and the field of its tasks; and the folder they come from."""
-
-    project_id: int
-    field: str
-    folder: Path
-
-
-def _upload(
-    studio: StudioClient,
-    place: _Place,
-    found: Sequence[Path],
-    files_root: Path | None,
-    report: Callable[[str], None],
-) -> int:
-    """Upload what is missing. Label Studio keeps the name behind a random part, so names are counted."""
-    there = Counter(_stored_name(value) for value in studio.task_values(place.project_id, place.field))
-    missing: list[Path] = []
-    for path in found:
-        name = _django_name(path.name)
-        if there[name] > 0:
-            there[name] -= 1
-        else:
-            missing.append(path)
-    done = 0
-    for start in range(0, len(missing), 50):
-        done += studio.upload_images(place.project_id, missing[start : start + 50])
-        report(f"uploaded {done} of {len(missing)} pictures")
-    return done
-
-
-def _django_name(name: str) -> str:
-    """The name under which Django stores an upload."""
-    return re.sub(r"(?u)[^-\w.]", "", name.strip().replace(" ", "_"))
-
-
-def _stored_name(value: str) -> str:
-    name = value.rsplit("/", 1)[-1]
-    return re.sub(r"^[0-9a-f]{8}-", "", name)
-
-
-def _serve_local(
-    studio: StudioClient,
-    place: _Place,
-    found: Sequence[Path],
-    files_root: Path | None,
-    report: Callable[[str], None],
-) -> int:
-    folder = place.folder
-    if files_root is None or not folder.is_relative_to(files_root):
-        raise BadInput(
-            f"{folder} is not below {files_root or 'a folder that Label Studio serves'}",
-            field="images",
-            hint="Start `groundswell up --files-root` with a folder above it, name that of another server "
-            "with --files-root, or use --serve upload",
-        )
-    studio.ensure_local_files(place.project_id, folder)
-    there = studio.task_values(place.project_id, place.field)
-    wanted = [f"/data/local-files/?d={path.resolve().relative_to(files_root).as_posix()}" for path in found]
-    missing = [value for value in wanted if value not in there]
-    if missing and isinstance(studio, Studio):
-        studio.check_file(missing[0])
-    studio.import_tasks(place.project_id, [{place.field: value} for value in missing])
-    report(f"{len(missing)} pictures served from {folder}")
-    return len(missing)
 
 
 def _backend_url(settings: Settings) -> str:

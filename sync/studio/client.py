@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote, urlsplit
 
 from ml_backend.errors import StudioError
-from sync.studio.checks import check_predictions
+from sync.studio.checks import check_predictions, data_fields
 from sync.studio.http import HINTS, StudioHttp
 from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, StudioClient, TaskRow
 from sync.studio.rows import (
@@ -50,6 +51,8 @@ _TASK_FIELDS = (
     "id,project,data,updated_at,is_labeled,annotations,"
     "result,was_cancelled,ground_truth,completed_by,created_at,lead_time,task"
 )
+_PLAIN_IN_PATHS = "/~!*()'"
+"""characters that Django leaves as they are in the address of a file"""
 _PAGE = 100
 _ID_PAGE = 1000
 _FILES_PER_CALL = 50
@@ -191,19 +194,47 @@ class Studio:
         rows = self._by_id(project_id, "id,data", [])
         return {str(row["data"][field]): int(row["id"]) for row in rows if field in row["data"]}
 
-    def upload_images(self, project_id: int, paths: Sequence[Path]) -> int:
-        made = 0
+    def task_data(self, project_id: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for row in self._by_id(project_id, "id,data", []):
+            yield int(row["id"]), row["data"]
+
+    def upload_images(
+        self, project_id: int, paths: Sequence[Path], *, data: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        field = data_fields(self.project(project_id).label_config)[0]
+        ids: list[int] = []
         for start in range(0, len(paths), _FILES_PER_CALL):
-            with ExitStack() as stack:
-                files = [
-                    (f"file{n}", (path.name, stack.enter_context(path.open("rb")), _mime(path)))
-                    for n, path in enumerate(paths[start : start + _FILES_PER_CALL])
-                ]
-                answer = self._http.call(
-                    "POST", f"/api/projects/{project_id}/import", files=files, read_timeout_s=_SLOW_CALL_S
-                )
-            made += int(answer["task_count"])
-        return made
+            part = slice(start, start + _FILES_PER_CALL)
+            addresses = self._upload(project_id, paths[part])
+            further = data[part] or [{}] * len(addresses)
+            rows = [{**more, field: at} for at, more in zip(addresses, further, strict=True)]
+            ids += self.import_tasks(project_id, rows)
+        return ids
+
+    def _upload(self, project_id: int, paths: Sequence[Path]) -> list[str]:
+        """Send files without making tasks of them; their addresses in order.
+
+        Label Studio makes tasks of files without any field but the image, so the tasks are made afterwards. A
+        crash in between leaves files that no task shows, never a task that lacks its fields.
+        """
+        with ExitStack() as stack:
+            files = [
+                (f"file{n}", (path.name, stack.enter_context(path.open("rb")), _mime(path)))
+                for n, path in enumerate(paths)
+            ]
+            answer = self._http.call(
+                "POST",
+                f"/api/projects/{project_id}/import",
+                params={"commit_to_project": "false"},
+                files=files,
+                read_timeout_s=_SLOW_CALL_S,
+            )
+        ids = [int(one) for one in answer["file_upload_ids"]]
+        rows = self._http.get(f"/api/projects/{project_id}/file-uploads", ids=json.dumps(ids))
+        names = {int(row["id"]): str(row["file"]) for row in rows}
+        # the address that Label Studio itself gives to uploads, below the path it is served from
+        below = urlsplit(self.url).path.rstrip("/")
+        return [f"{below}/data/" + quote(names[one], safe=_PLAIN_IN_PATHS) for one in ids]
 
     def import_tasks(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
         ids: list[int] = []

@@ -12,7 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["AnnotationRow", "PredictionRow", "ProjectRow", "StudioClient", "TaskRow"]
+__all__ = [
+    "DIGEST_FIELD",
+    "PATH_FIELD",
+    "AnnotationRow",
+    "PredictionRow",
+    "ProjectRow",
+    "StudioClient",
+    "TaskRow",
+]
+
+PATH_FIELD = "groundswell_path"
+"""field of a task's data: path of its picture relative to the folder that was given, unique in the project"""
+DIGEST_FIELD = "groundswell_digest"
+"""field of a task's data: digest of an uploaded picture"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +116,17 @@ class StudioClient(Protocol):
         """For every task whose data has ``field``: value (str) → task id. Used to find keyed review tasks."""
         ...
 
-    def upload_images(self, project_id: int, paths: Sequence[Path]) -> int:
-        """Upload image files as tasks; returns how many tasks were made."""
+    def task_data(self, project_id: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Id and data of every task, in the order of ids, without annotations."""
+        ...
+
+    def upload_images(
+        self, project_id: int, paths: Sequence[Path], *, data: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """Upload image files, each as one task; returns the ids of the tasks in order.
+
+        ``data``: further fields of each task's data, one mapping per path; empty: none.
+        """
         ...
 
     def import_tasks(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> list[int]:

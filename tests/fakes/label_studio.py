@@ -144,13 +144,23 @@ class FakeStudio:
         rows = self._of("tasks", project=project_id)
         return {str(row["data"][field]): row["id"] for row in rows if field in row["data"]}
 
-    def upload_images(self, project_id: int, paths: Sequence[Path]) -> int:
+    def task_data(self, project_id: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        self._call("task_data")
+        self._get("projects", project_id)
+        for row in sorted(self._of("tasks", project=project_id), key=lambda row: int(row["id"])):
+            yield row["id"], copy.deepcopy(row["data"])
+
+    def upload_images(
+        self, project_id: int, paths: Sequence[Path], *, data: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         self._call("upload_images")
         field = data_fields(self._get("projects", project_id)["label_config"])[0]
         for path in paths:
             if not path.is_file():
                 raise _refused(400, f"{path} is no file", "Check the folder of images", "images")
-        return len(self._import(project_id, [{field: str(path.resolve())} for path in paths]))
+        further = data or [{}] * len(paths)
+        rows = [{**more, field: str(path.resolve())} for path, more in zip(paths, further, strict=True)]
+        return self._import(project_id, rows)
 
     def import_tasks(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
         self._call("import_tasks")

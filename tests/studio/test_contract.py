@@ -135,9 +135,20 @@ def test_uploaded_images_become_tasks(client: StudioClient, project: int, tmp_pa
         path = tmp_path / f"picture{i}.png"
         Image.fromarray(np.full((8, 9, 3), 40 * i, np.uint8)).save(path)
         paths.append(path)
-    assert client.upload_images(project, paths) == 3
+    data = [{"groundswell_path": f"folder/{path.name}"} for path in paths]
+    ids = client.upload_images(project, paths, data=data)
+    assert set(ids) == client.task_ids(project)
+    assert len(ids) == 3
     values = sorted(str(row.data["image"]) for row in client.tasks(project))
     assert [any(value.endswith(path.name) for value in values) for path in paths] == [True] * 3
+    found = dict(client.task_data(project))
+    assert list(found) == sorted(ids)
+    assert [found[task]["groundswell_path"] for task in ids] == [row["groundswell_path"] for row in data]
+    assert [str(found[task]["image"]).endswith(path.name) for task, path in zip(ids, paths, strict=True)] == [
+        True
+    ] * 3
+    (more,) = client.upload_images(project, paths[:1])
+    assert set(client.task(more).data) == {"image"}
 
 
 def test_annotations_created_changed_skipped_and_deleted_move_their_task(

@@ -11,10 +11,12 @@ from PIL import Image
 
 from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import BadImage, BadInput, BadLabelConfig
-from sync.projects.init_project import InitReport, find_images, init_project
+from sync.projects.init_project import InitReport, init_project
+from sync.projects.pictures import find_images
 from sync.rounds.project import open_project
 from sync.settings import Settings
 from sync.store.database import Store
+from sync.studio.protocol import PATH_FIELD
 from tests.fakes.label_studio import FakeStudio
 
 
@@ -72,6 +74,50 @@ def test_called_again_it_adds_only_what_is_missing(init: Init, pictures: Path) -
     assert len(studio._of("backends", project=first.project_id)) == 1
     (hook,) = studio._of("webhooks", project=first.project_id)
     assert hook["url"] == "http://127.0.0.1:9090/webhook"
+
+
+def paths_in(studio: FakeStudio, project_id: int) -> list[str]:
+    return sorted(str(data[PATH_FIELD]) for _, data in studio.task_data(project_id))
+
+
+@pytest.mark.parametrize("serve", ["upload", "local"])
+def test_tasks_keep_the_path_below_the_folder_that_was_given(
+    init: Init, pictures: Path, tmp_path: Path, serve: str
+) -> None:
+    studio = UploadStudio()
+    made = init(studio, images=pictures, serve=serve, files_root=tmp_path)
+    assert paths_in(studio, made.project_id) == ["a.png", "b (copy 2).JPG", "inner/a.png", "inner/é.webp"]
+
+
+@pytest.mark.parametrize("serve", ["upload", "local"])
+def test_pictures_of_equal_name_from_two_folders_all_get_in(init: Init, tmp_path: Path, serve: str) -> None:
+    for folder, colour in (("monday", 10), ("tuesday", 200)):
+        (tmp_path / folder).mkdir()
+        for name in ("1.png", "2.png"):
+            Image.new("L", (5, 4), colour).save(tmp_path / folder / name)
+    studio = UploadStudio()
+    first = init(studio, images=tmp_path / "monday", serve=serve, files_root=tmp_path)
+    second = init(studio, images=tmp_path / "tuesday", serve=serve, files_root=tmp_path)
+    assert (first.images_added, second.images_added) == (2, 2)
+    names = paths_in(studio, first.project_id)
+    assert len(set(names)) == 4
+    assert {"1.png", "2.png"} < set(names)
+    assert len(second.renamed) == 2
+    assert "tuesday" in second.renamed[0]
+    for given in (tmp_path / "monday", tmp_path / "tuesday", [tmp_path / "tuesday" / "2.png"]):
+        again = init(studio, images=given, serve=serve, files_root=tmp_path)
+        assert (again.images_added, again.renamed) == (0, ())
+    assert init(studio, images=tmp_path, serve=serve, files_root=tmp_path).images_added == 0
+
+
+def test_tasks_of_unknown_content_are_taken_to_be_there_but_not_in_silence(
+    init: Init, pictures: Path
+) -> None:
+    studio, lines = UploadStudio(), []
+    made = init(studio)
+    studio.import_tasks(made.project_id, [{"image": "/data/upload/1/0123abcd-a.png"}])
+    assert init(studio, images=pictures, report=lines.append).images_added == 3
+    assert any("not uploaded again" in line and "a.png" in line for line in lines)
 
 
 def test_a_list_of_pictures_will_do(init: Init, pictures: Path) -> None:

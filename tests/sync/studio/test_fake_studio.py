@@ -82,7 +82,7 @@ def test_uploaded_images_can_be_opened(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(picture)
     studio = FakeStudio()
     project = studio.create_project("some project", CONFIG)
-    assert studio.upload_images(project.id, [picture]) == 1
+    assert len(studio.upload_images(project.id, [picture])) == 1
     (row,) = studio.tasks(project.id)
     assert Image.open(str(row.data["image"])).size == (4, 3)
     with pytest.raises(StudioError, match="missing"):
