@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.inbox import mark_dirty
-from ml_backend.artifacts.pools import PoolTable, TaskEntry, instance_key
+from ml_backend.artifacts.pool_tables import PoolTable, TaskEntry, instance_key
 from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable
 from ml_backend.errors import BadInput, GroundswellError, ModelError

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ml_backend.artifacts.model_versions import ModelRegistry
-from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pools import PoolReader
+from ml_backend.artifacts.pool_reader import Pools
 from ml_backend.artifacts.project_facts import FactsCache, ProjectFacts
 from ml_backend.artifacts.verdicts import VerdictCache
 from ml_backend.errors import ModelError, StorageError
@@ -26,32 +23,9 @@ if TYPE_CHECKING:
     from ml_backend.clicks.serving.service import ClickService
     from ml_backend.clicks.start_masks import Proposals
 
-__all__ = ["PoolProposals", "Pools", "Services"]
+__all__ = ["PoolProposals", "Services"]
 
 _log = logging.getLogger(__name__)
-
-_OPEN_POOLS: Final = 16
-
-
-class Pools:
-    """Pools of versions that serve, kept open."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
-        self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[int, str], PoolReader] = OrderedDict()
-
-    def of(self, project_id: int, version: str) -> PoolReader:
-        """The pool of a version (empty while there is none)."""
-        key = (project_id, version)
-        with self._lock:
-            found = self._open.get(key)
-            if found is None:
-                found = self._open[key] = PoolReader(ProjectPaths(self._data_dir, project_id).pool(version))
-            self._open.move_to_end(key)
-            while len(self._open) > _OPEN_POOLS:
-                self._open.popitem(last=False)
-            return found
 
 
 class PoolProposals:
@@ -103,6 +77,7 @@ class Services:
         """Build all parts. Touches the disk only for the signing key."""
         images = ImageStore(settings)
         registry = ModelRegistry(settings.data_dir)
+        pools = Pools(settings.data_dir)
         return cls(
             settings=settings,
             metrics=Metrics(),
@@ -110,9 +85,9 @@ class Services:
             images=images,
             registry=registry,
             predictors=PredictorCache(registry),
-            pools=Pools(settings.data_dir),
+            pools=pools,
             verdicts=VerdictCache(settings.data_dir),
-            crops=CropStore(settings.data_dir, images),
+            crops=CropStore(settings.data_dir, images, pools=pools),
             signer=Signer.from_settings(settings),
         )
 

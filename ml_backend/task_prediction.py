@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ml_backend.artifacts.pools import PoolTable
+from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import Verdict
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.regions import to_result

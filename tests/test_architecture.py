@@ -25,7 +25,7 @@ LAYERS: dict[str, list[str]] = {
         "propagation simulation",
     ],
     "ml_backend": [
-        "errors settings instances metrics",
+        "errors settings instances metrics caches",
         "examples devices",
         "masks",
         "label_studio.codecs",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +20,8 @@ from PIL import Image
 
 from ml_backend.artifacts.files import write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pools import read_pool, read_tasks, task_of_key
+from ml_backend.artifacts.pool_reader import Pools
+from ml_backend.artifacts.pool_tables import task_of_key
 from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Rle
@@ -117,29 +117,43 @@ def render_sheet(crops: Sequence[bytes], *, columns: int = 4, cell_px: int = 224
     return file.getvalue()
 
 
-@dataclass(frozen=True, slots=True)
 class CropStore:
-    """Rendered crops of all projects, files below ``projects/<id>/crops/``."""
+    """Rendered crops of all projects: files below ``projects/<id>/crops/``, nothing in memory.
 
-    data_dir: Path
-    images: ImageStore
-    size_px: int = 448
+    Parameters
+    ----------
+    data_dir : Groundswell's files
+    images : where pictures come from
+    size_px : longer side of a crop
+    pools : where ``find`` looks up masks; default: pools of its own
+    """
+
+    def __init__(
+        self, data_dir: Path, images: ImageStore, *, size_px: int = 448, pools: Pools | None = None
+    ) -> None:
+        self._data_dir = data_dir
+        self._images = images
+        self._size_px = size_px
+        self._pools = pools or Pools(data_dir)
 
     def path(self, project_id: int, key: str) -> Path:
-        """Where the crop of a key lies. Raises BadInput on what is no key."""
+        """Where the crop of a key lies. Raises BadInput when the key has another form than ours."""
         if not _KEY.fullmatch(key):
-            raise BadInput(f"{key!r} is no key of a crop", field="key")
-        return ProjectPaths(self.data_dir, project_id).crops / f"{key}.jpg"
+            raise BadInput(f"{key!r} is not the key of a crop", field="key")
+        return ProjectPaths(self._data_dir, project_id).crops / f"{key}.jpg"
 
     def ensure(self, project_id: int, key: str, image: ImageRef, rle: Rle) -> Path:
         """Render the crop of a key unless it is there. Raises BadImage, BadInput, StorageError."""
         path = self.path(project_id, key)
         if not path.exists():
-            write_atomic(path, render_crop(self.images.pixels(image), rle, size_px=self.size_px))
+            write_atomic(path, render_crop(self._images.pixels(image), rle, size_px=self._size_px))
         return path
 
     def find(self, project_id: int, key: str) -> Path | None:
-        """The crop of a key, rendered now if a pool knows the key and its image is cached; None otherwise."""
+        """The crop of a key; rendered now when a pool knows the key and the image is cached, else None.
+
+        Raises StorageError when a pool is damaged.
+        """
         path = self.path(project_id, key)
         if path.exists():
             return path
@@ -147,19 +161,14 @@ class CropStore:
             task_id = task_of_key(key)
         except ValueError:
             return None
-        pools = ProjectPaths(self.data_dir, project_id).pools
-        folders = (
-            sorted(pools.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True) if pools.is_dir() else []
-        )
-        for folder in folders:
-            if folder.name.startswith("."):
+        for version in self._pools.versions(project_id):
+            pool = self._pools.of(project_id, version)
+            table = pool.read([task_id]).get(task_id)
+            if table is None:
                 continue
-            table = read_pool(folder, columns=("key", "rle"), task_ids=[task_id])
-            rows = np.flatnonzero(table.key == key)
-            if len(rows):
-                tasks = read_tasks(folder)
-                sha = str(tasks.image_sha[np.flatnonzero(tasks.task_id == task_id)[0]])
-                image = self.images.by_sha(sha, (int(table.hw[rows[0], 0]), int(table.hw[rows[0], 1])))
+            for row in np.flatnonzero(table.key == key)[:1]:
+                hw = (int(table.hw[row, 0]), int(table.hw[row, 1]))
+                image = self._images.by_sha(pool.image_sha(task_id), hw)
                 if image is not None:
-                    return self.ensure(project_id, key, image, table.rle(int(rows[0])))
+                    return self.ensure(project_id, key, image, table.rle(int(row)))
         return None

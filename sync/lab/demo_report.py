@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import select
 
 from ml_backend.artifacts.files import write_json
-from ml_backend.artifacts.pools import PoolTable
+from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StorageError
 from sync.lab.played_people import GOOD_IOU, Truth

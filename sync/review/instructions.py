@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ml_backend.artifacts.files import read_json, write_json
-from ml_backend.artifacts.pools import instance_key
+from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.errors import GroundswellError
 from ml_backend.images.crops import CropStore
 from ml_backend.images.signed_links import crop_url

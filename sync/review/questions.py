@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import Form, Questions, Stream
-from ml_backend.artifacts.pools import instance_key
+from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.errors import StudioError
 from sync.review.answers import keyed_tasks, review_project_of, store_questions
 from sync.review.crops import CropLinks

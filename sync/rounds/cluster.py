@@ -19,7 +19,8 @@ from clustering.pool import Pool
 from clustering.trees.linkage import ExactLinkage, Linkage, TwoLevelLinkage, grow_tree
 from clustering.trees.tree import ClusterTree
 from ml_backend.artifacts.files import read_json, write_atomic, write_json
-from ml_backend.artifacts.pools import PoolTable, read_pool
+from ml_backend.artifacts.pool_tables import PoolTable
+from ml_backend.artifacts.pools import read_pool
 from ml_backend.errors import BadInput
 from ml_backend.masks.statistics import mask_statistics
 from sync.rounds.project import Project

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.model_versions import ModelRegistry
-from ml_backend.artifacts.pools import PoolWriter, done_tasks
+from ml_backend.artifacts.pool_writer import PoolWriter
+from ml_backend.artifacts.pools import done_tasks
 from ml_backend.errors import BadImage
 from ml_backend.images.store import ImageRef
 from ml_backend.instances import Instances

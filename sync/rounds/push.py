@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ml_backend.artifacts.pools import PoolTable, TaskTable, read_pool, read_tasks
+from ml_backend.artifacts.pool_index import read_index
+from ml_backend.artifacts.pool_tables import PoolTable, TaskTable
+from ml_backend.artifacts.pools import read_pool, read_tasks
 from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.clicks.serving.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
@@ -124,9 +126,10 @@ def _rows(
 ) -> Iterator[PredictionRow]:
     folder = project.paths.pool(record.model_version)
     place = {int(task): row for row, task in enumerate(tasks.task_id)}
+    index = read_index(folder)
     for start in range(0, len(missing), _READ_TASKS):
         part = missing[start : start + _READ_TASKS]
-        pool = read_pool(folder, columns=_COLUMNS, task_ids=part)
+        pool = read_pool(folder, columns=_COLUMNS, task_ids=part, index=index)
         for task, rows in zip(part, _by_task(pool, part), strict=True):
             at = place[task]
             hw = (int(tasks.hw[at, 0]), int(tasks.hw[at, 1]))

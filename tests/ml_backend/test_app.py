@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_backend.artifacts.model_versions import ModelRegistry
-from ml_backend.artifacts.pools import instance_key
+from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.artifacts.project_facts import save_facts
 from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import parse_label_config

@@ -10,7 +10,8 @@ from label_studio_sdk.label_interface import LabelInterface
 
 from ml_backend.artifacts.inbox import read_notices
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pools import PoolWriter, instance_key
+from ml_backend.artifacts.pool_tables import instance_key
+from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.project_facts import save_facts
 from ml_backend.artifacts.verdicts import Verdict, write_verdicts
 from ml_backend.errors import ModelError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ml_backend.artifacts.pools import PoolTable
+from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import Verdict
 from ml_backend.masks.rle import encode_mask
 from ml_backend.task_prediction import best_of_each_object

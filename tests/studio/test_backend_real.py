@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pools import PoolWriter
+from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
 from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ml_backend.artifacts.pools import (
-    PoolReader,
-    PoolWriter,
-    done_tasks,
-    instance_key,
-    instances_for_tasks,
-    read_pool,
-    read_tasks,
-    task_of_key,
-    write_pool,
-)
+from ml_backend.artifacts import pool_index
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pool_index import PoolIndex, read_index
+from ml_backend.artifacts.pool_reader import PoolReader, Pools
+from ml_backend.artifacts.pool_tables import instance_key, task_of_key
+from ml_backend.artifacts.pool_writer import PoolWriter, write_pool
+from ml_backend.artifacts.pools import done_tasks, read_pool, read_tasks
 from ml_backend.errors import StorageError
 from ml_backend.instances import Instances
 from ml_backend.masks.rle import encode_mask, rle_box
@@ -76,9 +74,6 @@ def test_columns_and_tasks_are_read_apart(tmp_path: Path) -> None:
     assert len(pool.counts) == 0
     with pytest.raises(ValueError, match="unknown columns"):
         read_pool(tmp_path, columns=["colour"])
-    found = instances_for_tasks(tmp_path, [1, 4, 77], LABELS)
-    assert sorted(found) == [1, 4]
-    assert len(found[1]) == 2
 
 
 def test_an_absent_pool_is_empty(tmp_path: Path) -> None:
@@ -162,3 +157,96 @@ def test_a_reader_follows_new_parts(tmp_path: Path) -> None:
 def test_pools_without_embeddings(tmp_path: Path) -> None:
     write_pool(tmp_path, LABELS, [(1, some(2, dim=0), {})], embedding_dim=0)
     assert read_pool(tmp_path).embedding.shape == (2, 0)
+
+
+def test_a_deleted_pool_is_no_empty_pool(tmp_path: Path) -> None:
+    folder = tmp_path / "pool"
+    reader = PoolReader(folder)
+    assert reader.read([1]) == {}  # not made yet
+    write_pool(folder, LABELS, [(1, some(3), {})], embedding_dim=4)
+    assert len(reader.read([1])[1]) == 3
+    shutil.rmtree(folder)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="was deleted"):
+            reader.read([1])
+        with pytest.raises(StorageError, match="was deleted"):
+            reader.entry(1)
+    write_pool(folder, LABELS, [(2, some(2, seed=5), {})], embedding_dim=4)
+    assert sorted(reader.read([1, 2])) == [2]
+    assert reader.entry(1) is None
+    assert len(reader.read([2])[2]) == 2
+
+
+def test_a_lost_instance_part_is_said(tmp_path: Path) -> None:
+    write_pool(tmp_path, LABELS, [(1, some(3), {})], embedding_dim=4)
+    next((tmp_path / "pool.parquet").iterdir()).unlink()
+    reader = PoolReader(tmp_path)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="cannot be read"):
+            reader.read([1])
+    with pytest.raises(StorageError, match="cannot be read"):
+        read_pool(tmp_path)
+
+
+def test_each_task_part_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    plain = pool_index.read_columns
+
+    def counted(path: Path, names: Any) -> Any:
+        opened.append(path.name)
+        return plain(path, names)
+
+    monkeypatch.setattr(pool_index, "read_columns", counted)
+    for task in range(12):
+        write_pool(tmp_path, LABELS, [(task, some(1), {})], embedding_dim=4)
+    reader = PoolReader(tmp_path)
+    for task in range(12):
+        assert len(reader.read([task])[task]) == 1
+    assert len(opened) == 12
+    write_pool(tmp_path, LABELS, [(12, some(1), {}), (3, Instances.empty(4), {})], embedding_dim=4)
+    assert len(reader.read([12])[12]) == 1
+    assert len(reader.read([3])[3]) == 0
+    assert len(opened) == 13
+    index = read_index(tmp_path)
+    opened.clear()
+    assert read_pool(tmp_path, task_ids=[5, 12], index=index).task_id.tolist() == [5, 12]
+    assert opened == []
+
+
+def test_an_index_grown_part_by_part_is_the_one_read_at_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grown: PoolIndex | None = None
+    for number in range(15):
+        tasks = rng.choice(20, 4, replace=False).tolist()
+        rows = [
+            (t, some(number % 3), {"score": number / 20, "hw": (6, 8 + number)})
+            if (t + number) % 3
+            else (t, Instances.empty(4), {"error": f"broken in {number}"})
+            for t in tasks
+        ]
+        write_pool(tmp_path, LABELS, rows, embedding_dim=4)
+        grown = read_index(tmp_path, grown)
+    assert grown is not None
+    assert read_index(tmp_path, grown) is grown
+    whole = read_index(tmp_path)
+    for name in ("task_id", "part", "hw", "score", "n_instances"):
+        np.testing.assert_array_equal(getattr(grown, name), getattr(whole, name))
+    assert (grown.parts, dict(grown.error)) == (whole.parts, dict(whole.error))
+    assert grown.nbytes == whole.nbytes > 0
+    assert [whole.entry(t) is None for t in (-1, 99)] == [True, True]
+
+
+def test_memory_of_open_pools_is_bounded_by_bytes(tmp_path: Path) -> None:
+    for version in ("a", "b", "c"):
+        folder = ProjectPaths(tmp_path, 3).pool(version)
+        for task in range(4):
+            write_pool(folder, LABELS, [(task, some(20, seed=task), {})], embedding_dim=4)
+    folder = ProjectPaths(tmp_path, 3).pool("a")
+    one = max(Pools(tmp_path).part(folder, part).nbytes for part in read_index(folder).parts)
+    pools = Pools(tmp_path, part_bytes=3 * one)
+    for version in ("a", "b", "c"):
+        for task in range(4):
+            assert len(pools.of(3, version).read([task])[task]) == 20
+            assert 0 < pools.nbytes[1] <= 3 * one
+    assert pools.versions(3) == ["c", "b", "a"]
+    assert pools.versions(4) == []

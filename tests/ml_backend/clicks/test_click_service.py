@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ml_backend.app import create_app
-from ml_backend.artifacts.pools import write_pool
+from ml_backend.artifacts.pool_writer import write_pool
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
 from ml_backend.clicks.base import ClickResult
 from ml_backend.clicks.device_gate import CLICK, Ticket, gate_for
