@@ -14,7 +14,7 @@ help:  ## list the chores
 
 $(VENV)/.run-stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[onnx]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev-stamp: $(VENV)/.run-stamp

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import typer
 
 from ml_backend.errors import GroundswellError
+from ml_backend.extras import explain_missing
 
 __all__ = ["COMMANDS", "build_app", "main"]
 
@@ -49,14 +51,26 @@ def build_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; deliberate errors become one line and exit code 1."""
+    """Run the command line. Errors that a user can mend become one line and exit code 1.
+
+    A missing optional package is one of them: the line names the extra that installs it.
+    """
     try:
         build_app()()
     except GroundswellError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
+        _fail(error)
+    except ModuleNotFoundError as error:
+        explained = explain_missing(error)
+        if explained is None:
+            raise
+        _fail(explained)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(error: GroundswellError) -> NoReturn:
+    typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

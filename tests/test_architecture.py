@@ -26,7 +26,7 @@ LAYERS: dict[str, list[str]] = {
     ],
     "ml_backend": [
         "errors settings instances metrics caches",
-        "examples devices",
+        "examples devices extras",
         "masks",
         "label_studio.codecs",
         "label_studio",

@@ -65,6 +65,9 @@ def register(app: typer.Typer) -> None:
 
         Example: groundswell demo --images img --coco truth.json --rounds 3 --headless --report report.json
         """
+        from ml_backend.extras import require_extra
+
+        require_extra("backend", "worker", "plots")
         from sync.console import parse_options
         from sync.lab.demo import DemoPlan
         from sync.lab.demo_run import DemoRun

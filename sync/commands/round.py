@@ -29,6 +29,9 @@ def register(app: typer.Typer) -> None:
         from dataclasses import asdict
 
         from ml_backend.errors import GroundswellError
+        from ml_backend.extras import require_extra
+
+        require_extra("worker")
         from sync.installation import open_session
         from sync.rounds.project import project_ids, register_project
         from sync.worker.console import WorkerConsole

@@ -39,10 +39,12 @@ def register(app: typer.Typer) -> None:
 
         Example: groundswell up --studio-url https://label.example.org --api-key $KEY
         """
+        from ml_backend.extras import require_extra
         from sync.console import interruptible, say, show_login
         from sync.local.up import Stack, check_token
         from sync.settings import load_settings
 
+        require_extra("backend", *(() if no_worker else ("worker",)))
         overrides = {} if data_dir is None else {"data_dir": data_dir}
         stack = Stack(
             load_settings(**overrides),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import logging
 import threading
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.project_network.versions import is_outdated
 from ml_backend.errors import ModelError
+from ml_backend.extras import EXTRA_OF, missing_packages
 from ml_backend.settings import BackendSettings
 
 __all__ = [
@@ -106,12 +106,13 @@ def build_segmenter(
         raise ModelError(
             f"unknown click segmenter {name!r}", field="segmenter", hint=f"Known: {', '.join(SEGMENTERS)}"
         )
-    missing = [module for module in entry.needs if importlib.util.find_spec(module) is None]
+    missing = missing_packages([*entry.needs])
     if missing:
+        extras = ",".join(sorted({EXTRA_OF[module] for module in missing}))
         raise ModelError(
             f"segmenter {name!r} needs {', '.join(missing)}",
             field="segmenter",
-            hint="Install the extra: pip install 'groundswell[onnx]'",
+            hint=f"Install what is missing: pip install 'groundswell[{extras}]'",
         )
     module, _, attribute = entry.factory.partition(":")
     factory: Factory = getattr(importlib.import_module(module), attribute)
@@ -141,7 +142,7 @@ def list_segmenters(settings: BackendSettings, project: ProjectPaths | None = No
     rows = []
     for entry in SEGMENTERS.values():
         reason = ""
-        missing = [module for module in entry.needs if importlib.util.find_spec(module) is None]
+        missing = missing_packages([*entry.needs])
         checkpoint = settings.sam_checkpoint
         if missing:
             reason = f"needs {', '.join(missing)}"

@@ -1,0 +1,204 @@
+"""The wheel: complete, and enough for an admin's command line without any extra.
+
+The fresh environment holds the wheel and links to the packages that its metadata asks for, found in the
+environment of the tests. So nothing is downloaded, and what only an extra brings cannot be imported.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from ml_backend.extras import EXTRA_OF, PARTS_OF
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("clustering", "ml_backend", "sync")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources without network."""
+    source = tmp_path_factory.mktemp("source")
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def metadata(wheel: Path) -> dict[str, list[str]]:
+    """Header fields of the wheel's metadata, each with all its values."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        message = Parser().parsestr(archive.read(name).decode())
+    return {key: [str(value) for value in message.get_all(key) or []] for key in message}
+
+
+def asked_for(requirements: list[str], extras: tuple[str, ...] = ("",)) -> Iterator[Requirement]:
+    for text in requirements:
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
+            yield requirement
+
+
+def base_distributions(wheel: Path) -> dict[str, importlib.metadata.Distribution]:
+    """What the wheel needs without extras, and what that needs, from this environment."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    todo = list(asked_for(metadata(wheel)["Requires-Dist"]))
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in found:
+            found[name] = importlib.metadata.distribution(name)
+            todo += asked_for(found[name].requires or [], ("", *requirement.extras))
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a fresh virtual environment with the wheel and its base dependencies."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False, symlinks=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(home / "bin/python"),
+        "--disable-pip-version-check",
+    ]
+    done = subprocess.run(
+        [*command, "install", "--quiet", "--no-deps", "--no-index", str(wheel)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    links = tmp_path_factory.mktemp("links")
+    for distribution in base_distributions(wheel).values():
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__", "bin"}:
+            place = Path(str(distribution.locate_file(top)))
+            if place.exists() and not (links / top).exists():
+                (links / top).symlink_to(place)
+    (site,) = home.glob("lib/python3*/site-packages")
+    (site / "links.pth").write_text(f"{links}\n")
+    return home / "bin"
+
+
+def run(environment: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``groundswell`` there, outside the sources."""
+    return subprocess.run(
+        [str(environment / "groundswell"), *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": str(environment), "HOME": str(cwd), "COLUMNS": "200"},
+    )
+
+
+def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+    wanted = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {"clustering/py.typed", "ml_backend/py.typed", "sync/py.typed"} <= wanted
+    assert wanted - inside == set()
+    assert any(name.endswith("licenses/LICENSE") for name in inside)
+
+
+def test_packages_of_extras_cannot_be_imported_in_the_base_environment(environment: Path) -> None:
+    code = f"from importlib.util import find_spec; print([n for n in {sorted(EXTRA_OF)} if find_spec(n)])"
+    done = subprocess.run(
+        [str(environment / "python"), "-c", code], capture_output=True, text=True, check=True, env={}
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["init", "--help"], ["status", "--help"], ["export", "--help"], ["models"]]
+)
+def test_the_command_line_runs_without_extras(environment: Path, tmp_path: Path, words: list[str]) -> None:
+    done = run(environment, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["status"], ["doctor"], ["export", "--project", "1", "--out", "out.json"]])
+def test_an_admins_commands_fail_for_no_missing_package(
+    environment: Path, tmp_path: Path, words: list[str]
+) -> None:
+    done = run(environment, *words, cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert "not installed" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["worker", "--once"], "worker"),
+        (["round", "--project", "1"], "worker"),
+        (["up"], "backend,worker"),
+        (["up", "--no-worker"], "backend"),
+        (["simulate", "--pool", "pool.npz", "--policy", "original"], "cluster"),
+        (["demo", "--headless"], "backend,worker,plots"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_needs(
+    environment: Path, tmp_path: Path, words: list[str], extra: str
+) -> None:
+    done = run(environment, *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"pip install 'groundswell[{extra}]'" in done.stderr
+    assert done.stderr.startswith("error: not installed here: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_table_of_extras_is_that_of_the_wheel(wheel: Path) -> None:
+    requirements = metadata(wheel)["Requires-Dist"]
+    declared = set(metadata(wheel)["Provides-Extra"])
+    base = {canonicalize_name(requirement.name) for requirement in asked_for(requirements)}
+    provided_by = importlib.metadata.packages_distributions()
+    for module, extra in EXTRA_OF.items():
+        assert extra in declared
+        direct = {canonicalize_name(r.name) for r in asked_for(requirements, (extra,))} - base
+        ours = {canonicalize_name(name) for name in provided_by[module]}
+        # werkzeug comes with Flask
+        assert ours & direct or module == "werkzeug", f"extra {extra} does not install {module}"
+    for extra, parts in PARTS_OF.items():
+        text = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][extra]
+        own = {extra} & set(EXTRA_OF.values())
+        listed = {part for line in text for part in Requirement(line).extras}
+        assert listed | own == parts
+
+
+@pytest.mark.parametrize("place", ["Makefile", "Dockerfile", "README.md", "CONTRIBUTING.md", "docs"])
+def test_extras_named_elsewhere_exist(place: str, wheel: Path) -> None:
+    declared = set(metadata(wheel)["Provides-Extra"])
+    pages = sorted((ROOT / place).glob("*.md")) if place == "docs" else [ROOT / place]
+    for page in pages:
+        for group in re.findall(r"'(?:groundswell|\.)\[([a-z0-9,-]+)\]'", page.read_text()):
+            assert set(group.split(",")) <= declared, f"{page.name}: [{group}]"
