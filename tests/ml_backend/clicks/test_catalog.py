@@ -9,8 +9,8 @@ import pytest
 
 from ml_backend.artifacts.files import write_atomic, write_json
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.clicks import registry
 from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
+from ml_backend.clicks.serving import catalog
 from ml_backend.clicks.serving.catalog import SEGMENTERS, SegmenterPool, build_segmenter, list_segmenters
 from ml_backend.devices import is_out_of_memory, resolve_device
 from ml_backend.errors import ModelError
@@ -34,7 +34,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
         calls.append((name, None if project is None else project.project_id))
         return object()
 
-    monkeypatch.setattr(registry, "build_segmenter", fake)
+    monkeypatch.setattr(catalog, "build_segmenter", fake)
     return calls
 
 
@@ -120,7 +120,7 @@ def test_a_model_of_an_earlier_release_does_not_serve(
     assert built == [("classical", None)]
     assert caplog.text.count("not used") == 1
     with pytest.raises(ModelError, match="no click model has been trained"):
-        registry.project_segmenter(settings(tmp_path), project)
+        catalog.project_segmenter(settings(tmp_path), project)
 
 
 def test_devices() -> None:
