@@ -32,12 +32,11 @@ import numpy.typing as npt
 
 from bench.pools import make_pool
 from clustering.answers import AnswerLog, PolicyStep, SearchPolicy
-from clustering.evidence.answer_noise import Noise
+from clustering.evidence import Noise
 from clustering.pool import Pool
 from clustering.search import make_policy
 from clustering.simulation import Run, play, violations
-from clustering.trees.linkage import grow_tree
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree, grow_tree
 from sync.lab.pool_files import read_pool
 
 SIZES = (6_000, 100_000, 1_000_000)

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from clustering.arrays import Ints
 from clustering.pool import Pool
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = [
     "AUDIT",
@@ -22,6 +23,8 @@ __all__ = [
     "Questions",
     "SearchPolicy",
     "Stream",
+    "final_verdicts",
+    "verified_labels",
 ]
 
 
@@ -107,6 +110,22 @@ class AnswerLog:
             np.concatenate([self.stream, questions.stream]),
             np.concatenate([self.inclusion, questions.inclusion]),
         )
+
+
+def final_verdicts(log: AnswerLog) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Items with a verdict, sorted, and the latest verdict on each: (u,) int64 and (u,) float32."""
+    if not len(log):
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    items, first_from_end = np.unique(log.item[::-1], return_index=True)
+    return items, log.yes[::-1][first_from_end]
+
+
+def verified_labels(log: AnswerLog, n: int) -> npt.NDArray[np.int8]:
+    """(n,) int8: +1 verified yes, -1 verified no, 0 no verdict or an undecided one (exactly 0.5)."""
+    label = np.zeros(n, np.int8)
+    items, yes = final_verdicts(log)
+    label[items] = np.sign(yes - 0.5).astype(np.int8)
+    return label
 
 
 @dataclass(frozen=True, slots=True, eq=False)

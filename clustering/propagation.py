@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clustering.answers import AnswerLog, Decisions, PolicyStep, SearchPolicy
+from clustering.answers import AnswerLog, Decisions, PolicyStep, SearchPolicy, verified_labels
 from clustering.pool import Pool
-from clustering.search._parts import verified_labels
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = [
     "CARRY_OVER_IOU",

@@ -13,17 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import AnswerLog, Form, PolicyStep, Questions, SearchPolicy
-from clustering.evidence.answer_noise import Noise
-from clustering.evidence.intervals import clopper_pearson
+from clustering.arrays import Floats, Ints
+from clustering.evidence import Noise, clopper_pearson
 from clustering.pool import Pool
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = ["CORRECT_IOU", "Costs", "Curve", "Run", "merge_curves", "play", "violations"]
 
 CORRECT_IOU = 0.75
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from clustering.arrays import Floats, Ints
 from clustering.pool import Pool
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = ["Features", "fit_logistic", "fit_verifier", "make_features", "smooth_over_tree"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _COMPONENTS = 16
 _PCA_ROWS = 20_000

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS: dict[str, list[str]] = {
     "clustering": [
+        "arrays",
         "pool evidence crowd",
         "trees",
         "answers verifier",

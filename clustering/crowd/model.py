@@ -1,9 +1,10 @@
-"""Answers of many workers -> verdicts, skills, and what to ask again (Dawid & Skene 1979).
+"""What the answers of many workers say about the masks and about the workers (Dawid & Skene 1979).
 
-The model is Dawid and Skene's: worker w says yes to a good mask with probability se_w (sensitivity) and no
-to a bad one with sp_w (specificity), independently. EM over soft truths; gold items have their truth fixed;
-the detector's own probability is each item's prior. Workers with few answers are smoothed towards the crowd,
-or all share one accuracy (the one-coin model) where even that asks too much of the data.
+Worker w says yes to a good mask with probability se_w (sensitivity) and no to a bad one with probability
+sp_w (specificity), independently of the others. Masks and workers are estimated in turn, by expectation
+maximisation (EM). Gold items keep their known truth; the detector's own probability is each item's prior.
+Every worker is credited beforehand with a few answers, most of them right. Where workers have few answers,
+each has one accuracy for good and bad masks alike (the one-coin model).
 """
 
 from __future__ import annotations
@@ -14,40 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-__all__ = ["Answers", "CrowdModel", "ask_again", "fit_crowd", "next_workers", "verdicts"]
+from clustering.arrays import Floats, Ints
+from clustering.crowd.worker_answers import Answers, log_likelihood_ratios, values_of_items
 
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """a answers of workers, columns of equal length, in the order in which they were given.
-
-    Attributes
-    ----------
-    item : (a,) int64, question (row of a pool, or any number); worker : (a,) int64
-    yes : (a,) float64, 1 yes, 0 no, NaN unsure
-    seconds : (a,) float64, time spent, NaN = not known
-    """
-
-    item: npt.NDArray[np.int64]
-    worker: npt.NDArray[np.int64]
-    yes: Floats
-    seconds: Floats
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.item), len(self.worker), len(self.yes), len(self.seconds)}
-        if len(lengths) > 1:
-            raise ValueError(f"columns of answers have different lengths: {sorted(lengths)}")
-        told = self.yes[~np.isnan(self.yes)]
-        if not np.isin(told, (0.0, 1.0)).all():
-            raise ValueError("an answer must be 1 (yes), 0 (no) or NaN (unsure)")
-
-    def __len__(self) -> int:
-        return len(self.item)
-
-    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Answers:
-        return Answers(self.item[rows], self.worker[rows], self.yes[rows], self.seconds[rows])
+__all__ = ["CrowdModel", "fit_crowd", "verdicts"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,15 +27,18 @@ class CrowdModel:
 
     Attributes
     ----------
-    item : (u,) int64 items with an answer, sorted; p_yes : (u,) float64, probability that the mask is good
-    worker : (w,) int64 sorted; sensitivity, specificity : (w,) float64
-    iterations : EM steps taken; converged : the last step changed no probability by more than the tolerance
+    item : (u,) int64, items with an answer, sorted
+    p_yes : (u,) float64, probability that the mask is good
+    worker : (w,) int64, sorted
+    sensitivity, specificity : (w,) float64, P(yes | good) and P(no | bad) of each worker
+    iterations : EM steps taken
+    converged : the last step changed no probability by more than the tolerance
     one_coin : sensitivity and specificity of a worker are the same number
     """
 
-    item: npt.NDArray[np.int64]
+    item: Ints
     p_yes: Floats
-    worker: npt.NDArray[np.int64]
+    worker: Ints
     sensitivity: Floats
     specificity: Floats
     iterations: int
@@ -93,19 +67,17 @@ def fit_crowd(
     Parameters
     ----------
     answers : unsure answers are ignored
-    prior : (max item + 1,) probability in (0, 1) that each item is good, from the detector; None = the share
-    of
-        good items is estimated too, one for all, starting from majority votes
-    gold : (max item + 1,) float, 1 good, 0 bad, NaN not known; fixes the truth of those items
+    prior : (items,) probability in (0, 1) that each item is good, from the detector; row i is item i. None =
+        one share of good items for all, which is estimated too, starting from majority votes
+    gold : (items,) float, 1 good, 0 bad, NaN not known; fixes the truth of those items
     one_coin : one accuracy per worker; None = where workers have fewer than 10 answers in the median
-    pseudo : right and wrong answers every worker is credited with per class, so that few answers do not make
-    a
-        perfect or useless worker
-    iterations, tolerance : EM stops after so many steps or when no probability moved by more
+    pseudo : right and wrong answers per class that every worker is credited with, so that few answers do not
+        make a worker perfect or useless
+    iterations, tolerance : EM stops after so many steps, or when no probability moved by more
 
     Returns
     -------
-    CrowdModel. Time O(iterations · a).
+    CrowdModel. Time O(iterations · a) for a answers.
 
     Raises
     ------
@@ -116,16 +88,16 @@ def fit_crowd(
     worker, by = np.unique(answers.worker, return_inverse=True)
     at, by, yes = at[told], by[told], answers.yes[told]
     u, w = len(item), len(worker)
-    truth = column_of(gold, item, "gold", np.nan)
+    truth = values_of_items(gold, item, name="gold", missing=np.nan)
     fixed = ~np.isnan(truth)
     shared_prior = prior is None
-    start = np.full(u, 0.5) if shared_prior else column_of(prior, item, "prior", 0.5)
+    start = np.full(u, 0.5) if shared_prior else values_of_items(prior, item, name="prior", missing=0.5)
     if u and not ((start > 0) & (start < 1)).all():
         raise ValueError("a prior is not strictly between 0 and 1: clip it to what is believed possible")
     if one_coin is None:
         one_coin = bool(w) and float(np.median(np.bincount(by, minlength=w))) < 10
     log_prior = special.logit(start)
-    # E step zero: majority votes, tempered by the prior; assumes the average worker is better than chance
+    # to begin with: majority votes beside the prior, as if the average worker were better than chance
     votes = np.bincount(at, weights=2 * yes - 1, minlength=u)
     p = special.expit(log_prior + 1.5 * votes)
     p[fixed] = truth[fixed]
@@ -146,94 +118,18 @@ def fit_crowd(
             specificity = (hits_bad + pseudo[0]) / (seen_bad + sum(pseudo))
         if shared_prior:
             log_prior = np.full(u, special.logit((p.sum() + 1.0) / (u + 2.0)))
-        new = special.expit(log_prior + _evidence(at, by, yes, sensitivity, specificity, u))
+        ratio = log_likelihood_ratios(yes, by, sensitivity, specificity)
+        # a bincount of nothing is a column of integers
+        new = special.expit(log_prior + np.bincount(at, weights=ratio, minlength=u).astype(np.float64))
         new[fixed] = truth[fixed]
         converged = bool(np.abs(new - p).max(initial=0.0) <= tolerance)
         p = new
     return CrowdModel(item, p, worker, sensitivity, specificity, step, converged, one_coin)
 
 
-def column_of(values: npt.ArrayLike | None, item: npt.NDArray[np.int64], name: str, missing: float) -> Floats:
-    if values is None:
-        return np.full(len(item), missing)
-    column = np.asarray(values, np.float64)
-    if len(item) and (item[0] < 0 or item[-1] >= len(column)):
-        raise ValueError(f"{name} has {len(column)} entries but answers name item {int(item[-1])}")
-    return column[item]
-
-
-def _evidence(
-    at: npt.NDArray[np.intp],
-    by: npt.NDArray[np.intp],
-    yes: Floats,
-    sensitivity: Floats,
-    specificity: Floats,
-    u: int,
-) -> Floats:
-    """(u,) sum of the log likelihood ratios of all answers to each item."""
-    ratio_yes = np.log(sensitivity) - np.log1p(-specificity)
-    ratio_no = np.log1p(-sensitivity) - np.log(specificity)
-    ratio = np.where(yes > 0, ratio_yes[by], ratio_no[by])
-    # a bincount of nothing is a column of integers
-    return np.bincount(at, weights=ratio, minlength=u).astype(np.float64)
-
-
 def verdicts(
     answers: Answers, *, prior: npt.ArrayLike | None = None, gold: npt.ArrayLike | None = None
-) -> tuple[npt.NDArray[np.int64], Floats]:
+) -> tuple[Ints, Floats]:
     """Items with an answer, sorted, and the probability of yes for each: what goes into an ``AnswerLog``."""
     model = fit_crowd(answers, prior=prior, gold=gold)
     return model.item, model.p_yes
-
-
-def next_workers(
-    answers: Answers, model: CrowdModel, *, delta: float = 0.05, cap: int = 5
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Adaptive redundancy: which items need one more worker, and which need an expert.
-
-    An item is settled once its log-odds are beyond ln((1-delta)/delta) either way. An unsettled one is shown
-    to another worker until ``cap`` answers (unsure ones count), then it goes to the expert queue.
-
-    Returns
-    -------
-    ask, expert : int64 items, least certain first
-    """
-    if not 0.0 < delta < 0.5:
-        raise ValueError(f"delta is {delta}: it must lie strictly between 0 and 0.5")
-    certainty = np.abs(model.log_odds)
-    unsettled = certainty < np.log((1 - delta) / delta)
-    count = np.bincount(np.searchsorted(model.item, answers.item), minlength=len(model.item))
-    order = np.argsort(certainty, kind="stable")
-    ask, expert = unsettled & (count < cap), unsettled & (count >= cap)
-    return model.item[order[ask[order]]], model.item[order[expert[order]]]
-
-
-def ask_again(
-    answers: Answers,
-    discarded: npt.ArrayLike,
-    *,
-    prior: npt.ArrayLike | None = None,
-    gold: npt.ArrayLike | None = None,
-    delta: float = 0.05,
-    cap: int = 5,
-) -> tuple[Answers, npt.NDArray[np.int64]]:
-    """Throw away the answers of some workers; only what has thereby become open is asked again.
-
-    Parameters
-    ----------
-    discarded : worker numbers; prior, gold, delta, cap : as for ``fit_crowd`` and ``next_workers``
-
-    Returns
-    -------
-    kept : the other answers
-    items : sorted int64, items that a discarded worker answered and that the kept answers do not settle
-        (those without any kept answer included), gold items excepted
-    """
-    gone = np.isin(answers.worker, np.asarray(discarded, np.int64))
-    kept = answers.take(~gone)
-    touched = np.unique(answers.item[gone])
-    model = fit_crowd(kept, prior=prior, gold=gold)
-    ask, expert = next_workers(kept, model, delta=delta, cap=cap)
-    settled = np.setdiff1d(model.item, np.concatenate([ask, expert]))
-    is_gold = ~np.isnan(column_of(gold, touched, "gold", np.nan))
-    return kept, np.setdiff1d(touched[~is_gold], np.concatenate([settled, expert]))

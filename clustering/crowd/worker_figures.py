@@ -6,44 +6,54 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from clustering.arrays import Bools, Floats, Ints
+
 __all__ = ["beta_interval", "longest_run", "low_accuracy", "per_worker", "repeat_agreement"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 _PRIOR_WEIGHT = 5.0
+"""Answers that the prior of an accuracy is worth in ``low_accuracy``."""
 
 
 def per_worker(by: npt.NDArray[np.intp], values: npt.NDArray[np.generic], workers: int) -> Floats:
-    """(w,) float64 sums over each worker's answers."""
+    """(w,) float64: sums of (a,) ``values`` over each worker's answers."""
     return np.bincount(by, weights=values.astype(np.float64), minlength=workers).astype(np.float64)
 
 
 def beta_interval(right: Floats, asked: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Credible interval of an accuracy under Beta(1 + right, 1 + wrong)."""
+    """(w,) lower and upper end of the credible interval of an accuracy: Beta(1 + right, 1 + wrong)."""
     tail = (1.0 - level) / 2.0
     a, b = 1.0 + right, 1.0 + asked - right
     return special.betaincinv(a, b, tail), special.betaincinv(a, b, 1.0 - tail)
 
 
-def low_accuracy(right: Floats, asked: Floats, least: float, certainty: float) -> npt.NDArray[np.bool_]:
-    """Where P(accuracy < least) > certainty.
+def low_accuracy(right: Floats, asked: Floats, least: float, certainty: float) -> Bools:
+    """(w,) bool: where P(accuracy < least) > certainty, after ``right`` of ``asked`` right answers.
 
-    The prior is Beta with mean ``least`` and the weight of ``_PRIOR_WEIGHT`` answers: under a flat one the
-    first wrong answer alone would do (P(accuracy < 0.8) = 0.96), and reports are read after every answer.
-    Looked at after each of 40 gold answers, of both classes and pooled, a worker who is right 95 times in 100
-    is ever suspended in 1.4 % of 4,000 runs (flat: 13 %), one right 90 times in 6.5 % (flat: 32 %); one
-    who guesses is suspended after 20 in 95 %.
+    The prior is Beta with mean ``least`` and the weight of five answers. Under a flat prior the first wrong
+    answer alone would suffice (P(accuracy < 0.8) = 0.96), and reports are read after every answer.
+
+    How often a worker is suspended at any time, looked at after each of 40 gold answers of both classes, in
+    4,000 simulated workers: right 95 times in 100, 1.4 % (13 % under a flat prior); right 90 times in 100,
+    6.5 % (32 %). A worker who guesses is suspended after 20 answers in 95 %.
     """
     a, b = _PRIOR_WEIGHT * least, _PRIOR_WEIGHT * (1.0 - least)
     return np.asarray(special.betainc(a + right, b + asked - right, least) > certainty)
 
 
 def repeat_agreement(
-    item: Ints, by: npt.NDArray[np.intp], yes: Floats, workers: int, hidden: npt.NDArray[np.bool_]
+    item: Ints, by: npt.NDArray[np.intp], yes: Floats, workers: int, hidden: Bools
 ) -> tuple[Floats, Floats]:
-    """Hidden repeats: (w,) pairs of consecutive answers of a worker to one item, the later one to a hidden
-    repeat, and those that agree.
+    """How often workers answer hidden repeats the same again.
+
+    A pair is two consecutive answers of one worker to one item, the later one to a hidden repeat.
+
+    Parameters
+    ----------
+    item, by, yes, hidden : (a,) item, row of the worker, answer, and whether the answer is to a hidden repeat
+
+    Returns
+    -------
+    pairs, agreeing : (w,) float64, number of pairs and of those with equal answers
     """
     order = np.lexsort((np.arange(len(item)), item, by))
     pair = (item[order][1:] == item[order][:-1]) & (by[order][1:] == by[order][:-1]) & hidden[order][1:]
@@ -55,15 +65,17 @@ def repeat_agreement(
 def longest_run(
     by: npt.NDArray[np.intp], yes: Floats, log_chance: Floats, workers: int
 ) -> tuple[Ints, Floats]:
-    """Straight-lining: the least likely run of equal answers of each worker.
+    """The least likely run of equal answers of each worker: a sign of answering without looking.
 
     Parameters
     ----------
+    by, yes : (a,) row of the worker and answer, in the order in which they were given
     log_chance : (a,) log probability of each answer for somebody who looks at the masks
 
     Returns
     -------
-    length : (w,) int64 of that run; surprise : (w,) float64, its negative log probability
+    length : (w,) int64 of that run
+    surprise : (w,) float64, its negative log probability
     """
     length, surprise = np.zeros(workers, np.int64), np.zeros(workers)
     if not len(by):

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from clustering.crowd.model import Answers, Floats, column_of, fit_crowd
+from clustering.arrays import Bools, Floats, Ints
+from clustering.crowd.model import fit_crowd
+from clustering.crowd.worker_answers import Answers, log_likelihood_ratios, values_of_items
 from clustering.crowd.worker_figures import (
     beta_interval,
     longest_run,
@@ -19,50 +21,56 @@ from clustering.crowd.worker_figures import (
 
 __all__ = ["WorkerReport", "worker_report"]
 
+_SURE = 27.0
+"""Log-odds of an item whose truth is known."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkerReport:
-    """What is known about w workers; every share comes with the number it rests on.
+    """What is known about w workers. Every share comes with the number of answers behind it.
 
     Attributes
     ----------
     worker : (w,) int64, sorted
     answers, unsure : (w,) int64
-    seconds : (w,) float64 median time per answer, NaN = not known; hurried : (w,) share below the time floor
-    agreement : (w,) share of answers that agree with what all others and the detector make of the item
-    gold_good, gold_bad : (w,) int64 answers to gold items of either class
-    gold_yes, gold_no : (w,) int64 right answers among them: yes to good ones, no to bad ones
-    sensitivity, specificity : (w,) accuracy on either class, estimated from all answers
-    sensitivity_interval, specificity_interval : (w, 2) 95 % credible intervals, from gold alone
-    repeats : (w,) int64 hidden repeats; consistency : (w,) share answered the same again, NaN without repeats
-    longest_run : (w,) int64 equal answers in a row, of the least likely run; run_surprise : (w,) float64 nats
-    fails_gold, too_fast, inconsistent, straight_lining : (w,) bool, evidence for each reason
+    seconds : (w,) float64, median time per answer, NaN = not known
+    hurried : (w,) float64, share of answers below the time floor
+    agreement : (w,) float64, share of answers that agree with what all others and the detector say
+    gold_good, gold_bad : (w,) int64, answers to gold items of either class
+    gold_yes, gold_no : (w,) int64, right answers among them: yes to good ones, no to bad ones
+    sensitivity, specificity : (w,) float64, P(yes | good) and P(no | bad), estimated from all answers
+    sensitivity_interval, specificity_interval : (w, 2) float64, 95 % credible intervals, from gold alone
+    repeats : (w,) int64, answers to hidden repeats
+    consistency : (w,) float64, share of repeats answered the same again, NaN without repeats
+    longest_run : (w,) int64, length of the least likely run of equal answers
+    run_surprise : (w,) float64, negative log probability of that run, in nats
+    fails_gold, too_fast, inconsistent, straight_lining : (w,) bool, reasons to suspend
     suspended : (w,) bool, any of them
     """
 
-    worker: npt.NDArray[np.int64]
-    answers: npt.NDArray[np.int64]
-    unsure: npt.NDArray[np.int64]
+    worker: Ints
+    answers: Ints
+    unsure: Ints
     seconds: Floats
     hurried: Floats
     agreement: Floats
-    gold_good: npt.NDArray[np.int64]
-    gold_bad: npt.NDArray[np.int64]
-    gold_yes: npt.NDArray[np.int64]
-    gold_no: npt.NDArray[np.int64]
+    gold_good: Ints
+    gold_bad: Ints
+    gold_yes: Ints
+    gold_no: Ints
     sensitivity: Floats
     specificity: Floats
     sensitivity_interval: Floats
     specificity_interval: Floats
-    repeats: npt.NDArray[np.int64]
+    repeats: Ints
     consistency: Floats
-    longest_run: npt.NDArray[np.int64]
+    longest_run: Ints
     run_surprise: Floats
-    fails_gold: npt.NDArray[np.bool_]
-    too_fast: npt.NDArray[np.bool_]
-    inconsistent: npt.NDArray[np.bool_]
-    straight_lining: npt.NDArray[np.bool_]
-    suspended: npt.NDArray[np.bool_]
+    fails_gold: Bools
+    too_fast: Bools
+    inconsistent: Bools
+    straight_lining: Bools
+    suspended: Bools
 
 
 def worker_report(
@@ -70,7 +78,7 @@ def worker_report(
     *,
     prior: npt.ArrayLike | None = None,
     gold: npt.ArrayLike | None = None,
-    hidden: npt.NDArray[np.bool_] | None = None,
+    hidden: Bools | None = None,
     floor_s: float = 0.6,
     least_accuracy: float = 0.8,
     certainty: float = 0.9,
@@ -80,18 +88,22 @@ def worker_report(
     Parameters
     ----------
     prior, gold : as for ``fit_crowd``
-    hidden : (a,) answers to hidden repeats, drawn at random; None = every second answer of a worker to an
-        item is one. Questions asked again because they were open are none: they come back where somebody
-        erred, and would make careful workers look inconsistent.
-    floor_s : nobody looks at a mask in less; a worker with P(share of hurried answers > 0.2) > certainty is
-        suspended
-    least_accuracy, certainty : suspended where P(accuracy < least_accuracy) > certainty on the gold of either
-        class (who says yes to everything is perfect on one) or of both together, or the same for consistency
-        on repeats
+    hidden : (a,) bool, answers to hidden repeats, which must be drawn at random. None = every further answer
+        of a worker to an item. A question asked again because it was open is no hidden repeat: such questions
+        come back where somebody erred, and would make careful workers look inconsistent.
+    floor_s : seconds that nobody can look at a mask in less. A worker is suspended where P(share of hurried
+        answers > 0.2) > certainty
+    least_accuracy, certainty : a worker is suspended where P(accuracy < least_accuracy) > certainty on good
+        gold, on bad gold, or on both together; likewise for consistency on hidden repeats. The classes are
+        looked at one by one because who says yes to everything is perfect on one of them.
 
     Returns
     -------
-    WorkerReport. Time O(a log a) beside the fit.
+    WorkerReport. Time O(a log a) for a answers, beside the fit.
+
+    Raises
+    ------
+    ValueError : as ``fit_crowd``
     """
     model = fit_crowd(answers, prior=prior, gold=gold)
     w = len(model.worker)
@@ -100,16 +112,13 @@ def worker_report(
     is_repeat = np.ones(len(answers), bool) if hidden is None else hidden
     by, yes, item = by_all[told], answers.yes[told], answers.item[told]
     at = np.searchsorted(model.item, item)
-    truth = column_of(gold, model.item, "gold", np.nan)[at]
+    truth = values_of_items(gold, model.item, name="gold", missing=np.nan)[at]
     good, bad = truth == 1.0, truth == 0.0
     # what all others say about the item, without this answer
-    ratio = np.where(
-        yes > 0,
-        np.log(model.sensitivity[by]) - np.log1p(-model.specificity[by]),
-        np.log1p(-model.sensitivity[by]) - np.log(model.specificity[by]),
-    )
-    others = np.where(np.isnan(truth), model.log_odds[at] - ratio, np.where(good, 27.0, -27.0))
-    # somebody careful is right nine times in ten
+    ratio = log_likelihood_ratios(yes, by, model.sensitivity, model.specificity)
+    known_truth = np.where(good, _SURE, -_SURE)
+    others = np.where(np.isnan(truth), model.log_odds[at] - ratio, known_truth)
+    # the chance of a yes from a careful worker, who is right nine times in ten
     chance = special.expit(others)
     chance_yes = 0.9 * chance + 0.1 * (1.0 - chance)
     log_chance = np.log(np.where(yes > 0, chance_yes, 1.0 - chance_yes))
@@ -127,7 +136,7 @@ def worker_report(
     fails_gold |= low_accuracy(hits + hits_bad, gold_good + gold_bad, least_accuracy, certainty)
     too_fast = low_accuracy(clocked - fast, clocked, 0.8, certainty)
     inconsistent = low_accuracy(same, repeats, least_accuracy, certainty)
-    # once in a thousand careful workers, whatever the number of runs they had a chance to produce
+    # so that about one careful worker in a thousand is suspected, however many runs they produced
     straight = surprise > np.log(1000.0 * np.maximum(told_count, 1.0)) + run * 0.25
     return WorkerReport(
         worker=model.worker,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clustering.evidence.intervals import Floats, clopper_pearson
+from clustering.arrays import Floats
+from clustering.evidence.intervals import clopper_pearson
 
 __all__ = ["Noise", "noise_from_gold", "rogan_gladen"]
 

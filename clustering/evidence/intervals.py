@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-__all__ = ["bernstein_interval", "clopper_pearson", "hypergeometric_interval"]
+from clustering.arrays import Floats
 
-Floats = npt.NDArray[np.float64]
+__all__ = ["bernstein_interval", "clopper_pearson", "hypergeometric_interval"]
 
 
 def clopper_pearson(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from clustering.evidence.intervals import Floats
+from clustering.arrays import Floats
 
 __all__ = ["BETS", "Sprt", "betting_log_wealth", "betting_lower_bound", "binomial_log_e_value"]
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from clustering.answers import Action, AnswerLog, Decisions, PolicyStep, Questions, Stream
 from clustering.pool import Pool
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments, label_members
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = ["Answers", "FrontierSearch", "Priority", "SampleRule", "finish_step", "frontier_step", "judge"]
 

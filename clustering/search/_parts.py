@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from clustering.answers import Action, AnswerLog, Decisions, Form, Questions, Stream
-from clustering.evidence.intervals import clopper_pearson
+from clustering.answers import Action, AnswerLog, Decisions, Form, Questions, Stream, verified_labels
+from clustering.evidence import clopper_pearson
 from clustering.pool import Pool
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = [
     "DecisionRows",
     "QuestionRows",
     "check_arguments",
-    "final_verdicts",
     "label_members",
-    "verified_labels",
 ]
 
 
@@ -32,22 +30,6 @@ def check_arguments(tree: ClusterTree, pool: Pool, log: AnswerLog, budget: int) 
         raise ValueError(f"budget is {budget}: it must be 0 or more questions")
     if len(log) and (int(log.item.min()) < 0 or int(log.item.max()) >= len(pool)):
         raise ValueError(f"the log names item {int(log.item.max())}, the pool has {len(pool)} rows")
-
-
-def final_verdicts(log: AnswerLog) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Items with a verdict, sorted, and the latest verdict on each: (u,) int64 and (u,) float32."""
-    if not len(log):
-        return np.zeros(0, np.int64), np.zeros(0, np.float32)
-    items, first_from_end = np.unique(log.item[::-1], return_index=True)
-    return items, log.yes[::-1][first_from_end]
-
-
-def verified_labels(log: AnswerLog, n: int) -> npt.NDArray[np.int8]:
-    """(n,) int8: +1 verified yes, -1 verified no, 0 no verdict or an undecided one (exactly 0.5)."""
-    label = np.zeros(n, np.int8)
-    items, yes = final_verdicts(log)
-    label[items] = np.sign(yes - 0.5).astype(np.int8)
-    return label
 
 
 @dataclass(slots=True)

@@ -23,14 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from clustering.evidence.answer_noise import Noise
-from clustering.evidence.multiple_testing import fallback
-from clustering.evidence.sequential import BETS, betting_log_wealth
+from clustering.arrays import Floats, Ints
+from clustering.evidence import BETS, Noise, betting_log_wealth, fallback
 
 __all__ = ["NestedSets", "SetTest", "evaluate_sets", "nest_sets", "set_p_value"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _CONTROL = 0.8
 """Weight of the verifier's prediction as control variate: below 1 because predictions may be overconfident.

@@ -11,7 +11,7 @@ from clustering.pool import Pool
 from clustering.search._frontier import SampleRule
 from clustering.search.certified import Certified
 from clustering.search.original import Original
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = ["Auto"]
 

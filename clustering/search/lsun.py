@@ -7,21 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clustering.answers import Action, AnswerLog, PolicyStep, Questions, Stream
-from clustering.pool import Pool
-from clustering.search._parts import (
-    DecisionRows,
-    QuestionRows,
-    check_arguments,
+from clustering.answers import (
+    Action,
+    AnswerLog,
+    PolicyStep,
+    Questions,
+    Stream,
     final_verdicts,
     verified_labels,
 )
-from clustering.trees.tree import ClusterTree
+from clustering.arrays import Floats, Ints
+from clustering.pool import Pool
+from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
+from clustering.trees import ClusterTree
 
-__all__ = ["Lsun"]
+__all__ = ["Lsun", "held_out_thresholds"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _LEAST, _MOST = 100, 4000
 
 
@@ -126,7 +127,7 @@ class Lsun:
             return None
         model = _fit_linear(pool, items[:cut], yes[:cut])
         value, good = model.values(pool, items[cut:]), yes[cut:]
-        return _Cascade(model, value, good, *_thresholds(value, good, self.accept, self.lost))
+        return _Cascade(model, value, good, *held_out_thresholds(value, good, self.accept, self.lost))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +180,7 @@ def _fit_linear(pool: Pool, items: Ints, yes: npt.NDArray[np.bool_]) -> _Linear:
     return _Linear(weight, float(fitted.intercept_[0] - weight @ mean))
 
 
-def _thresholds(
+def held_out_thresholds(
     value: Floats, good: npt.NDArray[np.bool_], precision: float, lost: float
 ) -> tuple[float, float]:
     """(upper, lower) from held-out values (k,) and verdicts (k,).

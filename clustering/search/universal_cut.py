@@ -10,7 +10,7 @@ from clustering.answers import AnswerLog, PolicyStep, Stream
 from clustering.pool import Pool
 from clustering.search._frontier import Answers, SampleRule, finish_step, judge
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = ["UniversalCut"]
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clustering.arrays import Floats
+
 __all__ = [
     "BLOCK_BYTES",
     "Standardisation",
@@ -20,7 +22,6 @@ __all__ = [
     "sample_standardisation",
 ]
 
-Floats = npt.NDArray[np.float64]
 
 BLOCK_BYTES = 64 << 20
 """Temporary memory of one block of rows in bytes; larger blocks are not faster."""

@@ -13,6 +13,7 @@ import fastcluster
 import numpy as np
 import numpy.typing as npt
 
+from clustering.arrays import Floats
 from clustering.pool import Pool
 from clustering.trees.distance import (
     BLOCK_BYTES,
@@ -33,7 +34,6 @@ __all__ = [
     "grow_tree",
 ]
 
-Floats = npt.NDArray[np.float64]
 
 MEMORY_BYTES = 4 << 30
 """Default memory budget of a linkage in bytes, beside the pool itself."""

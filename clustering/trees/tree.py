@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from clustering.arrays import Floats, Ints
+
 __all__ = ["ClusterTree"]
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 _FORMAT = 1
 _UNREADABLE = (

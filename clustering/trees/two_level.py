@@ -13,23 +13,19 @@ from itertools import product
 import fastcluster
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
+from clustering.arrays import Floats, Ints
+from clustering.trees._kmeans import partition
 from clustering.trees.tree import ClusterTree
 
 __all__ = ["build_merges"]
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Points = npt.NDArray[np.float32]
 
 _LARGEST_LEAF = 1500
 """Members that a leaf may have to be linked exactly: 18 MB and a twentieth of a second."""
 _BLOCK = 1 << 20
 """Elements of a temporary block: small enough for the cache."""
-_ROUNDS = 6
-"""Lloyd iterations: the leaves need to be compact, not optimal."""
-_SAMPLE_PER_CELL = 256
 
 
 def build_merges(points: Points, *, weight: float, leaves: int, spread: int, seed: int) -> Floats:
@@ -62,7 +58,7 @@ class _Build:
         """Link these instances and say where the result stands."""
         if len(members) <= _LARGEST_LEAF and leaves == 1:
             return self._leaf(members)
-        parts = _partition(self.points, members, leaves, self.rng)
+        parts = partition(self.points, members, leaves, self.rng, largest=_LARGEST_LEAF)
         branches = [self.link(part, _leaves_within(len(part))) for part in parts]
         return self._join(branches)
 
@@ -193,57 +189,3 @@ def _outlying(distance: Floats, count: int) -> Ints:
 
 def _leaves_within(members: int) -> int:
     return 1 if members <= _LARGEST_LEAF else max(2, members // 100)
-
-
-def _partition(points: Points, members: Ints, leaves: int, rng: np.random.Generator) -> list[Ints]:
-    """Compact, non-empty parts of the members: about ``leaves`` of them, each smaller than the whole."""
-    cells = _split(points, members, max(1, round(leaves**0.5)), rng)
-    share = leaves / len(members)
-    parts = [part for cell in cells for part in _split(points, cell, max(1, round(share * len(cell))), rng)]
-    if max(len(part) for part in parts) <= 0.95 * len(members):
-        return parts
-    # (nearly) equal points: k-means finds nothing to divide, any balanced division is as good
-    spread_out = points[members].var(axis=0).argmax()
-    ranked = members[np.argsort(points[members, spread_out], kind="stable")]
-    return np.array_split(ranked, max(2, -(-len(members) // _LARGEST_LEAF)))
-
-
-def _split(points: Points, members: Ints, clusters: int, rng: np.random.Generator) -> list[Ints]:
-    """k-means of the members into at most ``clusters`` non-empty parts."""
-    if clusters < 2 or len(members) < 2:
-        return [members]
-    clusters = min(clusters, len(members))
-    sample = members
-    if len(members) > _SAMPLE_PER_CELL * clusters:
-        sample = np.sort(rng.choice(members, _SAMPLE_PER_CELL * clusters, replace=False))
-    rows = points[sample]
-    centres = rows[np.sort(rng.choice(len(rows), clusters, replace=False))]
-    for _ in range(_ROUNDS):
-        nearest = _nearest(rows, centres)
-        held = np.bincount(nearest, minlength=clusters)
-        one_hot = sparse.csr_matrix(
-            (np.ones(len(rows), np.float32), nearest, np.arange(len(rows) + 1)), shape=(len(rows), clusters)
-        )
-        sums = np.asarray(one_hot.T @ rows)
-        centres = np.where(held[:, None] > 0, sums / np.maximum(held, 1)[:, None], centres).astype(np.float32)
-    nearest = _nearest(points, centres, members)
-    ranked = members[np.argsort(nearest, kind="stable")]
-    return [
-        part
-        for part in np.split(ranked, np.cumsum(np.bincount(nearest, minlength=clusters))[:-1])
-        if len(part)
-    ]
-
-
-def _nearest(points: Points, centres: Points, members: Ints | None = None) -> Ints:
-    """Row of the nearest centre of each point (of ``members``), Euclidean over all columns."""
-    count = len(points) if members is None else len(members)
-    half = 0.5 * np.einsum("ij,ij->i", centres, centres)
-    nearest = np.empty(count, np.int64)
-    step = max(1, _BLOCK // max(len(centres), points.shape[1]))
-    for low in range(0, count, step):
-        rows = points[low : low + step] if members is None else points[members[low : low + step]]
-        affinity = rows @ centres.T
-        affinity -= half
-        nearest[low : low + step] = affinity.argmax(axis=1)
-    return nearest

@@ -20,8 +20,7 @@ from pycocotools import mask as coco
 from sqlalchemy import select
 
 from clustering.answers import AnswerLog, Stream
-from clustering.crowd.model import Answers, fit_crowd, next_workers
-from clustering.crowd.worker_report import WorkerReport, worker_report
+from clustering.crowd import Answers, WorkerReport, fit_crowd, next_workers, worker_report
 from clustering.propagation import match_pools
 from sync.review.review_project import HIDDEN
 from sync.rounds.cluster import LabelPool

@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import linkage
 from bench.pools import CORRECT_IOU, make_pool
 from clustering.answers import AnswerLog, PolicyStep, SearchPolicy
 from clustering.pool import Pool
-from clustering.trees.tree import ClusterTree
+from clustering.trees import ClusterTree
 
 __all__ = ["answer_all", "flat_pool", "known_pool", "play_through"]
 

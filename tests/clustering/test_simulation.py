@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clustering.answers import Questions
-from clustering.evidence.answer_noise import Noise
+from clustering.evidence import Noise
 from clustering.search import make_policy
 from clustering.simulation import Costs, merge_curves, play, violations
 from tests.clustering.search_pools import flat_pool, known_pool

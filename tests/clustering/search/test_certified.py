@@ -3,120 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from bench.pools import make_pool
-from clustering.answers import Action, AnswerLog, Form, Stream
-from clustering.evidence.answer_noise import Noise
-from clustering.pool import Pool
+from clustering.answers import Action, AnswerLog, Stream
+from clustering.evidence import Noise
 from clustering.search import Certified, make_policy
-from clustering.search._parts import final_verdicts
-from clustering.search._plan import BATCHES, Plan, make_plan
-from clustering.search._sets import NestedSets, evaluate_sets, nest_sets, set_p_value
-from clustering.search._sheets import cut_sheets, sheet_size
+from clustering.search._plan import BATCHES
 from clustering.simulation import play
-from clustering.trees.linkage import grow_tree
-from clustering.verifier import fit_logistic, fit_verifier, make_features, smooth_over_tree
-from tests.clustering.search_pools import answer_all, flat_pool, known_pool, play_through
-
-
-@pytest.mark.parametrize("noise", [Noise(), Noise(sensitivity=0.95, specificity=0.9)])
-def test_the_set_test_keeps_its_promise_under_continuous_looking(noise: Noise) -> None:
-    """The hardest case by construction: whatever set is delivered is just below the promise, predictions
-    flatter it.
-    """
-    rng = np.random.default_rng(0)
-    n, alpha, runs, broken, certified = 600, 0.1, 300, 0, 0
-    predicted = np.linspace(0.999, 0.78, n).astype(np.float32)
-    sets = nest_sets(predicted, np.ones(n, bool), purity=0.85, noise=noise, alpha=alpha, min_set=30, most=200)
-    assert sets is not None
-    assert sets.planned > 80
-    # a set of share g delivers g / (1 - asked · (1 - g)) of good ones when its wrong answers are left out
-    asked = sets.planned / len(sets.order) if noise.exact else 0.0
-    good = 0.85 * (1 - asked) / (1 - 0.85 * asked)
-    bad = int((1 - good) * n) + 1
-    truth = np.ones(n, bool)
-    truth[(np.arange(bad) * n) // bad] = False  # evenly along the order: all sets are alike
-    for _ in range(runs):
-        rank = rng.permutation(len(sets.order))[: sets.planned]
-        chance = np.where(truth[sets.order[rank]], noise.sensitivity, 1 - noise.specificity)
-        yes = (rng.random(len(rank)) < chance).astype(float)
-        # evidence counts by its maximum, so the last look sees what any look saw
-        test = evaluate_sets(sets, rank, yes, noise=noise, alpha=alpha)
-        if test.certified:
-            delivered = np.ones(test.certified, bool)
-            if noise.exact:
-                delivered[rank[(rank < test.certified) & (yes == 0)]] = False
-            broken += truth[sets.order[: test.certified]][delivered].mean() < 0.85
-            certified += 1
-    assert broken <= runs * alpha + 2 * np.sqrt(runs * alpha * (1 - alpha))
-    assert certified > 0  # it is at the edge indeed
-
-
-@given(
-    size=st.integers(1, 40),
-    share=st.floats(0.05, 1.0),
-    target=st.floats(0.5, 0.99),
-    alpha=st.floats(0.005, 0.3),
-)
-def test_the_p_value_of_a_broken_promise_is_valid(
-    size: int, share: float, target: float, alpha: float
-) -> None:
-    """By enumeration: whatever the number of good members, the promise is broken and yet accepted with
-    probability at most alpha.
-    """
-    n = max(1, round(share * size))
-    sets = NestedSets(np.arange(size), np.array([size]), np.ones(1), target, np.ones(size), n, size)
-    p = np.array([set_p_value(sets, 0, np.repeat([1.0, 0.0], [k, n - k]), exact=True) for k in range(n + 1)])
-    k = np.arange(n + 1)
-    for good in range(size + 1):
-        breaks = good < target * (size - n + k) - 1e-9
-        chance = stats.hypergeom.pmf(k, size, good, n)
-        assert chance[breaks & (p <= alpha)].sum() <= alpha + 1e-12
-
-
-def test_the_set_test_has_power() -> None:
-    rng = np.random.default_rng(1)
-    certified = []
-    for _ in range(50):
-        predicted = np.sort(rng.beta(6, 1, 2000).astype(np.float32))[::-1].copy()
-        truth = rng.random(2000) < predicted
-        sets = nest_sets(
-            predicted, np.ones(2000, bool), purity=0.8, noise=Noise(), alpha=0.05, min_set=30, most=300
-        )
-        assert sets is not None
-        rank = rng.permutation(len(sets.order))[:300]
-        yes = truth[sets.order[rank]].astype(float)
-        certified.append(evaluate_sets(sets, rank, yes, noise=Noise(), alpha=0.05).certified)
-    assert np.mean(np.array(certified) > 1000) > 0.9
-
-
-def test_a_closed_look_stays_closed() -> None:
-    rng = np.random.default_rng(2)
-    predicted = np.linspace(0.99, 0.7, 800).astype(np.float32)
-    truth = rng.random(800) < 0.7
-    sets = nest_sets(
-        predicted, np.ones(800, bool), purity=0.85, noise=Noise(), alpha=0.05, min_set=30, most=400
-    )
-    assert sets is not None
-    rank = rng.permutation(len(sets.order))[:400]
-    yes = truth[sets.order[rank]].astype(float)
-    closed = [
-        evaluate_sets(sets, rank[:t], yes[:t], noise=Noise(), alpha=0.05).closed for t in range(0, 400, 7)
-    ]
-    assert closed == sorted(closed)
-    assert closed[-1]  # hopeless, and seen to be so before the plan is spent
-
-
-def test_nothing_promising_makes_no_sets() -> None:
-    low = np.full(500, 0.3, np.float32)
-    options = {"purity": 0.85, "noise": Noise(), "alpha": 0.05, "min_set": 30, "most": 100}
-    assert nest_sets(low, np.ones(500, bool), **options) is None  # type: ignore[arg-type]
-    assert nest_sets(np.ones(500, np.float32), np.zeros(500, bool), **options) is None  # type: ignore[arg-type]
+from clustering.trees import grow_tree
+from tests.clustering.search_pools import answer_all, known_pool, play_through
 
 
 @pytest.mark.parametrize("noise", [None, Noise(sensitivity=0.95, specificity=0.9)])
@@ -257,35 +153,6 @@ def test_noise_from_gold_keeps_the_promise() -> None:
     assert Certified(gold=(38, 40, 36, 40)).noise.observed(0.85) > Certified(gold=gold).noise.observed(0.85)
 
 
-def test_sheets_group_what_is_probably_right() -> None:
-    assert [sheet_size(p) for p in (0.9, 0.95, 0.98, 0.5, 1.0)] == [7, 14, 34, 1, 36]
-    p_yes = np.concatenate([np.full(40, 0.98), np.full(10, 0.9), [0.4, 0.3]])
-    order, sheet = cut_sheets(p_yes, first_sheet=100)
-    assert sorted(order) == list(range(52))
-    _, sizes = np.unique(sheet[sheet >= 0], return_counts=True)
-    assert sizes.max() <= 36
-    assert sizes.min() >= 2
-    assert (sheet[-2:] == -1).all()  # more likely wrong than right: asked alone
-    for number in np.unique(sheet[sheet >= 0])[:-1]:
-        assert np.prod(p_yes[order][sheet == number]) >= 0.5 - 1e-6
-    assert cut_sheets(np.zeros(0), first_sheet=0)[0].shape == (0,)
-
-
-def test_sheets_keep_their_numbers_while_they_are_answered() -> None:
-    tree, pool, truth = known_pool(1500)
-    numbers: dict[int, int] = {}
-    forms = set()
-    for step in play_through(Certified(), tree, pool, truth, budget=17):
-        asked = step.questions
-        forms |= set(asked.form.tolist())
-        assert ((asked.sheet >= 0) == (asked.form == Form.SHEET)).all()
-        for item, sheet in zip(asked.item.tolist(), asked.sheet.tolist(), strict=True):
-            assert numbers.setdefault(item, sheet) == sheet
-    assert forms == {Form.SINGLE, Form.SHEET}
-    _, step = answer_all(Certified(sheets=False), tree, pool, truth, budget=100)
-    assert step.done
-
-
 def test_search_inclusion_probabilities_are_honest() -> None:
     """Horvitz-Thompson with the logged probabilities recovers the share of good masks."""
     tree, pool, truth = known_pool(1500)
@@ -295,18 +162,6 @@ def test_search_inclusion_probabilities_are_honest() -> None:
         estimates.append((truth[first.item] / first.inclusion).sum() / len(pool))
     error = np.std(estimates) / np.sqrt(len(estimates))
     assert np.mean(estimates) == pytest.approx(truth.mean(), abs=4 * error)
-
-
-def test_questions_grow_slower_than_the_square_root() -> None:
-    def most(n: int) -> int:
-        plan = make_plan(n, purity=0.85, delta=0.05, noise=Noise(), effort=1.0, audit=None)
-        return sum(sum(look.search) + look.calibrate for look in plan.looks) + plan.audit
-
-    assert most(1_000_000) / most(10_000) < 0.5 * np.sqrt(100)
-    assert sum(
-        look.alpha for look in make_plan(9, purity=0.9, delta=0.05, noise=Noise(), effort=1, audit=0).looks
-    ) <= (0.05 + 1e-12)
-    assert Plan.tag(Plan.phase(1, 0)) == -6
 
 
 def test_options_are_checked() -> None:
@@ -322,78 +177,8 @@ def test_options_are_checked() -> None:
             make_policy("certified", **options)
 
 
-def test_verifier_beats_the_detector_and_is_calibrated() -> None:
-    tree, pool, truth = known_pool(1500)
-    rng = np.random.default_rng(0)
-    item = rng.choice(1500, 300, replace=False)
-    predicted = fit_verifier(make_features(pool), tree, item, truth[item], seed=0)
-    rest = np.setdiff1d(np.arange(1500), item)
-
-    def loss(p: npt.NDArray[np.float32]) -> float:
-        p = np.clip(p.astype(float), 0.01, 0.99)
-        return float(-np.where(truth[rest], np.log(p[rest]), np.log(1 - p[rest])).mean())
-
-    assert loss(predicted) < 0.9 * loss(pool.prior)
-    for low, high in ((0.0, 0.2), (0.8, 1.0)):
-        inside = rest[(predicted[rest] >= low) & (predicted[rest] < high)]
-        assert truth[inside].mean() == pytest.approx(predicted[inside].mean(), abs=0.07)
-
-
-def test_verifier_without_answers_is_the_detector() -> None:
-    tree, pool, _ = known_pool(400)
-    features = make_features(pool)
-    none = np.zeros(0, np.int64)
-    np.testing.assert_allclose(
-        fit_verifier(features, tree, none, none, seed=0), np.clip(pool.prior, 0.02, 0.98), atol=1e-5
-    )
-    one_kind = fit_verifier(features, tree, np.arange(12), np.zeros(12), seed=0)
-    assert (one_kind <= np.clip(pool.prior, 0.02, 0.98) + 1e-6).all()
-
-
-def test_verifier_copes_with_constant_columns() -> None:
-    tree, pool, truth = flat_pool(200, good=0.5)
-    item = np.arange(0, 200, 4)
-    predicted = fit_verifier(make_features(pool), tree, item, truth[item], seed=0)
-    assert np.isfinite(predicted).all()
-    bare = Pool(np.zeros((200, 0), np.float32), pool.score, pool.quality, np.ones((200, 2), np.float32))
-    assert np.isfinite(fit_verifier(make_features(bare), tree, item, truth[item], seed=0)).all()
-
-
-def test_logistic_regression_is_scikit_learns() -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 4))
-    y = (rng.random(300) < 1 / (1 + np.exp(-x @ [1.0, -2.0, 0.5, 0.0]))).astype(float)
-    theirs = linear_model.LogisticRegression(C=0.5, fit_intercept=False, tol=1e-10).fit(x, y).coef_[0]
-    np.testing.assert_allclose(fit_logistic(x, y, np.full(4, 2.0)), theirs, atol=1e-4)
-
-
-def test_smoothing_over_the_tree() -> None:
-    tree, _, _ = known_pool(400)
-    children = tree.children(tree.root)
-    assert children is not None
-    item = np.concatenate([tree.members(child)[:20] for child in children])
-    residual = np.where(tree.is_member(children[0], item), 0.4, -0.4)
-    smooth = smooth_over_tree(tree, item, residual)
-    assert (smooth[tree.members(children[0])] > 0.15).all()
-    assert (smooth[tree.members(children[1])] < -0.15).all()
-    np.testing.assert_allclose(smooth_over_tree(tree, item, residual, at=item), smooth[item])
-    assert (smooth_over_tree(tree, item[:0], residual[:0]) == 0).all()
-
-
-def test_latest_verdict_counts() -> None:
-    log = AnswerLog(
-        np.array([3, 1, 3]), np.array([1, 1, 0], np.float32), np.full(3, -1), np.zeros(3, np.int8), np.ones(3)
-    )
-    items, yes = final_verdicts(log)
-    assert items.tolist() == [1, 3]
-    assert yes.tolist() == [1.0, 0.0]
-
-
 @pytest.mark.slow
 def test_more_masks_per_question_than_the_original_at_20k() -> None:
-    from clustering.trees.linkage import grow_tree
-
     pool, iou = make_pool(20_000, seed=5, dim=16)
     tree = grow_tree(pool, seed=0)
     ours = play(make_policy("certified", purity=0.88), tree, pool, iou, seed=0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench.pools import CORRECT_IOU, make_pool
 from clustering.answers import Action, AnswerLog
 from clustering.search import Lsun
-from clustering.search.lsun import _thresholds
+from clustering.search.lsun import held_out_thresholds
 from tests.clustering.search_pools import answer_all, flat_pool, known_pool, play_through
 
 
@@ -111,7 +111,7 @@ def test_thresholds_hold_on_the_held_out_answers(
 ) -> None:
     value = np.array([float(v) for v, _ in answers])
     good = np.array([g for _, g in answers])
-    upper, lower = _thresholds(value, good, precision, lost)
+    upper, lower = held_out_thresholds(value, good, precision, lost)
     above, below = value >= upper, value < lower
     if above.any():
         assert good[above].mean() >= precision - 1e-12

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from clustering.answers import Decisions, PolicyStep, Questions
+from clustering.answers import Decisions, PolicyStep, Questions, verified_labels
 from clustering.search import POLICIES
-from clustering.search._parts import verified_labels
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import parse_label_config

@@ -1,0 +1,54 @@
+"""Who is asked next, when to stop, and what discarding a worker asks again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clustering.crowd import Answers, ask_again, fit_crowd, next_workers, verdicts
+from tests.clustering.crowd.played_workers import answers_of, played
+
+
+def test_adaptive_redundancy_stops_at_the_cap() -> None:
+    split = [(0, w, float(w % 2)) for w in range(4)]
+    open_item = answers_of(split)
+    model = fit_crowd(open_item, prior=[0.5])
+    assert next_workers(open_item, model)[0].tolist() == [0]
+    capped = answers_of([*split, (0, 4, np.nan)])
+    ask, expert = next_workers(capped, fit_crowd(capped, prior=[0.5]), cap=5)
+    assert ask.tolist() == []
+    assert expert.tolist() == [0]
+
+
+def test_adaptive_redundancy_is_cheap_and_right() -> None:
+    """Played until everything is settled: below two answers each, errors near what delta says."""
+    rng = np.random.default_rng(4)
+    items, accuracy = 600, 0.92
+    prior = rng.beta(6, 2, items).clip(0.05, 0.95)
+    good = rng.random(items) < prior
+    rows: list[tuple[int, int, float]] = []
+    asking = np.flatnonzero(np.ones(items, bool))
+    for worker in range(5):
+        right = rng.random(len(asking)) < accuracy
+        rows += [(int(i), worker, float(good[i] == r)) for i, r in zip(asking, right, strict=True)]
+        answers = answers_of(rows)
+        model = fit_crowd(answers, prior=prior)
+        asking, _ = next_workers(answers, model, delta=0.05)
+    item, p_yes = verdicts(answers, prior=prior)
+    assert len(rows) < 2.0 * items
+    assert ((p_yes > 0.5) != good[item]).mean() < 0.05
+
+
+def test_discarding_a_worker_asks_only_what_is_missing() -> None:
+    answers, _ = played(items=50, skills=((0.97, 0.97),) * 3, seed=7)
+    careful = answers.take(answers.worker < 2)
+    # worker 7 alone answered items 50..59, and joined the others on 0..9
+    extra = answers_of([(i, 7, 1.0) for i in [*range(50, 60), *range(10)]])
+    both = Answers(*(np.concatenate([getattr(careful, c), getattr(extra, c)]) for c in Answers.__slots__))
+    kept, again = ask_again(both, [7])
+    assert len(kept) == len(careful)
+    assert set(range(50, 60)) <= set(again.tolist())
+    model = fit_crowd(kept)
+    settled = set(model.item[np.abs(model.log_odds) >= np.log(19)].tolist())
+    assert not settled & set(again.tolist())
+    assert set(again.tolist()) <= set(extra.item.tolist())
+    assert ask_again(both, [])[1].tolist() == []
