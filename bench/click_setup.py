@@ -130,6 +130,7 @@ def server(env: dict[str, str], log: Path, *, threads: int = 8) -> Iterator[int]
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "gunicorn", "ml_backend._wsgi:app", "--bind", f"127.0.0.1:{port}"]
     command += ["--worker-class", "gthread", "--workers", "1", "--threads", str(threads), "--timeout", "600"]
+    command += ["--control-socket", str(log.with_suffix(".ctl"))]
     with log.open("ab") as out:
         process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
         try:

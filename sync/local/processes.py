@@ -3,66 +3,107 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-__all__ = ["start_time", "stop_group", "stop_left_over"]
+import psutil
+
+__all__ = ["is_running", "start_time", "stop_group", "stop_left_over"]
+
+_KILL_S = 5.0
+_CLOCK_STEP_S = 2.0
+"""start times count from the boot, which is told in wall time: setting the clock moves them a little"""
 
 
-def start_time(pid: int) -> str | None:
-    """When the process started, as an opaque text; None when there is none (or it is a zombie).
+def start_time(pid: int) -> float | None:
+    """When the process started, in seconds since the epoch; None when there is none (or it is a zombie)."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def is_running(pid: int, started: float | None) -> bool:
+    """Is the process that started then still running?
 
     Number and start time together name a process for good: numbers are used again.
     """
-    stat = Path(f"/proc/{pid}/stat")
-    if stat.parent.parent.joinpath("self").exists():
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except (OSError, IndexError):
-            return None
-        return None if fields[0] == "Z" else fields[19]
-    listed = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return listed.stdout.strip() or None
+    now = start_time(pid)
+    return now is not None and started is not None and abs(now - started) < _CLOCK_STEP_S
 
 
 def stop_group(process: subprocess.Popen[bytes], *, grace_s: float = 10.0) -> None:
-    """End the group of ``process`` (made with ``start_new_session=True``): politely, then by force."""
+    """End ``process`` (made with ``start_new_session=True``) and all it started: politely, then by force."""
 
-    def alive() -> bool:
-        process.poll()  # reap the leader, so that its zombie does not keep the group alive
-        return _send(process.pid, 0)
+    def reap() -> None:
+        process.poll()  # or the ended leader would stay as a zombie
 
-    _end(process.pid, alive, grace_s)
-    process.wait(timeout=5.0)
+    _end(process.pid, reap, grace_s)
+    process.wait(timeout=_KILL_S)
 
 
-def stop_left_over(pid: int, started: str | None, *, grace_s: float = 10.0) -> bool:
+def stop_left_over(pid: int, started: float | None, *, grace_s: float = 10.0) -> bool:
     """End the group that this process leads, if it is still the one that started then. True if it was."""
-    if started is None or start_time(pid) != started:
+    if not is_running(pid, started):
         return False
-    _end(pid, lambda: start_time(pid) == started, grace_s)
+    _end(pid, lambda: None, grace_s)
     return True
 
 
-def _end(group: int, alive: Callable[[], bool], grace_s: float) -> None:
-    for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        if not _send(group, number):
-            return
+def _end(leader: int, reap: Callable[[], None], grace_s: float) -> None:
+    reap()
+    # taken before the first signal: once a parent is gone, its children can be found by their group only
+    known = {process.pid: process for process in _tree(leader)}
+    for send, wait_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, _KILL_S)):
         end = time.monotonic() + wait_s
-        while time.monotonic() < end and alive():
+        asked: set[int] = set()
+        while True:
+            reap()
+            known |= {process.pid: process for process in _group(leader)}
+            alive = [process for process in known.values() if _is_alive(process)]
+            if not alive:
+                return
+            if time.monotonic() > end:
+                break
+            for process in alive:
+                if process.pid not in asked:
+                    asked.add(process.pid)
+                    _send(process, send)
             time.sleep(0.05)
 
 
-def _send(group: int, number: int) -> bool:
+def _tree(leader: int) -> list[psutil.Process]:
+    """The process and its descendants, also those that left its group."""
     try:
-        os.killpg(group, number)
-    except ProcessLookupError:
+        top = psutil.Process(leader)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _group(leader: int) -> list[psutil.Process]:
+    """Processes of the group, also those whose parents are gone."""
+    found = []
+    for pid in psutil.pids():
+        try:
+            if os.getpgid(pid) == leader:
+                found.append(psutil.Process(pid))
+        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            continue  # ended meanwhile, or somebody else's
+    return found
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # on macOS: only zombies are left in the group
-        return False
-    return True
+
+
+def _send(process: psutil.Process, send: Callable[[psutil.Process], None]) -> None:
+    try:
+        send(process)
+    except psutil.NoSuchProcess:
+        return

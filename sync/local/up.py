@@ -24,7 +24,7 @@ from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.devices import TUNED
 from ml_backend.errors import GroundswellError, StudioError
 from sync.local.label_studio_server import Login, StudioServer, check_port
-from sync.local.processes import start_time, stop_group, stop_left_over
+from sync.local.processes import is_running, start_time, stop_group, stop_left_over
 from sync.local.secrets import Secrets, load_secrets
 from sync.settings import Settings
 
@@ -67,8 +67,14 @@ def read_state(data_dir: Path) -> UpState | None:
         backend_url=str(raw["backend_url"]),
         files_root=str(raw["files_root"]),
         embedded=bool(raw["embedded"]),
-        running=start_time(pid) is not None and start_time(pid) == raw["started"],
+        running=is_running(pid, _started(raw)),
     )
+
+
+def _started(raw: dict[str, Any]) -> float | None:
+    """Start time that was written down; None in the form of earlier versions, which names no process."""
+    value = raw["started"]
+    return float(value) if isinstance(value, int | float) else None
 
 
 class Stack:
@@ -219,6 +225,8 @@ class Stack:
             "ml_backend._wsgi:app",
             *("--bind", f"{self.host}:{self.backend_port}", "--worker-class", "gthread"),
             *("--workers", "1", "--threads", "8", "--timeout", "120", "--graceful-timeout", "5"),
+            # the default is one path for all servers of a user: each would take it from the one before
+            *("--control-socket", str(self.data_dir / "backend.ctl")),
         ]
         part = self._spawn("backend", command)
         url = f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.backend_port}/health"
@@ -288,7 +296,7 @@ class Stack:
             )
         raw: dict[str, Any] = read_json(self.data_dir / "up.json")
         for part in raw.get("parts", []):
-            if stop_left_over(int(part["pid"]), part["started"]):
+            if stop_left_over(int(part["pid"]), _started(part)):
                 self._report(f"ended {part['name']}, left over from a run that was killed")
         (self.data_dir / "up.json").unlink(missing_ok=True)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,13 +77,54 @@ def test_a_left_over_is_ended_only_if_it_is_the_same_process() -> None:
     process, child = family("polite")
     started = start_time(process.pid)
     assert started is not None
-    assert not stop_left_over(process.pid, "an earlier time")
+    assert not stop_left_over(process.pid, started - 60.0)
     assert not stop_left_over(process.pid, None)
     assert process.poll() is None
     assert stop_left_over(process.pid, started)
     process.wait(timeout=5)
     assert gone(child)
     assert not stop_left_over(process.pid, started)
+
+
+def test_a_child_that_left_the_group_and_one_without_parent_are_ended_too() -> None:
+    script = """
+import subprocess, sys, time
+wait = [sys.executable, "-c", "import time; time.sleep(120)"]
+runaway = subprocess.Popen(wait, start_new_session=True)
+quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+between = f"import subprocess, sys; print(subprocess.Popen(sys.argv[1:], {quiet}).pid)"
+orphan = subprocess.run([sys.executable, "-c", between, *wait], capture_output=True, text=True).stdout
+print(runaway.pid, orphan.strip(), flush=True)
+time.sleep(120)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    runaway, orphan = (int(word) for word in process.stdout.readline().split())
+    assert start_time(runaway) is not None
+    assert start_time(orphan) is not None
+    stop_group(process, grace_s=5.0)
+    assert gone(runaway)
+    assert gone(orphan)
+
+
+def test_two_backends_do_not_share_a_control_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # short: the path of a socket is limited to 100 characters
+        common = Path(folder) / "run"
+        common.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(common))
+        with contextlib.ExitStack() as stacks:
+            for name in ("one", "two"):
+                made = stack(
+                    Path(folder) / name,
+                    backend_port=free_port(),
+                    studio_url="http://127.0.0.1:1",
+                    api_key="key",
+                    with_worker=False,
+                )
+                stacks.enter_context(made)
+            for name in ("one", "two"):
+                assert (Path(folder) / name / "backend.ctl").is_socket()
+            assert list(common.iterdir()) == []
 
 
 def test_secrets_are_made_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
