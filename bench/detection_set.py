@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ml_backend.examples import Example
-from ml_backend.learners.training_job import training_environment
+from ml_backend.learners.child_process import training_environment
 from ml_backend.masks.coco import load_coco
 
 __all__ = ["add_arguments", "load_examples", "print_figure", "split", "with_training_environment"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ml_backend.examples import Example
 from ml_backend.instances import Instances
 
-__all__ = ["Evaluation", "Learner", "Predictor", "Progress", "TrainReport", "TrainSpec"]
+__all__ = ["Evaluation", "Learner", "LeftOut", "Predictor", "Progress", "TrainReport", "TrainSpec"]
 
 Progress = Callable[[float, str], None]
 """Called with the share done (0..1) and one line about it (loss, AP, …)."""
@@ -21,7 +21,7 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
-    """Everything a training run depends on; serialised beside the model as its snapshot.
+    """Everything a training run depends on.
 
     ``preset`` is ``light`` (CPU) or ``full``; ``start`` is the folder of an earlier version of the same
     learner to continue from, or None; ``options`` overrides single hyper-parameters of the preset.
@@ -50,8 +50,20 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A task that training could not use, and why: its picture is unreadable or does not fit its masks."""
+
+    task_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a training run did: weights it started from (said aloud), iterations, seconds, evaluation."""
+    """What a training run did.
+
+    ``started_from`` is a sentence about the weights it started from; ``history`` holds (iteration, mean loss)
+    pairs; ``left_out`` names the tasks of both splits that took no part.
+    """
 
     learner: str
     started_from: str
@@ -59,6 +71,7 @@ class TrainReport:
     seconds: float
     evaluation: Evaluation
     history: tuple[tuple[int, float], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class Predictor(Protocol):
@@ -77,8 +90,16 @@ class Learner(Protocol):
 
     name: str
 
+    def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
+        """Raise BadInput, naming the preset or option, for what ``train`` would refuse. Imports no torch."""
+        ...
+
     def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
-        """Train into the empty folder ``out`` (weights.safetensors, learner.json)."""
+        """Train into the empty folder ``out`` (weights.safetensors, learner.json).
+
+        Examples whose picture cannot be read or does not fit its masks are left out and named in the report.
+        Raises BadInput for options, and for examples of which none can be used.
+        """
         ...
 
     def load(self, folder: Path, *, device: str = "auto") -> Predictor:

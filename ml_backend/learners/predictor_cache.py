@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 from ml_backend.artifacts.model_versions import ModelRegistry
-from ml_backend.errors import ModelError
-from ml_backend.learners.base import Learner, Predictor
+from ml_backend.learners.base import Predictor
+from ml_backend.learners.registry import get_learner
 
-__all__ = ["PredictorCache", "load_learner"]
-
-
-def load_learner(name: str) -> Learner:
-    """The learner of this name, imported now. Raises ModelError when there is none or its packages are
-    missing.
-    """
-    from ml_backend.learners import registry
-
-    table: Mapping[str, str] = registry.LEARNERS
-    if name not in table:
-        raise ModelError(
-            f"there is no learner {name!r}", field="learner", hint=f"Known: {', '.join(table) or 'none'}"
-        )
-    module, _, attribute = table[name].partition(":")
-    try:
-        return cast("Learner", getattr(importlib.import_module(module), attribute)())
-    except ImportError as error:
-        raise ModelError(
-            f"learner {name!r} needs a package that is not installed ({error})", field="learner"
-        ) from error
+__all__ = ["PredictorCache"]
 
 
 class _Slot:
@@ -72,7 +50,7 @@ class PredictorCache:
             with slot.lock:  # two requests for one cold version load it once
                 if slot.predictor is None:
                     info = self._registry.info(project_id, version)
-                    slot.predictor = load_learner(info.learner).load(info.folder, device=device)
+                    slot.predictor = get_learner(info.learner).load(info.folder, device=device)
                 predictor = slot.predictor
             yield predictor
         finally:

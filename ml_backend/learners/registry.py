@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
-from ml_backend.errors import BadInput
+from ml_backend.errors import BadInput, ModelError
 from ml_backend.learners.base import Learner
 
-__all__ = ["LEARNERS", "get_learner"]
+__all__ = ["LEARNERS", "check_options", "get_learner"]
 
 LEARNERS: dict[str, str] = {
     "maskrcnn": "ml_backend.learners.maskrcnn.learner:MaskRcnn",
@@ -16,10 +18,31 @@ LEARNERS: dict[str, str] = {
 
 
 def get_learner(name: str) -> Learner:
-    """The learner of that name, imported now. Raises BadInput for a name nobody registered."""
+    """The learner of that name, imported now.
+
+    Raises BadInput for a name nobody registered, ModelError when a package it needs is not installed.
+    """
     target = LEARNERS.get(name)
     if target is None:
-        raise BadInput(f"no learner is called {name!r}", hint=f"Choose one of: {', '.join(sorted(LEARNERS))}")
+        raise BadInput(
+            f"there is no learner {name!r}",
+            field="learner",
+            hint=f"Choose one of: {', '.join(sorted(LEARNERS))}",
+        )
     module, _, attribute = target.partition(":")
-    learner: Learner = getattr(import_module(module), attribute)()
+    try:
+        learner: Learner = getattr(import_module(module), attribute)()
+    except ImportError as error:
+        raise ModelError(
+            f"learner {name!r} needs a package that is not installed ({error})", field="learner"
+        ) from error
     return learner
+
+
+def check_options(learner: str, preset: str, options: Mapping[str, Any]) -> None:
+    """Raise BadInput, naming what is wrong, unless a training with this preset and these options could start.
+
+    For use where options are set, long before a training: reads no file and imports no torch. The field of
+    the error is ``learner``, ``preset`` or ``options.<name>``.
+    """
+    get_learner(learner).check_options(preset, options)

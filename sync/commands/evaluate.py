@@ -197,7 +197,8 @@ def _segmenter(
     import tempfile
 
     from ml_backend.clicks.project_network.click_net import ProjectSegmenter, save_network
-    from ml_backend.clicks.training.trainer import ClickOptions, train_network
+    from ml_backend.clicks.training.options import ClickOptions
+    from ml_backend.clicks.training.trainer import train_network
 
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="click-network-"))

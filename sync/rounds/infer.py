@@ -23,7 +23,7 @@ from ml_backend.errors import BadImage
 from ml_backend.images.store import ImageRef
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor
-from ml_backend.learners.predictor_cache import load_learner
+from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
 from sync.rounds.project import Project
 from sync.rounds.round_records import finish_step, has_finished
@@ -61,7 +61,7 @@ def infer(project: Project, record: RoundRecord) -> RoundRecord:
     started = time.monotonic()
     found = failed = 0
     if todo:
-        predictor = load_learner(info.learner).load(info.folder, device=project.settings.device)
+        predictor = get_learner(info.learner).load(info.folder, device=project.settings.device)
         writer = PoolWriter(
             project.paths.pool(info.version),
             predictor.labels,

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import ml_backend.learners.registry
+from ml_backend.learners.registry import LEARNERS
 from tests.ml_backend.helpers import ThresholdLearner
 from tests.ml_backend.served import Backend
 
 
 @pytest.fixture
 def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    monkeypatch.setitem(
-        ml_backend.learners.registry.LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner"
-    )
+    monkeypatch.setitem(LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner")
     ThresholdLearner.loads = 0
     yield Backend(tmp_path)
     ThresholdLearner.hook = staticmethod(lambda: None)

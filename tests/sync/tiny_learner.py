@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ml_backend.errors import ModelError
+from ml_backend.errors import BadInput, ModelError
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Evaluation, Progress, TrainReport, TrainSpec
 from ml_backend.masks.rle import decode_rle, encode_mask
@@ -59,6 +59,10 @@ class TinyLearner:
     """
 
     name = NAME
+
+    def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
+        if "epochs" in options:
+            raise BadInput("there is no such option", field="options.epochs")
 
     def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
         if os.environ.get("TINY_FAIL"):

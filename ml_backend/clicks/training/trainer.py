@@ -37,12 +37,15 @@ from ml_backend.clicks.project_network.click_net import (
     load_network,
     save_network,
 )
+from ml_backend.clicks.training.options import ClickOptions
 from ml_backend.clicks.training.window_samples import Sample, Sampler, next_click
+from ml_backend.errors import BadInput
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
-from ml_backend.learners.base import Progress
+from ml_backend.learners.base import LeftOut, Progress
+from ml_backend.learners.readable_examples import nothing_left, readable_examples
 
-__all__ = ["ClickOptions", "ClickReport", "click_targets", "train_click_model", "train_network"]
+__all__ = ["ClickReport", "click_targets", "train_click_model", "train_network"]
 
 
 MIN_TEST_IMAGES = 3
@@ -50,37 +53,10 @@ MIN_TEST_IMAGES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class ClickOptions:
-    """Hyper-parameters. The defaults take about eight minutes on one CPU core and leave the others to clicks;
-    on shared cores, further threads cost more by waiting for each other than they bring.
-    """
-
-    size: int = 128
-    width: int = 32
-    small_size: int = 64
-    small_share: float = 0.7
-    """Share of the training spent at ``small_size``, where a step costs a third, before going on at
-    ``size``.
-    """
-    batch: int = 8
-    iterations: int = 1500
-    continued_share: float = 0.4
-    """Share of the iterations when training goes on from an earlier version."""
-    learning_rate: float = 3e-3
-    max_corrections: int = 3
-    seconds: float = 600.0
-    """Stop early (with the learning rate run down) when training takes longer than this."""
-    threads: int = 1
-    seed: int = 0
-    device: str = "auto"
-    eval_limit: int = 100
-    max_clicks: int = 20
-
-
-@dataclass(frozen=True, slots=True)
 class ClickReport:
     """What training did, and the verdict.
 
+    ``left_out`` names the tasks of both splits whose picture could not be used.
     ``use`` is True when the network needs fewer clicks to IoU 0.85 than the incumbent on the held-out split
     and the 95 % interval of the paired difference lies below 0; ``reason`` says it in a sentence for status.
     """
@@ -95,6 +71,7 @@ class ClickReport:
     paired: PairedScores
     use: bool
     reason: str
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def normalised_focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
@@ -164,7 +141,7 @@ def train_network(
     """Network trained from random weights, or on from the version in ``start``, its manifest, iterations
     done and the mean loss of the last tenth.
 
-    Raises ValueError when no example holds a usable mask.
+    Raises BadInput when no example holds a usable mask.
     """
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     device = torch.device(wanted)
@@ -268,12 +245,21 @@ def train_click_model(
     ``out``.
 
     ``start`` is the folder of an earlier version to train on from; ``out`` is an existing empty folder (a
-    staging folder of ``artifacts.publish_dir``). ValueError when either split has no usable mask.
+    staging folder of ``artifacts.publish_dir``). Raises BadInput when either split has no usable mask.
     """
     options = options or ClickOptions()
+    usable, held_out = readable_examples(train), readable_examples(test)
+    left_out = usable.left_out + held_out.left_out
+    if not any(example.rle for example in usable.kept):
+        raise nothing_left(usable.left_out)
+    train, test = usable.kept, held_out.kept
     targets = click_targets(test, labels, limit=options.eval_limit, seed=options.seed)
     if not targets:
-        raise ValueError("no held-out mask to measure the click network on")
+        raise BadInput(
+            "there is no held-out mask to measure the click network on",
+            field="test",
+            hint="Finish more tasks: some of them are held out",
+        )
     began = time.monotonic()
     network, manifest, iterations, loss = train_network(
         train, options, lambda done, line: progress(0.8 * done, line), start=start
@@ -291,7 +277,7 @@ def train_click_model(
     use, reason = _verdict(runs[0][1], runs[1][1], paired)
     report = ClickReport(
         iterations, seconds, len(train), sum(len(e.rle) for e in train), loss,
-        runs[0][1], runs[1][1], paired, use, reason,
+        runs[0][1], runs[1][1], paired, use, reason, left_out,
     )  # fmt: skip
     write_json(out / "report.json", as_json(report))
     return report

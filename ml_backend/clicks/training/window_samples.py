@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from ml_backend.clicks.evaluation.robots import inner_distance
 from ml_backend.clicks.segmenters.input_maps import cue_maps
 from ml_backend.clicks.segmenters.zoom import DISC_RADIUS, Window, crop_image, crop_mask, fit_window
+from ml_backend.errors import BadInput
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 
@@ -114,7 +115,7 @@ def spoil(mask: Mask, rng: np.random.Generator) -> Mask:
 
 class Sampler:
     """Draws samples from examples: images with p ∝ √instances, then an instance. Decoded images are kept in
-    memory up to ``cache_bytes``. ValueError when no example holds a mask of at least ``MIN_AREA_PX`` pixels.
+    memory up to ``cache_bytes``. BadInput when no example holds a mask of at least ``MIN_AREA_PX`` pixels.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Sampler:
                 sides.extend(np.maximum(boxes[:, 2], boxes[:, 3]).tolist())
                 self._examples.append((example, usable))
         if not self._examples:
-            raise ValueError(f"no example holds a mask of {MIN_AREA_PX} pixels or more")
+            raise BadInput(f"no example holds a mask of {MIN_AREA_PX} pixels or more", field="train")
         self.first_side = max(32.0, 1.6 * float(np.quantile(sides, 0.7)))
         """Window for a first click: right for most objects; for larger ones it is widened when cut."""
         weights = np.sqrt([len(usable) for _, usable in self._examples])

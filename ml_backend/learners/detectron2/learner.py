@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import pickle
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.files import read_json, write_json
-from ml_backend.errors import BadInput, ModelError
+from ml_backend.devices import resolve_device
+from ml_backend.errors import ModelError
 from ml_backend.examples import Example
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
+from ml_backend.learners.detectron2.settings import detectron2_options
 
 __all__ = ["Detectron2", "Detectron2Predictor"]
 
@@ -26,11 +29,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 _ZOO = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
-_PRESETS: dict[str, dict[str, Any]] = {
-    "light": {"iterations": 300, "batch": 2, "size": 320, "lr": 0.0025},
-    "full": {"iterations": 4000, "batch": 8, "size": 640, "lr": 0.01},
-}
-_KNOWN = ("iterations", "batch", "size", "lr", "max_detections", "score_threshold", "weights")
 
 
 class Detectron2:
@@ -39,6 +37,10 @@ class Detectron2:
     ``none``, or a path)."""
 
     name = "detectron2"
+
+    def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
+        """Raises BadInput naming the preset or option that is wrong."""
+        detectron2_options(preset, options)
 
     def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
         """Train into ``out``. Raises ModelError where detectron2 is not installed, BadInput for options."""
@@ -52,13 +54,14 @@ class Detectron2:
 
         from ml_backend.images.decode import read_image
         from ml_backend.learners.evaluation import evaluate
+        from ml_backend.learners.readable_examples import nothing_left, readable_examples
 
         started = time.monotonic()
-        options = _options(spec)
-        if not any(example.rle for example in spec.train) or not spec.labels:
-            raise BadInput(
-                "there is no instance to train on", hint="Annotate some images first", field="train"
-            )
+        options = detectron2_options(spec.preset, spec.options)
+        train, test = readable_examples(spec.train), readable_examples(spec.test)
+        if not spec.labels or not any(example.rle for example in train.kept):
+            raise nothing_left(train.left_out)
+        spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
         cfg = _config(spec.labels, options, spec.device, seed=spec.seed)
         model = build_model(cfg)
         said = _start(model, spec, options)
@@ -102,8 +105,15 @@ class Detectron2:
         found = [next(predictor.predict([read_image(example.image)])) for example in spec.test]
         evaluation = evaluate(found, spec.test, spec.labels, max_detections=options["max_detections"])
         progress(1.0, f"evaluated on {evaluation.n_images} images")
-        seconds = time.monotonic() - started
-        return TrainReport(self.name, said, iterations, seconds, evaluation, tuple(history))
+        return TrainReport(
+            learner=self.name,
+            started_from=said,
+            iterations=iterations,
+            seconds=time.monotonic() - started,
+            evaluation=evaluation,
+            history=tuple(history),
+            left_out=train.left_out + test.left_out,
+        )
 
     def load(self, folder: Path, *, device: str = "auto") -> Detectron2Predictor:
         """Load a version written by ``train``. Raises ModelError when files are missing or do not fit."""
@@ -257,29 +267,12 @@ def _record(example: Example) -> dict[str, Any]:
     }
 
 
-def _options(spec: TrainSpec) -> dict[str, Any]:
-    if spec.preset not in _PRESETS:
-        raise BadInput(f"no preset is called {spec.preset!r}", field="preset")
-    unknown = sorted(set(spec.options) - set(_KNOWN))
-    if unknown:
-        raise BadInput(
-            "there is no such option", field=f"options.{unknown[0]}", hint=f"Known: {', '.join(_KNOWN)}"
-        )
-    base = {"max_detections": 300, "score_threshold": 0.05, "weights": "auto", **_PRESETS[spec.preset]}
-    try:
-        return {name: type(value)(spec.options.get(name, value)) for name, value in base.items()}
-    except (TypeError, ValueError) as error:
-        raise BadInput(str(error), field="options") from error
-
-
 def _config(labels: Sequence[str], options: dict[str, Any], device: str, *, seed: int) -> Any:
     from detectron2 import model_zoo
 
-    from ml_backend.learners.maskrcnn.learner import pick_device
-
     cfg = model_zoo.get_config(_ZOO)
     cfg.SEED = seed
-    cfg.MODEL.DEVICE = str(pick_device(device))
+    cfg.MODEL.DEVICE = resolve_device(device)
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(labels)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = options["score_threshold"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_backend.artifacts.files import read_json, write_json
-from ml_backend.errors import BadInput, ModelError
+from ml_backend.devices import resolve_device
+from ml_backend.errors import ModelError
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
+from ml_backend.learners.maskrcnn.settings import train_settings
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from ml_backend.learners.maskrcnn.predictor import MaskRcnnPredictor
     from ml_backend.learners.maskrcnn.settings import TrainSettings
 
-__all__ = ["MaskRcnn", "pick_device"]
+__all__ = ["MaskRcnn"]
 
 WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 
@@ -28,28 +31,31 @@ class MaskRcnn:
 
     name = "maskrcnn"
 
+    def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
+        """Raises BadInput naming the preset or option that is wrong."""
+        train_settings(preset, options)
+
     def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
-        """Train into ``out``: weights.safetensors, learner.json. Raises BadInput, BadImage, ModelError."""
+        """Train into ``out``: weights.safetensors, learner.json. Raises BadInput, ModelError."""
         import torch
 
         from ml_backend.images.decode import read_image
         from ml_backend.learners.evaluation import evaluate
         from ml_backend.learners.maskrcnn.optimisation import fit
-        from ml_backend.learners.maskrcnn.settings import train_settings
         from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
+        from ml_backend.learners.readable_examples import nothing_left, readable_examples
         from ml_backend.learners.weights import save_weights
 
         started = time.monotonic()
         settings = train_settings(spec.preset, spec.options)
-        examples = [example for example in spec.train if example.rle]
-        if not examples or not spec.labels:
-            raise BadInput(
-                "there is no instance to train on", hint="Annotate some images first", field="train"
-            )
+        train, test = readable_examples(spec.train), readable_examples(spec.test)
+        if not spec.labels or not any(example.rle for example in train.kept):
+            raise nothing_left(train.left_out)
+        spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(spec.seed)
-        device = pick_device(spec.device)
+        device = torch.device(resolve_device(spec.device))
         config, model, said = _start(spec, settings)
         progress(0.0, f"starting from {said}, on {device}")
         iterations = settings.iterations if spec.start is None else settings.continue_iterations
@@ -77,14 +83,24 @@ class MaskRcnn:
         evaluation = evaluate(found, spec.test, spec.labels, max_detections=config.geometry.max_detections)
         value = evaluation.metrics.get("AP")
         progress(1.0, f"AP {value[0]:.3f} on {evaluation.n_images} images" if value else "no test images")
-        return TrainReport(self.name, said, iterations, time.monotonic() - started, evaluation, history)
+        return TrainReport(
+            learner=self.name,
+            started_from=said,
+            iterations=iterations,
+            seconds=time.monotonic() - started,
+            evaluation=evaluation,
+            history=history,
+            left_out=train.left_out + test.left_out,
+        )
 
     def load(self, folder: Path, *, device: str = "auto") -> MaskRcnnPredictor:
         """Load a version written by ``train``. Raises ModelError when files are missing or do not fit."""
+        import torch
+
         from ml_backend.learners.maskrcnn.predictor import MaskRcnnPredictor
 
         config, model = self._read(folder)
-        return MaskRcnnPredictor(model, config, device=pick_device(device))
+        return MaskRcnnPredictor(model, config, device=torch.device(resolve_device(device)))
 
     def export(self, folder: Path, out: Path) -> Path:
         """Write TorchScript (``out``) and beside it a manifest (``.json``) of labels and input rules."""
@@ -112,21 +128,6 @@ class MaskRcnn:
         except RuntimeError as error:
             raise ModelError(f"the weights in {folder} do not fit their description") from error
         return config, model.eval()
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one. Raises ModelError for a device that is not there."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"no device is called {name!r}", hint="Use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError("no CUDA device is there", hint="Set GROUNDSWELL_DEVICE to cpu or auto")
-    return device
 
 
 def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, torch.nn.Module, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.errors import BadInput
+from ml_backend.learners.options import with_options
 
 __all__ = ["PRESETS", "TrainSettings", "train_settings"]
 
@@ -80,6 +80,7 @@ _CHOICES = {
     "turn": ("auto", "none", "quarter", "any"),
     "bf16": ("auto", "on", "off"),
 }
+_POSITIVE = ("iterations", "continue_iterations", "batch", "size", "target_px", "max_side", "channels")
 
 
 def train_settings(preset: str, options: Mapping[str, Any]) -> TrainSettings:
@@ -88,26 +89,8 @@ def train_settings(preset: str, options: Mapping[str, Any]) -> TrainSettings:
         raise BadInput(
             f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
         )
-    base = PRESETS[preset]
-    kinds = {f.name: type(getattr(base, f.name)) for f in dataclasses.fields(base)}
-    chosen: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in kinds:
-            raise BadInput(
-                "there is no such option", field=f"options.{name}", hint=f"Known: {', '.join(kinds)}"
-            )
-        try:
-            chosen[name] = kinds[name](value)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"{value!r} is not a {kinds[name].__name__}", field=f"options.{name}") from error
-        if name in _CHOICES and chosen[name] not in _CHOICES[name]:
-            raise BadInput(f"{value!r} is none of {', '.join(_CHOICES[name])}", field=f"options.{name}")
-        if kinds[name] in (int, float) and chosen[name] < 0:
-            raise BadInput(f"{value!r} is negative", field=f"options.{name}")
-    settings = dataclasses.replace(base, **chosen)
-    for name in ("iterations", "batch", "size", "target_px", "max_side", "channels"):
-        if getattr(settings, name) <= 0:
-            raise BadInput("must be more than 0", field=f"options.{name}")
-    if settings.size % 32 or settings.channels % 4:
-        raise BadInput("size must be a multiple of 32 and channels of 4", field="options.size")
+    settings = with_options(PRESETS[preset], options, choices=_CHOICES, positive=_POSITIVE)
+    for name, factor in (("size", 32), ("channels", 4)):
+        if getattr(settings, name) % factor:
+            raise BadInput(f"must be a multiple of {factor}", field=f"options.{name}")
     return settings

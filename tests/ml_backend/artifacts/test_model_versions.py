@@ -9,20 +9,18 @@ from pathlib import Path
 
 import pytest
 
-import ml_backend.learners.registry
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError
-from ml_backend.learners.predictor_cache import PredictorCache, load_learner
+from ml_backend.learners.predictor_cache import PredictorCache
+from ml_backend.learners.registry import LEARNERS, get_learner
 from tests.ml_backend.helpers import ThresholdLearner
 
 
 @pytest.fixture(autouse=True)
 def threshold(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(
-        ml_backend.learners.registry.LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner"
-    )
-    monkeypatch.setitem(ml_backend.learners.registry.LEARNERS, "missing", "no_such_package.here:Learner")
+    monkeypatch.setitem(LEARNERS, "threshold", "tests.ml_backend.helpers:ThresholdLearner")
+    monkeypatch.setitem(LEARNERS, "missing", "no_such_package.here:Learner")
     ThresholdLearner.loads = 0
     yield
     ThresholdLearner.hook = staticmethod(lambda: None)
@@ -100,10 +98,10 @@ def test_missing_and_damaged_versions_are_named(tmp_path: Path) -> None:
 
 
 def test_unknown_learners_and_missing_packages() -> None:
-    with pytest.raises(ModelError, match="no learner 'magic'"):
-        load_learner("magic")
+    with pytest.raises(BadInput, match="no learner 'magic'"):
+        get_learner("magic")
     with pytest.raises(ModelError, match="not installed"):
-        load_learner("missing")
+        get_learner("missing")
 
 
 def test_a_version_is_loaded_once_by_many_threads(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.images.decode import read_image
 from ml_backend.learners.base import TrainSpec
-from ml_backend.learners.detectron2.learner import Detectron2, _options
+from ml_backend.learners.detectron2.learner import Detectron2
+from ml_backend.learners.detectron2.settings import detectron2_options
 
 from .shapes import LABELS, draw_examples
 
@@ -31,11 +32,11 @@ def test_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_options_are_checked() -> None:
-    assert _options(TrainSpec(LABELS, (), (), options={"iterations": "9"}))["iterations"] == 9
+    assert detectron2_options("light", {"iterations": "9"})["iterations"] == 9
     with pytest.raises(BadInput, match=r"options\.epochs"):
-        _options(TrainSpec(LABELS, (), (), options={"epochs": 9}))
+        detectron2_options("light", {"epochs": 9})
     with pytest.raises(BadInput, match="preset"):
-        _options(TrainSpec(LABELS, (), (), preset="heavy"))
+        detectron2_options("heavy", {})
 
 
 @pytest.mark.slow

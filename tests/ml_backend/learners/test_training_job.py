@@ -14,14 +14,8 @@ import pytest
 
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.learners.base import Evaluation, TrainReport, TrainSpec
-from ml_backend.learners.training_job import (
-    dump_report,
-    dump_spec,
-    load_report,
-    load_spec,
-    run_training,
-    training_environment,
-)
+from ml_backend.learners.child_process import training_environment
+from ml_backend.learners.training_job import dump_report, dump_spec, load_report, load_spec, run_training
 
 from .shapes import LABELS, draw_examples
 
@@ -93,11 +87,11 @@ def test_a_killed_parent_takes_the_child_along(tmp_path: Path) -> None:
     described.write_text(json.dumps(dump_spec(spec(tmp_path / "images", iterations=100_000))))
     script = (
         "import json, sys; from pathlib import Path\n"
-        "from ml_backend.learners import train_job as t\n"
+        "from ml_backend.learners import child_process, training_job as t\n"
         f"spec = t.load_spec(json.loads(Path({str(described)!r}).read_text()))\n"
-        "real = t.subprocess.Popen\n"
+        "real = child_process.subprocess.Popen\n"
         "def spawn(*a, **k):\n    child = real(*a, **k); print(child.pid, flush=True); return child\n"
-        "t.subprocess.Popen = spawn\n"
+        "child_process.subprocess.Popen = spawn\n"
         f"t.run_training('maskrcnn', spec, Path({str(tmp_path / 'v')!r}), lambda s, l: print(l, flush=1))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

@@ -38,9 +38,10 @@ from ml_backend.clicks.segmenters.zoom import (
     honour_clicks,
 )
 from ml_backend.clicks.training.job import job_spec, publish_click_model, run_click_job
-from ml_backend.clicks.training.trainer import ClickOptions, train_click_model, train_network
+from ml_backend.clicks.training.options import ClickOptions
+from ml_backend.clicks.training.trainer import train_click_model, train_network
 from ml_backend.clicks.training.window_samples import Sampler, next_click, spoil
-from ml_backend.errors import BadPrompt, ModelError
+from ml_backend.errors import BadInput, BadPrompt, ModelError
 from ml_backend.examples import Example
 from ml_backend.instances import Rle
 
@@ -349,7 +350,7 @@ def test_large_objects_are_also_corrected_in_close_looks(tmp_path: Path) -> None
 
 
 def test_sampler_without_masks() -> None:
-    with pytest.raises(ValueError, match="no example holds a mask"):
+    with pytest.raises(BadInput, match="no example holds a mask"):
         Sampler([Example(1, Path("x.png"), (), ())], size=48, seed=0)
 
 
@@ -433,7 +434,7 @@ def test_job_says_what_was_wrong(examples: list[Example], tmp_path: Path) -> Non
     out = tmp_path / "out"
     out.mkdir()
     spec = job_spec(examples[:1], examples[1:2], ["disc"], options={"iteration": 5})
-    with pytest.raises(ModelError, match=r"unknown options \['iteration'\]"):
+    with pytest.raises(BadInput, match=r"options\.iteration: there is no such option"):
         run_click_job(spec, out, lambda *_: None)
     assert list(tmp_path.glob(".*")) == []
 

@@ -1,0 +1,47 @@
+"""Hyper-parameters of the learner ``detectron2``: a preset, overridden by ``TrainSpec.options``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.errors import BadInput
+from ml_backend.learners.options import with_options
+
+__all__ = ["PRESETS", "Detectron2Settings", "detectron2_options"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detectron2Settings:
+    """One run. ``size`` is the short side in network pixels; ``weights`` is ``auto`` (the model zoo's COCO
+    weights if they can be had), ``none`` or a path.
+    """
+
+    iterations: int = 300
+    batch: int = 2
+    size: int = 320
+    lr: float = 0.0025
+    max_detections: int = 300
+    score_threshold: float = 0.05
+    weights: str = "auto"
+
+
+PRESETS: dict[str, Detectron2Settings] = {
+    "light": Detectron2Settings(),
+    "full": Detectron2Settings(iterations=4000, batch=8, size=640, lr=0.01),
+}
+
+
+def detectron2_options(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``Detectron2Settings`` of a preset with ``options`` put over it, ready for JSON.
+
+    Raises BadInput naming the preset or option.
+    """
+    if preset not in PRESETS:
+        raise BadInput(
+            f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
+        )
+    positive = ("iterations", "batch", "size", "lr", "max_detections")
+    return dataclasses.asdict(with_options(PRESETS[preset], options, positive=positive))

@@ -1,0 +1,70 @@
+"""Which examples can be trained and measured on: their picture decodes and has the size of their masks.
+
+Looked at once, before training: one truncated file must cost its own task, never the round. Decoding is the
+only sure check; files are checked side by side, since the decoder works outside Python's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ml_backend.errors import BadImage, BadInput
+from ml_backend.examples import Example
+from ml_backend.images.decode import read_image
+from ml_backend.learners.base import LeftOut
+
+__all__ = ["ReadableExamples", "nothing_left", "readable_examples"]
+
+log = logging.getLogger(__name__)
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ReadableExamples:
+    """``kept`` in the order given, and ``left_out`` with the reason for each."""
+
+    kept: tuple[Example, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def readable_examples(examples: Sequence[Example]) -> ReadableExamples:
+    """Split examples into those that can be used and those that cannot; the reasons are logged too."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        reasons = list(threads.map(_problem, examples))
+    left_out = []
+    for example, reason in zip(examples, reasons, strict=True):
+        if reason:
+            log.warning("task %d is left out of training: %s", example.task_id, reason)
+            left_out.append(LeftOut(example.task_id, reason))
+    kept = tuple(example for example, reason in zip(examples, reasons, strict=True) if not reason)
+    return ReadableExamples(kept, tuple(left_out))
+
+
+def nothing_left(left_out: Sequence[LeftOut]) -> BadInput:
+    """The error of a training that has no usable example; names the first ones left out."""
+    if not left_out:
+        return BadInput("there is no instance to train on", hint="Annotate some images first", field="train")
+    named = "; ".join(f"task {entry.task_id}: {entry.reason}" for entry in left_out[:_NAMED])
+    more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+    return BadInput(
+        f"none of the pictures to train on can be used ({named}{more})",
+        hint="Replace the pictures or annotate others",
+        field="train",
+    )
+
+
+def _problem(example: Example) -> str:
+    """Why an example cannot be used; empty when it can."""
+    try:
+        height, width = read_image(example.image).shape[:2]
+    except BadImage as error:
+        return str(error)
+    for rle in example.rle:
+        if list(rle["size"]) != [height, width]:  # type: ignore[call-overload]
+            return f"its masks are {rle['size']} (height, width), its picture is {[height, width]}"
+    return ""
