@@ -135,6 +135,8 @@ def train(project: Project, record: RoundRecord) -> RoundRecord:
         spec = _spec(project, registry, snapshot)
         project.at("train.start")
         report = _train_in_child(project, str(snapshot["learner"]), spec, folder)
+        # shown by `groundswell status` beside the images that cannot be fetched
+        note_image_errors(project, {entry.task_id: entry.reason for entry in report.left_out})
         project.at("train.publish")
         return _manifest(record, snapshot, spec, report)
 
@@ -264,6 +266,7 @@ def _manifest(
         "seconds": round(report.seconds, 3),
         "n_train": len(spec.train),
         "train_tasks": [example.task_id for example in spec.train],
+        "left_out": [asdict(entry) for entry in report.left_out],
         "evaluation": {**asdict(evaluation), "metrics": {k: list(v) for k, v in evaluation.metrics.items()}},
     }
 
@@ -275,6 +278,7 @@ def _figures(info: VersionInfo, seconds: float) -> dict[str, Any]:
         "version": info.version,
         "n_train": manifest["n_train"],
         "n_test": manifest["evaluation"]["n_images"],
+        "left_out": manifest.get("left_out", []),
         "metrics": {
             name: list(values)
             for name, values in manifest["evaluation"]["metrics"].items()

@@ -11,11 +11,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ml_backend.errors import BadInput, ModelError
+from ml_backend.images.decode import read_image
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Evaluation, Progress, TrainReport, TrainSpec
+from ml_backend.learners.readable_examples import readable_examples
 from ml_backend.masks.rle import decode_rle, encode_mask
 
 NAME = "tiny"
@@ -67,9 +68,10 @@ class TinyLearner:
     def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
         if os.environ.get("TINY_FAIL"):
             raise ModelError("the tiny learner was told to fail")
+        usable = readable_examples(spec.train)
         sums, counts = np.zeros((len(spec.labels), 3)), np.full(len(spec.labels), 1e-9)
-        for example in spec.train:
-            image = np.asarray(Image.open(example.image).convert("RGB"), np.float64)
+        for example in usable.kept:
+            image = read_image(example.image).astype(np.float64)
             for label, rle in zip(example.label, example.rle, strict=True):
                 mask = decode_rle(rle).astype(bool)
                 sums[label] += image[mask].sum(axis=0)
@@ -81,7 +83,9 @@ class TinyLearner:
         text = json.dumps({"labels": spec.labels, "colours": (sums / counts[:, None]).tolist()})
         (out / "tiny.json").write_text(text)
         evaluation = Evaluation(len(spec.test), sum(len(e.label) for e in spec.test), {"AP": (0.5, 0.4, 0.6)})
-        return TrainReport(self.name, "random start", len(spec.train), 0.0, evaluation)
+        return TrainReport(
+            self.name, "random start", len(spec.train), 0.0, evaluation, left_out=usable.left_out
+        )
 
     def load(self, folder: Path, *, device: str = "auto") -> TinyPredictor:
         value = json.loads((folder / "tiny.json").read_text())
