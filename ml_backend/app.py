@@ -2,9 +2,11 @@
 
 Status codes: 400 for a wrong body (the JSON names the field), 401 without the right credentials, 404 for an
 unknown project, route or crop, 413 for a body that is too large, 502 when Label Studio cannot be reached,
-503 when a model cannot answer. Errors are JSON: ``{"error", "field", "hint"}``. The message is repeated in
-the status line, because that is the only part of a failed answer that Label Studio passes on to the
-browser.
+503 when a model cannot answer. Errors are JSON: ``{"error", "field", "hint"}``. The status line repeats the
+message, because Label Studio passes only that line on to the browser.
+
+``/predict`` with some tasks that have no answer is still a 200: their entry in ``results`` is an empty list,
+of which Label Studio stores nothing, and ``errors`` says why.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any, Final
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from ml_backend.errors import BadInput, GroundswellError, StudioError
+from ml_backend.errors import BadInput, GroundswellError, StudioError, UnknownProject
 from ml_backend.images.signed_links import crop_path
 from ml_backend.label_studio.protocol import (
     WEBHOOK_ACTIONS,
@@ -39,12 +41,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_BODY: Final = 512 * 1024**2
 _PREDICT_BUDGET_S: Final = 80.0  # Label Studio gives up after 100
-_OPEN_ROUTES: Final = frozenset({"health", "crop"})  # no secrets behind the one, signed links for the other
+_OPEN_ROUTES: Final = frozenset({"health", "crop"})  # health tells nothing; crops are behind signed links
 _CROP_AGE_S: Final = 7 * 24 * 3600
-
-
-class _UnknownProject(BadInput):
-    """A project that Groundswell does not look after: 404 instead of 400."""
 
 
 def create_app(settings: BackendSettings | None = None, *, services: Services | None = None) -> Flask:
@@ -71,29 +69,31 @@ def _add_model_routes(app: Flask, shared: Services) -> None:
     def setup() -> dict[str, Any]:
         """Called often, and inside people's requests: two small files, no model."""
         wanted = parse_setup(parse_body(request.get_data(cache=False)))
-        return _model(shared, wanted.project_id, wanted.label_config).setup()
+        return GroundswellModel(shared, wanted.project, wanted.label_config).setup()
 
     @app.post("/predict")
     def predict() -> dict[str, Any]:
         wanted = parse_predict(parse_body(request.get_data(cache=False)))
-        model = _model(shared, wanted.project_id, wanted.label_config)
+        model = GroundswellModel(shared, wanted.project, wanted.label_config)
         if wanted.context is not None:
             return {"results": [_click(shared, model, wanted)]}
-        return {"results": model.predict_tasks(wanted.tasks, budget_s=_PREDICT_BUDGET_S)}
+        answers = model.predict_tasks(wanted.tasks, budget_s=_PREDICT_BUDGET_S)
+        errors = [{"task": wanted.tasks[i].id, "error": text} for i, text in answers.errors.items()]
+        return {"results": answers.results} | ({"errors": errors} if errors else {})
 
     @app.post("/webhook")
-    def webhook() -> dict[str, Any]:
-        """Leaves a note for the worker and answers; Label Studio waits for this in people's requests."""
+    def webhook() -> tuple[dict[str, Any], int]:
+        """Leaves a note for the worker and answers: Label Studio waits for this in people's requests."""
         event = parse_webhook(request.get_data(cache=False), project=request.args.get("project"))
         shared.metrics.hooked(event.action if event.action in WEBHOOK_ACTIONS else "other")
-        return _model(shared, event.project_id).fit(event.action)
+        return GroundswellModel(shared, event.project).fit(event.action), 201
 
     @app.get("/versions")
     def versions() -> dict[str, Any]:
         key = request.args.get("project")
         if key is None:
             return {"versions": [], "message": "add ?project=<id>"}
-        project_id = parse_project_key(key)
+        project_id = GroundswellModel(shared, parse_project_key(key)).project_id
         names = [v.version for v in shared.registry.versions(project_id)]
         return {"versions": names or [UNTRAINED], "current": shared.registry.current(project_id)}
 
@@ -119,15 +119,6 @@ def _add_other_routes(app: Flask, shared: Services) -> None:
         response.headers["Cache-Control"] = f"public, max-age={_CROP_AGE_S}, immutable"
         response.make_conditional(request)
         return response
-
-
-def _model(shared: Services, project_id: int | None, label_config: str = "") -> GroundswellModel:
-    try:
-        return GroundswellModel(shared, project_id, label_config)
-    except BadInput as error:
-        if error.field == "project" and project_id is not None:
-            raise _UnknownProject(error.message, field=error.field, hint=error.hint) from None
-        raise
 
 
 def _click(shared: Services, model: GroundswellModel, wanted: PredictRequest) -> dict[str, Any]:
@@ -169,7 +160,7 @@ def _add_hooks(app: Flask, shared: Services) -> None:
 
     @app.errorhandler(GroundswellError)
     def known(error: GroundswellError) -> Response:
-        if isinstance(error, _UnknownProject):
+        if isinstance(error, UnknownProject):
             status = 404
         elif isinstance(error, BadInput):
             status = 400

@@ -6,10 +6,11 @@ GroundswellError            catch this to catch everything below
 │   ├── BadLabelConfig
 │   ├── BadImage
 │   ├── BadRegion
-│   └── BadPrompt
+│   ├── BadPrompt
+│   └── UnknownProject      Groundswell does not look after this project
 ├── StudioError             Label Studio could not be reached or refused
 ├── ModelError              a model or checkpoint is missing, corrupt or does not fit
-├── StorageError            the data directory cannot be written (disk full, permissions)
+├── StorageError            the data directory cannot be read or written (disk full, permissions)
 └── LeaseLost               another worker took over
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "ModelError",
     "StorageError",
     "StudioError",
+    "UnknownProject",
 ]
 
 
@@ -60,6 +62,10 @@ class BadRegion(BadInput):
 
 class BadPrompt(BadInput):
     """A click or box cannot be used as a prompt."""
+
+
+class UnknownProject(BadInput):
+    """Groundswell does not look after this project, or looked after an older one of the same number."""
 
 
 class StudioError(GroundswellError):

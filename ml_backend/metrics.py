@@ -4,8 +4,7 @@ One ``Metrics`` per app, with a registry of its own, so that several apps (tests
 several gunicorn workers set ``PROMETHEUS_MULTIPROC_DIR`` to an empty folder before the start: values are
 then kept in files there and ``/metrics`` adds up all workers.
 
-Labels never hold a task or a file: their number is bounded by the code (and the number of projects is not a
-label).
+No label holds a task, a file or a project: the code bounds how many different values a label has.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Metrics:
         )
         self._failures = Counter(
             "task_failures",
-            "Tasks answered empty because of an error",
+            "Tasks left without a prediction because of an error",
             ["reason"],
             namespace=_NAMESPACE,
             registry=registry,
@@ -94,7 +93,7 @@ class Metrics:
             self._predictions.labels(source).inc(count)
 
     def failed(self, reason: str) -> None:
-        """Count a task answered empty; ``reason`` is the class of the error."""
+        """Count a task left without a prediction; ``reason`` is the class of the error."""
         self._failures.labels(reason).inc()
 
     def clicked(self, outcome: str) -> None:

@@ -1,24 +1,39 @@
-"""Which masks of a task people see: what was decided counts, then the score; one mask per object."""
+"""From a model's masks of one task to the prediction that Label Studio gets.
+
+The backend answers ``/predict`` with these predictions and the worker pushes them. Both call
+``make_prediction``, so both show the same masks: accepted ones marked, rejected ones left out, undecided ones
+from a class score on, and one mask per object.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from ml_backend.artifacts.pool_tables import PoolTable
+from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.artifacts.verdicts import Verdict
+from ml_backend.instances import Instances
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.regions import to_result
-from ml_backend.masks.rle import rle_iou
+from ml_backend.masks.rle import rle_area, rle_iou
 
-__all__ = ["shown_regions"]
+__all__ = ["TaskPrediction", "best_of_each_object", "make_prediction", "table_of", "usable_instances"]
 
 _SAME_OBJECT_IOU: Final = 0.75
 
 
-def shown_regions(
+@dataclass(frozen=True, slots=True)
+class TaskPrediction:
+    """``result`` and ``score`` of a prediction, ready for Label Studio. ``score`` is in 0..1."""
+
+    result: list[dict[str, Any]]
+    score: float
+
+
+def make_prediction(
     rows: PoolTable,
     config: LabelConfig,
     hw: tuple[int, int],
@@ -26,18 +41,21 @@ def shown_regions(
     *,
     round_number: int,
     min_score: float,
-) -> list[dict[str, Any]]:
-    """Regions of one task: accepted ones marked, rejected ones left out, undecided ones from a score on.
+    score: float,
+) -> TaskPrediction:
+    """The prediction of one task.
 
     Parameters
     ----------
-    rows : the task's rows of the pool
-    hw : size of its image
+    rows : the task's masks, as they stand in the pool or as ``table_of`` makes them
+    config : masks of labels it does not know are left out
+    hw : (height, width) of the image
     verdicts : what was decided, by instance key
     round_number : the round they belong to
     min_score : class score from which undecided masks are shown
+    score : how sure the model is of the whole task; clipped to 0..1
 
-    Raises what ``to_result`` raises.
+    Raises BadLabelConfig and BadRegion, as ``to_result`` does.
     """
     found = [verdicts.get(str(key)) for key in rows.key]
     known = set(config.labels)
@@ -46,23 +64,28 @@ def shown_regions(
         for i, verdict in enumerate(found)
         if str(rows.label[i]) in known
         and (verdict.verdict > 0 if verdict is not None else rows.score[i] >= min_score)
+        and rle_area(rows.rle(i)) > 0
     ]
     keep = best_of_each_object(rows, keep, found)
-    shown = rows.take(np.array(keep, np.intp))
-    return to_result(
-        shown.instances(config.labels),
+    kept = rows.take(np.array(keep, np.intp))
+    result = to_result(
+        kept.instances(config.labels),
         config,
         hw,
         labels=config.labels,
-        keys=[str(key) for key in shown.key],
+        keys=[str(key) for key in kept.key],
         meta=[None if (v := found[i]) is None else v.meta(round_number) for i in keep],
     )
+
+    in_pool = float(np.float32(score))  # as the pool keeps it, so that live and pushed scores are equal
+    return TaskPrediction(result, round(min(max(in_pool, 0.0), 1.0), 6))
 
 
 def best_of_each_object(rows: PoolTable, keep: list[int], found: Sequence[Verdict | None]) -> list[int]:
     """``keep`` without undecided masks that lie on a better one: the detector may name an object twice.
 
-    An accepted mask goes before an undecided one, then the higher score; accepted masks always stay.
+    Two masks are of one object when their IoU is above 0.75. An accepted mask goes before an undecided one,
+    then the higher score; accepted masks always stay.
     """
     order = sorted(keep, key=lambda i: (found[i] is None, -float(rows.score[i])))
     masks = [rows.rle(i) for i in order]
@@ -72,3 +95,39 @@ def best_of_each_object(rows: PoolTable, keep: list[int], found: Sequence[Verdic
         if found[i] is not None or not overlap[place, best].any():
             best.append(place)
     return sorted(order[place] for place in best)
+
+
+def usable_instances(instances: Instances) -> Instances:
+    """What a model found, fit for a pool: finite numbers, and no exact repetition.
+
+    Two instances of the same label and mask would share one key. A score, quality or embedding that is not
+    finite comes from a model that diverged on the image.
+    """
+    first: dict[tuple[int, object], int] = {}
+    for i, (label, rle) in enumerate(zip(instances.label.tolist(), instances.rle, strict=True)):
+        first.setdefault((label, rle["counts"]), i)
+    distinct = instances.take(np.array(sorted(first.values()), np.intp))
+    finite = np.isfinite(distinct.embedding).all(axis=1)
+    finite &= np.isfinite(distinct.score) & np.isfinite(distinct.quality)
+    return distinct.take(finite)
+
+
+def table_of(task_id: int, instances: Instances, labels: Sequence[str], hw: tuple[int, int]) -> PoolTable:
+    """Instances of one task as the rows that a pool would hold of them.
+
+    ``labels`` are the names of ``instances.label``; ``hw`` is (height, width) of the image.
+    """
+    names = [labels[int(i)] for i in instances.label]
+    counts = [str(rle["counts"]) for rle in instances.rle]
+    n = len(names)
+    return PoolTable(
+        key=np.array([instance_key(task_id, *x) for x in zip(names, counts, strict=True)], object),
+        task_id=np.full(n, task_id, np.int64),
+        label=np.array(names, object),
+        box_xyxy=instances.box_xyxy,
+        counts=np.array(counts, object),
+        hw=np.tile(np.array(hw, np.int32), (n, 1)),
+        score=instances.score,
+        quality=instances.quality,
+        embedding=instances.embedding,
+    )

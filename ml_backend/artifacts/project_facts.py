@@ -38,6 +38,7 @@ class ProjectFacts:
     model_version : version whose predictions are shown; empty before the first round
     segmenter : click segmenter of this project; empty = the one of the settings
     learner : learner that trains this project's models
+    push_min_score : class score from which undecided masks are shown
     options : further settings of the worker for this project
     """
 
@@ -53,6 +54,7 @@ class ProjectFacts:
     model_version: str = ""
     segmenter: str = ""
     learner: str = ""
+    push_min_score: float = 0.3
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,10 +1,11 @@
-"""What Label Studio sends, parsed once into frozen types. Errors name the field; nothing here knows Flask.
+"""The bodies that Label Studio sends, parsed once into frozen types. Nothing here knows Flask.
 
-Label Studio sends everything it has of a task along: drafts, annotations, earlier predictions, with
-megabytes of brush strokes. Nothing of that is needed. ``strip_rle`` empties the number lists of brush
-regions before JSON is parsed, and only ``id`` and ``data`` of a task and the interactive context are ever
-looked at, so an answer does not slow down with the regions on the image, and no person's work reaches a
-log.
+Label Studio sends all it has of a task: drafts, annotations, earlier predictions, with megabytes of brush
+strokes. None of that is needed here. ``strip_rle`` empties the number lists of brush regions before JSON is
+parsed, and of a task only ``id``, ``data`` and ``project`` are read. So an answer does not slow down with the
+regions of a task, and no person's work reaches a log.
+
+Fields that a newer Label Studio adds are ignored. Errors are ``BadInput`` and name the field.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ml_backend.errors import BadInput
 
 __all__ = [
     "WEBHOOK_ACTIONS",
     "PredictRequest",
+    "ProjectKey",
     "SetupRequest",
     "TaskIn",
     "WebhookEvent",
@@ -43,11 +48,24 @@ _RLE_KEY: Final = b'"rle"'
 _LIST_START: Final = re.compile(rb"\s*:\s*\[")
 _ACTION: Final = re.compile(rb'^\s*\{\s*"action"\s*:\s*"([A-Z_]{1,60})"')
 _MAX_TASKS: Final = 100_000
+_KEY_HINT: Final = "Expected '<id>.<created unix seconds>'"
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectKey:
+    """Label Studio's name of a project: its id and when it was created.
+
+    ``created_s`` is in seconds since 1970, None when the request did not say. Ids start again at 1 when a
+    server is set up anew, so the id alone may mean another project.
+    """
+
+    id: int
+    created_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskIn:
-    """One task of a request; ``problem`` says why it cannot be answered (the others still are)."""
+    """One task of a request. ``problem`` says why it cannot be answered; the other tasks still are."""
 
     id: int | None
     data: Mapping[str, object]
@@ -56,9 +74,9 @@ class TaskIn:
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """``project_id`` is None when the request names none (then ``label_config`` must help)."""
+    """A request of ``/predict``. Without a ``project`` there is a ``label_config``."""
 
-    project_id: int | None
+    project: ProjectKey | None
     label_config: str
     tasks: tuple[TaskIn, ...]
     context: Mapping[str, Any] | None = field(repr=False, default=None)
@@ -66,43 +84,75 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """Project and label config; the token that Label Studio sends along is never kept."""
+    """Project and label config. The token that Label Studio sends along is not kept."""
 
-    project_id: int
+    project: ProjectKey
     label_config: str
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """That something happened in a project."""
+    """Something happened in a project."""
 
-    project_id: int
+    project: ProjectKey
     action: str
 
 
-def strip_rle(body: bytes) -> bytes:
-    """The JSON body with all lists of plain numbers under ``"rle"`` emptied; valid JSON stays valid.
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    In JSON text a quote inside a string is escaped, so ``"rle"`` followed by a colon is a key unless a
-    backslash stands before it (then it is the end of a longer key). A list without strings, lists and
-    objects in it ends at its first bracket. All scanning is done by ``bytes.find``, at gigabytes per
-    second.
+
+class _Params(_Body):
+    context: dict[str, Any] | None = None
+
+
+class _PredictBody(_Body):
+    tasks: list[Any]
+    project: Any = None
+    label_config: str | None = None
+    params: _Params | None = None
+
+
+class _SetupBody(_Body):
+    project: Any = None
+    label_config: str | None = Field(default=None, alias="schema")
+
+
+class _Task(_Body):
+    id: Any = None
+    data: dict[str, Any]
+
+
+class _WebhookBody(_Body):
+    action: str = Field(min_length=1)
+    project: Any = None
+
+
+def strip_rle(body: bytes) -> bytes:
+    """The JSON body with all lists of plain numbers under ``"rle"`` emptied. Valid JSON stays valid.
+
+    In JSON text a quote inside a string is escaped. So ``"rle"`` followed by a colon is a key, unless a
+    backslash stands before it: then it is the end of a longer key. A list without strings, lists and objects
+    in it ends at its first bracket. All scanning is done by ``bytes.find``, at gigabytes per second, and no
+    byte is looked at more than a few times: the next bracket is searched again only from behind the last one.
     """
     parts = []
     done = at = 0
+    close = -1
     while (key := body.find(_RLE_KEY, at)) >= 0:
         at = key + len(_RLE_KEY)
         opened = _LIST_START.match(body, at)
         if opened is None or body[key - 1 : key] == b"\\":  # a value, or the end of a longer text
             continue
         start = opened.end()
-        stop = body.find(b"]", start)
-        if stop < 0:
+        if close < start:
+            close = body.find(b"]", start)
+        if close < 0:
             break
-        if any(body.find(mark, start, stop) >= 0 for mark in (b'"', b"[", b"{")):
-            continue  # something else than numbers: leave it to the parser
+        if any(body.find(mark, start, close) >= 0 for mark in (b'"', b"[", b"{")):
+            continue  # not a list of numbers: left to the parser
         parts.append(body[done:start])
-        done = at = stop
+        done = at = close
     parts.append(body[done:])
     return b"".join(parts)
 
@@ -127,85 +177,113 @@ def parse_body(body: bytes) -> Mapping[str, Any]:
 
 def parse_predict(body: Mapping[str, Any]) -> PredictRequest:
     """A request of ``/predict``. Raises BadInput naming the field."""
-    tasks = body.get("tasks")
-    if not isinstance(tasks, list):
-        raise BadInput(f"is {_kind(tasks)}, expected a list", field="tasks")
+    found = _validated(_PredictBody, body)
+    tasks = found.tasks
     if len(tasks) > _MAX_TASKS:
         raise BadInput(f"{len(tasks)} tasks in one request, at most {_MAX_TASKS} are taken", field="tasks")
-    params = _mapping(body, "params")
-    context = params.get("context")
-    if context is not None and not isinstance(context, Mapping):
-        raise BadInput(f"is {_kind(context)}, expected an object", field="params.context")
-    label_config = _text(body, "label_config")
-    project = body.get("project")
+    context = found.params.context if found.params is not None else None
+    if context and len(tasks) != 1:
+        raise BadInput(f"an interactive request is about one task, got {len(tasks)}", field="tasks")
+    project = found.project
     if project in (None, ""):
         project = next((t.get("project") for t in tasks if isinstance(t, Mapping)), None)
-    project_id = None if project in (None, "") else parse_project_key(project)
-    if project_id is None and not label_config:
+    key = None if project in (None, "") else parse_project_key(project)
+    if key is None and not found.label_config:
         raise BadInput(
             "is missing", field="project", hint="Send Label Studio's project key or a label_config"
         )
-    if context and len(tasks) != 1:
-        raise BadInput(f"an interactive request is about one task, got {len(tasks)}", field="tasks")
-    return PredictRequest(project_id, label_config, tuple(_task(t) for t in tasks), context or None)
+    return PredictRequest(key, found.label_config or "", tuple(_task(t) for t in tasks), context or None)
 
 
 def parse_setup(body: Mapping[str, Any]) -> SetupRequest:
     """A request of ``/setup``. Raises BadInput naming the field."""
-    if body.get("project") in (None, ""):
-        raise BadInput("is missing", field="project", hint="Expected '<id>.<created unix seconds>'")
-    return SetupRequest(parse_project_key(body["project"]), _text(body, "schema"))
+    found = _validated(_SetupBody, body)
+    if found.project in (None, ""):
+        raise BadInput("is missing", field="project", hint=_KEY_HINT)
+    return SetupRequest(parse_project_key(found.project), found.label_config or "")
 
 
 def parse_webhook(raw: bytes, *, project: str | None = None) -> WebhookEvent:
     """A webhook call. With ``project`` (from the address) only the head of the body is read."""
     if project is not None:
-        found = _ACTION.match(raw[:200])
-        if found is not None:
-            return WebhookEvent(parse_project_key(project), found.group(1).decode())
-    body = parse_body(raw)
-    action = body.get("action")
-    if not isinstance(action, str) or not action:
-        raise BadInput(f"is {_kind(action)}, expected the name of an action", field="action")
-    if project is None:
-        owner = body.get("project")
-        if not isinstance(owner, Mapping) or owner.get("id") is None:
-            raise BadInput("is missing", field="project.id", hint="The webhook must send its payload")
-        project = str(owner["id"])
-    return WebhookEvent(parse_project_key(project), action)
+        head = _ACTION.match(raw[:200])
+        if head is not None:
+            return WebhookEvent(parse_project_key(project), head.group(1).decode())
+    found = _validated(_WebhookBody, parse_body(raw))
+    if project is not None:
+        return WebhookEvent(parse_project_key(project), found.action)
+    owner = found.project
+    if not isinstance(owner, Mapping) or owner.get("id") is None:
+        raise BadInput("is missing", field="project.id", hint="The webhook must send its payload")
+    key = parse_project_key(str(owner["id"]))
+    return WebhookEvent(ProjectKey(key.id, _seconds(owner.get("created_at"))), found.action)
+
+
+def parse_project_key(key: object) -> ProjectKey:
+    """The key of ``<id>.<created>``, or of a bare id. Raises BadInput naming the field ``project``."""
+    text = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
+    head, dot, tail = text.partition(".")
+    if not (_is_number(head) and int(head) > 0) or (dot and not _is_number(tail)):
+        raise BadInput(f"{key!r} is no project key", field="project", hint=_KEY_HINT)
+    return ProjectKey(int(head), int(tail) if dot else None)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _seconds(created_at: object) -> int | None:
+    """Unix seconds of a time as Label Studio writes it, as it makes its own project keys."""
+    if not isinstance(created_at, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(created_at)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else int(moment.timestamp())
 
 
 def _task(task: object) -> TaskIn:
     if not isinstance(task, Mapping):
         return TaskIn(None, {}, f"the task is {_kind(task)}, expected an object")
-    found = task.get("id")
-    number = found if isinstance(found, int) and not isinstance(found, bool) else None
-    data = task.get("data")
-    if not isinstance(data, Mapping):
-        return TaskIn(number, {}, f"data is {_kind(data)}, expected an object")
-    return TaskIn(number, data)
+    number = task.get("id")
+    number = number if isinstance(number, int) and not isinstance(number, bool) else None
+    try:
+        return TaskIn(number, _validated(_Task, task).data)
+    except BadInput as error:
+        return TaskIn(number, {}, f"{error.field} {error.message}")
 
 
-def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = body.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, Mapping):
-        raise BadInput(f"is {_kind(found)}, expected an object", field=name)
-    return found
+M = TypeVar("M", bound=_Body)
+
+_EXPECTED: Final = {
+    "dict_type": "an object",
+    "list_type": "a list",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "string_type": "text",
+}
 
 
-def _text(body: Mapping[str, Any], name: str) -> str:
-    found = body.get(name)
-    if found is None:
-        return ""
-    if not isinstance(found, str):
-        raise BadInput(f"is {_kind(found)}, expected text", field=name)
-    return found
+def _validated(model: type[M], body: Mapping[str, Any]) -> M:
+    try:
+        return model.model_validate(dict(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
+        found = "missing" if first["type"] == "missing" else _kind(first["input"])
+        expected = _EXPECTED.get(first["type"])
+        if found == "missing":
+            message = "is missing"
+        elif expected is not None:
+            message = f"is {found}, expected {expected}"
+        else:
+            message = first["msg"]
+        raise BadInput(message, field=place) from None
 
 
 def _kind(value: object) -> str:
-    """The JSON name of a value's type, for messages (the value itself may be private)."""
+    """The JSON name of a value's type, for messages. The value itself may be private."""
     if value is None:
         return "missing"
     if isinstance(value, bool):
@@ -215,14 +293,3 @@ def _kind(value: object) -> str:
     if isinstance(value, str):
         return "text"
     return "a list" if isinstance(value, Sequence) else "an object"
-
-
-def parse_project_key(key: object) -> int:
-    """The project id of ``<id>.<created>`` (or a bare id). Raises BadInput naming the field ``project``."""
-    text = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
-    head = text.split(".", 1)[0]
-    if not (head.isascii() and head.isdigit() and 0 < len(head) <= 18 and int(head) > 0):
-        raise BadInput(
-            f"{key!r} is no project key", field="project", hint="Expected '<id>.<created unix seconds>'"
-        )
-    return int(head)

@@ -27,6 +27,7 @@ def write_facts(project: Project) -> None:
         "labels": project.config.labels,
         "model_version": shown.pushed if shown is not None else "",
         "learner": project.settings.learner,
+        "push_min_score": project.settings.push_min_score,
         "options": dict(record.options),
     }
     if record.review_project_id is not None:

@@ -25,6 +25,7 @@ from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
+from ml_backend.task_prediction import usable_instances
 from sync.rounds.project import Project
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import note_image_errors, open_task_ids, task_images
@@ -108,19 +109,12 @@ def _infer_batch(
 
 
 def _usable(project: Project, task: int, instances: Instances) -> Instances:
-    """Without exact repetitions (same label and mask), which would share one key, and without instances
-    whose embedding, score or quality is not finite: a model that diverged on the picture.
-    """
-    seen: dict[tuple[int, object], int] = {}
-    for i, (label, rle) in enumerate(zip(instances.label.tolist(), instances.rle, strict=True)):
-        seen.setdefault((label, rle["counts"]), i)
-    distinct = instances.take(np.array(sorted(seen.values()), np.intp))
-    finite = np.isfinite(distinct.embedding).all(axis=1)
-    finite &= np.isfinite(distinct.score) & np.isfinite(distinct.quality)
-    if not finite.all():
-        count = int((~finite).sum())
-        _log.warning("project %s task %s: %d instances left out, not finite", project.id, task, count)
-    return distinct.take(finite)
+    """``usable_instances``, with a note in the log about what was left out."""
+    usable = usable_instances(instances)
+    if len(usable) < len(instances):
+        left_out = len(instances) - len(usable)
+        _log.warning("project %s task %s: %d instances left out", project.id, task, left_out)
+    return usable
 
 
 def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Loaded]]:

@@ -24,7 +24,7 @@ from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.clicks.serving.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
 from ml_backend.label_studio.regions import validate_result
-from ml_backend.task_prediction import shown_regions
+from ml_backend.task_prediction import make_prediction
 from sync.rounds.project import Project
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
 from sync.rounds.task_queries import open_task_ids, task_images
@@ -133,23 +133,23 @@ def _rows(
         for task, rows in zip(part, _by_task(pool, part), strict=True):
             at = place[task]
             hw = (int(tasks.hw[at, 0]), int(tasks.hw[at, 1]))
-            result = shown_regions(
+            made = make_prediction(
                 pool.take(rows),
                 project.config,
                 hw,
                 verdicts,
                 round_number=record.number,
                 min_score=project.settings.push_min_score,
+                score=float(tasks.score[at]),
             )
-            score = float(np.clip(tasks.score[at], 0.0, 1.0))
-            problems = validate_result(result, project.config, score)
+            problems = validate_result(made.result, project.config, made.score)
             if problems:
                 raise BadInput(
                     problems[0],
                     field=f"prediction of task {task}",
                     hint="Nothing of this chunk was sent; has the label config changed since training?",
                 )
-            yield PredictionRow(task, result, score, version)
+            yield PredictionRow(task, made.result, made.score, version)
 
 
 def _by_task(pool: PoolTable, tasks: Sequence[int]) -> Iterator[np.ndarray[Any, np.dtype[np.intp]]]:

@@ -78,14 +78,18 @@ class Backend:
                 writer.add(task_id, instances, hw=(40, 60), score=0.25, **facts)
         return instances
 
-    def predict(self, *tasks: Any, **changes: Any) -> list[dict[str, Any]]:
+    def post(self, *tasks: Any, **changes: Any) -> Any:
+        """The reply of ``/predict`` to these tasks."""
         body = {
             "tasks": list(tasks),
             "project": KEY,
             "label_config": CONFIG,
             "params": {"context": None},
         } | changes
-        reply = self.client.post("/predict", json=body)
+        return self.client.post("/predict", json=body)
+
+    def predict(self, *tasks: Any, **changes: Any) -> list[dict[str, Any]]:
+        reply = self.post(*tasks, **changes)
         assert reply.status_code == 200, reply.json
         results = reply.json["results"]
         assert len(results) == len(tasks)

@@ -15,8 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ml_backend.artifacts.inbox import read_notices
 from ml_backend.artifacts.model_versions import ModelRegistry
+<<<<<<< HEAD
 from ml_backend.artifacts.pool_tables import instance_key
+=======
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pools import instance_key
+>>>>>>> 5a07ca6 (Predictions: one function for live and pushed ones, no prediction instead of an empty one, the version of their masks)
 from ml_backend.artifacts.project_facts import save_facts
 from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import parse_label_config
@@ -25,7 +31,7 @@ from ml_backend.masks.rle import encode_mask
 from ml_backend.model import UNTRAINED
 from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts
 from tests.ml_backend.label_studio.test_protocol import json_values
-from tests.ml_backend.served import CONFIG, KEY, LABELS, Backend, FakeClicks, click, task
+from tests.ml_backend.served import CONFIG, KEY, LABELS, Backend, FakeClicks, click, hook, task
 
 
 def test_health_and_setup_never_touch_a_model(backend: Backend) -> None:
@@ -61,6 +67,45 @@ def test_setup_before_training_and_of_unknown_projects(backend: Backend) -> None
     )
     assert reply.status_code == 400
     assert reply.json["field"] == "label_config.Image"
+
+
+OTHER_KEY = "3.1795300000"
+"""the same number, given to a new project after Label Studio was set up anew"""
+
+
+def test_a_new_project_under_an_old_number_sees_nothing_of_the_old_one(backend: Backend) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    fake = FakeClicks(lambda: {"result": [], "score": 0.0, "model_version": ""})
+    backend.services._clicks = fake  # type: ignore[assignment]
+    hooked = {"id": 3, "created_at": "2026-11-21T23:33:20.123456Z"}
+    for reply in (
+        backend.client.post("/setup", json={"project": OTHER_KEY, "schema": CONFIG}),
+        backend.post(task(1), project=OTHER_KEY),
+        click(backend, project=OTHER_KEY),
+        hook(backend, project=hooked),
+        backend.client.post(f"/webhook?project={OTHER_KEY}", data=b'{"action":"TASKS_CREATED"}'),
+        backend.client.get(f"/versions?project={OTHER_KEY}"),
+    ):
+        assert reply.status_code == 404, reply.json
+        assert reply.json["field"] == "project"
+        assert "another project" in reply.json["error"]
+        assert "r1-aaaa" not in reply.text
+    assert fake.calls == []
+    assert read_notices(backend.settings.data_dir, 3) == []
+    # the project itself, and who names it without its time of creation
+    created = {"id": 3, "created_at": "2026-11-20T21:23:23.930521Z"}
+    assert hook(backend, project=created).status_code == 201
+    assert backend.predict(task(1), project=KEY)[0]["result"]
+    assert backend.predict(task(1), project="3")[0]["result"]
+
+
+def test_what_lies_under_the_number_of_an_unregistered_project_is_not_served(backend: Backend) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    ProjectPaths(backend.settings.data_dir, 3).facts.unlink()
+    assert backend.post(task(1)).json["results"] == [[]]
+    assert backend.client.get(f"/versions?project={KEY}").status_code == 404
 
 
 def test_crops_are_served_to_signed_links_only(backend: Backend) -> None:
@@ -182,7 +227,7 @@ def test_many_threads_on_two_projects(backend: Backend) -> None:
         client = backend.app.test_client()
         for step in range(12):
             number = 1 + (7 * worker + step) % 20
-            project = ("3.1", "r1-aaaa") if step % 2 else ("4.1", "p4")
+            project = (KEY, "r1-aaaa") if step % 2 else (some_facts(4).key, "p4")
             body = {"tasks": [task(number)], "project": project[0], "label_config": CONFIG}
             (answer,) = client.post("/predict", json=body).json["results"]
             assert answer["model_version"] == project[1]

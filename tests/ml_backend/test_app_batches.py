@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import httpx
 import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
@@ -21,8 +22,8 @@ from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.regions import parse_annotation, region_id
 from ml_backend.masks.rle import decode_rle
 from ml_backend.model import UNTRAINED, GroundswellModel
-from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts
-from tests.ml_backend.served import CONFIG, LABELS, Backend, task
+from tests.ml_backend.helpers import ThresholdLearner, bright_instances, image_bytes, some_facts
+from tests.ml_backend.served import CONFIG, KEY, LABELS, Backend, task
 
 
 def test_stored_predictions_need_no_model_and_no_image(backend: Backend) -> None:
@@ -42,7 +43,7 @@ def test_stored_predictions_need_no_model_and_no_image(backend: Backend) -> None
     assert (
         LabelInterface(CONFIG).validate_prediction(first | {"model_version": "v"}, return_errors=True) == []
     )
-    save_facts(backend.settings.data_dir, some_facts(options={"push_min_score": 0.05}))
+    save_facts(backend.settings.data_dir, some_facts(push_min_score=0.05))
     assert len(backend.predict(task(1))[0]["result"]) == 2
 
 
@@ -90,24 +91,31 @@ def test_new_parts_and_versions_are_seen_at_once(backend: Backend) -> None:
     assert ThresholdLearner.loads == 0
 
 
-def test_a_broken_task_gets_an_empty_result_and_a_reason(
+def test_a_broken_task_gets_no_prediction_and_a_reason(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend.publish()
+    tasks = [
+        task(1),
+        task(2, image="/data/upload/1/text.png"),
+        task(3, picture="x"),
+        task(4, image="/data/upload/1/gone.png"),
+        "not a task",
+        task(6, image="http://169.254.169.254/"),
+        task(7),
+    ]
     with caplog.at_level(logging.WARNING):
-        answers = backend.predict(
-            task(1),
-            task(2, image="/data/upload/1/text.png"),
-            task(3, picture="x"),
-            task(4, image="/data/upload/1/gone.png"),
-            "not a task",
-            task(6, image="http://169.254.169.254/"),
-            task(7),
-        )
-    assert [bool(a["result"]) for a in answers] == [True, False, False, False, False, False, True]
+        reply = backend.post(*tasks)
+    answers = reply.json["results"]
+    assert [bool(a) for a in answers] == [True, False, False, False, False, False, True]
+    assert all(answer == [] for answer in answers[1:-1])  # Label Studio stores nothing for an empty list
+    told = {e["task"]: e["error"] for e in reply.json["errors"]}
+    assert list(told) == [2, 3, 4, None, 6]
     for number, words in ((2, "not an image"), (3, "data.image"), (4, "HTTP 404"), (6, "not allowed")):
         assert any(f"task {number}" in m and words in m for m in caplog.messages), (number, caplog.messages)
-    for answer in answers:
+        assert words in told[number]
+    for answer in (answers[0], answers[-1]):
+        assert answer["result"]
         assert 0 <= answer["score"] <= 1
         assert answer["model_version"] == "r1-aaaa"
     text = backend.client.get("/metrics").text
@@ -119,18 +127,27 @@ def test_the_pools_error_is_passed_on(backend: Backend) -> None:
     folder = ProjectPaths(backend.settings.data_dir, 3).pool("r1-aaaa")
     with PoolWriter(folder, LABELS, embedding_dim=3) as writer:
         writer.add(1, Instances.empty(3), error="the file is not an image")
-    (answer,) = backend.predict(task(1))
-    assert answer["result"] == []
-    assert "not an image" in answer["error"]
+    reply = backend.post(task(1))
+    assert reply.json["results"] == [[]]
+    assert "not an image" in reply.json["errors"][0]["error"]
 
 
-def test_without_a_model_all_answers_are_empty(backend: Backend) -> None:
-    assert backend.predict(task(1), task(2)) == [{"result": [], "score": 0.0, "model_version": UNTRAINED}] * 2
+def test_without_a_model_no_task_has_a_prediction(backend: Backend) -> None:
+    assert backend.predict(task(1), task(2)) == [[], []]
     assert backend.predict() == []
     assert backend.studio.requests == []
+    setup = backend.client.post("/setup", json={"project": KEY, "schema": CONFIG})
+    assert setup.json == {"model_version": UNTRAINED}
 
 
-@pytest.mark.parametrize("error", [ModelError("weights.safetensors is damaged"), RuntimeError("CUDA error")])
+BROKEN = [
+    ModelError("weights.safetensors is damaged"),
+    RuntimeError("CUDA error: out of memory"),
+    MemoryError("no room"),
+]
+
+
+@pytest.mark.parametrize("error", BROKEN)
 def test_a_model_that_does_not_load_or_run_spares_stored_answers(backend: Backend, error: Exception) -> None:
     backend.publish()
     backend.fill_pool([1])
@@ -139,10 +156,82 @@ def test_a_model_that_does_not_load_or_run_spares_stored_answers(backend: Backen
         raise error
 
     ThresholdLearner.hook = staticmethod(fail)
-    first, second = backend.predict(task(1), task(2))
+    reply = backend.post(task(1), task(2))
+    assert reply.status_code == 200
+    first, second = reply.json["results"]
     assert first["result"]
-    assert second["result"] == []
-    assert str(error) in second["error"]
+    assert second == []
+    (told,) = reply.json["errors"]
+    assert told["task"] == 2
+    assert str(error) in told["error"]
+
+
+@pytest.mark.parametrize("error", BROKEN)
+def test_a_model_that_does_not_load_or_run_is_503_where_nothing_is_stored(
+    backend: Backend, error: Exception
+) -> None:
+    backend.publish()
+
+    def fail() -> None:
+        raise error
+
+    ThresholdLearner.hook = staticmethod(fail)
+    reply = backend.post(task(1), task(2))
+    assert reply.status_code == 503
+    assert str(error) in reply.json["error"]
+    assert "results" not in reply.json
+
+
+def test_an_unreachable_label_studio_is_502(backend: Backend) -> None:
+    backend.publish()
+    backend.studio.routes["/data/upload/1/1.png"] = httpx.ConnectError("refused")
+    reply = backend.post(task(1))
+    assert reply.status_code == 502
+    assert "cannot be reached" in reply.json["error"]
+    mixed = backend.post(task(1), task(2))
+    assert mixed.json["results"][0] == []
+    assert mixed.json["results"][1]["result"]
+
+
+def test_answers_carry_the_version_their_masks_came_from(backend: Backend) -> None:
+    def versions() -> set[str]:
+        setup = backend.client.post("/setup", json={"project": KEY, "schema": CONFIG})
+        return {setup.json["model_version"], *(a["model_version"] for a in backend.predict(task(1), task(2)))}
+
+    backend.publish()
+    backend.fill_pool([1])
+    assert versions() == {"r1-aaaa"}
+    save_facts(backend.settings.data_dir, some_facts(model_version="r1-aaaa.0123abcd"))
+    assert versions() == {"r1-aaaa.0123abcd"}
+    # a new model serves, and its predictions are not pushed yet
+    backend.publish("r2-bbbb")
+    backend.fill_pool([1], "r2-bbbb")
+    assert versions() == {"r2-bbbb"}
+    backend.publish("r1-aaaa1")  # a name that begins like the pushed one
+    assert versions() == {"r1-aaaa1"}
+
+
+def test_what_is_shown_of_a_task_has_one_mask_per_object_in_live_answers_too(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.publish(round=4)
+    twice = bright_instances(
+        backend.services.images.pixels(backend.services.images.put(image_bytes(seed=2))), LABELS
+    )
+    again = twice.take(np.array([0, 0, 0]))
+    again.label[1], again.score[1] = 1, 0.95  # the same object as dirt, a little surer
+    monkeypatch.setattr("tests.ml_backend.helpers.bright_instances", lambda image, labels: again)
+    (answer,) = backend.predict(task(2))
+    (region,) = answer["result"]
+    assert region["value"]["brushlabels"] == ["dirt"]
+    dirt, cell = (instance_key(2, name, str(twice.rle[0]["counts"])) for name in ("dirt", "cell"))
+    rejected = Verdict(dirt, "dirt", -1, False, 0, 5, 0.0, 0.1, 0.95, "original")
+    accepted = Verdict(cell, "cell", 1, False, 1, 7, 0.9, 1.0, 0.95, "original")
+    write_verdicts(ProjectPaths(backend.settings.data_dir, 3).round(4), [rejected, accepted])
+    (answer,) = backend.predict(task(2))
+    (region,) = answer["result"]
+    assert region["id"] == region_id(cell)
+    assert region["meta"] == accepted.meta(4)
 
 
 def test_too_slow_is_busy_not_empty(backend: Backend) -> None:

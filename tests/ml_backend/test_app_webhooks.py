@@ -14,8 +14,8 @@ from tests.ml_backend.served import Backend, basic, hook
 
 
 def test_a_webhook_leaves_a_note(backend: Backend) -> None:
-    assert hook(backend).status_code == 200
-    assert backend.client.post("/webhook?project=3", data=b'{"action":"TASKS_CREATED",').status_code == 200
+    assert hook(backend).status_code == 201
+    assert backend.client.post("/webhook?project=3", data=b'{"action":"TASKS_CREATED",').status_code == 201
     assert [n.action for n in read_notices(backend.settings.data_dir, 3)] == [
         "ANNOTATION_CREATED",
         "TASKS_CREATED",
@@ -26,7 +26,7 @@ def test_a_webhook_leaves_a_note(backend: Backend) -> None:
 
 def test_a_review_answer_wakes_the_project_it_is_about(backend: Backend) -> None:
     save_facts(backend.settings.data_dir, some_facts(4, role="review", label_project_id=3))
-    assert hook(backend, project={"id": 4}).status_code == 200
+    assert hook(backend, project={"id": 4}).status_code == 201
     assert [n.action for n in read_notices(backend.settings.data_dir, 3)] == ["ANNOTATION_CREATED"]
     assert [n.action for n in read_notices(backend.settings.data_dir, 4)] == ["ANNOTATION_CREATED"]
 
@@ -35,7 +35,7 @@ def test_webhooks_of_unknown_projects_and_actions(backend: Backend) -> None:
     reply = hook(backend, project={"id": 99})
     assert reply.status_code == 404
     assert not ProjectPaths(backend.settings.data_dir, 99).root.exists()
-    assert hook(backend, action="SOMETHING_NEW" * 20).status_code == 200
+    assert hook(backend, action="SOMETHING_NEW" * 20).status_code == 201
     assert 'action="other"' in backend.client.get("/metrics").text
 
 
@@ -44,7 +44,7 @@ def test_webhook_credentials(tmp_path: Path) -> None:
     assert hook(secret).status_code == 401
     assert hook(secret, {"X-Groundswell-Secret": "wrong"}).status_code == 401
     assert hook(secret, basic("", "")).status_code == 401
-    assert hook(secret, {"X-Groundswell-Secret": "s3cret"}).status_code == 200
+    assert hook(secret, {"X-Groundswell-Secret": "s3cret"}).status_code == 201
     assert read_notices(secret.settings.data_dir, 3)[0].action == "ANNOTATION_CREATED"
     assert len(read_notices(secret.settings.data_dir, 3)) == 1
     both = Backend(
@@ -54,8 +54,8 @@ def test_webhook_credentials(tmp_path: Path) -> None:
         basic_auth_pass=SecretStr("pw"),
     )
     assert hook(both).status_code == 401
-    assert hook(both, {"X-Groundswell-Secret": "s3cret"}).status_code == 200
-    assert hook(both, basic("ls", "pw")).status_code == 200
+    assert hook(both, {"X-Groundswell-Secret": "s3cret"}).status_code == 201
+    assert hook(both, basic("ls", "pw")).status_code == 201
     assert hook(both, basic("ls", "s3cret")).status_code == 401
     only_basic = Backend(tmp_path / "c", basic_auth_user="ls", basic_auth_pass=SecretStr("pw"))
     assert hook(only_basic, {"X-Groundswell-Secret": ""}).status_code == 401

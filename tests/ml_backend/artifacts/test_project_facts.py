@@ -14,7 +14,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import FactsCache, load_facts, save_facts
 from ml_backend.errors import BadInput, StorageError
 from ml_backend.instances import Instances
-from ml_backend.label_studio.protocol import parse_project_key
+from ml_backend.label_studio.protocol import ProjectKey, parse_project_key
 from ml_backend.learners.uncertainty import NOTHING_FOUND, confidence, instance_doubt
 from tests.ml_backend.helpers import some_facts
 
@@ -56,9 +56,9 @@ def test_cache_sees_changes_and_deletion(tmp_path: Path) -> None:
 
 
 def test_project_keys() -> None:
-    assert parse_project_key("12.1795209803") == 12
-    assert parse_project_key(12) == 12
-    for key in ("", "x", "-1", "1e3", None, True, 1.5, [], "٣", "0", "../1", "9" * 30):
+    assert parse_project_key("12.1795209803") == ProjectKey(12, 1795209803)
+    assert parse_project_key(12) == ProjectKey(12, None)
+    for key in ("", "x", "-1", "1e3", None, True, 1.5, [], "٣", "0", "../1", "9" * 30, "1.", "1.x", "1.2.3"):
         with pytest.raises(BadInput, match="project"):
             parse_project_key(key)
 

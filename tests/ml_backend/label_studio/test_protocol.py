@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_backend.errors import BadInput
-from ml_backend.label_studio.protocol import parse_body, parse_predict, parse_setup, parse_webhook, strip_rle
+from ml_backend.label_studio.protocol import (
+    ProjectKey,
+    parse_body,
+    parse_predict,
+    parse_setup,
+    parse_webhook,
+    strip_rle,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -59,6 +66,25 @@ def test_strokes_are_gone_before_parsing() -> None:
     assert parse_body(body)["b"] == 1
 
 
+class CountingBytes(bytes):
+    """Bytes that count how many of them are searched."""
+
+    searched = 0
+
+    def find(self, sub: Any, start: Any = 0, end: Any = None) -> int:  # type: ignore[override]
+        stop = len(self) if end is None else end
+        found = super().find(sub, start, stop)
+        self.searched += (stop if found < 0 else found) - start
+        return found
+
+
+@pytest.mark.parametrize("piece", [b'{"rle":[', b'"rle":["",', b'"rle":[1,2,', b'"rle":[],', b'"rle" '])
+def test_stripping_looks_at_no_byte_more_than_a_few_times(piece: bytes) -> None:
+    body = CountingBytes(piece * 100_000 + b"]" + b'"rle":[1]')
+    strip_rle(body)
+    assert body.searched <= 6 * len(body)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [(b"", "empty"), (b"{", "not JSON"), (b"\xff\xfe", "JSON"), (b"[1]", "a list"),
@@ -82,7 +108,7 @@ GOOD = {
 
 def test_a_batch_request() -> None:
     found = parse_predict(GOOD)
-    assert found.project_id == 1
+    assert found.project == ProjectKey(1, 1795209803)
     assert found.context is None
     assert found.tasks[0].id == 1
     assert found.tasks[0].data == {"image": "/a.png"}
@@ -101,6 +127,7 @@ def test_a_batch_request() -> None:
         ({"label_config": 7}, "label_config", "a number"),
         ({"params": []}, "params", "a list"),
         ({"params": {"context": "x"}}, "params.context", "text"),
+        ({"params": {"context": ["x"]}}, "params.context", "a list, expected an object"),
         ({"params": {"context": {"result": []}}, "tasks": [TASK, TASK]}, "tasks", "one task"),
     ],
 )
@@ -120,13 +147,20 @@ def test_a_broken_task_does_not_break_the_batch(task: Any) -> None:
     assert found.tasks[0].problem or found.tasks[0].id is None
 
 
+def test_fields_of_a_newer_label_studio_are_ignored() -> None:
+    newer = GOOD | {"organisation": {"id": 1}, "params": {"context": None, "locale": 3}}
+    newer["tasks"] = [TASK | {"data": {"image": "/a.png"}, "priority": "high"}]
+    assert parse_predict(newer) == parse_predict(GOOD)
+    assert parse_setup({"project": "4.1", "schema": "<View/>", "secrets": []}).label_config == "<View/>"
+
+
 def test_the_project_may_stand_in_the_task() -> None:
-    assert parse_predict(GOOD | {"project": None, "tasks": [TASK | {"project": 9}]}).project_id == 9
+    assert parse_predict(GOOD | {"project": None, "tasks": [TASK | {"project": 9}]}).project == ProjectKey(9)
 
 
 def test_setup() -> None:
     found = parse_setup({"project": "4.1", "schema": "<View/>", "access_token": "secret", "hostname": "x"})
-    assert (found.project_id, found.label_config) == (4, "<View/>")
+    assert (found.project, found.label_config) == (ProjectKey(4, 1), "<View/>")
     assert "secret" not in repr(found)
     for body, field in (
         ({}, "project"),
@@ -140,8 +174,10 @@ def test_setup() -> None:
 
 def test_webhooks() -> None:
     body = b'{"action": "ANNOTATION_CREATED", "annotation": {"result": []}, "project": {"id": 8}}'
-    assert parse_webhook(body).project_id == 8
-    assert parse_webhook(body, project="5").project_id == 5
+    assert parse_webhook(body).project == ProjectKey(8)
+    assert parse_webhook(body, project="5").project == ProjectKey(5)
+    dated = b'{"action": "X", "project": {"id": 8, "created_at": "2026-11-20T21:23:23.930521Z", "new": []}}'
+    assert parse_webhook(dated).project == ProjectKey(8, 1795209803)
     # with the project in the address the body's tail is never read
     assert (
         parse_webhook(b'{"action": "TASKS_CREATED", "tasks": [' + b"broken" * 1000, project="5").action
