@@ -113,7 +113,9 @@ def _usable(project: Project, task: int, instances: Instances) -> Instances:
     usable = usable_instances(instances)
     if len(usable) < len(instances):
         left_out = len(instances) - len(usable)
-        _log.warning("project %s task %s: %d instances left out", project.id, task, left_out)
+        _log.warning(
+            "project %s task %s: %d instances left out, not finite or there twice", project.id, task, left_out
+        )
     return usable
 
 

@@ -17,12 +17,8 @@ from hypothesis import strategies as st
 
 from ml_backend.artifacts.inbox import read_notices
 from ml_backend.artifacts.model_versions import ModelRegistry
-<<<<<<< HEAD
-from ml_backend.artifacts.pool_tables import instance_key
-=======
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pools import instance_key
->>>>>>> 5a07ca6 (Predictions: one function for live and pushed ones, no prediction instead of an empty one, the version of their masks)
+from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.artifacts.project_facts import save_facts
 from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import parse_label_config

@@ -146,13 +146,48 @@ def test_stored_predictions_reach_label_studio_through_the_backend(
     path = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project.id}"
     post(site.studio, path, body)
     stored = [site.studio.predictions(task) for task in tasks]
-    assert [len(rows) for rows in stored] == [1, 1, 1]
-    assert {rows[0].model_version for rows in stored} == {"r1-stored"}
-    assert [rows[0].score for rows in stored] == [0.25, 0.5, 1.0]
+    assert [len(rows) for rows in stored] == [1, 1, 0]  # nothing is stored for an image that cannot be read
+    assert {row.model_version for rows in stored for row in rows} == {"r1-stored"}
+    assert [row.score for rows in stored for row in rows] == [0.25, 0.5]
     back = parse_annotation(stored[0][0].result, parse_label_config(xml), HW)
     assert [r.rle for r in back.regions] == list(found().rle)
     post(site.studio, path, body)  # an unchanged version is not asked for again
-    assert [len(site.studio.predictions(task)) for task in tasks] == [1, 1, 1]
+    assert [len(site.studio.predictions(task)) for task in tasks] == [1, 1, 0]
+
+
+def test_what_cannot_be_answered_is_not_stored_and_asked_for_again(
+    site: Site, project_factory: Callable[..., ProjectRow], tmp_path: Path
+) -> None:
+    xml = build_label_config(LABELS)
+    project = project_factory("failures", xml)
+    site.studio.upload_images(project.id, [picture(tmp_path, f"{i}.png", seed=i) for i in range(3)])
+    tasks = sorted(site.studio.task_ids(project.id))
+    data_dir = site.settings.data_dir
+    save_facts(data_dir, ProjectFacts(project.id, project.key, project.title, "instances", xml, LABELS))
+    site.studio.connect_backend(project.id, site.settings.backend_url, title="Groundswell", basic_auth=None)
+    path = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project.id}"
+
+    def retrieve(*wanted: int) -> list[int]:
+        """How many predictions each task has after Label Studio asked for those of ``wanted``."""
+        post(site.studio, path, {"selectedItems": {"all": False, "included": list(wanted)}})
+        return [len(site.studio.predictions(task)) for task in tasks]
+
+    assert retrieve(*tasks) == [0, 0, 0]  # before the first model there is nothing to store
+
+    def damaged(folder: Path) -> dict[str, object]:
+        (folder / "model.safetensors").write_bytes(b"not weights")
+        return {"learner": "maskrcnn"}
+
+    ModelRegistry(data_dir).publish(project.id, "r1-damaged", damaged)
+    assert retrieve(*tasks) == [0, 0, 0]  # the whole request failed
+    with PoolWriter(ProjectPaths(data_dir, project.id).pool("r1-damaged"), LABELS, embedding_dim=0) as writer:
+        writer.add(tasks[1], found(), hw=HW, score=0.25)
+    assert retrieve(*tasks) == [0, 1, 0]  # one task has an answer, the model still fails for the others
+    assert retrieve(tasks[0]) == [0, 1, 0]
+    with PoolWriter(ProjectPaths(data_dir, project.id).pool("r1-damaged"), LABELS, embedding_dim=0) as writer:
+        writer.add(tasks[0], found(), hw=HW, score=0.25)
+        writer.add(tasks[2], Instances.empty(), hw=HW, score=0.5)
+    assert retrieve(*tasks) == [1, 1, 1]
 
 
 def test_clicks_and_their_errors_pass_through_label_studio(
