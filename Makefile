@@ -3,8 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 STUDIO_VENV := .venv-studio
 BIN := $(VENV)/bin
+# each has a Label Studio server of its own and takes up to 2 GB of memory
+TEST_PROCESSES ?= 2
 PIP_FLAGS := --quiet --disable-pip-version-check
-# torch wants one thread per core here; tests start their own servers on free ports
+# where tests and `groundswell up` find the Label Studio server
 export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
 
 .PHONY: help install install-dev demo test lint format docs bench clean
@@ -33,8 +35,8 @@ install-dev: install $(VENV)/.dev-stamp  ## … and what tests and benchmarks ne
 demo: install  ## the whole loop on a sample set: Label Studio, backend, worker, a project to label
 	$(BIN)/groundswell demo $(ARGS)
 
-test: install-dev  ## all tests (a real Label Studio and, where it is there, Chromium)
-	$(BIN)/python -m pytest $(ARGS)
+test: install-dev  ## all tests (a real Label Studio and, where it is there, Chromium), two processes at a time
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install-dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
-"""Fixtures shared by all tests: one real Label Studio and one real Chromium for the session.
+"""Fixtures shared by all tests: one real Label Studio and one real Chromium per process.
 
-The server is migrated once and copied per run; the browser is the distribution's, none is downloaded.
+Tests run in several processes (pytest-xdist), each with its own servers. The database of Label Studio is made
+once and copied for each server. The browser is the distribution's; none is downloaded.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 # Minutes of a core beside every worker that has enough masks; tests of it ask for it.
 os.environ.setdefault("GROUNDSWELL_TRAIN_CLICKS", "false")
+# Processes that each use all cores spin while they wait for each other: share the cores out. torch reads this
+# when it is first imported, by a test or by a process that a test starts.
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if PROCESSES > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // PROCESSES)))
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -44,6 +50,12 @@ BOXES = """<View>
 <RectangleLabels name="rect" toName="image"><Label value="Cat"/><Label value="Dog"/></RectangleLabels>
 <Image name="image" value="$image"/>
 </View>"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a real server first: they take longest, so no process is left alone with one at the end."""
+    real = {item.path for item in items if "studio_server" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in real)
 
 
 def free_port() -> int:
