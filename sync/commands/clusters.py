@@ -40,7 +40,15 @@ def register(app: typer.Typer) -> None:
         opened = open_project(
             session.settings, session.store, session.studio, project, review_studio=session.review_studio
         )
-        sections = write_cluster_page(opened, out, limits=Limits(most, least, pictures))
+        sections = write_cluster_page(
+            opened.db,
+            opened.settings,
+            opened.paths,
+            opened.images,
+            opened.memo,
+            out,
+            limits=Limits(most, least, pictures),
+        )
         rows = [
             {
                 "label": section.label,

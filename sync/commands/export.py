@@ -30,18 +30,17 @@ def register(app: typer.Typer) -> None:
 
         from sync.exchange.coco_export import export_project
         from sync.installation import open_session
-        from sync.rounds.project import open_project
+        from sync.rounds.project import open_project, refreshed
         from sync.rounds.pull import pull as pull_labels
-        from sync.rounds.pull import refresh_project
 
         session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
         opened = open_project(
             session.settings, session.store, session.studio, project, review_studio=session.review_studio
         )
         if pull:
-            opened = refresh_project(opened)
-            pull_labels(opened)
-        counts = export_project(opened, out, format=format)
+            opened = refreshed(opened)
+            pull_labels(opened.db, opened.studio, opened.config, opened.settings, opened.progress)
+        counts = export_project(opened.db, opened.config, opened.paths, opened.images, out, format=format)
         if as_json:
             typer.echo(json.dumps({"file": str(out), **counts}))
         else:

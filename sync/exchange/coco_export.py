@@ -30,12 +30,15 @@ from sqlalchemy import select
 
 from clustering.answers import AUDIT
 from ml_backend.artifacts.files import write_json
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pools import read_pool, read_tasks
 from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable, read_verdicts
 from ml_backend.errors import BadInput
-from sync.rounds.project import Project
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.round_records import trained_round
 from sync.rounds.task_queries import finished_tasks
+from sync.store.project_store import ProjectStore
 from sync.store.tables import DecisionRecord, RoundRecord, TaskRecord
 
 __all__ = ["FORMATS", "coco_document", "export_project"]
@@ -43,29 +46,39 @@ __all__ = ["FORMATS", "coco_document", "export_project"]
 FORMATS = ("coco",)
 
 
-def export_project(project: Project, out: Path, *, format: str = "coco") -> dict[str, int]:
+def export_project(
+    db: ProjectStore,
+    config: LabelConfig,
+    paths: ProjectPaths,
+    images: ImageStore,
+    out: Path,
+    *,
+    format: str = "coco",
+) -> dict[str, int]:
     """Write the export; returns the number of images and of annotations by source.
 
     Raises BadInput on an unknown format, StorageError when the file cannot be written.
     """
     if format not in FORMATS:
         raise BadInput(f"unknown format {format!r}", field="format", hint=f"One of {', '.join(FORMATS)}")
-    document = coco_document(project)
+    document = coco_document(db, config, paths, images)
     write_json(out, document)
     counts = Counter(str(row["source"]) for row in document["annotations"])
     return {"images": len(document["images"]), **{name: counts[name] for name in sorted(counts)}}
 
 
-def coco_document(project: Project) -> dict[str, Any]:
+def coco_document(
+    db: ProjectStore, config: LabelConfig, paths: ProjectPaths, images: ImageStore
+) -> dict[str, Any]:
     """The COCO document of a project: ``images``, ``annotations``, ``categories`` and an ``info`` block."""
-    labels = project.config.labels
+    labels = config.labels
     category = {label: number for number, label in enumerate(labels, start=1)}
-    finished = finished_tasks(project)
-    images: list[dict[str, Any]] = []
+    finished = finished_tasks(db)
+    image_rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
 
     def add(task: TaskRecord, hw: tuple[int, int], rows: Iterable[dict[str, Any]]) -> None:
-        images.append(_image_row(task, hw))
+        image_rows.append(_image_row(task, hw))
         for row in rows:
             annotations.append({"id": len(annotations) + 1, "image_id": task.id, **row})
 
@@ -80,31 +93,32 @@ def coco_document(project: Project) -> dict[str, Any]:
             for region in annotation.regions
             if region["label"] in category
         ]
-        hw = _size(project, task, annotation.regions)
+        hw = _size(images, task, annotation.regions)
         if hw is not None:
             add(task, hw, rows)
-    record = trained_round(project)
-    verdicts = NO_VERDICTS if record is None else read_verdicts(project.paths.round(record.number))
+    record = trained_round(db)
+    verdicts = NO_VERDICTS if record is None else read_verdicts(paths.round(record.number))
     if record is not None and len(verdicts):
-        for task, hw, rows in _accepted(project, record, verdicts, category, set(finished)):
+        for task, hw, rows in _accepted(db, paths, record, verdicts, category, set(finished)):
             add(task, hw, rows)
     return {
-        "info": _info(project, record),
-        "images": images,
+        "info": _info(db, record),
+        "images": image_rows,
         "annotations": annotations,
         "categories": [{"id": number, "name": label} for label, number in category.items()],
     }
 
 
 def _accepted(
-    project: Project,
+    db: ProjectStore,
+    paths: ProjectPaths,
     record: RoundRecord,
     verdicts: VerdictTable,
     category: Mapping[str, int],
     finished: set[int],
 ) -> Iterable[tuple[TaskRecord, tuple[int, int], list[dict[str, Any]]]]:
     """Tasks nobody finished that hold accepted masks, with those masks."""
-    folder = project.paths.pool(record.model_version)
+    folder = paths.pool(record.model_version)
     table = read_pool(folder, columns=("key", "task_id", "label", "rle", "score", "quality"))
     keep = [
         row
@@ -129,7 +143,7 @@ def _accepted(
                 **provenance,
             }
         )
-    with project.read() as session:
+    with db.read() as session:
         for task_id, rows in by_task.items():
             task = session.get(TaskRecord, task_id)
             if task is not None and task_id not in finished:
@@ -153,14 +167,14 @@ def _image_row(task: TaskRecord, hw: tuple[int, int]) -> dict[str, Any]:
     return {"id": task.id, "file_name": name, "height": hw[0], "width": hw[1], "source": task.image}
 
 
-def _size(project: Project, task: TaskRecord, regions: list[Any]) -> tuple[int, int] | None:
+def _size(images: ImageStore, task: TaskRecord, regions: list[Any]) -> tuple[int, int] | None:
     """Size of the image of a finished task; an empty one has to be looked at."""
     if regions:
         height, width = regions[0]["rle"]["size"]
         return int(height), int(width)
     if task.image_error:
         return None
-    return project.images.get(task.image, task_id=task.id).hw
+    return images.get(task.image, task_id=task.id).hw
 
 
 def _number(value: float) -> float | None:
@@ -168,10 +182,10 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _info(project: Project, record: RoundRecord | None) -> dict[str, Any]:
+def _info(db: ProjectStore, record: RoundRecord | None) -> dict[str, Any]:
     info: dict[str, Any] = {
-        "description": f"Groundswell export of project {project.id} ({project.title})",
-        "project": project.key,
+        "description": f"Groundswell export of project {db.id} ({db.title})",
+        "project": db.key,
         "round": None if record is None else record.number,
         "model_version": None if record is None else record.model_version,
         "decisions": [],
@@ -180,9 +194,9 @@ def _info(project: Project, record: RoundRecord | None) -> dict[str, Any]:
     if record is None:
         return info
     query = select(DecisionRecord).where(
-        DecisionRecord.project_id == project.id, DecisionRecord.round == record.number
+        DecisionRecord.project_id == db.id, DecisionRecord.round == record.number
     )
-    with project.read() as session:
+    with db.read() as session:
         info["decisions"] = [
             {
                 "label": row.label,

@@ -15,7 +15,7 @@ from sync.lab.played_people import Annotator, CrowdWorker, Truth, play_crowd
 from sync.projects.init_project import InitReport, init_project
 from sync.review.answers import review_project_of
 from sync.review.review_project import FORMS
-from sync.rounds.project import Project, open_project
+from sync.rounds.project import OpenProject, open_project
 from sync.rounds.round_records import trained_round
 from sync.settings import Settings
 from sync.store.database import Store
@@ -150,11 +150,16 @@ class Demo:
         with clock("crowd"):
             self._review(worker, look, crowd)
         project = self._open()
-        record = trained_round(project)
+        record = trained_round(project.db)
         if record is None:
             raise GroundswellError("no round has a model yet", hint="Label more tasks: --start-tasks")
         figures = measure_round(
-            project, record, self._truth, seconds={k: round(v, 2) for k, v in seconds.items()}
+            project.db,
+            project.paths,
+            project.memo,
+            record,
+            self._truth,
+            seconds={k: round(v, 2) for k, v in seconds.items()},
         )
         self._say(
             f"round {figures.round}: AP {figures.ap}, {figures.answers} answers, {figures.accepted} masks "
@@ -192,10 +197,10 @@ class Demo:
 
     def _review_projects(self) -> list[int]:
         project = self._open()
-        found = (review_project_of(project, form) for form in FORMS)
+        found = (review_project_of(project.db, form) for form in FORMS)
         return [project_id for project_id in found if project_id is not None]
 
-    def _open(self) -> Project:
+    def _open(self) -> OpenProject:
         return open_project(self.settings, self._store, self.admin, self._id)
 
     def _config(self) -> LabelConfig:

@@ -16,12 +16,14 @@ import numpy.typing as npt
 from sqlalchemy import select
 
 from ml_backend.artifacts.files import write_json
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StorageError
 from sync.lab.played_people import GOOD_IOU, Truth
 from sync.rounds.cluster import load_label_pools
-from sync.rounds.project import Project
+from sync.rounds.progress import Memo
+from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord, TaskRecord
 
 if TYPE_CHECKING:
@@ -103,18 +105,24 @@ class DemoReport:
 
 
 def measure_round(
-    project: Project, record: RoundRecord, truth: Truth, *, seconds: Mapping[str, float]
+    db: ProjectStore,
+    paths: ProjectPaths,
+    memo: Memo,
+    record: RoundRecord,
+    truth: Truth,
+    *,
+    seconds: Mapping[str, float],
 ) -> RoundFigures:
     """Compare what a reviewed round decided with the ground truth."""
-    tables = [pool.table for pool in load_label_pools(project, record) if len(pool)]
-    good = {key: ok for table in tables for key, ok in _good(project, table, truth).items()}
-    verdicts = [v for v in read_verdicts(project.paths.round(record.number)).rows.values() if v.key in good]
+    tables = [pool.table for pool in load_label_pools(db, paths, memo, record) if len(pool)]
+    good = {key: ok for table in tables for key, ok in _good(db, table, truth).items()}
+    verdicts = [v for v in read_verdicts(paths.round(record.number)).rows.values() if v.key in good]
     accepted = [v for v in verdicts if v.verdict > 0]
     propagated = [v for v in accepted if not v.verified]
     review = record.figures.get("review", {})
     answers = int(review.get("answered", 0))
     train = record.figures.get("train", {})
-    true = _true_instances(project, tables, truth)
+    true = _true_instances(db, tables, truth)
     steps = {
         step: float(record.figures[step]["seconds"])
         for step in ("pull", "train", "infer", "cluster", "review", "push")
@@ -150,12 +158,10 @@ def _metric(train: Mapping[str, Any], name: str) -> Share | None:
     return Share(value, low, high, int(train["n_test"]))
 
 
-def _addresses(project: Project, task_ids: npt.NDArray[np.int64]) -> dict[int, str]:
+def _addresses(db: ProjectStore, task_ids: npt.NDArray[np.int64]) -> dict[int, str]:
     ids = sorted({int(task) for task in task_ids})
-    with project.read() as session:
-        rows = session.execute(
-            select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
-        )
+    with db.read() as session:
+        rows = session.execute(select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == db.id))
         known = {int(task): str(image) for task, image in rows}
     missing = [task for task in ids if task not in known]
     if missing:
@@ -165,9 +171,9 @@ def _addresses(project: Project, task_ids: npt.NDArray[np.int64]) -> dict[int, s
     return {task: known[task] for task in ids}
 
 
-def _good(project: Project, table: PoolTable, truth: Truth) -> dict[str, bool]:
+def _good(db: ProjectStore, table: PoolTable, truth: Truth) -> dict[str, bool]:
     """Per instance key of one label's pool: does it overlap a true instance enough?"""
-    address = _addresses(project, table.task_id)
+    address = _addresses(db, table.task_id)
     found: dict[str, bool] = {}
     for task in np.unique(table.task_id):
         rows = np.flatnonzero(table.task_id == task)
@@ -177,9 +183,9 @@ def _good(project: Project, table: PoolTable, truth: Truth) -> dict[str, bool]:
     return found
 
 
-def _true_instances(project: Project, tables: Sequence[PoolTable], truth: Truth) -> int:
+def _true_instances(db: ProjectStore, tables: Sequence[PoolTable], truth: Truth) -> int:
     tasks = np.unique(np.concatenate([t.task_id for t in tables])) if tables else np.zeros(0, np.int64)
-    return sum(len(truth.image(address).label) for address in _addresses(project, tasks).values())
+    return sum(len(truth.image(address).label) for address in _addresses(db, tasks).values())
 
 
 def report_table(report: DemoReport) -> Table:

@@ -10,8 +10,8 @@ from ml_backend.errors import GroundswellError
 from sync.review.answers import pull_answers
 from sync.review.review import review
 from sync.rounds.backend_facts import write_facts
-from sync.rounds.project import open_project, project_ids, register_project
-from sync.rounds.pull import pull, refresh_project
+from sync.rounds.project import open_project, project_ids, refreshed, register_project
+from sync.rounds.pull import pull
 from sync.rounds.round_records import has_finished, restore_rounds, trained_round
 from sync.rounds.train import restore_test_split
 from sync.settings import Settings
@@ -84,15 +84,25 @@ def _rebuild_project(
         record = session.get_one(ProjectRecord, project_id)
         record.review_project_id = reviews.get("single")
         record.sheet_project_id = reviews.get("sheet")
-    project = refresh_project(open_project(settings, store, studio, project_id, review_studio=review_studio))
-    pulled = pull(project)
-    restore_test_split(project)
-    rounds = restore_rounds(project)
-    review_tasks = pull_answers(project)
-    latest = trained_round(project)
+    project = refreshed(open_project(settings, store, studio, project_id, review_studio=review_studio))
+    pulled = pull(project.db, project.studio, project.config, project.settings, project.progress)
+    restore_test_split(project.db, project.settings, project.paths)
+    rounds = restore_rounds(project.db, project.paths)
+    review_tasks = pull_answers(project.db, project.review_studio, project.settings, project.progress)
+    latest = trained_round(project.db)
     if latest is not None and has_finished(latest, "cluster"):
-        review(project, latest)
-    write_facts(project)
+        review(
+            project.db,
+            project.review_studio,
+            project.config,
+            project.settings,
+            project.paths,
+            project.images,
+            project.progress,
+            project.memo,
+            latest,
+        )
+    write_facts(project.db, project.config, project.settings)
     return RebuildReport(project_id, pulled.tasks_new, rounds, review_tasks)
 
 

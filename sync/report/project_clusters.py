@@ -12,15 +12,19 @@ from PIL import Image
 from sqlalchemy import select
 
 from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.crops import render_crop
+from ml_backend.images.store import ImageStore
 from sync.report.cluster_page import Purity, Section, cluster_page
 from sync.report.cluster_sections import Limits, Members, label_section
 from sync.review.verdicts import LabelLog, read_review_log
 from sync.rounds.cluster import LabelPool, load_label_pools
-from sync.rounds.project import Project
+from sync.rounds.progress import Memo
 from sync.rounds.round_records import has_finished, trained_round
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import DecisionRecord, RoundRecord, TaskRecord
 
 __all__ = ["project_sections", "write_cluster_page"]
@@ -29,38 +33,56 @@ _log = logging.getLogger(__name__)
 
 
 def write_cluster_page(
-    project: Project, out: Path, *, limits: Limits | None = None, thumbnail_px: int = 144
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    memo: Memo,
+    out: Path,
+    *,
+    limits: Limits | None = None,
+    thumbnail_px: int = 144,
 ) -> list[Section]:
     """Write the page of the newest clustered round and return what it shows.
 
     Raises BadInput when no round was clustered yet, StorageError when ``out`` cannot be written.
     """
-    record = trained_round(project)
+    record = trained_round(db)
     if record is None or not has_finished(record, "cluster"):
         raise BadInput(
-            f"project {project.id} has no clustered round yet",
+            f"project {db.id} has no clustered round yet",
             field="project",
             hint="Label a few tasks and let `groundswell round` or the worker finish a round",
         )
-    sections = project_sections(project, record, limits=limits or Limits(), thumbnail_px=thumbnail_px)
-    subtitle = f"project {project.id} · round {record.number} · {record.model_version}"
-    page = cluster_page(sections, title=f"Clusters of {project.title}", subtitle=subtitle)
+    sections = project_sections(
+        db, settings, paths, images, memo, record, limits=limits or Limits(), thumbnail_px=thumbnail_px
+    )
+    subtitle = f"project {db.id} · round {record.number} · {record.model_version}"
+    page = cluster_page(sections, title=f"Clusters of {db.title}", subtitle=subtitle)
     write_atomic(out, page.encode())
     return sections
 
 
 def project_sections(
-    project: Project, record: RoundRecord, *, limits: Limits, thumbnail_px: int
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    memo: Memo,
+    record: RoundRecord,
+    *,
+    limits: Limits,
+    thumbnail_px: int,
 ) -> list[Section]:
     """One section per label of a clustered round."""
-    pools = load_label_pools(project, record)
-    log = read_review_log(project, record.number, pools)
-    verdicts = read_verdicts(project.paths.round(record.number))
-    with project.read() as session:
+    pools = load_label_pools(db, paths, memo, record)
+    log = read_review_log(db, settings, record.number, pools)
+    verdicts = read_verdicts(paths.round(record.number))
+    with db.read() as session:
         decisions = list(
             session.scalars(
                 select(DecisionRecord)
-                .where(DecisionRecord.project_id == project.id, DecisionRecord.round == record.number)
+                .where(DecisionRecord.project_id == db.id, DecisionRecord.round == record.number)
                 .order_by(DecisionRecord.number)
             )
         )
@@ -74,7 +96,7 @@ def project_sections(
                 _members(pool, log.labels[pool.label], verdicts),
                 decided={one.cluster: _purity(one) for one in mine if one.cluster >= 0},
                 sets=[_purity(one) for one in mine if one.cluster < 0 and one.action == "accept"],
-                picture=_pictures(project, pool, thumbnail_px),
+                picture=_pictures(db, images, pool, thumbnail_px),
                 caption=lambda row, pool=pool: f"task {pool.table.task_id[row]}",  # type: ignore[misc]
                 limits=limits,
             )
@@ -106,14 +128,14 @@ def _purity(decision: DecisionRecord) -> Purity:
     )
 
 
-def _pictures(project: Project, pool: LabelPool, size_px: int) -> Callable[[int], bytes]:
+def _pictures(db: ProjectStore, images: ImageStore, pool: LabelPool, size_px: int) -> Callable[[int], bytes]:
     """Renders a member once; an image that has gone leaves an empty card."""
     kept: dict[int, bytes] = {}
 
     def picture(row: int) -> bytes:
         if row not in kept:
             try:
-                kept[row] = _render(project, pool, row, size_px)
+                kept[row] = _render(db, images, pool, row, size_px)
             except (BadImage, BadInput, StudioError) as error:
                 _log.warning("no thumbnail for %s: %s", pool.table.key[row], error)
                 kept[row] = b""
@@ -122,14 +144,14 @@ def _pictures(project: Project, pool: LabelPool, size_px: int) -> Callable[[int]
     return picture
 
 
-def _render(project: Project, pool: LabelPool, row: int, size_px: int) -> bytes:
+def _render(db: ProjectStore, images: ImageStore, pool: LabelPool, row: int, size_px: int) -> bytes:
     task_id = int(pool.table.task_id[row])
-    with project.read() as session:
+    with db.read() as session:
         task = session.get(TaskRecord, task_id)
     if task is None:
         raise BadInput(f"task {task_id} is gone", field="task")
-    image = project.images.get(task.image, task_id=task.id)
-    crop = render_crop(project.images.pixels(image), pool.table.rle(row), size_px=2 * size_px)
+    image = images.get(task.image, task_id=task.id)
+    crop = render_crop(images.pixels(image), pool.table.rle(row), size_px=2 * size_px)
     file = io.BytesIO()
     with Image.open(io.BytesIO(crop)) as large:  # drawn large, shown small: the outline stays fine
         large.thumbnail((size_px, size_px))

@@ -18,9 +18,11 @@ from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput
 from sync.review.review_project import FORMS, KEY_FIELD, Question, parse_answers, read_questions
-from sync.rounds.project import Project
+from sync.rounds.progress import Progress
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import AnswerRecord, ProjectRecord, QuestionRecord
-from sync.studio.protocol import TaskRow
+from sync.studio.protocol import StudioClient, TaskRow
 
 __all__ = ["pull_answers", "review_project_of", "store_questions"]
 
@@ -30,39 +32,48 @@ _COLUMN = {"single": "review_project_id", "sheet": "sheet_project_id"}
 _WATERMARK = {"single": "review_watermark", "sheet": "sheet_watermark"}
 
 
-def review_project_of(project: Project, form: str) -> int | None:
+def review_project_of(db: ProjectStore, form: str) -> int | None:
     """Id of the review project of this form, None while nothing of this form was asked."""
-    with project.read() as session:
-        value: int | None = getattr(session.get_one(ProjectRecord, project.id), _COLUMN[form])
+    with db.read() as session:
+        value: int | None = getattr(session.get_one(ProjectRecord, db.id), _COLUMN[form])
     return value
 
 
-def pull_answers(project: Project) -> int:
+def pull_answers(
+    db: ProjectStore, review_studio: StudioClient, settings: Settings, progress: Progress
+) -> int:
     """Bring questions and answers level; returns how many review tasks had changed."""
     changed = 0
     for form in FORMS:
-        review_id = review_project_of(project, form)
+        review_id = review_project_of(db, form)
         if review_id is not None:
-            changed += _pull_form(project, form, review_id)
+            changed += _pull_form(db, review_studio, settings, progress, form, review_id)
     return changed
 
 
-def _pull_form(project: Project, form: str, review_id: int) -> int:
-    with project.read() as session:
-        watermark: datetime | None = getattr(session.get_one(ProjectRecord, project.id), _WATERMARK[form])
-    since = None if watermark is None else watermark - timedelta(seconds=project.settings.overlap_s)
+def _pull_form(
+    db: ProjectStore,
+    review_studio: StudioClient,
+    settings: Settings,
+    progress: Progress,
+    form: str,
+    review_id: int,
+) -> int:
+    with db.read() as session:
+        watermark: datetime | None = getattr(session.get_one(ProjectRecord, db.id), _WATERMARK[form])
+    since = None if watermark is None else watermark - timedelta(seconds=settings.overlap_s)
     changed = 0
-    rows = project.review_studio.tasks(review_id, changed_since=since)
+    rows = review_studio.tasks(review_id, changed_since=since)
     while batch := list(islice(rows, _BATCH)):
-        project.at("answers.batch")
-        with project.write() as session:
-            changed += _store_batch(session, project.id, batch)
-            record = session.get_one(ProjectRecord, project.id)
+        progress.at("answers.batch")
+        with db.write() as session:
+            changed += _store_batch(session, db.id, batch)
+            record = session.get_one(ProjectRecord, db.id)
             newest = max(row.updated_at for row in batch)
             known: datetime | None = getattr(record, _WATERMARK[form])
             if known is None or newest > known:
                 setattr(record, _WATERMARK[form], newest)
-    changed += _drop_deleted(project, form, review_id)
+    changed += _drop_deleted(db, review_studio, form, review_id)
     return changed
 
 
@@ -154,34 +165,34 @@ def _answer_rows(project_id: int, row: TaskRow, keys: set[str]) -> dict[tuple[in
     return found
 
 
-def _drop_deleted(project: Project, form: str, review_id: int) -> int:
+def _drop_deleted(db: ProjectStore, review_studio: StudioClient, form: str, review_id: int) -> int:
     """Questions of deleted review tasks go, with their answers; they are asked again if still wanted."""
-    known = set(_review_tasks(project, form))
-    if len(known) == project.review_studio.project(review_id).task_number:
+    known = set(_review_tasks(db, form))
+    if len(known) == review_studio.project(review_id).task_number:
         return 0
-    gone = sorted(known - project.review_studio.task_ids(review_id))
+    gone = sorted(known - review_studio.task_ids(review_id))
     if gone:
-        with project.write() as session:
+        with db.write() as session:
             for start in range(0, len(gone), 500):
                 ids = gone[start : start + 500]
                 for table in (AnswerRecord, QuestionRecord):
                     session.execute(
-                        delete(table).where(table.project_id == project.id, table.review_task_id.in_(ids))
+                        delete(table).where(table.project_id == db.id, table.review_task_id.in_(ids))
                     )
     return len(gone)
 
 
-def _review_tasks(project: Project, form: str) -> Iterator[int]:
+def _review_tasks(db: ProjectStore, form: str) -> Iterator[int]:
     number = FORMS.index(form)
     query = (
         select(QuestionRecord.review_task_id)
-        .where(QuestionRecord.project_id == project.id, QuestionRecord.form == number)
+        .where(QuestionRecord.project_id == db.id, QuestionRecord.form == number)
         .distinct()
     )
-    with project.read() as session:
+    with db.read() as session:
         yield from (task for task in session.scalars(query) if task is not None)
 
 
-def keyed_tasks(project: Project, review_id: int) -> Mapping[str, int]:
+def keyed_tasks(review_studio: StudioClient, review_id: int) -> Mapping[str, int]:
     """Review tasks that are there by their key: what a killed import already sent."""
-    return project.review_studio.task_values(review_id, KEY_FIELD)
+    return review_studio.task_values(review_id, KEY_FIELD)

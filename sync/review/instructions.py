@@ -16,18 +16,24 @@ from typing import Any
 import numpy as np
 
 from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.errors import GroundswellError
 from ml_backend.images.crops import CropStore
 from ml_backend.images.signed_links import crop_url
+from ml_backend.images.store import ImageStore
 from ml_backend.instances import Rle
+from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.rle import decode_rle
 from sync.review.answers import review_project_of
 from sync.review.gold_masks import half, merged, shifted
 from sync.review.review_project import FORMS, Example, instructions
-from sync.rounds.project import Project
+from sync.rounds.progress import Progress
 from sync.rounds.task_queries import finished_tasks
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import TaskRecord
+from sync.studio.protocol import StudioClient
 
 __all__ = ["example_masks", "refresh_instructions"]
 
@@ -40,54 +46,63 @@ _LOOKED_AT = 200
 Masks = list[tuple[TaskRecord, Rle]]
 
 
-def example_masks(project: Project) -> frozenset[tuple[int, str]]:
+def example_masks(paths: ProjectPaths) -> frozenset[tuple[int, str]]:
     """(task, counts) of the drawn masks that the instructions show: their answers are given away."""
-    chosen = _read_state(project).get("examples", {})
+    chosen = _read_state(paths).get("examples", {})
     return frozenset((int(task), str(counts)) for rows in chosen.values() for task, counts in rows)
 
 
-def refresh_instructions(project: Project, round_number: int) -> bool:
+def refresh_instructions(
+    db: ProjectStore,
+    review_studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    progress: Progress,
+    round_number: int,
+) -> bool:
     """Set the instructions of the review projects where they changed; True when something was sent.
 
     To be called before gold questions are chosen, which avoid the examples, and after review projects were
     made. Looks at the drawn masks once per round. An image that cannot be read costs its own example only.
     """
-    found = {form: review_project_of(project, form) for form in FORMS}
+    found = {form: review_project_of(db, form) for form in FORMS}
     reviews = {form: number for form, number in found.items() if number is not None}
-    state = _read_state(project)
-    now = {"round": round_number, "labels": list(project.config.labels), "reviews": reviews}
+    state = _read_state(paths)
+    now = {"round": round_number, "labels": list(config.labels), "reviews": reviews}
     is_same = all(state.get(name) == value for name, value in now.items())
-    if is_same and all(_crops(project).path(project.id, key).exists() for key in state["crops"]):
+    if is_same and all(_crops(settings, images).path(db.id, key).exists() for key in state["crops"]):
         return False
-    chosen, drawn = _choose(project, state.get("examples", {}))
-    examples = _render(project, chosen, drawn)
+    chosen, drawn = _choose(db, config, state.get("examples", {}))
+    examples = _render(db, settings, images, chosen, drawn)
     shown = dict(state.get("shown", {}))
     sent = False
     for form, review_id in reviews.items():
-        text = instructions(project.config.labels, form=form, examples=examples)
+        text = instructions(config.labels, form=form, examples=examples)
         digest = hashlib.sha256(text.encode()).hexdigest()
         if shown.get(str(review_id)) != digest:
-            project.at("review.instructions")
-            project.review_studio.set_instruction(review_id, text)
+            progress.at("review.instructions")
+            review_studio.set_instruction(review_id, text)
             shown[str(review_id)] = digest
             sent = True
     keys = sorted({example.key for example in examples})
     rows = {label: [[task.id, str(rle["counts"])] for task, rle in masks] for label, masks in chosen.items()}
-    write_json(_state_path(project), {**now, "examples": rows, "crops": keys, "shown": shown})
+    write_json(_state_path(paths), {**now, "examples": rows, "crops": keys, "shown": shown})
     return sent
 
 
 def _choose(
-    project: Project, before: dict[str, list[list[Any]]]
+    db: ProjectStore, config: LabelConfig, before: dict[str, list[list[Any]]]
 ) -> tuple[dict[str, Masks], dict[str, Masks]]:
     """Two typical drawn masks per label (those chosen before, while they are there); and all drawn masks."""
-    drawn: dict[str, Masks] = {label: [] for label in project.config.labels}
-    for task, annotation in finished_tasks(project).values():
+    drawn: dict[str, Masks] = {label: [] for label in config.labels}
+    for task, annotation in finished_tasks(db).values():
         for region in annotation.regions if not task.image_error else ():
             if region["label"] in drawn:
                 drawn[region["label"]].append((task, region["rle"]))
     chosen: dict[str, Masks] = {}
-    for label in [label for label in project.config.labels if drawn[label]][:_MOST_LABELS]:
+    for label in [label for label in config.labels if drawn[label]][:_MOST_LABELS]:
         old = {(int(task), str(counts)) for task, counts in before.get(label, [])}
         kept = [row for row in drawn[label] if (row[0].id, str(row[1]["counts"])) in old]
         typical = kept if len(kept) >= 2 else _typical(drawn[label], 2)
@@ -112,18 +127,24 @@ def _typical(rows: Masks, count: int) -> Masks:
     return [ranked[i] for i in np.argsort(again, kind="stable").tolist()][:count]
 
 
-def _render(project: Project, chosen: dict[str, Masks], drawn: dict[str, Masks]) -> list[Example]:
+def _render(
+    db: ProjectStore,
+    settings: Settings,
+    images: ImageStore,
+    chosen: dict[str, Masks],
+    drawn: dict[str, Masks],
+) -> list[Example]:
     examples = []
     for label in chosen:
         for task, rle, is_good, caption in _variants(label, chosen, drawn):
             key = f"example-{instance_key(task.id, label, str(rle['counts']))}"
             try:
-                image = project.images.get(task.image, task_id=task.id)
-                _crops(project).ensure(project.id, key, image, rle)
+                image = images.get(task.image, task_id=task.id)
+                _crops(settings, images).ensure(db.id, key, image, rle)
             except GroundswellError as error:
-                _log.warning("project %s: example of task %s left out: %s", project.id, task.id, error)
+                _log.warning("project %s: example of task %s left out: %s", db.id, task.id, error)
                 continue
-            url = crop_url(project.settings, project.id, key)
+            url = crop_url(settings, db.id, key)
             examples.append(Example(label, key, url, is_good, caption))
     return examples
 
@@ -152,15 +173,15 @@ def _variants(
     return found + [(where, mask, False, caption) for where, mask, caption in bad if mask is not None]
 
 
-def _crops(project: Project) -> CropStore:
-    return CropStore(project.settings.data_dir, project.images, size_px=_SIZE_PX)
+def _crops(settings: Settings, images: ImageStore) -> CropStore:
+    return CropStore(settings.data_dir, images, size_px=_SIZE_PX)
 
 
-def _state_path(project: Project) -> Path:
-    return project.paths.root / "instructions.json"
+def _state_path(paths: ProjectPaths) -> Path:
+    return paths.root / "instructions.json"
 
 
-def _read_state(project: Project) -> dict[str, Any]:
-    path = _state_path(project)
+def _read_state(paths: ProjectPaths) -> dict[str, Any]:
+    path = _state_path(paths)
     found: dict[str, Any] = read_json(path) if path.exists() else {}
     return found

@@ -18,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import Form, Questions, Stream
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.errors import StudioError
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.label_config import LabelConfig
 from sync.review.answers import keyed_tasks, review_project_of, store_questions
 from sync.review.crops import CropLinks
 from sync.review.gold_masks import spoiled
@@ -34,10 +37,13 @@ from sync.review.review_project import (
     single_task,
 )
 from sync.rounds.cluster import LabelPool
-from sync.rounds.project import Project
+from sync.rounds.progress import Progress
 from sync.rounds.region_rows import plain_rle
 from sync.rounds.task_queries import finished_tasks
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import ProjectRecord, QuestionRecord
+from sync.studio.protocol import StudioClient
 
 __all__ = [
     "ask",
@@ -55,7 +61,12 @@ _IMPORT_ROWS = 200
 
 
 def new_questions(
-    project: Project, round_number: int, pool: LabelPool, wanted: Questions, known: Sequence[QuestionRecord]
+    db: ProjectStore,
+    settings: Settings,
+    round_number: int,
+    pool: LabelPool,
+    wanted: Questions,
+    known: Sequence[QuestionRecord],
 ) -> list[Question]:
     """Those of the policy's questions that were not asked yet, in the policy's order."""
     asked = {(q.instance, q.stream) for q in known if q.label == pool.label}
@@ -66,8 +77,8 @@ def new_questions(
         if (instance, stream) in asked:
             continue
         asked.add((instance, stream))
-        form = _form(project, int(wanted.form[i]))
-        question = _question(project, round_number, pool, row, stream=stream, form=form)
+        form = _form(settings, int(wanted.form[i]))
+        question = _question(db, round_number, pool, row, stream=stream, form=form)
         found.append(
             replace(
                 question,
@@ -80,7 +91,7 @@ def new_questions(
 
 
 def repeat_questions(
-    project: Project,
+    db: ProjectStore,
     round_number: int,
     pool: LabelPool,
     rows: npt.NDArray[np.int64],
@@ -102,9 +113,7 @@ def repeat_questions(
             continue
         stream = before[0].stream if before else int(Stream.SEARCH)
         repeat = len(before) + (HIDDEN if hidden else 0)
-        question = _question(
-            project, round_number, pool, row, stream=stream, form=int(Form.SINGLE), repeat=repeat
-        )
+        question = _question(db, round_number, pool, row, stream=stream, form=int(Form.SINGLE), repeat=repeat)
         if before:
             question = replace(question, cluster=before[0].cluster, inclusion=before[0].inclusion)
         found.append(question)
@@ -112,7 +121,8 @@ def repeat_questions(
 
 
 def hidden_repeats(
-    project: Project,
+    db: ProjectStore,
+    settings: Settings,
     round_number: int,
     pool: LabelPool,
     questions: int,
@@ -120,19 +130,21 @@ def hidden_repeats(
     answered: frozenset[str],
 ) -> list[Question]:
     """Some answered questions once more, to see who answers the same again: a share of ``questions``."""
-    count = math.ceil(questions * project.settings.repeat_share)
+    count = math.ceil(questions * settings.repeat_share)
     once = [q for q in known if q.key in answered and q.repeat == 0]
     if not count or not once:
         return []
-    rng = np.random.default_rng([project.settings.seed, round_number, len(known), 1])
+    rng = np.random.default_rng([settings.seed, round_number, len(known), 1])
     rows = pool.rows_by_key()
     chosen = [once[int(i)] for i in rng.permutation(len(once))[:count]]
     there = np.array([rows[q.instance] for q in chosen if q.instance in rows], np.int64)
-    return repeat_questions(project, round_number, pool, there, known, answered, hidden=True)
+    return repeat_questions(db, round_number, pool, there, known, answered, hidden=True)
 
 
 def gold_questions(
-    project: Project,
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
     round_number: int,
     pool: LabelPool,
     like: Sequence[Question],
@@ -143,19 +155,19 @@ def gold_questions(
     Each takes form, sheet, cluster and item of one of the questions ``like`` which it is asked: nothing in it
     tells it apart.
     """
-    share = project.settings.gold_share
+    share = settings.gold_share
     count = math.ceil(len(like) * share / (1.0 - share) - 1e-9)
     if not count:
         return []
     asked = {question.instance for question in known}
-    rng = np.random.default_rng([project.settings.seed, round_number, len(known)])
+    rng = np.random.default_rng([settings.seed, round_number, len(known)])
     drawn = [
         (task.id, region["rle"])
-        for task, annotation in finished_tasks(project).values()
+        for task, annotation in finished_tasks(db).values()
         for region in annotation.regions
         if region["label"] == pool.label and not task.image_error
     ]
-    given_away = example_masks(project)
+    given_away = example_masks(paths)
     places = rng.permutation(len(drawn)).tolist()
     places.sort(key=lambda place: (drawn[place][0], str(drawn[place][1]["counts"])) in given_away)
     found: list[Question] = []
@@ -184,18 +196,26 @@ def gold_questions(
     return found
 
 
-def ask(project: Project, questions: Sequence[Question]) -> int:
+def ask(
+    db: ProjectStore,
+    review_studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    images: ImageStore,
+    progress: Progress,
+    questions: Sequence[Question],
+) -> int:
     """Import these questions as review tasks, those that are there already left out; returns how many."""
     if not questions:
         return 0
-    links = CropLinks(project)
+    links = CropLinks(db, settings, images)
     asked = 0
     for number, form in enumerate(FORMS):
         mine = [question for question in questions if question.form == number]
         if not mine:
             continue
-        review_id = _ensure_project(project, form)
-        there = keyed_tasks(project, review_id)
+        review_id = _ensure_project(db, review_studio, config, settings, form)
+        there = keyed_tasks(review_studio, review_id)
         groups = [[question] for question in mine] if form == "single" else _sheets(mine)
         todo = [
             (group, key)
@@ -204,11 +224,11 @@ def ask(project: Project, questions: Sequence[Question]) -> int:
         ]
         for start in range(0, len(todo), _IMPORT_ROWS):
             part = [group for group, _ in todo[start : start + _IMPORT_ROWS]]
-            project.at("review.ask")
+            progress.at("review.ask")
             data = [_task_data(form, group, links) for group in part]
-            ids = project.review_studio.import_tasks(review_id, data)
-            with project.write() as session:
-                store_questions(session, project.id, dict(zip(ids, part, strict=True)))
+            ids = review_studio.import_tasks(review_id, data)
+            with db.write() as session:
+                store_questions(session, db.id, dict(zip(ids, part, strict=True)))
             asked += sum(len(group) for group in part)
     return asked
 
@@ -223,12 +243,12 @@ def spread(questions: Sequence[Question], others: Sequence[Question], seed: int)
 
 
 def _question(
-    project: Project, round_number: int, pool: LabelPool, row: int, *, stream: int, form: int, repeat: int = 0
+    db: ProjectStore, round_number: int, pool: LabelPool, row: int, *, stream: int, form: int, repeat: int = 0
 ) -> Question:
     instance = str(pool.table.key[row])
     return Question(
         key=Question.make_key(round_number, instance, stream, repeat),
-        project_id=project.id,
+        project_id=db.id,
         round=round_number,
         task_id=int(pool.table.task_id[row]),
         instance=instance,
@@ -244,10 +264,10 @@ def _question(
     )
 
 
-def _form(project: Project, wanted: int) -> int:
-    if project.settings.review_form == "auto":
+def _form(settings: Settings, wanted: int) -> int:
+    if settings.review_form == "auto":
         return wanted
-    return FORMS.index(project.settings.review_form)
+    return FORMS.index(settings.review_form)
 
 
 def _sheets(questions: Sequence[Question]) -> list[list[Question]]:
@@ -271,21 +291,23 @@ def _task_data(form: str, group: Sequence[Question], links: CropLinks) -> dict[s
     return sheet_task(group, [links.url(question) for question in group])
 
 
-def _ensure_project(project: Project, form: str) -> int:
-    known = review_project_of(project, form)
+def _ensure_project(
+    db: ProjectStore, review_studio: StudioClient, config: LabelConfig, settings: Settings, form: str
+) -> int:
+    known = review_project_of(db, form)
     if known is not None:
         return known
     review_id = ensure_review_project(
-        project.review_studio,
-        project.id,
-        project.title,
+        review_studio,
+        db.id,
+        db.title,
         form=form,
-        labels=project.config.labels,
-        maximum_annotations=project.settings.review_overlap,
+        labels=config.labels,
+        maximum_annotations=settings.review_overlap,
     )
-    _ensure_webhook(project, review_id)
-    with project.write() as session:
-        record = session.get_one(ProjectRecord, project.id)
+    _ensure_webhook(db, review_studio, settings, review_id)
+    with db.write() as session:
+        record = session.get_one(ProjectRecord, db.id)
         if form == "single":
             record.review_project_id = review_id
         else:
@@ -293,16 +315,16 @@ def _ensure_project(project: Project, form: str) -> int:
     return review_id
 
 
-def _ensure_webhook(project: Project, review_id: int) -> None:
+def _ensure_webhook(
+    db: ProjectStore, review_studio: StudioClient, settings: Settings, review_id: int
+) -> None:
     """Let answers shorten the wait for the next look; without a webhook the worker just looks as usual."""
-    settings = project.settings
+    settings = settings
     secret = settings.webhook_secret.get_secret_value()
     if not secret:
         return
     backend = (settings.backend_internal_url or settings.backend_url).rstrip("/")
     try:
-        project.review_studio.ensure_webhook(
-            review_id, f"{backend}/webhook?project={project.id}", secret=secret
-        )
+        review_studio.ensure_webhook(review_id, f"{backend}/webhook?project={db.id}", secret=secret)
     except StudioError as error:
         _log.warning("review project %s has no webhook: %s", review_id, error)

@@ -19,17 +19,23 @@ from sqlalchemy import delete, select
 from clustering.answers import AUDIT, Action, PolicyStep, SearchPolicy
 from clustering.propagation import Propagation, propagate
 from clustering.search import make_policy
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.verdicts import Verdict, VerdictTable, write_verdicts
 from ml_backend.errors import BadImage, BadInput
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.label_config import LabelConfig
 from sync.review.answers import pull_answers, review_project_of
 from sync.review.instructions import refresh_instructions
 from sync.review.questions import ask, gold_questions, hidden_repeats, new_questions, repeat_questions, spread
 from sync.review.review_project import FORMS, Question
 from sync.review.verdicts import LabelLog, ReviewLog, read_review_log
 from sync.rounds.cluster import LabelPool, load_label_pools
-from sync.rounds.project import Project
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, update_round
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import AnswerRecord, DecisionRecord, QuestionRecord, RoundRecord
+from sync.studio.protocol import StudioClient
 
 __all__ = ["ReviewReport", "review"]
 
@@ -66,17 +72,27 @@ class _Look:
     propagation: Propagation
 
 
-def review(project: Project, record: RoundRecord) -> ReviewReport:
+def review(
+    db: ProjectStore,
+    review_studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    progress: Progress,
+    memo: Memo,
+    record: RoundRecord,
+) -> ReviewReport:
     """Take one look at the review of a clustered round."""
     started = time.monotonic()
-    pull_answers(project)
-    pools = [pool for pool in load_label_pools(project, record) if len(pool)]
-    _withdraw_older(project, record.number)
-    refresh_instructions(project, record.number)
-    log, looks, wanted = _decide(project, record, pools)
-    verdicts = _store_decisions(project, record, looks)
-    asked = _ask(project, wanted)
-    refresh_instructions(project, record.number)
+    pull_answers(db, review_studio, settings, progress)
+    pools = [pool for pool in load_label_pools(db, paths, memo, record) if len(pool)]
+    _withdraw_older(db, review_studio, progress, record.number)
+    refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
+    log, looks, wanted = _decide(db, settings, paths, progress, record, pools)
+    verdicts = _store_decisions(db, paths, record, looks)
+    asked = _ask(db, review_studio, config, settings, images, progress, wanted)
+    refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
     shown = [question for question in log.questions if question.review_task_id is not None]
     answered = sum(question.key in log.answered for question in shown)
     is_open = len(shown) - answered
@@ -91,31 +107,36 @@ def review(project: Project, record: RoundRecord) -> ReviewReport:
         verified=sum(v.verdict > 0 and v.verified for v in verdicts.rows.values()),
         done=done,
     )
-    _note(project, record, report, log, looks, time.monotonic() - started)
+    _note(db, settings, paths, progress, record, report, log, looks, time.monotonic() - started)
     return report
 
 
 def _decide(
-    project: Project, record: RoundRecord, pools: Sequence[LabelPool]
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    progress: Progress,
+    record: RoundRecord,
+    pools: Sequence[LabelPool],
 ) -> tuple[ReviewLog, list[_Look], list[Question]]:
     """Look at every label; questions about masks that are known already answer themselves."""
-    policy = _policy(project)
+    policy = _policy(settings)
     while True:
-        log = read_review_log(project, record.number, pools)
-        if _forget_unanswered(project, log):
+        log = read_review_log(db, settings, record.number, pools)
+        if _forget_unanswered(db, log):
             continue
         shown = sum(question.review_task_id is not None for question in log.questions)
-        budget = max(0, project.settings.question_budget - shown)
+        budget = max(0, settings.question_budget - shown)
         looks: list[_Look] = []
         wanted: list[Question] = []
         for pool in pools:
-            project.at("review.label")
-            look, questions = _look(project, record, policy, pool, log, budget - len(wanted))
+            progress.at("review.label")
+            look, questions = _look(db, settings, paths, record, policy, pool, log, budget - len(wanted))
             looks.append(look)
             wanted += questions
         silent, shown_now = _silent(pools, log, wanted)
         if silent:
-            with project.write() as session:
+            with db.write() as session:
                 session.add_all(QuestionRecord(**asdict(q), review_task_id=None) for q in silent)
         if not any(_row(pools, question) in log.known for question in silent):
             return log, looks, shown_now
@@ -146,7 +167,7 @@ def _row(pools: Sequence[LabelPool], question: Question) -> tuple[str, int] | No
     return (question.label, question.item) if is_there else None
 
 
-def _forget_unanswered(project: Project, log: ReviewLog) -> bool:
+def _forget_unanswered(db: ProjectStore, log: ReviewLog) -> bool:
     """Forget questions without a review task whose mask is not known any more; True if there were any."""
     shown = {(q.label, q.instance) for q in log.questions if q.review_task_id is not None}
     gone = [
@@ -155,22 +176,24 @@ def _forget_unanswered(project: Project, log: ReviewLog) -> bool:
         if q.review_task_id is None and q.key not in log.answered and (q.label, q.instance) not in shown
     ]
     if gone:
-        with project.write() as session:
+        with db.write() as session:
             for start in range(0, len(gone), 500):
                 ids = gone[start : start + 500]
                 session.execute(delete(QuestionRecord).where(QuestionRecord.id.in_(ids)))
     return bool(gone)
 
 
-def _policy(project: Project) -> SearchPolicy:
+def _policy(settings: Settings) -> SearchPolicy:
     try:
-        return make_policy(project.settings.policy, **project.settings.policy_options)
+        return make_policy(settings.policy, **settings.policy_options)
     except (ValueError, TypeError) as error:
         raise BadInput(str(error), field="settings.policy", hint="See GROUNDSWELL_POLICY_OPTIONS") from error
 
 
 def _look(
-    project: Project,
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
     record: RoundRecord,
     policy: SearchPolicy,
     pool: LabelPool,
@@ -180,51 +203,61 @@ def _look(
     mine = log.labels[pool.label]
     known = [question for question in log.questions if question.label == pool.label]
     is_open = sum(question.key not in log.answered for question in known)
-    room = max(0, min(project.settings.question_batch - is_open, budget))
+    room = max(0, min(settings.question_batch - is_open, budget))
     # the policy names open questions again: they are part of what it may ask
     step = policy.step(
         pool.tree,
         pool.pool,
         mine.log,
-        budget=project.settings.question_batch if room else 0,
-        seed=project.settings.seed,
+        budget=settings.question_batch if room else 0,
+        seed=settings.seed,
     )
-    questions = repeat_questions(project, record.number, pool, mine.again, known, log.answered)[:room]
-    fresh = new_questions(project, record.number, pool, step.questions, known)
+    questions = repeat_questions(db, record.number, pool, mine.again, known, log.answered)[:room]
+    fresh = new_questions(db, settings, record.number, pool, step.questions, known)
     questions += fresh[: room - len(questions)]
-    hidden = hidden_repeats(project, record.number, pool, len(questions), known, log.answered)
-    gold = gold_questions(project, record.number, pool, questions, known)
-    mixed = spread(questions, [*hidden, *gold], project.settings.seed)
+    hidden = hidden_repeats(db, settings, record.number, pool, len(questions), known, log.answered)
+    gold = gold_questions(db, settings, paths, record.number, pool, questions, known)
+    mixed = spread(questions, [*hidden, *gold], settings.seed)
     return _Look(pool, mine, step, propagate(step, mine.log)), mixed
 
 
-def _ask(project: Project, questions: Sequence[Question]) -> int:
+def _ask(
+    db: ProjectStore,
+    review_studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    images: ImageStore,
+    progress: Progress,
+    questions: Sequence[Question],
+) -> int:
     """Ask what can be shown; a picture that has gone meanwhile costs its own questions only."""
     try:
-        return ask(project, questions)
+        return ask(db, review_studio, config, settings, images, progress, questions)
     except BadImage as error:
-        _log.warning("project %s: %s; asking one by one", project.id, error)
+        _log.warning("project %s: %s; asking one by one", db.id, error)
     asked = 0
     for question in questions:
         try:
-            asked += ask(project, [question])
+            asked += ask(db, review_studio, config, settings, images, progress, [question])
         except BadImage as error:
-            _log.warning("project %s: question %s left out: %s", project.id, question.key, error)
+            _log.warning("project %s: question %s left out: %s", db.id, question.key, error)
     return asked
 
 
-def _store_decisions(project: Project, record: RoundRecord, looks: Sequence[_Look]) -> VerdictTable:
+def _store_decisions(
+    db: ProjectStore, paths: ProjectPaths, record: RoundRecord, looks: Sequence[_Look]
+) -> VerdictTable:
     """Replace decisions and verdicts of the round by those of this look."""
     rows = [row for look in looks for row in _verdict_rows(look)]
-    verdicts = write_verdicts(project.paths.round(record.number), rows)
-    with project.write() as session:
+    verdicts = write_verdicts(paths.round(record.number), rows)
+    with db.write() as session:
         session.execute(
             delete(DecisionRecord).where(
-                DecisionRecord.project_id == project.id, DecisionRecord.round == record.number
+                DecisionRecord.project_id == db.id, DecisionRecord.round == record.number
             )
         )
         for look in looks:
-            session.add_all(_decision_rows(project.id, record.number, look))
+            session.add_all(_decision_rows(db.id, record.number, look))
     return verdicts
 
 
@@ -277,35 +310,37 @@ def _decision_rows(project_id: int, number: int, look: _Look) -> list[DecisionRe
     return rows
 
 
-def _withdraw_older(project: Project, number: int) -> None:
+def _withdraw_older(db: ProjectStore, review_studio: StudioClient, progress: Progress, number: int) -> None:
     """Delete review tasks of earlier rounds that nobody answered: their answers would teach nothing new."""
-    answered = select(AnswerRecord.review_task_id).where(AnswerRecord.project_id == project.id)
+    answered = select(AnswerRecord.review_task_id).where(AnswerRecord.project_id == db.id)
     query = select(QuestionRecord.review_task_id, QuestionRecord.form).where(
-        QuestionRecord.project_id == project.id,
+        QuestionRecord.project_id == db.id,
         QuestionRecord.round < number,
         QuestionRecord.review_task_id.is_not(None),
         QuestionRecord.review_task_id.not_in(answered),
     )
-    with project.read() as session:
+    with db.read() as session:
         stale = sorted({(int(form), int(task)) for task, form in session.execute(query) if task})
     for form_number, form in enumerate(FORMS):
         tasks = [task for number_, task in stale if number_ == form_number]
-        review_id = review_project_of(project, form)
+        review_id = review_project_of(db, form)
         if not tasks or review_id is None:
             continue
-        project.at("review.withdraw")
-        project.review_studio.delete_tasks(review_id, tasks)
-        with project.write() as session:
+        progress.at("review.withdraw")
+        review_studio.delete_tasks(review_id, tasks)
+        with db.write() as session:
             for start in range(0, len(tasks), 500):
                 session.execute(
                     delete(QuestionRecord).where(
-                        QuestionRecord.project_id == project.id,
+                        QuestionRecord.project_id == db.id,
                         QuestionRecord.review_task_id.in_(tasks[start : start + 500]),
                     )
                 )
 
 
-def _expert_questions(project: Project, log: ReviewLog, looks: Sequence[_Look]) -> list[dict[str, Any]]:
+def _expert_questions(
+    db: ProjectStore, settings: Settings, log: ReviewLog, looks: Sequence[_Look]
+) -> list[dict[str, Any]]:
     """Where an expert finds the questions that used up their workers: the last review task of each."""
     newest: dict[tuple[str, str], QuestionRecord] = {}
     for question in log.questions:
@@ -318,7 +353,7 @@ def _expert_questions(project: Project, log: ReviewLog, looks: Sequence[_Look]) 
             if found is None:
                 continue  # answered in an earlier round only
             form = FORMS[found.form]
-            server = (project.settings.review_url or project.settings.studio_url).rstrip("/")
+            server = (settings.review_url or settings.studio_url).rstrip("/")
             task = found.review_task_id
             rows.append(
                 {
@@ -326,7 +361,7 @@ def _expert_questions(project: Project, log: ReviewLog, looks: Sequence[_Look]) 
                     "task": found.task_id,
                     "form": form,
                     "review_task": task,
-                    "url": f"{server}/projects/{review_project_of(project, form)}/data?task={task}",
+                    "url": f"{server}/projects/{review_project_of(db, form)}/data?task={task}",
                 }
             )
     return rows[:_EXPERT_ROWS]
@@ -350,7 +385,10 @@ def _audits(look: _Look) -> list[dict[str, Any]]:
 
 
 def _note(
-    project: Project,
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    progress: Progress,
     record: RoundRecord,
     report: ReviewReport,
     log: ReviewLog,
@@ -367,20 +405,20 @@ def _note(
         "carried": len(log.carried),
         "workers": list(log.workers),
         "expert_queue": sum(len(look.log.expert) for look in looks),
-        "expert": _expert_questions(project, log, looks),
+        "expert": _expert_questions(db, settings, log, looks),
         "audits": [row for look in looks for row in _audits(look)],
         "masks_per_question": round(report.accepted / report.answered, 3) if report.answered else None,
-        "policy": project.settings.policy,
+        "policy": settings.policy,
         "done": report.done,
     }
     state = {name: before.get(name) for name in figures}
-    project.report(
+    progress.report(
         "review",
         report.answered / max(report.asked, 1),
         f"{report.answered} of {report.asked} questions answered, {report.accepted} masks accepted",
     )
     if state != figures or report.done != record.review_done:
         figures["seconds"] = round(float(before.get("seconds", 0.0)) + seconds, 3)
-        finish_step(project, record.number, "review", figures)
+        finish_step(db, paths, record.number, "review", figures)
         if report.done != record.review_done:
-            update_round(project, record.number, review_done=report.done)
+            update_round(db, paths, record.number, review_done=report.done)

@@ -24,9 +24,9 @@ from clustering.crowd import Answers, WorkerReport, fit_crowd, next_workers, wor
 from clustering.propagation import match_pools
 from sync.review.review_project import HIDDEN
 from sync.rounds.cluster import LabelPool
-from sync.rounds.project import Project
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import AnswerRecord, QuestionRecord
 
 __all__ = ["GOLD_IOU", "LabelLog", "ReviewLog", "describe_workers", "read_review_log"]
@@ -82,20 +82,22 @@ class ReviewLog:
     workers: tuple[dict[str, Any], ...]
 
 
-def read_review_log(project: Project, round_number: int, pools: Sequence[LabelPool]) -> ReviewLog:
+def read_review_log(
+    db: ProjectStore, settings: Settings, round_number: int, pools: Sequence[LabelPool]
+) -> ReviewLog:
     """Everything workers said, as verdicts on the pools of this round."""
-    with project.read() as session:
+    with db.read() as session:
         questions = list(
             session.scalars(
                 select(QuestionRecord)
-                .where(QuestionRecord.project_id == project.id, QuestionRecord.round <= round_number)
+                .where(QuestionRecord.project_id == db.id, QuestionRecord.round <= round_number)
                 .order_by(QuestionRecord.id)
             )
         )
         answers = list(
             session.scalars(
                 select(AnswerRecord)
-                .where(AnswerRecord.project_id == project.id)
+                .where(AnswerRecord.project_id == db.id)
                 .order_by(AnswerRecord.created_at, AnswerRecord.annotation_id)
             )
         )
@@ -104,8 +106,8 @@ def read_review_log(project: Project, round_number: int, pools: Sequence[LabelPo
         by_question[answer.question_key].append(answer)
     rows = {(pool.label, key): (pool.label, row) for pool in pools for key, row in pool.rows_by_key().items()}
     same = _same_masks(pools, [q for q in questions if q.round < round_number and by_question.get(q.key)])
-    items, carried = _items(project, round_number, {**same, **rows}, questions, by_question)
-    labels, workers = _verdicts(project, items, [pool.label for pool in pools])
+    items, carried = _items(db, round_number, {**same, **rows}, questions, by_question)
+    labels, workers = _verdicts(settings, items, [pool.label for pool in pools])
     current = [question for question in questions if question.round == round_number]
     known = frozenset((item.label, item.row) for item in items if item.row >= 0)
     answered = frozenset(
@@ -118,7 +120,7 @@ def read_review_log(project: Project, round_number: int, pools: Sequence[LabelPo
 
 
 def _items(
-    project: Project,
+    db: ProjectStore,
     round_number: int,
     rows: Mapping[tuple[str, str], tuple[str, int]],
     questions: Sequence[QuestionRecord],
@@ -149,7 +151,7 @@ def _items(
             if not is_current:
                 carried.add(row)
     items = {name: item for name, item in items.items() if item.answers}
-    gold = _gold(project, strays)
+    gold = _gold(db, strays)
     for name, group in strays.items():
         stray = items.setdefault(name, _Item(name[0], -1, group[0].prior, gold.get(name, np.nan)))
         for question in group:
@@ -202,12 +204,12 @@ def _same_masks(
 
 
 def _gold(
-    project: Project, strays: Mapping[tuple[str, str], Sequence[QuestionRecord]]
+    db: ProjectStore, strays: Mapping[tuple[str, str], Sequence[QuestionRecord]]
 ) -> dict[tuple[str, str], float]:
     """Known truth of masks that are in no pool, from what people drew on their tasks since or before."""
     if not strays:
         return {}
-    finished = finished_tasks(project)
+    finished = finished_tasks(db)
     truth: dict[tuple[str, str], float] = {}
     for name, group in strays.items():
         found = finished.get(group[0].task_id)
@@ -225,15 +227,15 @@ def _gold(
 
 
 def _verdicts(
-    project: Project, items: Sequence[_Item], labels: Sequence[str]
+    settings: Settings, items: Sequence[_Item], labels: Sequence[str]
 ) -> tuple[dict[str, LabelLog], tuple[dict[str, Any], ...]]:
-    cap = project.settings.review_overlap_max
+    cap = settings.review_overlap_max
     workers: tuple[dict[str, Any], ...] = ()
     if cap == 1:
-        probability, again = _majority(items, project.settings.min_answer_s)
+        probability, again = _majority(items, settings.min_answer_s)
         expert: set[int] = set()
     else:
-        probability, again, expert, workers = _crowd(items, project.settings)
+        probability, again, expert, workers = _crowd(items, settings)
     result = {}
     for label in labels:
         mine = [i for i, item in enumerate(items) if item.label == label and item.row >= 0]

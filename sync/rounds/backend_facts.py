@@ -6,36 +6,38 @@ from typing import Any
 
 from ml_backend.artifacts.project_facts import ProjectFacts, load_facts, save_facts
 from ml_backend.errors import BadInput
-from sync.rounds.project import Project
+from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.round_records import trained_round
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import ProjectRecord
 
 __all__ = ["write_facts"]
 
 
-def write_facts(project: Project) -> None:
+def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> None:
     """Write the facts of a project when they changed; what others set (the segmenter) is kept."""
-    data_dir = project.settings.data_dir
-    with project.read() as session:
-        record = session.get_one(ProjectRecord, project.id)
-    shown = trained_round(project)
+    data_dir = settings.data_dir
+    with db.read() as session:
+        record = session.get_one(ProjectRecord, db.id)
+    shown = trained_round(db)
     changes: dict[str, Any] = {
-        "key": project.key,
-        "title": project.title,
-        "kind": project.config.kind,
-        "label_config": project.config.xml,
-        "labels": project.config.labels,
+        "key": db.key,
+        "title": db.title,
+        "kind": config.kind,
+        "label_config": config.xml,
+        "labels": config.labels,
         "model_version": shown.pushed if shown is not None else "",
-        "learner": project.settings.learner,
-        "push_min_score": project.settings.push_min_score,
+        "learner": settings.learner,
+        "push_min_score": settings.push_min_score,
         "options": dict(record.options),
     }
     if record.review_project_id is not None:
         changes["review_project_id"] = record.review_project_id
     try:
-        known = load_facts(data_dir, project.id)
+        known = load_facts(data_dir, db.id)
         fresh = known.with_changes(**changes)
     except BadInput:
-        known, fresh = None, ProjectFacts(project_id=project.id, **changes)
+        known, fresh = None, ProjectFacts(project_id=db.id, **changes)
     if fresh != known:
         save_facts(data_dir, fresh)

@@ -10,89 +10,121 @@ from __future__ import annotations
 
 from typing import Any
 
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.clicks.project_network.versions import is_outdated
 from ml_backend.clicks.serving.prewarm import TaskRef, embed_ahead
 from ml_backend.clicks.serving.service import ClickService
+from ml_backend.images.store import ImageStore
 from sync.rounds.click_training import ClickTraining, training_reason
-from sync.rounds.project import Project
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.push import serving_order
 from sync.rounds.round_records import finish_step
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
 __all__ = ["click_training", "prepare_clicks"]
 
 
-def prepare_clicks(project: Project, record: RoundRecord, *, is_new_order: bool) -> RoundRecord:
+def prepare_clicks(
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    progress: Progress,
+    memo: Memo,
+    record: RoundRecord,
+    *,
+    is_new_order: bool,
+) -> RoundRecord:
     """Look after this project's click network and embed ahead, where the settings ask for it; safe to repeat.
 
     ``is_new_order`` says that tasks are served in another order since the last call. Returns at once while a
     click network is being trained: a later call notes what came of it.
     """
-    record = _note_training(project, record)
+    record = _note_training(db, paths, progress, memo, record)
     figures: dict[str, Any] = dict(record.figures.get("clicks", {}))
     before = dict(figures)
-    if project.settings.embed_ahead and (is_new_order or "embedded" not in figures):
-        figures |= _embed(project, record)
+    if settings.embed_ahead and (is_new_order or "embedded" not in figures):
+        figures |= _embed(db, settings, paths, images, progress, memo, record)
     if figures != before:
-        record = finish_step(project, record.number, "clicks", figures)
-    if project.settings.train_clicks:
-        _train_if_due(project, record)
+        record = finish_step(db, paths, record.number, "clicks", figures)
+    if settings.train_clicks:
+        _train_if_due(db, settings, paths, images, progress, memo, record)
     return record
 
 
-def click_training(project: Project) -> ClickTraining | None:
+def click_training(db: ProjectStore, memo: Memo) -> ClickTraining | None:
     """The click network that this worker is training for the project, or has trained since its last look."""
-    found = project.memo.get(("click training", project.id))
+    found = memo.get(("click training", db.id))
     return found if isinstance(found, ClickTraining) else None
 
 
-def _note_training(project: Project, record: RoundRecord) -> RoundRecord:
+def _note_training(
+    db: ProjectStore, paths: ProjectPaths, progress: Progress, memo: Memo, record: RoundRecord
+) -> RoundRecord:
     """Report how far this project's training is, or write down what came of it."""
-    training = click_training(project)
+    training = click_training(db, memo)
     if training is None:
         return record
     if training.figures is None:
-        project.report("clicks", min(training.share, 0.99), training.line)
+        progress.report("clicks", min(training.share, 0.99), training.line)
         return record
-    del project.memo["click training", project.id]
+    del memo["click training", db.id]
     figures = {"trained": training.digest, **training.figures}
-    noted = finish_step(project, training.round, "clicks", figures)
+    noted = finish_step(db, paths, training.round, "clicks", figures)
     if figures["failed"]:
-        project.report("clicks", 1.0, f"not trained: {figures['failed']}")
+        progress.report("clicks", 1.0, f"not trained: {figures['failed']}")
     else:
         verdict = "serves" if figures["serves"] else "does not beat the segmenter"
-        project.report("clicks", 1.0, f"{figures['version']} {verdict}")
+        progress.report("clicks", 1.0, f"{figures['version']} {verdict}")
     return noted if training.round == record.number else record
 
 
-def _train_if_due(project: Project, record: RoundRecord) -> None:
+def _train_if_due(
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    progress: Progress,
+    memo: Memo,
+    record: RoundRecord,
+) -> None:
     """Start a training unless one runs (of any project: they would share the core that people's clicks need),
     this round had its own, or too little was finished since the last.
     """
-    if any(isinstance(v, ClickTraining) and v.figures is None for v in project.memo.values()):
+    if any(isinstance(v, ClickTraining) and v.figures is None for v in memo.values()):
         return
     figures = record.figures.get("clicks", {})
     if figures.get("trained") == record.digest and (
-        figures.get("failed") or not is_outdated(project.paths.clicks / figures.get("version", "none"))
+        figures.get("failed") or not is_outdated(paths.clicks / figures.get("version", "none"))
     ):
         return
-    reason = training_reason(project, record)
+    reason = training_reason(paths, record)
     if reason:
-        project.report("clicks", 0.0, f"training a click network: {reason}")
-        project.memo["click training", project.id] = ClickTraining(project, record)
+        progress.report("clicks", 0.0, f"training a click network: {reason}")
+        memo["click training", db.id] = ClickTraining(db, settings, paths, images, record)
 
 
-def _embed(project: Project, record: RoundRecord) -> dict[str, Any]:
+def _embed(
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    progress: Progress,
+    memo: Memo,
+    record: RoundRecord,
+) -> dict[str, Any]:
     """Embed the tasks that are served next, until this many of them are there."""
-    facts = load_facts(project.settings.data_dir, project.id)
-    service = project.memo.get("clicks")
+    facts = load_facts(settings.data_dir, db.id)
+    service = memo.get("clicks")
     if not isinstance(service, ClickService):
-        service = project.memo["clicks"] = ClickService(project.settings, project.images)
-    tasks = serving_order(project, record)[: project.settings.embed_ahead]
+        service = memo["clicks"] = ClickService(settings, images)
+    tasks = serving_order(db, paths, record)[: settings.embed_ahead]
     report = embed_ahead(
         service,
         [TaskRef(facts, task, image) for task, image in tasks],
-        progress=lambda done: project.report("clicks", done / max(len(tasks), 1), f"{done} images embedded"),
+        progress=lambda done: progress.report("clicks", done / max(len(tasks), 1), f"{done} images embedded"),
     )
     return {"embedded": report.encoded + report.present, "not_embedded": report.failed}

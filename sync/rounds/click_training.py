@@ -19,9 +19,11 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.project_network.versions import is_usable
 from ml_backend.clicks.training.job import job_spec, publish_click_model
 from ml_backend.errors import GroundswellError
-from sync.rounds.project import Project
+from ml_backend.images.store import ImageStore
 from sync.rounds.round_records import load_snapshot
 from sync.rounds.train import examples_of
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
 __all__ = ["ClickTraining", "last_version", "training_reason"]
@@ -39,26 +41,33 @@ class ClickTraining:
     None until then.
     """
 
-    def __init__(self, project: Project, record: RoundRecord) -> None:
+    def __init__(
+        self,
+        db: ProjectStore,
+        settings: Settings,
+        paths: ProjectPaths,
+        images: ImageStore,
+        record: RoundRecord,
+    ) -> None:
         """Start at once. Raises BadInput when the snapshot of the round cannot be read."""
-        self.project_id, self.round, self.digest = project.id, record.number, record.digest
+        self.project_id, self.round, self.digest = db.id, record.number, record.digest
         self.share, self.line = 0.0, "training"
         self.figures: dict[str, Any] | None = None
-        _sweep(project.paths)
-        snapshot = load_snapshot(project, record.number)
+        _sweep(paths)
+        snapshot = load_snapshot(paths, record.number)
         labels = tuple(str(label) for label in snapshot["labels"])
-        last = last_version(project.paths)
-        start = project.paths.clicks / last.version if last is not None and last.usable else None
+        last = last_version(paths)
+        start = paths.clicks / last.version if last is not None and last.usable else None
         spec = job_spec(
-            examples_of(project, snapshot["train"], labels),
-            examples_of(project, snapshot["test"], labels),
+            examples_of(db, images, snapshot["train"], labels),
+            examples_of(db, images, snapshot["test"], labels),
             labels,
-            incumbent=project.settings.segmenter,
-            options=project.settings.click_options,
+            incumbent=settings.segmenter,
+            options=settings.click_options,
             start=start,
         )
         version = f"click-r{record.number}-{record.digest[:10]}"
-        work = (project.paths, version, spec)
+        work = (paths, version, spec)
         self._thread = threading.Thread(target=self._run, args=work, name="click-training", daemon=True)
         self._thread.start()
 
@@ -123,17 +132,17 @@ def last_version(paths: ProjectPaths) -> LastVersion | None:
     return max(found, key=lambda item: item[0])[1] if found else None
 
 
-def training_reason(project: Project, record: RoundRecord) -> str:
+def training_reason(paths: ProjectPaths, record: RoundRecord) -> str:
     """Why a click network should be trained for this round now; empty when it should not.
 
     Raises BadInput when the round's snapshot cannot be read.
     """
-    snapshot = load_snapshot(project, record.number)
+    snapshot = load_snapshot(paths, record.number)
     train = [row for row in snapshot["train"] if row["regions"]]
     masks = sum(len(row["regions"]) for row in train)
     if masks < MIN_MASKS or sum(bool(row["regions"]) for row in snapshot["test"]) < MIN_TEST_IMAGES:
         return ""
-    last = last_version(project.paths)
+    last = last_version(paths)
     if last is None:
         return f"{masks} masks are finished"
     if not last.usable:

@@ -19,13 +19,17 @@ from clustering.pool import Pool
 from clustering.trees.linkage import ExactLinkage, Linkage, TwoLevelLinkage, grow_tree
 from clustering.trees.tree import ClusterTree
 from ml_backend.artifacts.files import read_json, write_atomic, write_json
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.errors import BadInput
+from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.statistics import mask_statistics
-from sync.rounds.project import Project
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import open_task_ids
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
 __all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools"]
@@ -50,36 +54,43 @@ class LabelPool:
         return {str(key): row for row, key in enumerate(self.table.key)}
 
 
-def cluster(project: Project, record: RoundRecord) -> RoundRecord:
+def cluster(
+    db: ProjectStore,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    progress: Progress,
+    record: RoundRecord,
+) -> RoundRecord:
     """Freeze the pool of each label and grow its tree; does nothing when it was done."""
-    folder = project.paths.round(record.number)
+    folder = paths.round(record.number)
     if has_finished(record, "cluster") and (folder / "pool.json").exists():
         return record
     started = time.monotonic()
-    table = read_pool(project.paths.pool(record.model_version), task_ids=open_task_ids(project))
-    table, dropped = _finite(project, table)
-    table = table.take(np.flatnonzero(table.score >= project.settings.pool_min_score))
+    table = read_pool(paths.pool(record.model_version), task_ids=open_task_ids(db))
+    table, dropped = _finite(db, progress, table)
+    table = table.take(np.flatnonzero(table.score >= settings.pool_min_score))
     table = table.take(np.argsort(table.key.astype(str), kind="stable"))
     sizes: dict[str, int] = {}
-    labels = list(project.config.labels)
+    labels = list(config.labels)
     for i, label in enumerate(labels):
-        project.at("cluster.label")
+        progress.at("cluster.label")
         mine = table.take(np.flatnonzero(table.label == label))
         sizes[label] = len(mine)
-        tree = grow_tree(label_pool(mine), linkage=_linkage(project), seed=project.settings.seed)
+        tree = grow_tree(label_pool(mine), linkage=_linkage(settings), seed=settings.seed)
         file = io.BytesIO()
         tree.save(file)
         write_atomic(folder / f"tree-{i}.npz", file.getvalue())
         write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key])
-        project.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
+        progress.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
     write_json(folder / "pool.json", {"labels": labels, "version": record.model_version, "sizes": sizes})
     figures: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3), "pool": sizes}
     if dropped:
         figures["dropped"] = dropped
-    return finish_step(project, record.number, "cluster", figures)
+    return finish_step(db, paths, record.number, "cluster", figures)
 
 
-def _finite(project: Project, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:
+def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:
     """Rows whose numbers are all finite, and how many others each label had.
 
     No distance to such an instance exists. The infer step leaves them out; a pool written by anything else
@@ -93,28 +104,30 @@ def _finite(project: Project, table: PoolTable) -> tuple[PoolTable, dict[str, in
     for label, count in dropped.items():
         tasks = np.unique(table.task_id[~good & (table.label == label)]).tolist()
         text = f"{label}: {count} instances left out of the clusters, their embedding or score is not finite"
-        _log.warning("project %s: %s (tasks %s)", project.id, text, ", ".join(map(str, tasks[:5])))
-        project.report("cluster", 0.0, text)
+        _log.warning("project %s: %s (tasks %s)", db.id, text, ", ".join(map(str, tasks[:5])))
+        progress.report("cluster", 0.0, text)
     return table.take(np.flatnonzero(good)), dropped
 
 
-def load_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:
+def load_label_pools(
+    db: ProjectStore, paths: ProjectPaths, memo: Memo, record: RoundRecord
+) -> list[LabelPool]:
     """The frozen pools of a clustered round, one per label, in the order of the label config then."""
-    key = ("pools", project.id, record.number, record.model_version)
-    kept = project.memo.get(key)
+    key = ("pools", db.id, record.number, record.model_version)
+    kept = memo.get(key)
     if isinstance(kept, list):
         return kept
-    for old in [old for old in project.memo if isinstance(old, tuple) and old[:2] == key[:2]]:
-        del project.memo[old]
-    pools = _read_label_pools(project, record)
-    project.memo[key] = pools
+    for old in [old for old in memo if isinstance(old, tuple) and old[:2] == key[:2]]:
+        del memo[old]
+    pools = _read_label_pools(paths, record)
+    memo[key] = pools
     return pools
 
 
-def _read_label_pools(project: Project, record: RoundRecord) -> list[LabelPool]:
-    folder = project.paths.round(record.number)
+def _read_label_pools(paths: ProjectPaths, record: RoundRecord) -> list[LabelPool]:
+    folder = paths.round(record.number)
     labels = [str(label) for label in read_json(folder / "pool.json")["labels"]]
-    table = read_pool(project.paths.pool(record.model_version))
+    table = read_pool(paths.pool(record.model_version))
     place = {str(key): row for row, key in enumerate(table.key)}
     pools = []
     for i, label in enumerate(labels):
@@ -131,13 +144,13 @@ def label_pool(table: PoolTable) -> Pool:
     return Pool(embedding, table.score, table.quality, extras)
 
 
-def _linkage(project: Project) -> Linkage | None:
+def _linkage(settings: Settings) -> Linkage | None:
     known: dict[str, Linkage | None] = {
         "auto": None,
         "exact": ExactLinkage(),
         "two-level": TwoLevelLinkage(),
     }
-    name = project.settings.linkage
+    name = settings.linkage
     if name not in known:
         raise BadInput(
             f"there is no linkage {name!r}", field="settings.linkage", hint=f"One of {', '.join(known)}"

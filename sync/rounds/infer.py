@@ -17,18 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.pools import done_tasks
 from ml_backend.errors import BadImage
-from ml_backend.images.store import ImageRef
+from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
 from ml_backend.task_prediction import usable_instances
-from sync.rounds.project import Project
+from sync.rounds.progress import Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import note_image_errors, open_task_ids, task_images
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
 __all__ = ["infer", "tasks_to_infer"]
@@ -45,39 +48,46 @@ class _Loaded:
     error: str
 
 
-def tasks_to_infer(project: Project, version: str) -> list[int]:
+def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, version: str) -> list[int]:
     """Unfinished tasks with an image that this version has not looked at, in order of id."""
-    done = done_tasks(project.paths.pool(version))
-    return [task for task in open_task_ids(project) if task not in done]
+    done = done_tasks(paths.pool(version))
+    return [task for task in open_task_ids(db) if task not in done]
 
 
-def infer(project: Project, record: RoundRecord) -> RoundRecord:
+def infer(
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    progress: Progress,
+    record: RoundRecord,
+) -> RoundRecord:
     """Fill the pool of the round's version for all unfinished tasks; safe to repeat and to kill.
 
     A task whose image cannot be read gets an empty row with the reason; the next version tries it again.
     """
-    registry = ModelRegistry(project.settings.data_dir)
-    info = registry.info(project.id, record.model_version)
-    todo = tasks_to_infer(project, info.version)
+    registry = ModelRegistry(settings.data_dir)
+    info = registry.info(db.id, record.model_version)
+    todo = tasks_to_infer(db, paths, info.version)
     started = time.monotonic()
     found = failed = 0
     if todo:
-        predictor = get_learner(info.learner).load(info.folder, device=project.settings.device)
+        predictor = get_learner(info.learner).load(info.folder, device=settings.device)
         writer = PoolWriter(
-            project.paths.pool(info.version),
+            paths.pool(info.version),
             predictor.labels,
             embedding_dim=predictor.embedding_dim,
-            tasks_per_part=project.settings.infer_part,
+            tasks_per_part=settings.infer_part,
         )
         with writer:
             done = 0
-            for batch in _loaded_batches(project, todo):
-                project.at("infer.batch")
-                found_here, failed_here = _infer_batch(project, predictor, writer, batch)
+            for batch in _loaded_batches(db, settings, images, todo):
+                progress.at("infer.batch")
+                found_here, failed_here = _infer_batch(db, predictor, writer, batch)
                 found, failed, done = found + found_here, failed + failed_here, done + len(batch)
-                project.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
-    registry.set_current(project.id, info.version)
-    project.report("infer", 1.0, f"{len(todo)} tasks looked at, {found} instances")
+                progress.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
+    registry.set_current(db.id, info.version)
+    progress.report("infer", 1.0, f"{len(todo)} tasks looked at, {found} instances")
     if not todo and has_finished(record, "infer"):
         return record
     before = record.figures.get("infer", {})
@@ -87,11 +97,11 @@ def infer(project: Project, record: RoundRecord) -> RoundRecord:
         "instances": before.get("instances", 0) + found,
         "unreadable": before.get("unreadable", 0) + failed,
     }
-    return finish_step(project, record.number, "infer", figures)
+    return finish_step(db, paths, record.number, "infer", figures)
 
 
 def _infer_batch(
-    project: Project, predictor: Predictor, writer: PoolWriter, batch: Sequence[_Loaded]
+    db: ProjectStore, predictor: Predictor, writer: PoolWriter, batch: Sequence[_Loaded]
 ) -> tuple[int, int]:
     """Add one batch to the pool; returns instances found and tasks that could not be read."""
     readable = [item for item in batch if item.pixels is not None]
@@ -101,28 +111,30 @@ def _infer_batch(
         if item.pixels is None or item.ref is None:
             writer.add(item.task, Instances.empty(predictor.embedding_dim), score=1.0, error=item.error)
             continue
-        instances = _usable(project, item.task, next(results))
+        instances = _usable(db, item.task, next(results))
         found += len(instances)
         writer.add(item.task, instances, hw=item.ref.hw, image_sha=item.ref.sha, score=confidence(instances))
-    note_image_errors(project, {item.task: item.error for item in batch})
+    note_image_errors(db, {item.task: item.error for item in batch})
     return found, len(batch) - len(readable)
 
 
-def _usable(project: Project, task: int, instances: Instances) -> Instances:
+def _usable(db: ProjectStore, task: int, instances: Instances) -> Instances:
     """``usable_instances``, with a note in the log about what was left out."""
     usable = usable_instances(instances)
     if len(usable) < len(instances):
         left_out = len(instances) - len(usable)
         _log.warning(
-            "project %s task %s: %d instances left out, not finite or there twice", project.id, task, left_out
+            "project %s task %s: %d instances left out, not finite or there twice", db.id, task, left_out
         )
     return usable
 
 
-def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Loaded]]:
+def _loaded_batches(
+    db: ProjectStore, settings: Settings, images: ImageStore, tasks: Sequence[int]
+) -> Iterator[list[_Loaded]]:
     """Batches of decoded images, the next one being fetched while this one is used."""
-    images = task_images(project)
-    size = project.settings.infer_batch
+    addresses = task_images(db)
+    size = settings.infer_batch
     batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
 
     with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as threads:
@@ -130,7 +142,7 @@ def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Lo
         def submit(number: int) -> list[Future[_Loaded]]:
             if number >= len(batches):
                 return []
-            return [threads.submit(_load, project, task, images[task]) for task in batches[number]]
+            return [threads.submit(_load, db, images, task, addresses[task]) for task in batches[number]]
 
         ahead = submit(0)
         for number in range(len(batches)):
@@ -138,10 +150,10 @@ def _loaded_batches(project: Project, tasks: Sequence[int]) -> Iterator[list[_Lo
             yield [future.result() for future in current]
 
 
-def _load(project: Project, task: int, image: str) -> _Loaded:
+def _load(db: ProjectStore, images: ImageStore, task: int, image: str) -> _Loaded:
     try:
-        ref = project.images.get(image, task_id=task)
-        return _Loaded(task, ref, project.images.pixels(ref), "")
+        ref = images.get(image, task_id=task)
+        return _Loaded(task, ref, images.pixels(ref), "")
     except BadImage as error:
-        _log.warning("project %s task %s: %s", project.id, task, error)
+        _log.warning("project %s task %s: %s", db.id, task, error)
         return _Loaded(task, None, None, str(error))

@@ -1,83 +1,59 @@
-"""What every step needs of a project, opened once per look: settings, store, clients, paths, lease."""
+"""A project opened for a look or a command, and which projects take part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from sync.rounds.progress import Memo, Progress
+from sync.rounds.pull import refresh_project
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease
-from sync.store.tables import ProjectRecord, RoundRecord
+from sync.store.project_store import ProjectStore
+from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 
 __all__ = [
-    "Project",
-    "Report",
-    "latest_round",
+    "OpenProject",
     "open_project",
     "project_ids",
+    "refreshed",
     "register_project",
     "unregister_project",
 ]
 
-Report = Callable[[str, float, str], None]
-"""Called with step, share done (0..1) and one line about it."""
-
-
-def _silent(step: str, share: float, text: str) -> None:
-    """Report nothing."""
-
 
 @dataclass(frozen=True, slots=True)
-class Project:
-    """One project while a worker looks at it.
+class OpenProject:
+    """One project, opened for a look or a command: what its steps need, side by side.
 
-    ``settings`` already carry the project's own options. ``studio`` holds the project itself,
-    ``review_studio`` its review projects (another server when crowds are kept apart). ``checkpoint`` is
-    called at every boundary between and inside steps; it raises to stop there (a signal, a test).
+    Steps take the parts they need, never the whole. ``settings`` already carry the project's own options.
+    ``studio`` holds the project itself, ``review_studio`` its review projects (another server when crowds are
+    kept apart).
     """
 
-    id: int
-    key: str
-    title: str
-    config: LabelConfig
-    settings: Settings
-    store: Store
+    db: ProjectStore
     studio: StudioClient
     review_studio: StudioClient
-    images: ImageStore
+    config: LabelConfig
+    settings: Settings
     paths: ProjectPaths
-    lease: Lease | None = None
-    report: Report = _silent
-    checkpoint: Callable[[str], None] = lambda place: None
-    memo: dict[object, object] = field(default_factory=dict)
-    """values a worker keeps between looks; their keys name all they depend on"""
+    images: ImageStore
+    progress: Progress = field(default_factory=Progress)
+    memo: Memo = field(default_factory=dict)
 
-    def read(self) -> AbstractContextManager[Session]:
-        return self.store.read()
-
-    def write(self) -> AbstractContextManager[Session]:
-        """A write transaction under the lease, if there is one."""
-        return self.store.write(None if self.lease is None else self.lease.fence)
-
-    def at(self, place: str) -> None:
-        """Mark a boundary: raises LeaseLost when the lease is gone, or what ``checkpoint`` raises."""
-        if self.lease is not None:
-            self.lease.check()
-        self.checkpoint(place)
-
-    def with_config(self, xml: str) -> Project:
-        return replace(self, config=parse_label_config(xml))
+    @property
+    def id(self) -> int:
+        """Number of the project in Label Studio."""
+        return self.db.id
 
 
 def register_project(
@@ -127,10 +103,9 @@ def open_project(
     review_studio: StudioClient | None = None,
     images: ImageStore | None = None,
     lease: Lease | None = None,
-    report: Report = _silent,
-    checkpoint: Callable[[str], None] = lambda place: None,
-    memo: dict[object, object] | None = None,
-) -> Project:
+    progress: Progress | None = None,
+    memo: Memo | None = None,
+) -> OpenProject:
     """Open a registered project. Raises BadInput when it is not registered, BadLabelConfig when unusable."""
     with store.read() as session:
         record = session.get(ProjectRecord, project_id)
@@ -140,29 +115,20 @@ def open_project(
             field="project",
             hint="Create it with `groundswell init`, or name it with `groundswell worker --project N`",
         )
-    return Project(
-        id=record.id,
-        key=record.key,
-        title=record.title,
-        config=parse_label_config(record.label_config),
-        settings=settings.for_project(record.options),
-        store=store,
+    return OpenProject(
+        db=ProjectStore(record.id, record.key, record.title, store, lease),
         studio=studio,
         review_studio=review_studio or studio,
-        images=images or ImageStore(settings),
+        config=parse_label_config(record.label_config),
+        settings=settings.for_project(record.options),
         paths=ProjectPaths(settings.data_dir, record.id),
-        lease=lease,
-        report=report,
-        checkpoint=checkpoint,
+        images=images or ImageStore(settings),
+        progress=progress or Progress(lease=lease),
         memo={} if memo is None else memo,
     )
 
 
-def latest_round(session: Session, project_id: int) -> RoundRecord | None:
-    """The newest round of a project."""
-    return session.scalar(
-        select(RoundRecord)
-        .where(RoundRecord.project_id == project_id)
-        .order_by(RoundRecord.number.desc())
-        .limit(1)
-    )
+def refreshed(project: OpenProject) -> OpenProject:
+    """The project with the title and label config of now; see ``refresh_project``."""
+    title, config = refresh_project(project.db, project.studio, project.config)
+    return replace(project, config=config, db=replace(project.db, title=title))

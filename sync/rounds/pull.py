@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -21,13 +21,15 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput, BadLabelConfig
-from ml_backend.label_studio.label_config import LabelConfig
-from sync.rounds.project import Project
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from sync.rounds.progress import Progress
 from sync.rounds.region_rows import region_rows
 from sync.rounds.task_queries import effective_annotation
+from sync.settings import Settings
 from sync.store.database import utc_now
+from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, ProjectRecord, TaskRecord
-from sync.studio.protocol import AnnotationRow, ProjectRow, TaskRow
+from sync.studio.protocol import AnnotationRow, ProjectRow, StudioClient, TaskRow
 
 __all__ = ["PullReport", "pull", "refresh_project"]
 
@@ -57,51 +59,53 @@ class PullReport:
         )
 
 
-def refresh_project(project: Project) -> Project:
-    """The project with the label config and title of now; a new config makes the next pull a full one.
+def refresh_project(db: ProjectStore, studio: StudioClient, config: LabelConfig) -> tuple[str, LabelConfig]:
+    """Title and label config of now; a new config makes the next pull a full one.
 
     Raises BadLabelConfig when the config was edited into one that cannot be used; the store keeps the old.
     """
-    row = project.studio.project(project.id)
-    fresh = project.with_config(row.label_config)
-    with project.read() as session:
-        record = session.get_one(ProjectRecord, project.id)
+    row = studio.project(db.id)
+    fresh = parse_label_config(row.label_config)
+    with db.read() as session:
+        record = session.get_one(ProjectRecord, db.id)
         stored = (record.title, record.label_config, record.key)
     if stored != (row.title, row.label_config, row.key):
-        with project.write() as session:
-            record = session.get_one(ProjectRecord, project.id)
+        with db.write() as session:
+            record = session.get_one(ProjectRecord, db.id)
             record.title, record.label_config, record.key = row.title, row.label_config, row.key
-            if fresh.config.digest != project.config.digest:
+            if fresh.digest != config.digest:
                 record.watermark = None
                 # regions are read with the config: what was unreadable may be readable now, and the reverse
                 for annotation in session.scalars(
-                    select(AnnotationRecord).where(AnnotationRecord.project_id == project.id)
+                    select(AnnotationRecord).where(AnnotationRecord.project_id == db.id)
                 ):
                     annotation.digest = ""
-    return replace(fresh, title=row.title, key=row.key)
+    return row.title, fresh
 
 
-def pull(project: Project) -> PullReport:
+def pull(
+    db: ProjectStore, studio: StudioClient, config: LabelConfig, settings: Settings, progress: Progress
+) -> PullReport:
     """Bring tasks and annotations level; safe to repeat and to kill anywhere."""
-    with project.read() as session:
-        watermark = session.get_one(ProjectRecord, project.id).watermark
-    since = None if watermark is None else watermark - timedelta(seconds=project.settings.overlap_s)
+    with db.read() as session:
+        watermark = session.get_one(ProjectRecord, db.id).watermark
+    since = None if watermark is None else watermark - timedelta(seconds=settings.overlap_s)
     counts: Counter[str] = Counter()
-    for batch in _batches(project.studio.tasks(project.id, changed_since=since), _BATCH):
-        project.at("pull.batch")
-        with project.write() as session:
-            _store_tasks(session, project, batch, counts)
-            record = session.get_one(ProjectRecord, project.id)
+    for batch in _batches(studio.tasks(db.id, changed_since=since), _BATCH):
+        progress.at("pull.batch")
+        with db.write() as session:
+            _store_tasks(session, db, config, batch, counts)
+            record = session.get_one(ProjectRecord, db.id)
             newest = max(task.updated_at for task in batch)
             if record.watermark is None or newest > record.watermark:
                 record.watermark = newest
-        project.report("pull", 0.5, f"{counts['tasks_seen']} tasks compared")
-    row = project.studio.project(project.id)
-    _drop_deleted_tasks(project, row, counts)
-    with project.write() as session:
-        session.get_one(ProjectRecord, project.id).pulled_at = utc_now()
+        progress.report("pull", 0.5, f"{counts['tasks_seen']} tasks compared")
+    row = studio.project(db.id)
+    _drop_deleted_tasks(db, studio, row, counts)
+    with db.write() as session:
+        session.get_one(ProjectRecord, db.id).pulled_at = utc_now()
     report = PullReport(**counts)
-    project.report("pull", 1.0, f"{report.tasks_seen} tasks compared, {report.changes} changes")
+    progress.report("pull", 1.0, f"{report.tasks_seen} tasks compared, {report.changes} changes")
     return report
 
 
@@ -110,7 +114,9 @@ def _batches(rows: Iterator[TaskRow], size: int) -> Iterator[list[TaskRow]]:
         yield batch
 
 
-def _store_tasks(session: Session, project: Project, rows: Sequence[TaskRow], counts: Counter[str]) -> None:
+def _store_tasks(
+    session: Session, db: ProjectStore, config: LabelConfig, rows: Sequence[TaskRow], counts: Counter[str]
+) -> None:
     ids = [row.id for row in rows]
     tasks = {task.id: task for task in session.scalars(select(TaskRecord).where(TaskRecord.id.in_(ids)))}
     stored: dict[int, dict[int, AnnotationRecord]] = {task_id: {} for task_id in ids}
@@ -121,7 +127,7 @@ def _store_tasks(session: Session, project: Project, rows: Sequence[TaskRow], co
         task = tasks.get(row.id)
         if task is None:
             counts["tasks_new"] += 1
-            task = TaskRecord(id=row.id, project_id=project.id, finished=False)
+            task = TaskRecord(id=row.id, project_id=db.id, finished=False)
             task.data, task.image, task.updated_at = dict(row.data), "", row.updated_at
             session.add(task)
             session.flush()
@@ -129,7 +135,7 @@ def _store_tasks(session: Session, project: Project, rows: Sequence[TaskRow], co
             task.data = dict(row.data)
             task.image_error = ""
         task.updated_at = row.updated_at
-        task.image, no_image = _image(project.config, row.data)
+        task.image, no_image = _image(config, row.data)
         annotations = stored[row.id]
         for gone in set(annotations) - {annotation.id for annotation in row.annotations}:
             counts["annotations_deleted"] += 1
@@ -138,13 +144,13 @@ def _store_tasks(session: Session, project: Project, rows: Sequence[TaskRow], co
             record = annotations.get(annotation.id)
             if record is None:
                 counts["annotations_created"] += 1
-                record = AnnotationRecord(id=annotation.id, task_id=row.id, project_id=project.id)
+                record = AnnotationRecord(id=annotation.id, task_id=row.id, project_id=db.id)
                 annotations[annotation.id] = record
             elif _same(record, annotation):
                 continue
             else:
                 counts["annotations_changed"] += 1
-            _fill(record, annotation, project.config)
+            _fill(record, annotation, config)
             session.add(record)
         speaks = effective_annotation(annotations.values())
         task.finished = speaks is not None
@@ -183,14 +189,16 @@ def _image(config: LabelConfig, data: Mapping[str, Any]) -> tuple[str, str]:
         return "", str(error)
 
 
-def _drop_deleted_tasks(project: Project, row: ProjectRow, counts: Counter[str]) -> None:
-    mine = select(TaskRecord.id).where(TaskRecord.project_id == project.id)
-    with project.read() as session:
+def _drop_deleted_tasks(
+    db: ProjectStore, studio: StudioClient, row: ProjectRow, counts: Counter[str]
+) -> None:
+    mine = select(TaskRecord.id).where(TaskRecord.project_id == db.id)
+    with db.read() as session:
         known = session.scalar(select(func.count()).select_from(mine.subquery()))
     if known == row.task_number:
         return
-    there = project.studio.task_ids(project.id)
-    with project.write() as session:
+    there = studio.task_ids(db.id)
+    with db.write() as session:
         gone = sorted(set(session.scalars(mine)) - there)
         counts["tasks_gone"] += len(gone)
         for start in range(0, len(gone), 500):  # databases limit the number of bound values

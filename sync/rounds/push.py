@@ -17,20 +17,24 @@ from typing import Any
 
 import numpy as np
 
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_index import read_index
 from ml_backend.artifacts.pool_tables import PoolTable, TaskTable
 from ml_backend.artifacts.pools import read_pool, read_tasks
 from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.clicks.serving.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
+from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.regions import validate_result
 from ml_backend.task_prediction import make_prediction
-from sync.rounds.project import Project
+from sync.rounds.progress import Progress
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
 from sync.rounds.task_queries import open_task_ids, task_images
+from sync.settings import Settings
 from sync.store.database import utc_now
+from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
-from sync.studio.protocol import PredictionRow
+from sync.studio.protocol import PredictionRow, StudioClient
 
 __all__ = ["PushReport", "push", "push_version", "serving_order"]
 
@@ -49,82 +53,98 @@ class PushReport:
     retired: tuple[str, ...]
 
 
-def push_version(project: Project, record: RoundRecord, verdicts: VerdictTable | None = None) -> str:
+def push_version(
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    record: RoundRecord,
+    verdicts: VerdictTable | None = None,
+) -> str:
     """The prediction version of a round as decided so far (``verdicts``: as read already)."""
-    verdicts = read_verdicts(project.paths.round(record.number)) if verdicts is None else verdicts
-    shown = (verdicts.digest, project.config.digest, project.settings.push_min_score)
+    verdicts = read_verdicts(paths.round(record.number)) if verdicts is None else verdicts
+    shown = (verdicts.digest, config.digest, settings.push_min_score)
     return f"{record.model_version}.{digest_of(shown)[:8]}"
 
 
-def push(project: Project, record: RoundRecord) -> PushReport:
+def push(
+    db: ProjectStore,
+    studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    progress: Progress,
+    record: RoundRecord,
+) -> PushReport:
     """Make Label Studio show the round's instances and decisions; safe to repeat and to kill anywhere.
 
     Raises StudioError when Label Studio refuses a chunk; what was sent before stays and is not sent again.
     """
     started = time.monotonic()
-    folder = project.paths.pool(record.model_version)
-    verdicts = read_verdicts(project.paths.round(record.number))
-    version = push_version(project, record, verdicts)
+    folder = paths.pool(record.model_version)
+    verdicts = read_verdicts(paths.round(record.number))
+    version = push_version(config, settings, paths, record, verdicts)
     tasks = read_tasks(folder)
-    wanted = _wanted(project, tasks)
-    have = project.studio.predicted_tasks(project.id, version)
+    wanted = _wanted(db, tasks)
+    have = studio.predicted_tasks(db.id, version)
     missing = [task for task in wanted if task not in have]
     sent = accepted = 0
-    for chunk in _chunks(project, _rows(project, record, version, missing, tasks, verdicts)):
-        project.at("push.chunk")
-        created = project.studio.import_predictions(project.id, chunk)
+    for chunk in _chunks(settings, _rows(config, settings, paths, record, version, missing, tasks, verdicts)):
+        progress.at("push.chunk")
+        created = studio.import_predictions(db.id, chunk)
         if created != len(chunk):
             raise StudioError(
                 f"Label Studio kept {created} of {len(chunk)} predictions",
-                field=f"project {project.id}",
+                field=f"project {db.id}",
                 hint="The rest is sent at the next look; compare the label config with the model's labels",
             )
         sent += len(chunk)
         accepted += sum("meta" in item for row in chunk for item in row.result)
-        project.report("push", 0.9 * sent / len(missing), f"{sent} of {len(missing)} sent")
+        progress.report("push", 0.9 * sent / len(missing), f"{sent} of {len(missing)} sent")
     retired: list[str] = []
     if wanted:
-        project.at("push.switch")
-        if project.studio.project(project.id).model_version != version:
-            project.studio.set_model_version(project.id, version)
-        retired = _retire(project, version)
-        save_upcoming(project.settings.data_dir, project.id, serving_order(project, record))
+        progress.at("push.switch")
+        if studio.project(db.id).model_version != version:
+            studio.set_model_version(db.id, version)
+        retired = _retire(db, studio, progress, version)
+        save_upcoming(settings.data_dir, db.id, serving_order(db, paths, record))
     report = PushReport(version, sent, len(wanted), accepted, tuple(retired))
     if sent or record.pushed != version:
-        update_round(project, record.number, pushed=version, pushed_at=utc_now())
+        update_round(db, paths, record.number, pushed=version, pushed_at=utc_now())
         figures: dict[str, Any] = {"version": version, "tasks": len(wanted), "sent": sent}
         before = float(record.figures.get("push", {}).get("seconds", 0.0))
         figures["seconds"] = round(before + time.monotonic() - started, 3)
-        finish_step(project, record.number, "push", figures)
-    project.report("push", 1.0, f"{len(wanted)} tasks show {version}")
+        finish_step(db, paths, record.number, "push", figures)
+    progress.report("push", 1.0, f"{len(wanted)} tasks show {version}")
     return report
 
 
-def _wanted(project: Project, tasks: TaskTable) -> list[int]:
+def _wanted(db: ProjectStore, tasks: TaskTable) -> list[int]:
     """Unfinished tasks the model could read, in order of id."""
-    open_ids = set(open_task_ids(project))
+    open_ids = set(open_task_ids(db))
     readable = tasks.task_id[tasks.error == ""]
     return sorted(int(task) for task in readable if int(task) in open_ids)
 
 
-def serving_order(project: Project, record: RoundRecord) -> list[tuple[int, str]]:
+def serving_order(db: ProjectStore, paths: ProjectPaths, record: RoundRecord) -> list[tuple[int, str]]:
     """Unfinished tasks and their images in the order in which uncertainty sampling serves them."""
-    tasks = read_tasks(project.paths.pool(record.model_version))
+    tasks = read_tasks(paths.pool(record.model_version))
     score = {int(task): float(tasks.score[row]) for row, task in enumerate(tasks.task_id)}
-    wanted = sorted(_wanted(project, tasks), key=lambda task: (score[task], task))
-    images = task_images(project)
+    wanted = sorted(_wanted(db, tasks), key=lambda task: (score[task], task))
+    images = task_images(db)
     return [(task, images[task]) for task in wanted]
 
 
 def _rows(
-    project: Project,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
     record: RoundRecord,
     version: str,
     missing: Sequence[int],
     tasks: TaskTable,
     verdicts: VerdictTable,
 ) -> Iterator[PredictionRow]:
-    folder = project.paths.pool(record.model_version)
+    folder = paths.pool(record.model_version)
     place = {int(task): row for row, task in enumerate(tasks.task_id)}
     index = read_index(folder)
     for start in range(0, len(missing), _READ_TASKS):
@@ -135,14 +155,14 @@ def _rows(
             hw = (int(tasks.hw[at, 0]), int(tasks.hw[at, 1]))
             made = make_prediction(
                 pool.take(rows),
-                project.config,
+                config,
                 hw,
                 verdicts,
                 round_number=record.number,
-                min_score=project.settings.push_min_score,
+                min_score=settings.push_min_score,
                 score=float(tasks.score[at]),
             )
-            problems = validate_result(made.result, project.config, made.score)
+            problems = validate_result(made.result, config, made.score)
             if problems:
                 raise BadInput(
                     problems[0],
@@ -160,15 +180,13 @@ def _by_task(pool: PoolTable, tasks: Sequence[int]) -> Iterator[np.ndarray[Any, 
         yield order[np.searchsorted(ids, task, "left") : np.searchsorted(ids, task, "right")]
 
 
-def _chunks(project: Project, rows: Iterator[PredictionRow]) -> Iterator[list[PredictionRow]]:
+def _chunks(settings: Settings, rows: Iterator[PredictionRow]) -> Iterator[list[PredictionRow]]:
     """Rows in chunks bounded by number and by bytes of JSON."""
     chunk: list[PredictionRow] = []
     size = 0
     for row in rows:
         weight = len(json.dumps(list(row.result), separators=(",", ":")))
-        if chunk and (
-            len(chunk) >= project.settings.push_rows or size + weight > project.settings.push_bytes
-        ):
+        if chunk and (len(chunk) >= settings.push_rows or size + weight > settings.push_bytes):
             yield chunk
             chunk, size = [], 0
         chunk.append(row)
@@ -177,15 +195,11 @@ def _chunks(project: Project, rows: Iterator[PredictionRow]) -> Iterator[list[Pr
         yield chunk
 
 
-def _retire(project: Project, version: str) -> list[str]:
+def _retire(db: ProjectStore, studio: StudioClient, progress: Progress, version: str) -> list[str]:
     """Delete our older prediction versions; other people's predictions stay."""
-    mine = version_prefix(project.id)
-    old = [
-        name
-        for name in project.studio.prediction_versions(project.id)
-        if name.startswith(mine) and name != version
-    ]
+    mine = version_prefix(db.id)
+    old = [name for name in studio.prediction_versions(db.id) if name.startswith(mine) and name != version]
     for name in old:
-        project.at("push.retire")
-        project.studio.delete_predictions(project.id, name)
+        progress.at("push.retire")
+        studio.delete_predictions(db.id, name)
     return old

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import select
 
-from sync.rounds.project import Project
+from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, TaskRecord
 
 __all__ = ["effective_annotation", "finished_tasks", "note_image_errors", "open_task_ids", "task_images"]
@@ -18,24 +18,24 @@ def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationR
     return max(submitted, key=lambda row: (row.ground_truth, row.updated_at, row.id), default=None)
 
 
-def open_task_ids(project: Project) -> list[int]:
+def open_task_ids(db: ProjectStore) -> list[int]:
     """Tasks nobody has finished and that have an image, in order of id."""
     query = select(TaskRecord.id).where(
-        TaskRecord.project_id == project.id, TaskRecord.finished.is_(False), TaskRecord.broken == ""
+        TaskRecord.project_id == db.id, TaskRecord.finished.is_(False), TaskRecord.broken == ""
     )
-    with project.read() as session:
+    with db.read() as session:
         return list(session.scalars(query.order_by(TaskRecord.id)))
 
 
-def finished_tasks(project: Project) -> dict[int, tuple[TaskRecord, AnnotationRecord]]:
+def finished_tasks(db: ProjectStore) -> dict[int, tuple[TaskRecord, AnnotationRecord]]:
     """Finished tasks whose regions can be used, by id, each with the annotation that speaks for it."""
     tasks_query = select(TaskRecord).where(
-        TaskRecord.project_id == project.id, TaskRecord.finished.is_(True), TaskRecord.broken == ""
+        TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == ""
     )
     annotations_query = select(AnnotationRecord).where(
-        AnnotationRecord.project_id == project.id, AnnotationRecord.was_cancelled.is_(False)
+        AnnotationRecord.project_id == db.id, AnnotationRecord.was_cancelled.is_(False)
     )
-    with project.read() as session:
+    with db.read() as session:
         tasks = list(session.scalars(tasks_query.order_by(TaskRecord.id)))
         by_task: dict[int, list[AnnotationRecord]] = {task.id: [] for task in tasks}
         for annotation in session.scalars(annotations_query):
@@ -49,22 +49,22 @@ def finished_tasks(project: Project) -> dict[int, tuple[TaskRecord, AnnotationRe
     return found
 
 
-def task_images(project: Project) -> dict[int, str]:
+def task_images(db: ProjectStore) -> dict[int, str]:
     """Address of the image of every task."""
-    query = select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == project.id)
-    with project.read() as session:
+    query = select(TaskRecord.id, TaskRecord.image).where(TaskRecord.project_id == db.id)
+    with db.read() as session:
         return {task: image for task, image in session.execute(query)}
 
 
-def note_image_errors(project: Project, errors: Mapping[int, str]) -> None:
+def note_image_errors(db: ProjectStore, errors: Mapping[int, str]) -> None:
     """Store why images of tasks could not be read; an empty text clears an earlier reason."""
-    query = select(TaskRecord.id, TaskRecord.image_error).where(TaskRecord.project_id == project.id)
-    with project.read() as session:
+    query = select(TaskRecord.id, TaskRecord.image_error).where(TaskRecord.project_id == db.id)
+    with db.read() as session:
         stored = {task: text for task, text in session.execute(query)}
     changed = {task: text for task, text in errors.items() if stored.get(task, text) != text}
     if not changed:
         return
-    with project.write() as session:
+    with db.write() as session:
         for task, text in changed.items():
             record = session.get(TaskRecord, task)
             if record is not None:

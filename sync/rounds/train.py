@@ -22,13 +22,18 @@ from sqlalchemy import select
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadImage, BadInput, ModelError
 from ml_backend.examples import Example
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.training_job import run_training
-from sync.rounds.project import Project
+from sync.rounds.progress import Progress
 from sync.rounds.round_records import begin_round, current_round, finish_step, load_snapshot, update_round
 from sync.rounds.task_queries import finished_tasks, note_image_errors
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
 
 __all__ = [
@@ -44,113 +49,124 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 
-def training_due(project: Project) -> str:
+def training_due(db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths) -> str:
     """Why a new round should start now; empty when it should not."""
-    last = current_round(project)
-    finished = finished_tasks(project)
+    last = current_round(db)
+    finished = finished_tasks(db)
     if last is None:
-        enough = len(finished) >= project.settings.min_finished
+        enough = len(finished) >= settings.min_finished
         return f"{len(finished)} tasks finished, first training" if enough else ""
-    snapshot = load_snapshot(project, last.number)
-    if finished and tuple(snapshot["labels"]) != project.config.labels:
+    snapshot = load_snapshot(paths, last.number)
+    if finished and tuple(snapshot["labels"]) != config.labels:
         return "the labels of the project changed"
     known = {row["task"]: row["digest"] for row in (*snapshot["train"], *snapshot["test"])}
     changed = sum(known.get(task) != annotation.digest for task, (_, annotation) in finished.items())
-    enough = changed >= project.settings.retrain_after
+    enough = changed >= settings.retrain_after
     return f"{changed} tasks finished or changed since round {last.number}" if enough else ""
 
 
-def start_round(project: Project) -> RoundRecord:
+def start_round(
+    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths
+) -> RoundRecord:
     """Freeze what the next round trains on. Raises BadInput when too little is finished."""
-    finished = finished_tasks(project)
-    test = frozen_test_split(project, sorted(finished))
+    finished = finished_tasks(db)
+    test = frozen_test_split(db, settings, paths, sorted(finished))
     rows = [_snapshot_row(task, annotation) for task, annotation in finished.values()]
     train_rows = [row for row in rows if row["task"] not in test]
     if not train_rows:
         raise BadInput(
-            f"project {project.id} has no finished task to train on",
+            f"project {db.id} has no finished task to train on",
             field="project",
-            hint=f"Finish at least {project.settings.min_finished} tasks first",
+            hint=f"Finish at least {settings.min_finished} tasks first",
         )
-    last = current_round(project)
-    settings = project.settings
+    last = current_round(db)
+    settings = settings
     snapshot = {
-        "config": project.config.digest,
-        "labels": list(project.config.labels),
+        "config": config.digest,
+        "labels": list(config.labels),
         "learner": settings.learner,
         "preset": settings.preset,
         "iterations": settings.iterations,
         "options": settings.learner_options,
         "seed": settings.seed,
-        "start": _start_version(project, last),
+        "start": _start_version(db, config, settings, last),
         "train": train_rows,
         "test": [row for row in rows if row["task"] in test],
     }
-    return begin_round(project, 1 if last is None else last.number + 1, snapshot)
+    return begin_round(db, paths, 1 if last is None else last.number + 1, snapshot)
 
 
-def frozen_test_split(project: Project, finished: Sequence[int]) -> set[int]:
+def frozen_test_split(
+    db: ProjectStore, settings: Settings, paths: ProjectPaths, finished: Sequence[int]
+) -> set[int]:
     """The tasks that are never trained on, drawn once, at random, from those finished by the first training.
 
     Later tasks are served by uncertainty, so they are no random sample of the project: the split is not
     topped up from them. It is kept in the store and beside the project's files, for rebuilds.
     """
-    with project.read() as session:
-        drawn = set(session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == project.id)))
+    with db.read() as session:
+        drawn = set(session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == db.id)))
     if drawn:
         return drawn
-    path = project.paths.root / "split.json"
+    path = paths.root / "split.json"
     if path.exists():
         drawn = {int(task) for task in read_json(path)["test"]}
     else:
-        wanted = max(project.settings.test_min, math.ceil(project.settings.test_fraction * len(finished)))
-        rng = np.random.default_rng([project.settings.seed, project.id])
+        wanted = max(settings.test_min, math.ceil(settings.test_fraction * len(finished)))
+        rng = np.random.default_rng([settings.seed, db.id])
         size = min(wanted, len(finished) // 2)
         drawn = {int(task) for task in rng.choice(np.array(sorted(finished), np.int64), size, replace=False)}
         write_json(path, {"test": sorted(drawn)})
-    with project.write() as session:
+    with db.write() as session:
         for task in sorted(drawn):
-            session.merge(SplitRecord(project_id=project.id, task_id=task))
+            session.merge(SplitRecord(project_id=db.id, task_id=task))
     return drawn
 
 
-def restore_test_split(project: Project) -> int:
+def restore_test_split(db: ProjectStore, settings: Settings, paths: ProjectPaths) -> int:
     """Rows of the split from its file, for a store that was dropped; returns how many."""
-    if not (project.paths.root / "split.json").exists():
+    if not (paths.root / "split.json").exists():
         return 0
-    return len(frozen_test_split(project, []))
+    return len(frozen_test_split(db, settings, paths, []))
 
 
-def train(project: Project, record: RoundRecord) -> RoundRecord:
+def train(
+    db: ProjectStore,
+    settings: Settings,
+    paths: ProjectPaths,
+    images: ImageStore,
+    progress: Progress,
+    record: RoundRecord,
+) -> RoundRecord:
     """Train the round's snapshot and publish its version, unless it is published already.
 
     Raises ModelError when training fails; the round is marked, the last good version keeps serving.
     """
-    registry = ModelRegistry(project.settings.data_dir)
-    snapshot = load_snapshot(project, record.number)
+    registry = ModelRegistry(settings.data_dir)
+    snapshot = load_snapshot(paths, record.number)
     started = time.monotonic()
-    _remove_leftovers(project.paths.models, record.model_version)
+    _remove_leftovers(paths.models, record.model_version)
 
     def build(folder: Path) -> Mapping[str, Any]:
-        spec = _spec(project, registry, snapshot)
-        project.at("train.start")
-        report = _train_in_child(project, str(snapshot["learner"]), spec, folder)
+        spec = _spec(db, settings, images, registry, snapshot)
+        progress.at("train.start")
+        report = _train_in_child(progress, str(snapshot["learner"]), spec, folder)
         # shown by `groundswell status` beside the images that cannot be fetched
-        note_image_errors(project, {entry.task_id: entry.reason for entry in report.left_out})
-        project.at("train.publish")
+        note_image_errors(db, {entry.task_id: entry.reason for entry in report.left_out})
+        progress.at("train.publish")
         return _manifest(record, snapshot, spec, report)
 
     try:
-        info = registry.publish(project.id, record.model_version, build, make_current=False)
+        info = registry.publish(db.id, record.model_version, build, make_current=False)
     except ModelError as error:
         attempts = int(record.figures.get("train", {}).get("attempts", 0)) + 1
         figures = {**record.figures, "train": {"attempts": attempts}}
-        update_round(project, record.number, failed=str(error), figures=figures)
-        _log.error("project %s round %s: training failed: %s", project.id, record.number, error)
+        update_round(db, paths, record.number, failed=str(error), figures=figures)
+        _log.error("project %s round %s: training failed: %s", db.id, record.number, error)
         raise
-    project.report("train", 1.0, _one_line(info))
-    update_round(project, record.number, failed="")
-    return finish_step(project, record.number, "train", _figures(info, time.monotonic() - started))
+    progress.report("train", 1.0, _one_line(info))
+    update_round(db, paths, record.number, failed="")
+    return finish_step(db, paths, record.number, "train", _figures(info, time.monotonic() - started))
 
 
 def _snapshot_row(task: TaskRecord, annotation: AnnotationRecord) -> dict[str, Any]:
@@ -163,29 +179,37 @@ def _snapshot_row(task: TaskRecord, annotation: AnnotationRecord) -> dict[str, A
     }
 
 
-def _start_version(project: Project, last: RoundRecord | None) -> str:
+def _start_version(
+    db: ProjectStore, config: LabelConfig, settings: Settings, last: RoundRecord | None
+) -> str:
     """The version to continue from: the last one of the same learner with the same labels."""
     if last is None:
         return ""
-    registry = ModelRegistry(project.settings.data_dir)
-    for info in reversed(registry.versions(project.id)):
+    registry = ModelRegistry(settings.data_dir)
+    for info in reversed(registry.versions(db.id)):
         same = (
-            info.learner == project.settings.learner
-            and tuple(info.manifest.get("labels", ())) == project.config.labels
-            and info.manifest.get("preset") == project.settings.preset
+            info.learner == settings.learner
+            and tuple(info.manifest.get("labels", ())) == config.labels
+            and info.manifest.get("preset") == settings.preset
         )
         if same:
             return info.version
     return ""
 
 
-def _spec(project: Project, registry: ModelRegistry, snapshot: Mapping[str, Any]) -> TrainSpec:
+def _spec(
+    db: ProjectStore,
+    settings: Settings,
+    images: ImageStore,
+    registry: ModelRegistry,
+    snapshot: Mapping[str, Any],
+) -> TrainSpec:
     labels = tuple(str(label) for label in snapshot["labels"])
-    train_set = examples_of(project, snapshot["train"], labels)
+    train_set = examples_of(db, images, snapshot["train"], labels)
     if not train_set:
         raise ModelError(
             "none of the finished tasks has a readable image",
-            field=f"project {project.id}",
+            field=f"project {db.id}",
             hint="See the reasons in `groundswell status`",
         )
     options = dict(snapshot["options"])
@@ -195,17 +219,17 @@ def _spec(project: Project, registry: ModelRegistry, snapshot: Mapping[str, Any]
     return TrainSpec(
         labels=labels,
         train=train_set,
-        test=examples_of(project, snapshot["test"], labels),
+        test=examples_of(db, images, snapshot["test"], labels),
         preset=str(snapshot["preset"]),
-        start=registry.info(project.id, start).folder if start else None,
+        start=registry.info(db.id, start).folder if start else None,
         seed=int(snapshot["seed"]),
-        device=project.settings.device,
+        device=settings.device,
         options=options,
     )
 
 
 def examples_of(
-    project: Project, rows: Sequence[Mapping[str, Any]], labels: tuple[str, ...]
+    db: ProjectStore, images: ImageStore, rows: Sequence[Mapping[str, Any]], labels: tuple[str, ...]
 ) -> tuple[Example, ...]:
     """Rows whose image can be read and fits its regions; the others are noted on their tasks."""
     number = {name: i for i, name in enumerate(labels)}
@@ -215,7 +239,7 @@ def examples_of(
         task = int(row["task"])
         regions = [region for region in row["regions"] if region["label"] in number]
         try:
-            ref = project.images.get(str(row["image"]), task_id=task)
+            ref = images.get(str(row["image"]), task_id=task)
             for region in regions:
                 if tuple(region["rle"]["size"]) != ref.hw:
                     raise BadImage(
@@ -225,7 +249,7 @@ def examples_of(
                     )
         except BadImage as error:
             errors[task] = str(error)
-            _log.warning("project %s task %s left out of training: %s", project.id, task, error)
+            _log.warning("project %s task %s left out of training: %s", db.id, task, error)
             continue
         errors[task] = ""
         examples.append(
@@ -236,18 +260,18 @@ def examples_of(
                 rle=tuple(region["rle"] for region in regions),
             )
         )
-    note_image_errors(project, errors)
+    note_image_errors(db, errors)
     return tuple(examples)
 
 
-def _train_in_child(project: Project, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
+def _train_in_child(progress: Progress, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
     """Run the learner in a process of its own: its death frees its memory and takes nothing with it."""
 
-    def progress(share: float, line: str) -> None:
-        project.report("train", min(share, 0.99), line)
-        project.at("train.progress")  # raising here ends the child
+    def relay(share: float, line: str) -> None:
+        progress.report("train", min(share, 0.99), line)
+        progress.at("train.progress")  # raising here ends the child
 
-    return run_training(learner, spec, folder, progress)
+    return run_training(learner, spec, folder, relay)
 
 
 def _manifest(

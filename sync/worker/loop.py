@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from ml_backend.artifacts.inbox import last_notice
 from ml_backend.errors import GroundswellError, LeaseLost
 from ml_backend.images.store import ImageStore
-from sync.rounds.project import Project, Report, open_project, project_ids
+from sync.rounds.progress import Progress, Report
+from sync.rounds.project import OpenProject, open_project, project_ids
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease, worker_name
@@ -140,7 +141,7 @@ class Worker:
             return LookReport(project_id, error=text)
 
     @contextmanager
-    def _opened(self, project_id: int) -> Iterator[Project | None]:
+    def _opened(self, project_id: int) -> Iterator[OpenProject | None]:
         lease = Lease(
             self._store,
             f"project/{project_id}",
@@ -160,8 +161,7 @@ class Worker:
                 review_studio=self._review_studio,
                 images=self._images,
                 lease=lease,
-                report=self._reporter(project_id),
-                checkpoint=self._at,
+                progress=Progress(self._reporter(project_id), self._at, lease),
                 memo=self._memo,
             )
 

@@ -19,7 +19,7 @@ from sync.projects.init_project import InitReport, init_project
 from sync.review.crops import CropLinks
 from sync.review.instructions import refresh_instructions
 from sync.review.review_project import Question, single_task
-from sync.rounds.project import Project, open_project
+from sync.rounds.project import OpenProject, open_project
 from sync.rounds.pull import pull
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
@@ -29,6 +29,7 @@ from sync.studio.client import Studio
 from tests.browser.place import open_stream, sign_in
 from tests.browser.test_labelling import shot
 from tests.conftest import LOGIN, free_port
+from tests.sync.steps import step
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -45,7 +46,7 @@ ROWS = """() => {
 
 
 @pytest.fixture
-def labelled(studio: Studio, tmp_path: Path) -> Iterator[tuple[Project, InitReport]]:
+def labelled(studio: Studio, tmp_path: Path) -> Iterator[tuple[OpenProject, InitReport]]:
     """A project of drawn pictures, five of them labelled, with one question in its review project."""
     folder = make_sample_set(tmp_path / "set", n=6)
     coco = load_coco(folder / "images", folder / "annotations.json")
@@ -69,7 +70,7 @@ def labelled(studio: Studio, tmp_path: Path) -> Iterator[tuple[Project, InitRepo
         annotator.label_next(made.project_id)
     store = Store(settings.database())
     project = open_project(settings, store, studio, made.project_id)
-    pull(project)
+    step(pull, project)
     with store.write() as session:
         session.get_one(ProjectRecord, made.project_id).review_project_id = made.review_project_id
     yield project, made
@@ -81,21 +82,21 @@ def labelled(studio: Studio, tmp_path: Path) -> Iterator[tuple[Project, InitRepo
     thread.join(timeout=10)
 
 
-def _ask(project: Project, review_id: int) -> None:
-    task, annotation = next(iter(finished_tasks(project).values()))
+def _ask(project: OpenProject, review_id: int) -> None:
+    task, annotation = next(iter(step(finished_tasks, project).values()))
     region = annotation.regions[0]
     asked = Question(
         key="1:q:0:0", project_id=project.id, round=1, task_id=task.id, instance="q", label=region["label"],
         item=0, cluster=0, stream=0, inclusion=1.0, form=0, repeat=0, prior=0.8, rle=region["rle"],
     )  # fmt: skip
-    project.review_studio.import_tasks(review_id, [single_task(asked, CropLinks(project).url(asked))])
+    project.review_studio.import_tasks(review_id, [single_task(asked, step(CropLinks, project).url(asked))])
 
 
 def test_examples_of_every_class_are_seen_before_the_first_question(
-    labelled: tuple[Project, InitReport], studio: Studio, page: Page
+    labelled: tuple[OpenProject, InitReport], studio: Studio, page: Page
 ) -> None:
     project, made = labelled
-    assert refresh_instructions(project, 1)
+    assert step(refresh_instructions, project, 1)
     _ask(project, made.review_project_id)
     sign_in(page, studio.url)
     open_stream(page, studio.url, made.review_project_id)

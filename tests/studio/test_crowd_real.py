@@ -27,7 +27,7 @@ from sync.projects.init_project import InitReport, init_project
 from sync.report.status import status, status_lines
 from sync.review.answers import review_project_of
 from sync.review.review_project import HIDDEN
-from sync.rounds.project import Project, open_project
+from sync.rounds.project import OpenProject, open_project
 from sync.rounds.round_records import trained_round
 from sync.store.database import Store
 from sync.store.tables import AnswerRecord, QuestionRecord
@@ -36,6 +36,7 @@ from sync.worker.look import LookReport
 from sync.worker.loop import Worker
 from tests.studio.conftest import Site
 from tests.sync import tiny_learner
+from tests.sync.steps import step
 
 pytestmark = pytest.mark.studio
 
@@ -123,7 +124,7 @@ class Scene:
     told_before: list[AnswerRecord] = field(default_factory=list)
     asked_again: list[QuestionRecord] = field(default_factory=list)
 
-    def open(self) -> Project:
+    def open(self) -> OpenProject:
         return open_project(self.site.settings, self.store, self.site.studio, self.made.project_id)
 
     def questions(self) -> list[QuestionRecord]:
@@ -142,7 +143,7 @@ class Scene:
         return report
 
     def review_figures(self) -> dict[str, Any]:
-        record = trained_round(self.open())
+        record = step(trained_round, self.open())
         assert record is not None
         found: dict[str, Any] = record.figures["review"]
         return found
@@ -165,7 +166,7 @@ class Scene:
             if report.review.done:
                 return
             project = self.open()
-            single, sheet = (review_project_of(project, form) for form in ("single", "sheet"))
+            single, sheet = (step(review_project_of, project, form) for form in ("single", "sheet"))
             if sheet is None and single is not None:
                 while careless.answered < FIRST_FEW and careless.answer_next(single) is not None:
                     pass
@@ -212,7 +213,7 @@ def scene(site: Site, coins: CocoSet, monkeypatch: pytest.MonkeyPatch) -> Iterat
     worker = Worker(settings, store, site.studio, only=[made.project_id])
     scene = Scene(site, made, truth, store, worker, crowd, careless=max(crowd))
     yield scene
-    reviews = [review_project_of(scene.open(), form) for form in ("single", "sheet")]
+    reviews = [step(review_project_of, scene.open(), form) for form in ("single", "sheet")]
     store.close()
     for player in crowd.values():
         assert isinstance(player.studio, Studio)
@@ -283,7 +284,7 @@ def _check_what_was_asked_again(scene: Scene) -> None:
 
 
 def _pool_size(scene: Scene) -> int:
-    record = trained_round(scene.open())
+    record = step(trained_round, scene.open())
     assert record is not None
     return sum(record.figures["cluster"]["pool"].values())
 
@@ -291,7 +292,7 @@ def _pool_size(scene: Scene) -> int:
 def _precision(scene: Scene) -> tuple[int, float, float]:
     """Accepted masks, the share of them that is good, and the share of the whole pool."""
     project = scene.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
     table = read_pool(project.paths.pool(record.model_version))
     config = parse_label_config(scene.site.studio.project(project.id).label_config)

@@ -17,7 +17,8 @@ from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import LEARNERS, get_learner
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.review.review_project import Question, read_questions
-from sync.rounds.project import Project, open_project, register_project
+from sync.rounds.progress import Progress
+from sync.rounds.project import OpenProject, open_project, register_project
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.tables import ProjectRecord
@@ -84,8 +85,10 @@ class World:
         self.store = Store(self.settings.database())
         register_project(self.store, self.studio, self.project_id)
 
-    def open(self, checkpoint: Callable[[str], None] = lambda place: None) -> Project:
-        return open_project(self.settings, self.store, self.studio, self.project_id, checkpoint=checkpoint)
+    def open(self, checkpoint: Callable[[str], None] = lambda place: None) -> OpenProject:
+        return open_project(
+            self.settings, self.store, self.studio, self.project_id, progress=Progress(checkpoint=checkpoint)
+        )
 
     def worker(self, checkpoint: Callable[[str], None] = lambda place: None) -> Worker:
         return Worker(self.settings, self.store, self.studio, checkpoint=checkpoint)
@@ -160,7 +163,7 @@ def _tiny_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker may train the tiny learner, in this process."""
     monkeypatch.setitem(LEARNERS, tiny_learner.NAME, tiny_learner.TARGET)
 
-    def train_here(project: Project, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
+    def train_here(progress: Progress, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
         return get_learner(learner).train(spec, folder, lambda share, text: None)
 
     monkeypatch.setattr("sync.rounds.train._train_in_child", train_here)

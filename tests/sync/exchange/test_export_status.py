@@ -32,6 +32,7 @@ from sync.store.tables import (
     TaskRecord,
 )
 from tests.sync.conftest import World
+from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
 
@@ -73,7 +74,7 @@ def dump_store(store: Store) -> dict[str, Any]:
 
 def test_export_loads_in_pycocotools_with_provenance(reviewed: World, tmp_path: Path) -> None:
     out = tmp_path / "masks.json"
-    counts = export_project(reviewed.open(), out)
+    counts = step(export_project, reviewed.open(), out)
     assert counts["human"] == 18
     assert counts["propagated"] > 0
     coco = COCO(str(out))
@@ -95,7 +96,7 @@ def test_export_loads_in_pycocotools_with_provenance(reviewed: World, tmp_path: 
         true = [mask for _, mask in truth[image].masks]
         assert all(any(np.array_equal(a, b) for b in true) for a in found)
     with pytest.raises(BadInput, match="format"):
-        export_project(reviewed.open(), out, format="yolo")
+        step(export_project, reviewed.open(), out, format="yolo")
     assert "NaN" not in out.read_text()
 
 
@@ -131,7 +132,7 @@ def test_the_audit_is_told_and_exported(
     assert report.error == ""
     lines = status_lines(status(world.settings, world.store))
     assert any("disc: 8 of 9 accepted masks looked at were good, purity 0.61–0.99 (95%)" in x for x in lines)
-    export_project(world.open(), tmp_path / "masks.json")
+    step(export_project, world.open(), tmp_path / "masks.json")
     info = json.loads((tmp_path / "masks.json").read_text())["info"]
     assert {row["label"] for row in info["audits"]} == {"disc", "bar"}
     audit = info["audits"][0]
@@ -175,7 +176,7 @@ def test_a_finished_task_exports_what_the_person_drew(reviewed: World, tmp_path:
     number = 10
     reviewed.studio.create_annotation(reviewed.tasks[number], reviewed.scenes[number].result()[:1])
     reviewed.worker().look(reviewed.project_id)
-    export_project(reviewed.open(), tmp_path / "a.json")
+    step(export_project, reviewed.open(), tmp_path / "a.json")
     rows = [
         a
         for a in json.loads((tmp_path / "a.json").read_text())["annotations"]
@@ -236,19 +237,19 @@ def test_rebuild_gets_the_same_state_again(reviewed: World, tmp_path: Path, stor
 
 def test_a_withdrawn_answer_takes_its_decision_back(reviewed: World) -> None:
     project = reviewed.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
     accepted = {key for key, v in read_verdicts(project.paths.round(1)).rows.items() if v.verdict > 0}
     review_id = reviewed.review_projects()["single"]
     for task in list(reviewed.studio.tasks(review_id)):
         for annotation in task.annotations:
             reviewed.studio.delete_annotation(annotation.id)
-    report = review(project, record)
+    report = step(review, project, record)
     assert (report.accepted, report.answered) == (0, 0)
     assert not report.done
     reviewed.answer_all()
     for _ in range(10):
-        report = review(project, record)
+        report = step(review, project, record)
         if report.done:
             break
         reviewed.answer_all()
@@ -261,22 +262,22 @@ def test_a_deleted_review_task_is_asked_again(make_world: MakeWorld) -> None:
     world.label(*range(6))
     world.worker().look(world.project_id)
     project = world.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
     review_id = world.review_projects()["single"]
     task = min(world.studio.task_ids(review_id))
     before = set(world.studio.task_values(review_id, "groundswell_key"))
     world.studio.delete_tasks(review_id, [task])
-    report = review(project, record)
+    report = step(review, project, record)
     assert (report.new, report.asked) == (1, len(before))
     assert set(world.studio.task_values(review_id, "groundswell_key")) == before
 
 
 def test_answers_of_a_deleted_review_task_are_forgotten(reviewed: World) -> None:
     project = reviewed.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
     before = record.figures["review"]["answered"]
     review_id = reviewed.review_projects()["single"]
     reviewed.studio.delete_tasks(review_id, [min(reviewed.studio.task_ids(review_id))])
-    assert review(project, record).answered == before - 1
+    assert step(review, project, record).answered == before - 1

@@ -26,6 +26,7 @@ from sync.installation import Session
 from sync.report.cluster_page import Cluster, Purity, Section, cluster_page
 from sync.report.cluster_sections import Limits, Members, label_section
 from sync.report.project_clusters import write_cluster_page
+from tests.sync.steps import step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +152,7 @@ def test_the_page_of_a_reviewed_project(
 ) -> None:
     world = make_world(20)
     with pytest.raises(BadInput, match="no clustered round yet"):
-        write_cluster_page(world.open(), tmp_path / "clusters.html")
+        step(write_cluster_page, world.open(), tmp_path / "clusters.html")
     world.label(*range(6))
     for _ in range(20):
         report = world.worker().look(world.project_id)
@@ -160,7 +161,7 @@ def test_the_page_of_a_reviewed_project(
         if report.review is not None and report.review.done:
             break
         world.answer_all()
-    sections = write_cluster_page(world.open(), tmp_path / "clusters.html", limits=Limits(least=1))
+    sections = step(write_cluster_page, world.open(), tmp_path / "clusters.html", limits=Limits(least=1))
     assert [section.label for section in sections] == ["disc", "bar"]
     assert sum(section.size for section in sections) > 0
     assert sum(section.asked for section in sections) > 0

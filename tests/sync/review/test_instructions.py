@@ -20,6 +20,7 @@ from sync.review.review import review
 from sync.review.review_project import Example, instructions, read_questions
 from sync.rounds.round_records import trained_round
 from tests.sync.conftest import World
+from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
 
@@ -111,12 +112,12 @@ def test_every_class_has_good_and_bad_examples_that_the_backend_serves(make_worl
 def test_instructions_are_sent_when_they_changed_and_examples_stay(make_world: MakeWorld) -> None:
     world = _reviewing(make_world, retrain_after=2)
     project = world.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
     sent: list[str] = []
     world.studio.before_call = lambda name: sent.append(name) if name == "set_instruction" else None
     first = _shown(world)
-    review(project, record)
+    step(review, project, record)
     assert sent == []
     world.label(18, 19)
     assert world.worker().look(world.project_id) is not None
@@ -124,10 +125,10 @@ def test_instructions_are_sent_when_they_changed_and_examples_stay(make_world: M
     assert _shown(world) == first
     lost = next(iter(project.paths.crops.glob("example-*.jpg")))
     lost.unlink()
-    assert not refresh_instructions(world.open(), 2)
+    assert not step(refresh_instructions, world.open(), 2)
     assert lost.exists()
     # a mask that was an example is drawn anew: it is replaced
-    task = min(task for task, _ in example_masks(project))
+    task = min(task for task, _ in step(example_masks, project))
     annotation = world.studio.task(task).annotations[0]
     world.studio.delete_annotation(annotation.id)
     other = world.scenes[world.tasks.index(task)]
@@ -143,7 +144,7 @@ def test_instructions_are_sent_when_they_changed_and_examples_stay(make_world: M
 
 def test_gold_is_not_what_the_instructions_show(make_world: MakeWorld) -> None:
     world = _reviewing(make_world, question_batch=20)
-    given_away = example_masks(world.open())
+    given_away = step(example_masks, world.open())
     assert len(given_away) == 4
     (review_id,) = world.review_projects().values()
     asked = [read_questions(task.data)[1][0] for task in world.studio.tasks(review_id)]

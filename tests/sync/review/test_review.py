@@ -33,6 +33,7 @@ from sync.rounds.round_records import trained_round
 from sync.store.tables import AnswerRecord, QuestionRecord
 from tests.fakes.label_studio import FakeStudio
 from tests.sync.conftest import World, answer_result
+from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
 
@@ -57,10 +58,10 @@ def _reviewing(make_world: MakeWorld, **options: Any) -> World:
 
 def _finish(world: World, answer: Callable[[], object]) -> dict[str, int]:
     project = world.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
     for _ in range(60):
-        if review(project, record).done:
+        if step(review, project, record).done:
             rows = read_verdicts(project.paths.round(record.number)).rows
             return {key: verdict.verdict for key, verdict in rows.items()}
         answer()
@@ -68,7 +69,7 @@ def _finish(world: World, answer: Callable[[], object]) -> dict[str, int]:
 
 
 def _figures(world: World) -> dict[str, Any]:
-    record = trained_round(world.open())
+    record = step(trained_round, world.open())
     assert record is not None
     found: dict[str, Any] = record.figures["review"]
     return found
@@ -224,17 +225,17 @@ def test_what_workers_leave_open_waits_for_an_expert_who_decides(make_world: Mak
 def test_hurried_answers_are_asked_again(make_world: MakeWorld) -> None:
     world = _reviewing(make_world, min_answer_s=1.0)
     project = world.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
     review_id = world.review_projects()["single"]
     task = world.studio.next_task(review_id)
     assert task is not None
     world.studio.create_annotation(task.id, answer_result("single", [False]), lead_time_s=0.2)
-    report = review(project, record)
+    report = step(review, project, record)
     assert report.new == 1
     again = [q for q in _questions(world) if q.repeat == 1]
     assert [q.instance for q in again] == [read_questions(task.data)[1][0].instance]
-    assert review(project, record).new == 0
+    assert step(review, project, record).new == 0
 
 
 def _questions(world: World) -> list[QuestionRecord]:
@@ -245,14 +246,14 @@ def _questions(world: World) -> list[QuestionRecord]:
 def test_gold_looks_like_any_question_and_its_truth_is_known(make_world: MakeWorld) -> None:
     world = _reviewing(make_world, gold_share=0.3)
     project = world.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
-    pool = load_label_pools(project, record)[0]
+    pool = step(load_label_pools, project, record)[0]
     rows = [
         dataclasses.replace(_question(i), instance=str(pool.table.key[i]), item=i, form=i % 2, sheet=i % 2)
         for i in range(14)
     ]
-    gold = gold_questions(project, 1, pool, rows, [])
+    gold = step(gold_questions, project, 1, pool, rows, [])
     assert len(gold) == 6
     assert {(q.form, q.sheet) for q in gold} == {(0, 0), (1, 1)}
     good = [world.is_good(question) for question in gold]
@@ -262,7 +263,7 @@ def test_gold_looks_like_any_question_and_its_truth_is_known(make_world: MakeWor
         assert question.instance not in keys
         assert 0 <= question.item < len(pool)
         assert decode_rle(question.rle).any()
-    assert gold == gold_questions(project, 1, pool, rows, [])
+    assert gold == step(gold_questions, project, 1, pool, rows, [])
     mixed = spread([_question(i) for i in range(10)], gold, 0)
     assert [q for q in mixed if q not in gold] == [_question(i) for i in range(10)]
 
@@ -366,9 +367,9 @@ def test_a_known_mask_answers_every_sample_it_is_drawn_for(
     answered = next(iter(world.studio.tasks(world.review_projects()["single"]))).annotations[0]
     world.studio.delete_annotation(answered.id)  # a withdrawn answer opens its questions again
     project = world.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
-    again = review(project, record)
+    again = step(review, project, record)
     assert (again.done, again.new) in {(False, 1), (True, 0)}  # 0: its task is finished by now
 
 
@@ -376,9 +377,9 @@ def test_status_has_a_line_per_review_worker(make_world: MakeWorld) -> None:
     world = _reviewing(make_world, crowd=True, review_overlap_max=3, min_answer_s=0.0)
     world.answer_all(world.studio.as_user("w@example.com", "x"))
     project = world.open()
-    record = trained_round(project)
+    record = step(trained_round, project)
     assert record is not None
-    review(project, record)
+    step(review, project, record)
     (row,) = _figures(world)["workers"]
     text = "\n".join(status_lines(status(world.settings, world.store)))
     assert f"worker {row['worker']}: {row['answers']} answers, 2.0 s each" in text

@@ -22,12 +22,13 @@ from sync.rounds.round_records import current_round
 from sync.worker.look import LookReport
 from sync.worker.loop import Worker
 from tests.sync.conftest import World
+from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
 
 
 def _figures(world: World) -> dict[str, Any]:
-    record = current_round(world.open())
+    record = step(current_round, world.open())
     assert record is not None
     found: dict[str, Any] = record.figures.get("clicks", {})
     return found

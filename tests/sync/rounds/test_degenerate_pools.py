@@ -13,6 +13,7 @@ from ml_backend.instances import Instances
 from sync.rounds.round_records import trained_round
 from sync.store.tables import RoundRecord
 from tests.sync.conftest import World
+from tests.sync.steps import step
 from tests.sync.tiny_learner import TinyPredictor
 
 MakeWorld = Callable[..., World]
@@ -45,7 +46,7 @@ def _round(world: World) -> RoundRecord:
         world.answer_all()
     else:
         raise AssertionError("the review never ended")
-    record = trained_round(world.open())
+    record = step(trained_round, world.open())
     assert record is not None
     return record
 

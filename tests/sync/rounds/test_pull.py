@@ -10,11 +10,12 @@ from sqlalchemy import select
 
 from ml_backend.errors import BadLabelConfig, StudioError
 from ml_backend.label_studio.config_builder import build_label_config
-from sync.rounds.project import register_project
-from sync.rounds.pull import pull, refresh_project
+from sync.rounds.project import refreshed, register_project
+from sync.rounds.pull import pull
 from sync.rounds.task_queries import effective_annotation
 from sync.store.tables import AnnotationRecord, TaskRecord
 from tests.sync.conftest import World
+from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
 
@@ -32,10 +33,10 @@ def _dump(world: World) -> tuple[list[Any], list[Any]]:
 def test_first_pull_then_nothing_left(make_world: MakeWorld) -> None:
     world = make_world(4)
     world.label(0, 2)
-    report = pull(world.open())
+    report = step(pull, world.open())
     assert (report.tasks_new, report.annotations_created) == (4, 2)
     before = _dump(world)
-    assert pull(world.open()).changes == 0
+    assert step(pull, world.open()).changes == 0
     assert _dump(world) == before
     with world.store.read() as session:
         regions = session.scalars(select(AnnotationRecord)).first()
@@ -50,7 +51,7 @@ def test_changed_skipped_and_deleted_annotations(make_world: MakeWorld) -> None:
     world = make_world(3)
     world.label(0, 1)
     skip = world.studio.create_annotation(world.tasks[2], [], was_cancelled=True)
-    pull(world.open())
+    step(pull, world.open())
     with world.store.read() as session:
         assert [t.finished for t in session.scalars(select(TaskRecord).order_by(TaskRecord.id))] == [
             True,
@@ -64,7 +65,7 @@ def test_changed_skipped_and_deleted_annotations(make_world: MakeWorld) -> None:
     second = world.studio.task(world.tasks[1]).annotations[0]
     world.studio.delete_annotation(second.id)
     world.studio.delete_annotation(skip.id)
-    report = pull(world.open())
+    report = step(pull, world.open())
     assert (report.annotations_changed, report.annotations_deleted, report.annotations_created) == (1, 2, 0)
     with world.store.read() as session:
         assert len(session.get_one(AnnotationRecord, first.id).regions) == 1
@@ -78,9 +79,9 @@ def test_changed_skipped_and_deleted_annotations(make_world: MakeWorld) -> None:
 def test_deleted_tasks_disappear_with_their_annotations(make_world: MakeWorld) -> None:
     world = make_world(3)
     world.label(0)
-    pull(world.open())
+    step(pull, world.open())
     world.studio.delete_tasks(world.project_id, [world.tasks[0]])
-    assert pull(world.open()).tasks_gone == 1
+    assert step(pull, world.open()).tasks_gone == 1
     tasks, annotations = _dump(world)
     assert [task[0] for task in tasks] == world.tasks[1:]
     assert annotations == []
@@ -88,10 +89,10 @@ def test_deleted_tasks_disappear_with_their_annotations(make_world: MakeWorld) -
 
 def test_one_deleted_and_one_added_task_are_both_seen(make_world: MakeWorld) -> None:
     world = make_world(3)
-    pull(world.open())
+    step(pull, world.open())
     world.studio.delete_tasks(world.project_id, [world.tasks[0]])
     (new,) = world.studio.import_tasks(world.project_id, [{"image": "x.png"}])
-    pull(world.open())
+    step(pull, world.open())
     assert [task[0] for task in _dump(world)[0]] == [*world.tasks[1:], new]
 
 
@@ -102,7 +103,7 @@ def test_broken_tasks_are_named_and_the_others_are_unharmed(make_world: MakeWorl
     bad[1]["value"] = {"format": "rle", "rle": "no list", "brushlabels": ["disc"]}
     world.studio.create_annotation(world.tasks[1], bad)
     (no_image,) = world.studio.import_tasks(world.project_id, [{"image": ""}])
-    pull(world.open())
+    step(pull, world.open())
     with world.store.read() as session:
         good, broken, empty = (session.get_one(TaskRecord, task) for task in (*world.tasks, no_image))
     assert good.broken == ""
@@ -119,7 +120,7 @@ def test_leftovers_of_smart_prompts_are_dropped(make_world: MakeWorld) -> None:
         "value": {"x": 5, "y": 5, "width": 0.3, "keypointlabels": ["disc"]},
     }  # fmt: skip
     world.studio.create_annotation(world.tasks[0], [prompt, *result])
-    pull(world.open())
+    step(pull, world.open())
     with world.store.read() as session:
         assert len(session.scalars(select(AnnotationRecord)).one().regions) == len(result)
 
@@ -137,19 +138,19 @@ def test_a_killed_pull_goes_on(make_world: MakeWorld, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull(world.open(stop))
+        step(pull, world.open(stop))
     assert len(_dump(world)[0]) == 4
-    pull(world.open())
+    step(pull, world.open())
     undisturbed = make_world(0, world.studio, name="other")
     undisturbed.project_id = world.project_id
     register_project(undisturbed.store, world.studio, world.project_id)
-    pull(undisturbed.open())
+    step(pull, undisturbed.open())
     assert _dump(world) == _dump(undisturbed)
 
 
 def test_a_refusal_changes_nothing(make_world: MakeWorld) -> None:
     world = make_world(2)
-    pull(world.open())
+    step(pull, world.open())
     before = _dump(world)
     world.label(0)
 
@@ -159,26 +160,26 @@ def test_a_refusal_changes_nothing(make_world: MakeWorld) -> None:
 
     world.studio.before_call = refuse
     with pytest.raises(StudioError, match="busy"):
-        pull(world.open())
+        step(pull, world.open())
     assert _dump(world) == before
     world.studio.before_call = None
-    assert pull(world.open()).annotations_created == 1
+    assert step(pull, world.open()).annotations_created == 1
 
 
 def test_an_edited_config_reads_everything_again(make_world: MakeWorld) -> None:
     world = make_world(2)
     world.label(0)
-    pull(world.open())
+    step(pull, world.open())
     row = world.studio._db["projects"][str(world.project_id)]
     row["label_config"] = build_label_config(["disc"])  # bars are not known any more
-    project = refresh_project(world.open())
+    project = refreshed(world.open())
     assert project.config.labels == ("disc",)
-    pull(project)
+    step(pull, project)
     with world.store.read() as session:
         assert "'bar'" in session.get_one(TaskRecord, world.tasks[0]).broken
     row["label_config"] = "<View/>"
     with pytest.raises(BadLabelConfig):
-        refresh_project(world.open())
+        refreshed(world.open())
 
 
 def test_the_effective_annotation_is_ground_truth_or_the_newest(make_world: MakeWorld) -> None:
@@ -186,7 +187,7 @@ def test_the_effective_annotation_is_ground_truth_or_the_newest(make_world: Make
     for _ in range(2):
         world.label(0)
     world.studio.create_annotation(world.tasks[0], [], was_cancelled=True)
-    pull(world.open())
+    step(pull, world.open())
     with world.store.read() as session:
         rows = list(session.scalars(select(AnnotationRecord).order_by(AnnotationRecord.id)))
     assert effective_annotation(rows) is rows[1]

@@ -1,0 +1,43 @@
+"""How a step says how far it is, and where it may be stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sync.store.lease import Lease
+
+__all__ = ["Memo", "Progress", "Report"]
+
+Report = Callable[[str, float, str], None]
+"""Called with step, share done (0..1) and one line about it."""
+
+Memo = dict[object, object]
+"""Values a worker keeps between looks; their keys name all they depend on."""
+
+
+def _silent(step: str, share: float, text: str) -> None:
+    """Report nothing."""
+
+
+def _go_on(place: str) -> None:
+    """Stop nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Reports of one look at a project.
+
+    ``checkpoint`` is called at every boundary between and inside steps; it raises to stop there (a signal, a
+    test).
+    """
+
+    report: Report = _silent
+    checkpoint: Callable[[str], None] = _go_on
+    lease: Lease | None = None
+
+    def at(self, place: str) -> None:
+        """Mark a boundary. Raises LeaseLost when the lease is gone, or what ``checkpoint`` raises."""
+        if self.lease is not None:
+            self.lease.check()
+        self.checkpoint(place)
