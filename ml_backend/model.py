@@ -222,7 +222,9 @@ class _Batch:
         ours = [error for error in self._failed.values() if not isinstance(error, BadInput)]
         if ours and not self._found:
             raise ours[0]
-        results: list[dict[str, Any]] = [self._found.get(place, []) for place in range(len(self._tasks))]
+        results: list[dict[str, Any] | list[Any]] = [
+            self._found.get(place, []) for place in range(len(self._tasks))
+        ]
         return Answers(results, {place: str(error) for place, error in sorted(self._failed.items())})
 
     def _answer_stored(self, wanted: Sequence[int]) -> list[int]:
