@@ -1,4 +1,4 @@
-"""The log of verdicts a policy has received so far, and what it asks and decides next."""
+"""What goes into a search policy and what comes out: the log of verdicts, questions, decisions."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = [
 
 
 AUDIT = "audit"
-"""Test of a decision that is the final audit of an accepted set: its interval is what gets published."""
+"""``Decisions.test`` of the final audit of an accepted set, whose interval gets published."""
 
 
 class Stream(IntEnum):
-    """Why an instance was asked about; tests that need a random sample read only their own stream."""
+    """Why an instance was asked about. Tests that need a random sample read their own stream only."""
 
     SEARCH = 0
     """to judge a cluster or to teach the verifier"""
@@ -46,6 +46,8 @@ class Stream(IntEnum):
 
 
 class Form(IntEnum):
+    """How a question is shown."""
+
     SINGLE = 0
     """one crop, y / n / unsure"""
     SHEET = 1
@@ -53,6 +55,8 @@ class Form(IntEnum):
 
 
 class Action(IntEnum):
+    """What is decided about a cluster or a set."""
+
     ASK = 0
     ACCEPT = 1
     REJECT = 2
@@ -61,16 +65,16 @@ class Action(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerLog:
-    """m verdicts in the order in which they became known.
+    """A number m of verdicts, in the order in which they became known.
 
     Attributes
     ----------
     item : (m,) int64, row of the pool
     yes : (m,) float32 in 0..1, probability that the verdict is yes (0 or 1 where answers are taken as true)
-    cluster : (m,) int64, node for which the question was drawn; -1 = none; -2-j = look j of a policy that
-        accepts sets rather than nodes (keep it as it was asked: it says which test may read the answer)
+    cluster : (m,) int64, node for which the question was drawn; -1 = none; -2-j = phase j of a policy that
+        accepts sets rather than nodes. It says which test may read the answer, so it must stay as asked
     stream : (m,) int8, a Stream
-    inclusion : (m,) float64 in (0, 1], logged probability with which the item was drawn
+    inclusion : (m,) float64 in (0, 1], probability with which the item was drawn
     """
 
     item: npt.NDArray[np.int64]
@@ -130,13 +134,13 @@ def verified_labels(log: AnswerLog, n: int) -> npt.NDArray[np.int8]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Questions:
-    """q questions to ask next, most useful first.
+    """A number q of questions to ask next, most useful first.
 
     Attributes
     ----------
-    item, cluster : (q,) int64
-    stream : (q,) int8
-    inclusion : (q,) float64
+    item, cluster : (q,) int64, as in ``AnswerLog``
+    stream : (q,) int8, a Stream
+    inclusion : (q,) float64, as in ``AnswerLog``
     form : (q,) int8, a Form
     sheet : (q,) int64, number of the contact sheet the question stands on, -1 for single questions
     """
@@ -170,16 +174,16 @@ class Questions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decisions:
-    """What was decided so far: k rows, one per cluster (or certified set, or audit of one).
+    """What was decided so far: k rows, one per cluster, per certified set, and per audit of a set.
 
     Attributes
     ----------
     cluster : (k,) int64 node, -1 for a set that is no single node
     action : (k,) int8, an Action
-    asked, yes : (k,) int64 number of verdicts behind it, and of yes among them
-    lower, upper : (k,) float64, interval of the purity of the cluster (set)
+    asked, yes : (k,) int64, number of verdicts behind it, and of yes among them
+    lower, upper : (k,) float64, interval of the purity of the cluster or set
     confidence : (k,) float64, level of that interval
-    test : k names of the rule or test that decided
+    test : k names, of the rule or test that decided
     """
 
     cluster: npt.NDArray[np.int64]
@@ -197,15 +201,16 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyStep:
-    """Answer of a policy to one look.
+    """What a policy returns for one log.
 
     Attributes
     ----------
     questions : what to ask next (empty when done)
     decisions : all decisions taken so far
     label : (n,) int8, +1 accepted (propagated or verified), -1 rejected, 0 undecided
-    decision : (n,) int64, row of ``decisions`` that labelled the instance, -1 = by its own verdict or not at
-    all
+    decision : (n,) int64, row of ``decisions`` that labelled the instance; -1 = labelled by its own verdict,
+        or
+        not at all
     done : nothing left that is worth asking
     """
 
@@ -219,12 +224,17 @@ class PolicyStep:
 class SearchPolicy(Protocol):
     """A rule that decides what to ask and what to accept.
 
-    ``step`` is a pure function of its arguments: called again with the same tree, pool, log and seed it
-    gives the same answer, so a killed worker just calls it again. It may be called after every verdict.
+    ``step`` is a pure function of its arguments: the same tree, pool, log and seed give the same answer. So a
+    worker that was killed just calls it again. It may be called after every verdict.
     """
 
     name: str
 
     def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
-        """Look at everything known and return decisions and at most ``budget`` further questions."""
+        """All decisions so far, and at most ``budget`` further questions.
+
+        Raises
+        ------
+        ValueError : tree, pool and log do not fit each other, or the budget is negative
+        """
         ...

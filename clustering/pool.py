@@ -1,4 +1,4 @@
-"""The pool of one label as columns of arrays: what trees, policies and verifiers read."""
+"""The pool of one label, as columns of arrays."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class Pool:
     score : (n,) float32 in 0..1, class confidence
     quality : (n,) float32 in 0..1, predicted mask IoU
     extras : (n, k) float32, further features of the mask (area share, border contact, …); k may be 0
+
+    Raises
+    ------
+    ValueError : the columns have different lengths, or a value is not finite
     """
 
     embedding: npt.NDArray[np.float32]

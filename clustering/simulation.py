@@ -25,7 +25,7 @@ CORRECT_IOU = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Human seconds: a single question; a contact sheet and each mask on it; a mask drawn by hand.
+    """Human seconds: of a single question, of a contact sheet and each mask on it, of a mask drawn by hand.
 
     The time of a question is the published one (Papadopoulos et al. 2021), that of a drawn mask the one of
     COCO (Lin et al. 2014). The times of sheets are assumed.
@@ -52,15 +52,16 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """k looks at the state of a play, the first before any question.
+    """The state of a play at its k looks; the first is before any question.
 
     Attributes
     ----------
-    questions, masks, propagated : (k,) int64 verdicts so far, accepted masks, those of them by propagation
-    hours : (k,) float64 human time so far
-    precision, propagated_precision, quality, recall : (k,) float64; NaN where nothing is accepted (recall:
-        where nothing is correct); quality is SQ
-    correct, propagated_correct : (k,) int64 truly correct ones among the accepted, the propagated
+    questions : (k,) int64, verdicts so far
+    hours : (k,) float64, human time so far
+    masks, correct : (k,) int64, accepted masks, and the correct ones among them
+    propagated, propagated_correct : (k,) int64, masks accepted by propagation alone, and the correct ones
+    iou_sum : (k,) float64, sum of the true IoU of the accepted masks
+    correct_in_pool : number of correct masks in the pool
     """
 
     questions: Ints
@@ -74,18 +75,22 @@ class Curve:
 
     @property
     def precision(self) -> Floats:
+        """(k,) share of correct masks among the accepted ones; NaN where nothing is accepted."""
         return _share(self.correct, self.masks)
 
     @property
     def propagated_precision(self) -> Floats:
+        """(k,) the same for masks accepted by propagation."""
         return _share(self.propagated_correct, self.propagated)
 
     @property
     def quality(self) -> Floats:
+        """(k,) SQ: mean true IoU of the accepted masks; NaN where nothing is accepted."""
         return _share(self.iou_sum, self.masks)
 
     @property
     def recall(self) -> Floats:
+        """(k,) share of the pool's correct masks that is accepted; NaN where none is correct."""
         return _share(self.correct, np.full(len(self.correct), self.correct_in_pool))
 
     def __len__(self) -> int:
@@ -100,7 +105,7 @@ def _share(part: npt.NDArray[np.generic], whole: Ints) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One play: its curve, the final state, and whether the policy said that it was done."""
+    """One play: its curve, its last log, and the last step of the policy."""
 
     policy: str
     seed: int
@@ -110,19 +115,21 @@ class Run:
 
     @property
     def worst_precision(self) -> float:
-        """Lowest precision of the accepted masks at any look that had propagated any; NaN if none had.
+        """Lowest precision of the accepted masks at any look with propagated masks; NaN without such a look.
 
-        This is what a promise of purity is about: a certified set with the answers inside it.
+        This is what a promise of purity is about: it includes the members of a set that people answered
+        about.
         """
         return _lowest(self.curve.precision[self.curve.propagated > 0])
 
     @property
     def worst_propagated(self) -> float:
-        """The same for the masks labelled by propagation alone, which no person saw."""
+        """The same for masks accepted by propagation alone, which no person saw."""
         return _lowest(self.curve.propagated_precision[self.curve.propagated > 0])
 
     @property
     def masks_per_question(self) -> float:
+        """Accepted masks per question at the end; NaN without questions."""
         asked = int(self.curve.questions[-1])
         return float(self.curve.masks[-1]) / asked if asked else float("nan")
 
@@ -150,10 +157,12 @@ def play(
     ----------
     iou : (n,) true IoU of every instance
     seed : of the policy and of the played worker
-    noise : how the played worker errs; None = never. An instance is answered the same however often it is
-        asked.
+    noise : how the played worker errs; None = never. An instance gets the same answer however often it is
+        asked
     budget : most questions; None = no limit
     batch : questions per look
+    costs : human time of the questions
+    correct_iou : a mask is correct where its true IoU is above this
 
     Raises
     ------
@@ -212,10 +221,13 @@ def _played_answers(correct: npt.NDArray[np.bool_], noise: Noise, seed: int) -> 
 
 
 def merge_curves(curves: list[Curve]) -> Curve:
-    """The curve of several plays side by side, such as those of the labels of one project: look by look,
-    summed.
+    """One curve for several plays, such as those of the labels of a project: look by look, all are added up.
 
     A play that is over keeps its last values.
+
+    Raises
+    ------
+    ValueError : there is no curve
     """
     if not curves:
         raise ValueError("there is no curve to merge")
@@ -238,9 +250,18 @@ def merge_curves(curves: list[Curve]) -> Curve:
 
 
 def violations(worst_precision: npt.ArrayLike, promise: float) -> tuple[int, int, float, float]:
-    """How often a promised purity was broken: (broken, plays, lower, upper), a two-sided 95 % interval.
+    """How often a promised purity was broken.
 
-    Plays that never propagated anything (NaN) kept the promise.
+    Parameters
+    ----------
+    worst_precision : (p,) lowest precision of each play; NaN = nothing was propagated, which keeps the
+        promise
+    promise : the promised purity
+
+    Returns
+    -------
+    broken, plays : numbers of plays
+    lower, upper : two-sided 95 % interval of the share of broken promises (Clopper & Pearson 1934)
     """
     worst = np.asarray(worst_precision, np.float64)
     broken = int((worst < promise).sum())

@@ -1,9 +1,10 @@
-"""The verifier: P(yes) of every instance, learnt from the answers so far.
+"""The verifier: the probability of a yes for every instance, learnt from the answers so far.
 
-A ridge logistic regression on score, predicted IoU, extras and the leading principal components of the
-embedding, followed by a correction that smooths its residuals over the tree: where answers in a cluster were
-better or worse than the regression expected, its neighbours inherit part of the difference. Both stages are
-cross-fitted, so that the second one sees honest residuals and its output is calibrated.
+It has two stages. The first is a ridge logistic regression on score, predicted IoU, extras and the leading
+principal components of the embedding. The second smooths its residuals over the tree: where the answers in a
+cluster were better or worse than the regression expected, the other members of the cluster inherit part of
+the difference. Both stages are cross-fitted: what the last step learns from was predicted without the
+instance's own answer. So the output is calibrated.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ __all__ = ["Features", "fit_logistic", "fit_verifier", "make_features", "smooth_
 
 _COMPONENTS = 16
 _PCA_ROWS = 20_000
+"""Principal components are computed from at most this many instances."""
 _FOLDS = 5
 _RIDGES = (1.0, 4.0, 16.0, 64.0)
+"""Ridge penalties to choose from, by cross-validation."""
 _SHRINK = 8.0
 """Answers that the parent's estimate is worth when residuals are smoothed down the tree."""
 
@@ -36,8 +39,8 @@ class Features:
     Attributes
     ----------
     columns : (n, p) float32, standardised, first column 1
-    penalty : (p,) float64, relative ridge penalty: free for the constant, light for the detector's own
-    numbers
+    penalty : (p,) float64, relative ridge penalty: none for the constant, light for the detector's own
+        numbers
     detector : (n,) float64, log-odds of score × quality: the estimate before any answer
     """
 
@@ -47,7 +50,15 @@ class Features:
 
 
 def make_features(pool: Pool, *, components: int = _COMPONENTS, seed: int = 0) -> Features:
-    """Columns for the verifier: computed once per pool. Time O(n·d·components), memory O(n·components)."""
+    """What the verifier reads of a pool, computed once per pool.
+
+    Parameters
+    ----------
+    components : most principal components of the embedding
+    seed : of the sample that they are computed from, in large pools
+
+    Time O(n·d·components), memory O(n·components).
+    """
     n = len(pool)
     own = [pool.score, pool.quality, special.logit(np.clip(pool.quality, 0.02, 0.98)), pool.prior]
     detector_columns = _standardise(np.stack(own, axis=1).astype(np.float32))
@@ -75,7 +86,7 @@ def _standardise(columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _principal_components(
     embedding: npt.NDArray[np.float32], components: int, seed: int
 ) -> npt.NDArray[np.float32]:
-    """(n, c) leading components, scaled by the first one's spread so that weak ones stay weak."""
+    """(n, c) float32 leading components, scaled such that weak ones stay weak."""
     n, d = embedding.shape
     rows = embedding
     if n > _PCA_ROWS:
@@ -87,7 +98,8 @@ def _principal_components(
     keep = [i for i in range(d - 1, max(-1, d - 1 - components), -1) if values[i] > least]
     if not keep:
         return np.zeros((n, 0), np.float32)
-    # square root: between whitening (noise components count as much) and none (only the first one counts)
+    # the square root of whitening: with whitening, components of mere noise would count as much as the
+    # others; without, only the first one would count
     scale = (values[keep] * values[keep[0]]) ** 0.25
     basis = (vectors[:, keep] / scale).astype(np.float32)
     projected: npt.NDArray[np.float32] = embedding @ basis - (mean @ basis).astype(np.float32)
@@ -101,7 +113,10 @@ def fit_logistic(
 
     Parameters
     ----------
-    columns : (m, p), yes : (m,) in 0..1 (soft labels allowed), penalty : (p,) ridge per coefficient
+    columns : (m, p) floating
+    yes : (m,) in 0..1; values between are allowed
+    penalty : (p,) ridge penalty of each coefficient
+    iterations : most steps
 
     Returns
     -------
@@ -134,17 +149,18 @@ def fit_logistic(
 def smooth_over_tree(tree: ClusterTree, item: Ints, residual: Floats, *, at: Ints | None = None) -> Floats:
     """Residuals of answered instances, smoothed down the tree.
 
-    A node's estimate is its answers' mean residual shrunk towards its parent's estimate; the walk goes down
-    as long as a node holds three or more answers.
+    The estimate of a node is the mean residual of its answers, shrunk towards the estimate of its parent. An
+    instance gets the estimate of the smallest node around it that holds three or more answers.
 
     Parameters
     ----------
-    item : (m,) answered instances; residual : (m,)
-    at : instances to return the estimate for; None = all
+    item : (m,) int64, answered instances
+    residual : (m,) float64, answer minus expectation
+    at : (k,) int64, instances to return the estimate for; None = all
 
     Returns
     -------
-    (n,) or (len(at),) float64. Time O(m · depth + n).
+    (n,) or (k,) float64. Time O(m · depth + n).
     """
     n = len(tree)
     where = tree.start[item]
@@ -182,12 +198,15 @@ def fit_verifier(
 ) -> npt.NDArray[np.float32]:
     """P(yes) of every instance, from verdicts on some.
 
-    With fewer than 8 verdicts of either kind the detector's log-odds are only shifted, which one number can
-    learn from few answers.
+    With fewer than 8 verdicts of either kind only one number is learnt, by which the detector's log-odds are
+    shifted.
 
     Parameters
     ----------
-    item : (m,) answered instances; yes : (m,) in 0..1
+    features : of the pool, see ``make_features``
+    item : (m,) int64, answered instances
+    yes : (m,) in 0..1
+    seed : of the folds of the cross-validation
 
     Returns
     -------
@@ -196,7 +215,7 @@ def fit_verifier(
     y = np.asarray(yes, np.float64)
     m = len(item)
     if min((y > 0.5).sum(), (y <= 0.5).sum()) < 8:
-        # credit the detector with a few answers of its own, at its own word
+        # Newton steps, with a penalty that keeps the shift near 0 while there are few answers
         shift = 0.0
         for _ in range(25 if m else 0):
             p = special.expit(features.detector[item] + shift)
@@ -221,7 +240,7 @@ def fit_verifier(
         out = fold == k
         smooth[out] = smooth_over_tree(tree, item[~out], residual[~out], at=item[out])
     second = np.stack([np.ones(m), z, 4.0 * smooth], axis=1)
-    # the prior of the second stage is "trust the first": penalise the distance of its slope from 1
+    # the second stage starts from the first: the penalty is on the distance of its slope from 1
     gamma = _fit_offset(second, z, y, np.array([1.0, 20.0, 4.0]))
     all_z = (features.columns @ beta.astype(np.float32)).astype(np.float64)
     all_smooth = smooth_over_tree(tree, item, residual)
@@ -230,7 +249,7 @@ def fit_verifier(
 
 
 def _fit_offset(columns: Floats, offset: Floats, yes: Floats, penalty: Floats) -> Floats:
-    """Logistic regression around a fixed offset, by Newton's method (three well-conditioned coefficients)."""
+    """(3,) coefficients of a ridge logistic regression with a fixed offset, by Newton's method."""
     beta = np.zeros(columns.shape[1])
     for _ in range(12):
         p = special.expit(offset + columns @ beta)

@@ -23,7 +23,7 @@ LAYERS: dict[str, list[str]] = {
         "trees",
         "answers verifier",
         "search",
-        "propagation simulation",
+        "matching propagation simulation",
     ],
     "ml_backend": [
         "errors settings instances metrics caches",

@@ -1,4 +1,4 @@
-"""Wrong answers: how often workers err, estimated from gold questions, and rates corrected for it."""
+"""Verdicts that err: how often, estimated from gold questions, and rates corrected for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ __all__ = ["Noise", "noise_from_gold", "rogan_gladen"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """How verdicts err: P(yes | good) = ``sensitivity``, P(no | bad) = ``specificity``."""
+    """How verdicts err: P(yes | good) = ``sensitivity``, P(no | bad) = ``specificity``.
+
+    Raises
+    ------
+    ValueError : a value is not in (0, 1], or the verdicts are no better than chance
+    """
 
     sensitivity: float = 1.0
     specificity: float = 1.0
@@ -33,16 +38,17 @@ class Noise:
 
     @property
     def exact(self) -> bool:
+        """Whether verdicts never err."""
         return self.sensitivity == 1.0 and self.specificity == 1.0
 
     def observed(self, share: npt.ArrayLike) -> Floats:
-        """Share of yes to expect from a true share."""
+        """Share of yes to expect where ``share`` of the masks is good."""
         q = np.asarray(share, np.float64)
         return q * self.sensitivity + (1.0 - q) * (1.0 - self.specificity)
 
 
 def rogan_gladen(observed: npt.ArrayLike, noise: Noise) -> Floats:
-    """True share behind an observed share of yes, clipped to 0..1 (Rogan & Gladen 1978)."""
+    """Share of good masks behind an observed share of yes, clipped to 0..1 (Rogan & Gladen 1978)."""
     o = np.asarray(observed, np.float64)
     return np.clip((o + noise.specificity - 1.0) / (noise.sensitivity + noise.specificity - 1.0), 0.0, 1.0)
 
@@ -50,14 +56,20 @@ def rogan_gladen(observed: npt.ArrayLike, noise: Noise) -> Floats:
 def noise_from_gold(
     good_yes: int, good: int, bad_no: int, bad: int, *, alpha: float = 0.05
 ) -> tuple[Noise, Noise]:
-    """Estimate, and the pessimistic end, of how verdicts err, from items of known truth.
+    """How verdicts err, estimated from items of known truth: the estimate, and the cautious end.
 
-    Acceptance tests must use the second value: the sensitivity at its upper and the specificity at its lower
-    bound (each at error alpha/2) is the noise under which an observed share of yes promises least.
+    Acceptance tests must use the cautious end: the sensitivity at its upper and the specificity at its lower
+    bound (Clopper & Pearson 1934, each wrong with probability alpha/2). Under that noise an observed share of
+    yes promises least. Assumes that verdicts on gold err as those on other items do, independently.
 
     Parameters
     ----------
-    good_yes, good : yes among the good gold items, their number; bad_no, bad : no among the bad ones
+    good_yes, good : yes among the good gold items, and their number
+    bad_no, bad : no among the bad gold items, and their number
+
+    Returns
+    -------
+    estimate, cautious
 
     Raises
     ------

@@ -1,10 +1,7 @@
-"""Verdicts -> bounds -> evidence, for numbers that people act upon.
+"""Bounds of a share or a mean from a fixed number of answers.
 
-Bounds of a fixed number of answers: Clopper-Pearson, hypergeometric, empirical Bernstein. Tests that stay
-valid however often one looks: SPRT, the uniform-mixture e-process, betting. Tests of many hypotheses: fixed
-sequence (learn then test), e-BH, conformal selection. Noisy answers: Rogan-Gladen.
-
-All functions take scalars or arrays, broadcast, and work in logarithms where products would overflow.
+They hold at a number of answers that was chosen beforehand. Who looks after every answer and stops when the
+bound looks good needs ``sequential``. All functions but ``bernstein_interval`` broadcast.
 """
 
 from __future__ import annotations
@@ -21,7 +18,9 @@ __all__ = ["bernstein_interval", "clopper_pearson", "hypergeometric_interval"]
 def clopper_pearson(
     yes: npt.ArrayLike, asked: npt.ArrayLike, *, alpha: float = 0.05
 ) -> tuple[Floats, Floats]:
-    """One-sided exact bounds of a share, each wrong with probability at most ``alpha``.
+    """One-sided exact bounds of a share (Clopper & Pearson 1934), at error ``alpha`` each.
+
+    Assumes independent answers that are all yes with the same probability.
 
     Parameters
     ----------
@@ -41,10 +40,19 @@ def clopper_pearson(
 def hypergeometric_interval(
     yes: npt.ArrayLike, asked: npt.ArrayLike, size: npt.ArrayLike, *, alpha: float = 0.05
 ) -> tuple[Floats, Floats]:
-    """One-sided exact bounds of the share of a finite set of ``size``, sampled without replacement.
+    """One-sided exact bounds of the share of good members of a finite set, at error ``alpha`` each.
 
-    Each bound is wrong with probability at most ``alpha``. Bisection over the number of good members: O(log
-    size).
+    Assumes a simple random sample without replacement and answers without error. The bounds invert the
+    hypergeometric tail by bisection over the number of good members: O(log size).
+
+    Parameters
+    ----------
+    yes, asked, size : integers that broadcast, 0 <= yes <= asked <= size
+    alpha : error of each bound
+
+    Returns
+    -------
+    lower, upper : float64; 0 and 1 where nothing was asked
 
     Raises
     ------
@@ -54,8 +62,8 @@ def hypergeometric_interval(
     if (k < 0).any() or (k > n).any() or (n > total).any():
         raise ValueError("hypergeometric_interval needs 0 <= yes <= asked <= size")
 
+    # the smallest number of good members that is not ruled out: k or more yes is likelier than alpha
     def smallest_good(k: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        # the smallest number of good members under which k or more yes are not rarer than alpha
         low, high = k.copy(), total - (n - k)
         while (low < high).any():
             middle = (low + high) // 2
@@ -71,9 +79,17 @@ def hypergeometric_interval(
 
 
 def bernstein_interval(values: npt.ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
-    """Empirical Bernstein bounds of a mean of (n,) values in 0..1 (Maurer & Pontil 2009), ``alpha`` per side.
+    """Empirical Bernstein bounds of a mean (Maurer & Pontil 2009, theorem 4), at error ``alpha`` each.
 
-    Needs no shape of distribution but is loose below about 50 values. (0, 1) for fewer than 2.
+    Assumes independent values of the same distribution, whatever its shape. Loose below about 50 values.
+
+    Parameters
+    ----------
+    values : (n,) within 0..1
+
+    Returns
+    -------
+    lower, upper : (0, 1) for fewer than 2 values
     """
     x = np.asarray(values, np.float64)
     n = len(x)

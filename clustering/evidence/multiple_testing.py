@@ -1,4 +1,4 @@
-"""Several hypotheses at once: fixed sequences, fallback, e-BH, and conformal selection."""
+"""Tests of several hypotheses at once: fixed sequence, fallback, e-BH, conformal selection."""
 
 from __future__ import annotations
 
@@ -9,31 +9,41 @@ __all__ = ["conformal_selection", "e_bh", "fallback", "fixed_sequence"]
 
 
 def fixed_sequence(log_e_values: npt.ArrayLike, *, alpha: float) -> int:
-    """Learn then test (2110.01052): number of leading hypotheses rejected before the first that is not.
+    """Number of hypotheses rejected, in order, before the first that is not.
 
-    The order must be fixed before the answers behind the e-values are seen; then the probability to reject
-    any true hypothesis is at most ``alpha``, without a correction for their number. The largest e-value that
-    a hypothesis reached so far may be handed in.
+    Used as in learn then test (Angelopoulos et al. 2021, arXiv 2110.01052). The order must be fixed before
+    the answers behind the e-values are seen. Then the probability to reject any true hypothesis is at most
+    ``alpha``, without a correction for their number. For each hypothesis the largest of its e-values so far
+    may be given.
+
+    Parameters
+    ----------
+    log_e_values : (m,); a value that is not a number counts as no evidence
     """
     failed = np.flatnonzero(~(np.asarray(log_e_values, np.float64) >= -np.log(alpha)))
     return int(failed[0]) if len(failed) else len(np.atleast_1d(log_e_values))
 
 
 def fallback(log_e_values: npt.ArrayLike, weights: npt.ArrayLike, *, alpha: float) -> npt.NDArray[np.bool_]:
-    """Fixed sequence with several starts (fallback procedure, Wiens 2003).
+    """The fallback procedure (Wiens 2003): a fixed sequence with several starts.
 
-    Every hypothesis owns a share of the error, and one that is rejected hands all it had to the next. One
-    that is not takes its share with it, so a later start can still be made. The order and the weights must
-    be fixed before the answers are seen; then the probability to reject any true hypothesis is at most
-    ``alpha``, under any dependence, and the largest e-value that each reached so far may be handed in.
+    Every hypothesis has a share of the error. When it is rejected, the next one gets all the error it had.
+    When it is not, that error is lost, and the next one starts with its own share. The order and the weights
+    must be fixed before the answers are seen. Then the probability to reject any true hypothesis is at most
+    ``alpha``, under any dependence. For each hypothesis the largest of its e-values so far may be given.
 
     Parameters
     ----------
-    log_e_values : (m,), weights : (m,) shares of the error, not negative, of sum at most 1
+    log_e_values : (m,)
+    weights : (m,) shares of the error, not negative, of sum at most 1
 
     Returns
     -------
     (m,) bool, hypotheses rejected
+
+    Raises
+    ------
+    ValueError : the weights do not fit
     """
     log_e = np.asarray(log_e_values, np.float64)
     share = np.asarray(weights, np.float64)
@@ -50,8 +60,9 @@ def fallback(log_e_values: npt.ArrayLike, weights: npt.ArrayLike, *, alpha: floa
 
 
 def e_bh(e_values: npt.ArrayLike, *, alpha: float) -> npt.NDArray[np.bool_]:
-    """Hypotheses rejected by e-BH (Wang & Ramdas 2022): FDR at most ``alpha`` under any dependence. (m,)
-    bool.
+    """(m,) bool: hypotheses rejected by e-BH (Wang & Ramdas 2022).
+
+    The false discovery rate is at most ``alpha`` under any dependence of the (m,) e-values.
     """
     e = np.asarray(e_values, np.float64)
     m = len(e)
@@ -71,9 +82,9 @@ def conformal_selection(
 ) -> npt.NDArray[np.bool_]:
     """Items selected with a false discovery rate of at most ``alpha`` (Jin & Candès 2023).
 
-    The p-value of an item is its rank among the bad calibration items (which must be exchangeable with the
-    items and unseen by the score); Benjamini-Hochberg selects. Note the promise: the *expected* share of bad
-    items, not a share that holds with a given probability.
+    The p-value of an item is its rank among the bad calibration items; the Benjamini-Hochberg procedure
+    (1995) selects. Calibration items must be exchangeable with the items and must not have been used to fit
+    the score. The promise is about the *expected* share of bad items: in a single use it can be larger.
 
     Parameters
     ----------

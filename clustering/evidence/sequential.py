@@ -1,4 +1,8 @@
-"""Tests and bounds that stay valid however often one looks: SPRT, e-values, betting."""
+"""Tests and bounds that stay valid however often one looks: SPRT, e-values, betting.
+
+All rest on Ville's inequality (1939): a fair game that starts with the wealth 1 ever reaches 1/alpha with
+probability at most alpha. Each function plays a game that is fair (or worse) under its null hypothesis.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,19 @@ __all__ = ["BETS", "Sprt", "betting_log_wealth", "betting_lower_bound", "binomia
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sprt:
-    """Wald's sequential test of share ``p0`` (bad) against ``p1`` (good).
+    """Wald's sequential test (1945) of share ``p0`` (bad) against ``p1`` (good).
 
-    ``alpha``: probability to accept at p0; ``beta``: to reject at p1. Both hold up to the overshoot, on the
-    safe side for the thresholds used here: P(ever accept | p0) <= alpha exactly.
+    Assumes independent answers that are all yes with the same probability.
+
+    Attributes
+    ----------
+    p0, p1 : 0 < p0 < p1 < 1
+    alpha : bound of the probability to ever accept at p0
+    beta : bound of the probability to ever reject at p1
+
+    Raises
+    ------
+    ValueError : p0 and p1 are out of order or range
     """
 
     p0: float = 0.75
@@ -31,26 +44,40 @@ class Sprt:
             raise ValueError(f"p0 {self.p0} and p1 {self.p1} must satisfy 0 < p0 < p1 < 1")
 
     def log_ratio(self, yes: npt.ArrayLike, asked: npt.ArrayLike) -> Floats:
-        """Log likelihood ratio of p1 to p0."""
+        """Log likelihood ratio of p1 to p0 after ``yes`` of ``asked`` answers, which broadcast."""
         k, n = np.asarray(yes, np.float64), np.asarray(asked, np.float64)
         ratio: Floats = k * np.log(self.p1 / self.p0) + (n - k) * np.log((1.0 - self.p1) / (1.0 - self.p0))
         return ratio
 
     def decide(self, yes: npt.ArrayLike, asked: npt.ArrayLike) -> npt.NDArray[np.int8]:
-        """+1 accept, -1 reject, 0 go on asking."""
+        """int8: +1 accept, -1 reject, 0 go on asking."""
         ratio = self.log_ratio(yes, asked)
-        # 1/alpha instead of Wald's (1-beta)/alpha: Ville's inequality makes the error exact, at a small price
+        # 1/alpha instead of Wald's (1-beta)/alpha: a little stricter, and the bound of the error is exact
         accept, reject = ratio >= -np.log(self.alpha), ratio <= np.log(self.beta)
         return np.asarray(accept.astype(np.int8) - reject.astype(np.int8))
 
 
 def binomial_log_e_value(yes: npt.ArrayLike, asked: npt.ArrayLike, *, share: float) -> Floats:
-    """Log of the e-process against H0 "the share of yes is at most ``share``", uniform mixture over (share,
-    1).
+    """Log of an e-value against H0 "the share of yes is at most ``share``" (Robbins 1970).
+
+    It is the likelihood ratio to H0, averaged evenly over the shares above it.
 
     ``E = ∫_share^1 θ^k (1-θ)^(n-k) dθ / ((1-share) share^k (1-share)^(n-k))``. Under H0 the probability that
-    E ever reaches 1/alpha is at most alpha, however often one looks. The mirror image, against H0 "at least
-    share", is ``binomial_log_e_value(asked - yes, asked, share=1 - share)``.
+    E ever reaches 1/alpha is at most alpha. Assumes independent answers. Against H0 "at least ``share``" call
+    ``binomial_log_e_value(asked - yes, asked, share=1 - share)``.
+
+    Parameters
+    ----------
+    yes, asked : integers that broadcast, 0 <= yes <= asked
+    share : strictly between 0 and 1
+
+    Returns
+    -------
+    float64, finite
+
+    Raises
+    ------
+    ValueError : share is out of its range
     """
     if not 0.0 < share < 1.0:
         raise ValueError(f"share is {share}: it must lie strictly between 0 and 1")
@@ -60,14 +87,14 @@ def binomial_log_e_value(yes: npt.ArrayLike, asked: npt.ArrayLike, *, share: flo
     with np.errstate(divide="ignore", invalid="ignore"):
         log_integral = special.betaln(k + 1.0, n - k + 1.0) + np.log(tail)
         log_null = k * np.log(share) + (n - k) * np.log1p(-share)
-        # where the tail underflows all the mass sits at the edge: first term of Laplace's expansion there
+        # where the tail underflows, the mass lies at its edge: the first term of Laplace's expansion there
         edge = log_null - np.log(np.maximum(slope, 1.0))
         result: Floats = np.where(tail > 1e-290, log_integral, edge) - log_null - np.log1p(-share)
     return result
 
 
 BETS: Floats = np.array([0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.93, 0.98])
-"""Stakes of the mixture: u = share of the way from the null share to 1 on which a stake is the best bet."""
+"""Stakes of the mixture: stake u is the best bet where the mean lies that share of the way from H0 to 1."""
 
 
 def betting_log_wealth(
@@ -81,22 +108,24 @@ def betting_log_wealth(
 ) -> Floats:
     """Log wealth after each value when betting against H0 "the mean is at most ``share``".
 
-    Waudby-Smith & Ramdas (2010.09686): wealth ``∏ (1 + λ_t (x_t - m_t))``, here the average over the fixed
-    stakes ``λ_t = u / (m_t - floor)``. Without ``population`` m_t is ``share`` (independent draws); with it
-    the values are drawn without replacement from that many, and ``m_t = (N·share - Σ_{s<t} x_s) / (N - t +
-    1)`` is what the rest could still hold under H0. Under H0 the wealth ever reaches 1/alpha with
-    probability at most alpha.
+    The wealth is ``∏ (1 + λ_t (x_t - m_t))`` (Waudby-Smith & Ramdas 2024, arXiv 2010.09686), here averaged
+    over the fixed stakes ``λ_t = u / (m_t - floor)``. Without ``population`` the values are independent
+    draws, and m_t is ``share``. With it they are drawn without replacement from a population of N, and ``m_t
+    = (N·share - Σ_{s<t} x_s) / (N - t + 1)`` is the mean that H0 leaves for the rest. Under H0 the wealth
+    ever reaches 1/alpha with probability at most alpha.
 
     Parameters
     ----------
     values : (t,) not below ``floor``, in the order in which they were drawn; no upper limit is needed
-    share : null mean, above ``floor``
-    bets, weights : stakes u in (0, 1) and how the first wealth is divided among them, fixed beforehand; None
-        = evenly
+    share : mean under H0, above ``floor``
+    population : number of values that the sample was drawn from without replacement; None = independent draws
+    floor : least possible value
+    bets : (b,) stakes u in (0, 1), fixed beforehand
+    weights : (b,) how the first wealth is divided among them, fixed beforehand; None = evenly
 
     Returns
     -------
-    (t,) float64, +inf from where H0 has become impossible. Time and memory O(t · len(bets)).
+    (t,) float64, +inf from where H0 has become impossible. Time and memory O(t·b).
 
     Raises
     ------
@@ -133,10 +162,11 @@ def betting_log_wealth(
 def betting_lower_bound(
     values: npt.ArrayLike, *, alpha: float = 0.05, population: int | None = None, steps: int = 40
 ) -> float:
-    """Anytime lower bound of the mean: the smallest share that betting has not ruled out so far.
+    """Lower bound of the mean of (t,) values in 0..1: the smallest share that betting has not ruled out.
 
-    Holds at all numbers of values at once with probability 1 - alpha. Bisection, as the wealth falls with the
-    share it is tested against.
+    Holds at all numbers of values at once with probability at least 1 - alpha (Waudby-Smith & Ramdas 2024).
+    Found by ``steps`` bisections, as the wealth falls with the share it is tested against. 0 for no values.
+    ``population`` : as for ``betting_log_wealth``.
     """
     x = np.asarray(values, np.float64)
     low, high = 0.0, 1.0

@@ -1,7 +1,7 @@
 """The search of Papadopoulos et al. (ICCV 2021): 15 members asked per node, then accept, reject or split it.
 
-The walk is replayed from the root at every look, so it is a pure function of the log. A node is judged by the
-answers that were drawn for it or for one of its ancestors; answers drawn later for its descendants do not
+The walk starts again at the root at every step, so it is a pure function of the log. A node is judged by the
+answers that were drawn for it or for one of its ancestors. Answers drawn later for its descendants do not
 change a judgement that was already made.
 """
 
@@ -20,7 +20,15 @@ from clustering.pool import Pool
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments, label_members
 from clustering.trees import ClusterTree
 
-__all__ = ["Answers", "FrontierSearch", "Priority", "SampleRule", "finish_step", "frontier_step", "judge"]
+__all__ = [
+    "AnswersByNode",
+    "FrontierSearch",
+    "Priority",
+    "SampleRule",
+    "finish_step",
+    "frontier_step",
+    "judge",
+]
 
 Priority = Callable[[int, int, float], float]
 """(node, order of discovery, mean prior) -> key; the smallest key is looked at first."""
@@ -32,13 +40,14 @@ class SampleRule:
 
     Attributes
     ----------
-    prior : nodes of a lower mean prior score × quality are split without questions (K_pa)
-    min_size : smaller nodes are dropped (m_min)
+    prior : nodes whose members have a lower mean of score × quality are split without questions
+    min_size : smaller nodes are dropped
     sample : members asked per node
-    accept, reject : shares of yes from which a node is accepted (K_a), below which it is rejected (K_r;
-        0 switches rejecting off, as in the campaign's code)
-    reuse : answers inherited from ancestors count towards ``sample`` and only the missing ones are asked;
-        False draws a full new sample unless ``sample`` answers were inherited, as the campaign did
+    accept : a node is accepted from this share of yes on
+    reject : a node is rejected below this share of yes; 0 rejects none, as in the published
+        campaign's code
+    reuse : answers inherited from ancestors count towards ``sample``, and only the missing ones are asked.
+        False draws a full new sample unless ``sample`` answers were inherited, as the published campaign did
     """
 
     prior: float = 0.7
@@ -64,13 +73,14 @@ class SampleRule:
         return min(wanted - inherited if self.reuse else wanted, size - inherited)
 
     def decide(self, share: float) -> Action:
+        """Accept, reject or split a node with this share of yes."""
         if share >= self.accept:
             return Action.ACCEPT
         return Action.REJECT if share < self.reject else Action.SPLIT
 
 
-class Answers:
-    """The log by cluster, with each item's place in the tree's order."""
+class AnswersByNode:
+    """Answers sorted by the node for which they were drawn, with each item's place in the tree's order."""
 
     def __init__(self, tree: ClusterTree, log: AnswerLog) -> None:
         by_cluster = np.argsort(log.cluster, kind="stable")
@@ -81,6 +91,7 @@ class Answers:
         self.yes = log.yes[by_cluster].astype(np.float64)
 
     def of(self, cluster: int) -> npt.NDArray[np.int64]:
+        """Rows of the answers drawn for a node."""
         low, high = np.searchsorted(self._cluster, [cluster, cluster + 1])
         return np.arange(low, high)
 
@@ -95,13 +106,19 @@ class Answers:
 
 def judge(
     tree: ClusterTree,
-    answers: Answers,
+    answers: AnswersByNode,
     node: int,
     inherited: npt.NDArray[np.int64],
     rule: SampleRule,
     seed: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows that speak for a node, and the members still to be asked (empty when it can be judged)."""
+    """What is known about a node.
+
+    Returns
+    -------
+    rows : int64, rows of ``answers`` that count for the node
+    ask : int64, members still to be asked; empty when the node can be judged
+    """
     own = answers.of(node)
     rows = np.concatenate([inherited, own])
     size = int(tree.stop[node] - tree.start[node])
@@ -109,7 +126,7 @@ def judge(
     missing = rule.missing(size, len(known)) - len(np.setdiff1d(answers.item[own], known))
     if missing <= 0:
         return rows, np.zeros(0, np.int64)
-    # one draw per node whatever is known: a rerun proposes the same members
+    # the draw depends on the seed and the node alone, so that a rerun proposes the same members
     rng = np.random.default_rng([seed, node])
     drawn = tree.members(node)[rng.choice(size, min(size, rule.sample + len(known)), replace=False)]
     wanted = drawn[~np.isin(drawn, known)][: rule.missing(size, len(known))]
@@ -134,8 +151,8 @@ def frontier_step(
     if not len(pool):
         return finish_step(tree, log, rows.build(), questions.build(), done=True)
     means = tree.means(pool.prior)
-    answers = Answers(tree, log)
-    # read element by element: memory views give plain numbers, twice as fast as arrays and without a copy
+    answers = AnswersByNode(tree, log)
+    # memory views: reading single elements is twice as fast as from arrays
     start, stop, mean = tree.start.data, tree.stop.data, means.data
     left, right, n = tree.left.data, tree.right.data, len(pool)
     waiting = False
@@ -177,7 +194,7 @@ def frontier_step(
 
 
 class FrontierSearch:
-    """The published search with one open choice, the order of the frontier, which subclasses give.
+    """The published search; subclasses say in which order nodes are looked at.
 
     Parameters
     ----------
@@ -190,11 +207,11 @@ class FrontierSearch:
         self.rule = SampleRule(**rule)
 
     def priority(self, seed: int) -> Priority:
-        """The order in which the frontier is looked at; ``seed`` is for orders drawn by chance."""
+        """The order in which nodes are looked at; ``seed`` is for orders drawn by chance."""
         raise NotImplementedError
 
     def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
-        """Replay the search over everything answered; see ``SearchPolicy``."""
+        """Repeat the search with everything answered; see ``SearchPolicy``."""
         return frontier_step(
             tree,
             pool,
@@ -210,6 +227,6 @@ class FrontierSearch:
 def finish_step(
     tree: ClusterTree, log: AnswerLog, decisions: Decisions, questions: Questions, *, done: bool
 ) -> PolicyStep:
-    """Label the members and wrap up."""
+    """The result of a step: labels of the members beside decisions and questions."""
     label, decision = label_members(tree, decisions, log)
     return PolicyStep(questions=questions, decisions=decisions, label=label, decision=decision, done=done)

@@ -1,4 +1,4 @@
-"""Parts that every policy puts its step together from."""
+"""What all policies share: checks of arguments, collecting questions and decisions, labels of members."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_arguments(tree: ClusterTree, pool: Pool, log: AnswerLog, budget: int) 
 
 @dataclass(slots=True)
 class QuestionRows:
-    """Blocks of questions collected up to a budget."""
+    """Collects questions up to a budget."""
 
     budget: int
     _blocks: list[Questions] = field(default_factory=list)
@@ -42,6 +42,7 @@ class QuestionRows:
 
     @property
     def room(self) -> int:
+        """How many questions may still be added."""
         return self.budget - self._count
 
     def add(
@@ -74,6 +75,7 @@ class QuestionRows:
         self._count += q
 
     def build(self) -> Questions:
+        """All questions added, in that order."""
         if not self._blocks:
             return Questions.empty()
         columns = ("item", "cluster", "stream", "inclusion", "form", "sheet")
@@ -82,7 +84,7 @@ class QuestionRows:
 
 @dataclass(slots=True)
 class DecisionRows:
-    """Decisions row by row; intervals are computed once, for all rows together."""
+    """Collects decisions. ``confidence`` is the level of intervals that a test does not give itself."""
 
     confidence: float
     _rows: list[tuple[int, int, int, int, str]] = field(default_factory=list)
@@ -105,6 +107,7 @@ class DecisionRows:
         return len(self._rows) - 1
 
     def build(self) -> Decisions:
+        """All decisions added; where no bounds were given, with Clopper-Pearson intervals."""
         numbers = np.array([row[:4] for row in self._rows], np.int64).reshape(-1, 4)
         # a two-sided interval at level c is a pair of one-sided bounds at error (1-c)/2
         lower, upper = clopper_pearson(numbers[:, 3], numbers[:, 2], alpha=(1.0 - self.confidence) / 2.0)

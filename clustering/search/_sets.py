@@ -1,18 +1,23 @@
-"""Nested sets of instances and the test that certifies one of them.
+"""Candidate sets of instances, and the test that certifies one of them.
 
-The sets are fixed before any of their calibration answers is seen: instances in the order of the verifier,
-cut at sizes chosen from its predictions. Calibration answers come in a random order of the loosest set, so
-that those in any of the sets are a simple random sample of it. Every set is tested against "what is delivered
-of it is less pure than promised" by an exact test at the last of the planned answers, and by betting after
-every answer, which share the error. The sets are tested in a sequence from strict to loose with two starts
-(``evidence.fallback``): the strictest that should be easy, and the one with the most evidence expected. So
-the whole is wrong with probability at most alpha, at whatever moment one looks.
+The sets. Instances stand in the verifier's order, best first, and are cut at some thirty sizes: every set
+holds the stricter ones. They are fixed before any of their calibration answers is seen.
 
-What is delivered of a set are its members without those that were found wrong. With exact answers the test
-says so: of M members of which G are good, n answers with k yes leave M - (n - k) masks of purity G / (M - n +
-k). Broken promises are those with G <= g(k), the largest such number; as the chance of k or more yes grows
-with G, ``P(K >= k | g(k))`` is at least the p-value of the true G whenever the promise is broken, hence
-valid. In small pools this saves about a third of the answers.
+The answers. Calibration answers are drawn in a random order of the loosest set. So those that fall into a
+stricter set are a simple random sample of it.
+
+The test. The hypothesis about a set is "what is delivered of it is less pure than promised". Two tests share
+its error: an exact one when all planned answers are there, and betting after every answer (Waudby-Smith &
+Ramdas 2024, arXiv 2010.09686). The sets are tested from strict to loose by the fallback procedure (Wiens
+2003) with two starts: the strictest set that should pass with ease, and the one with the most evidence
+expected. Together they certify a wrong set with probability at most alpha, at whatever moment one looks.
+
+What is delivered of a set are its members without those that were found wrong. Where answers are exact, the
+exact test makes use of that. Let G of the M members be good. After n answers with k yes, M - (n - k) masks
+are delivered, of purity G / (M - n + k). The promise is broken if and only if G <= g(k), the largest G whose
+purity is too low. The chance of k or more yes grows with G. So P(K >= k | g(k)) is at least the p-value of
+the true G whenever the promise is broken, and may be used in its place. In small pools this saves about a
+third of the answers.
 """
 
 from __future__ import annotations
@@ -30,25 +35,25 @@ __all__ = ["NestedSets", "SetTest", "evaluate_sets", "nest_sets", "set_p_value"]
 
 
 _CONTROL = 0.8
-"""Weight of the verifier's prediction as control variate: below 1 because predictions may be overconfident.
-"""
+"""Weight of the verifier's prediction as a control variate; below 1, as predictions may be overconfident."""
 _MARGINS = np.concatenate([np.arange(0.9, 0.5, -0.1), np.arange(0.5, 0.04, -0.025), [0.04, 0.02]])
 """Predicted purity of the candidate sets, as a share of the way from the promise to 1."""
 _EASE = 3.0
-"""Start with a set of this many times the evidence needed."""
+"""A set should pass with ease if it is expected to bring this many times the evidence needed."""
 _FIRST_START = 0.65
 """Part of the error of the first start; the second has the rest."""
 _OVERHEAD = 0.5
-"""Evidence wanted beyond what is needed, in nats: a set is then certified in some four of five cases."""
+"""Evidence to plan for beyond what is needed, in nats: a set then passes in about four of five cases."""
 _BETTING = 0.1
 """Part of the error that betting may spend where it runs beside the exact test."""
 _CHECK_EVERY = 20
+"""Answers between two checks whether further answers can still help."""
 _EFFORTS = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 """Numbers of calibration answers to choose from, as shares of the most that the plan allows."""
 _WORTH = 1.0
-"""Masks that one further calibration answer must be expected to bring."""
+"""Masks that each planned calibration answer must be expected to bring."""
 _DOUBT = 0.3
-"""How far off the predictions may be, in log-odds: plans are made for both sides as well."""
+"""How far off the predictions may be, in log-odds: plans average over as they are, lower and higher."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +90,7 @@ class SetTest:
     Attributes
     ----------
     certified : number of members of the certified set, 0 = none yet
-    closed : nothing more to gain from asking in this look
+    closed : nothing more to gain from asking in this attempt
     asked, yes : answers inside the certified set
     """
 
@@ -110,12 +115,15 @@ def nest_sets(
     Parameters
     ----------
     p_yes : (n,) predicted P(yes); eligible : (n,) bool, instances without a verdict
-    most : calibration answers that may be planned; fewer are where the last of them would bring little
+    purity : promised share of good masks
+    alpha : error of the test
+    min_set : least number of members of a set
+    most : calibration answers that may be planned; fewer are planned where the last of them bring little
 
-    Time O(n + M log M).
+    Time O(n + M log M) for M members of the loosest set.
     """
     target = float(noise.observed(purity))
-    # no set that meets the target reaches below the score at which its members would have to average it out
+    # a member that far below the target would have to be made up for by too many others
     usable = np.flatnonzero(eligible & (p_yes > target - 0.75))
     order = usable[np.argsort(-p_yes[usable], kind="stable")].astype(np.int64)
     if len(order) < min_set:
@@ -123,7 +131,7 @@ def nest_sets(
     expected = p_yes[order].astype(np.float64)
     share = np.cumsum(expected) / np.arange(1, len(order) + 1)
     ceiling = float(noise.observed(1.0))
-    # the running mean of a falling sequence falls: the last place above each margin is the size of that set
+    # the mean of the best k falls with k: the last k with a mean above a margin is the size of that set
     size = np.searchsorted(-share, -(target + _MARGINS * (ceiling - target)), side="right").astype(np.int64)
     size = np.unique(size[size >= min_set])
     if not len(size):
@@ -135,7 +143,7 @@ def nest_sets(
     mean = np.stack(shifted)
 
     def evidence(planned: int, loosest: int) -> Floats:
-        """(3, K) nats to expect of each set after that many answers from the loosest one."""
+        """(3, K) evidence to expect for each set, in nats, after that many answers from the loosest one."""
         asked = planned * np.minimum(size / size[loosest], 1.0)
         # members found wrong are not delivered, which lowers what the others must reach
         needed = target * (1.0 - asked * (1.0 - mean) / size) if noise.exact else np.full_like(mean, target)
@@ -144,7 +152,7 @@ def nest_sets(
         return gain
 
     def likely(planned: int, loosest: int) -> Floats:
-        """(3,) members of the loosest set that would be certified."""
+        """(3,) size of the largest set that would be certified, for each shift of the predictions."""
         enough = evidence(planned, loosest) >= _OVERHEAD - np.log(alpha)
         return np.asarray((enough * size).max(axis=1), np.float64)
 
@@ -157,8 +165,8 @@ def nest_sets(
                 best, planned, loosest = worth, answers, last
     found = float(likely(planned, loosest).mean())
     size, gain = size[: loosest + 1], evidence(max(planned, 1), loosest)[0, : loosest + 1]
-    # the strictest set that the planned answers should certify with ease: looser ones that follow cost
-    # nothing when it holds. Should it fail, for predictions are not always right, the second start is left
+    # First start: the strictest set that should pass with ease; when it does, looser ones that follow cost
+    # nothing. Predictions can be wrong: should it fail, the second start is left.
     easy = np.flatnonzero(gain >= -_EASE * np.log(alpha))
     first = min(int(easy[0]) if len(easy) else len(size), int(np.argmax(gain)))
     weight = np.zeros(len(size))
@@ -176,14 +184,16 @@ def nest_sets(
 
 
 def _divergence(p: Floats, q: Floats) -> Floats:
-    """Kullback-Leibler divergence of Bernoulli shares: evidence per answer."""
+    """Kullback-Leibler divergence of two shares, in nats: evidence per answer."""
     p = np.clip(p, 1e-9, 1 - 1e-9)
     result: Floats = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
     return result
 
 
 def _stakes(expected: float, target: float) -> Floats:
-    """Half of the wealth is spread evenly, half around the stake that suits the predicted purity."""
+    """(len(BETS),) weights of the stakes: half is spread evenly, half lies around the stake that suits the
+    predicted purity.
+    """
     best = max((expected - target) / (1.0 - target), BETS[0])
     near = np.exp(-0.5 * (np.log(BETS / best) / 0.5) ** 2)
     return np.asarray(0.5 / len(BETS) + 0.5 * near / near.sum())
@@ -196,8 +206,9 @@ def evaluate_sets(sets: NestedSets, rank: Ints, yes: Floats, *, noise: Noise, al
     ----------
     rank : (t,) int64, places in ``sets.order`` of the drawn members, in the order of the draw
     yes : (t,) 0 or 1
+    noise : how verdicts err; alpha : error of the whole test
 
-    Time O(K · t · bets).
+    Time O(K · t · bets) for K sets.
     """
     t = len(rank)
     evidence = np.full((len(sets), t + 1), -np.inf)
@@ -206,14 +217,14 @@ def evaluate_sets(sets: NestedSets, rank: Ints, yes: Floats, *, noise: Noise, al
         if noise.exact:
             at = np.concatenate([[0], np.cumsum(inside)])
             betting = _betting(sets, k, rank[inside], yes[inside]) + np.log(_BETTING)
-            # the largest evidence reached so far counts: looking on cannot take it back
+            # the largest evidence reached so far counts: further answers cannot take it back
             evidence[k] = np.maximum.accumulate(np.concatenate([[-np.inf], betting])[at])
         if t >= sets.planned:
             first = inside[: sets.planned]
             spent = np.log(1.0 - _BETTING) if noise.exact else 0.0
             gained = spent - np.log(set_p_value(sets, k, yes[: sets.planned][first], exact=noise.exact))
             evidence[k, sets.planned :] = np.maximum(evidence[k, sets.planned :], gained)
-    # stopping is decided at fixed numbers of answers, so that a look once closed stays closed
+    # stopping is decided at fixed numbers of answers, so that an attempt once closed stays closed
     stops = range(_CHECK_EVERY, t + 1, _CHECK_EVERY)
     closed = t >= sets.planned or any(_stops(sets, evidence[:, c], rank[:c], yes[:c], alpha) for c in stops)
     certified = np.flatnonzero(fallback(evidence[:, t], sets.weight, alpha=alpha))
@@ -227,8 +238,8 @@ def evaluate_sets(sets: NestedSets, rank: Ints, yes: Floats, *, noise: Noise, al
 def _betting(sets: NestedSets, k: int, rank: Ints, yes: Floats) -> Floats:
     """Log wealth against set k after each answer inside it.
 
-    The verifier's prediction is a control variate: its mean over the set is known, so subtracting its
-    deviation from that mean leaves the mean of the answers and takes part of their variance.
+    The verifier's prediction serves as a control variate. Its mean over the set is known, so subtracting a
+    member's deviation from that mean leaves the mean of the answers as it is and lowers their variance.
     """
     members = sets.expected[: sets.size[k]]
     control = _CONTROL * (members - members.mean())
@@ -242,12 +253,16 @@ def _betting(sets: NestedSets, k: int, rank: Ints, yes: Floats) -> Floats:
 
 
 def set_p_value(sets: NestedSets, k: int, yes: Floats, *, exact: bool) -> float:
-    """Of the planned answers inside set k, against a broken promise.
+    """P-value of the planned answers inside set k, against "the promise is broken".
 
-    Exact answers: hypergeometric, at the largest number of good members under which what is delivered breaks
-    the promise (see the top). Noisy ones: the number of yes among n is a sum of independent trials whose
-    chances differ (a hypergeometric number, thinned), so its upper tail is below the binomial one of the same
-    mean from one above the mean on (Hoeffding 1956).
+    Exact answers: hypergeometric, at the largest number of good members that breaks the promise (see the top
+    of this file). Noisy answers: the number of yes is a sum of independent trials with different chances.
+    From one above its mean on, the upper tail of such a sum is at most that of the binomial distribution with
+    the same mean (Hoeffding 1956).
+
+    Parameters
+    ----------
+    yes : (n,) 0 or 1, answers inside the set; exact : answers are taken as true
     """
     n, count, size = len(yes), int(yes.sum()), int(sets.size[k])
     if exact:
@@ -259,7 +274,7 @@ def set_p_value(sets: NestedSets, k: int, yes: Floats, *, exact: bool) -> float:
 
 
 def _stops(sets: NestedSets, evidence: Floats, rank: Ints, yes: Floats, alpha: float) -> bool:
-    """Whether the loosest set is certified, or no further one can be by the planned answers."""
+    """Whether the loosest set is certified, or the planned answers cannot certify a further one."""
     certified = np.flatnonzero(fallback(evidence, sets.weight, alpha=alpha))
     left = slice(int(certified[-1]) + 1 if len(certified) else 0, None)
     size = sets.size[left]

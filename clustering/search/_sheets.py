@@ -16,7 +16,7 @@ _SMALLEST_SHEET = 2
 
 
 def sheet_size(p_yes: float, *, largest: int = LARGEST_SHEET) -> int:
-    """Masks on a sheet whose members are good with ``p_yes``: all of them are with probability one half."""
+    """Number of masks such that all of them are good with probability one half, each with ``p_yes``."""
     if p_yes >= 1.0:
         return largest
     return int(np.clip(round(np.log(2.0) / -np.log(max(p_yes, 0.5))), 1, largest))
@@ -32,12 +32,12 @@ def cut_sheets(
 
     Parameters
     ----------
-    p_yes : (q,) expected share of yes of each question
+    p_yes : (q,) predicted P(yes) of each question
     first_sheet : number of the first sheet
 
     Returns
     -------
-    order : (q,) int64, questions in the order of the sheets
+    order : (q,) int64, questions in the order of the sheets, best first
     sheet : (q,) int64, sheet number of each question in that order, -1 = stands alone
     """
     order = np.argsort(-p_yes, kind="stable").astype(np.int64)

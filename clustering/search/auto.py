@@ -1,4 +1,4 @@
-"""The default: a purity that is kept where the pool is large enough for it, else the published rule."""
+"""The default policy: certified for large pools, the published rule for small ones."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from clustering.trees import ClusterTree
 __all__ = ["Auto"]
 
 FROM_SIZE = 2000
-"""Pools of a trained detector: from here on a certificate costs about as many questions per mask as the
-published rule asks, and saves more the larger the pool is; far below it asks several times as many."""
+"""From this size on, a certificate costs about as many questions per mask as the published rule, and fewer in
+larger pools. Far below, it costs several times as many. (Measured on pools of trained detectors.)"""
 
 
 class Auto:
     """``certified`` for pools of at least ``from_size`` instances, ``original`` for smaller ones.
 
-    What the published rule accepts comes without a guarantee; every decision names its test, so that one can
-    tell which it was.
+    What the published rule accepts comes without a guarantee. The test that every decision names shows which
+    of the two it was.
 
     Parameters
     ----------
     from_size : least number of instances for ``certified``
     purity : promised purity of ``certified``, and the share of yes at which ``original`` accepts
     options : of either policy, by name
+
+    Raises
+    ------
+    TypeError : neither policy has such an option
+    ValueError : a value is out of its range, for whichever pool size it would be used
     """
 
     name = "auto"

@@ -1,4 +1,4 @@
-"""The published thresholds with a breadth-first frontier."""
+"""The published thresholds in breadth-first order: a baseline of Papadopoulos et al. (ICCV 2021)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published thresholds with a depth-first frontier."""
+"""The published thresholds in depth-first order: a baseline of Papadopoulos et al. (ICCV 2021)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The cascade of linear classifiers that LSUN was built with (Yu et al. 2015): no tree, no error bound."""
+"""The cascade of linear classifiers that LSUN was built with (Yu et al. 2015, arXiv 1506.03365).
+
+A baseline: it uses no tree and gives no bound on the error.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,19 @@ _LEAST, _MOST = 100, 4000
 
 
 class Lsun:
-    """Label a random sample of what is undecided, fit a linear SVM to 80 % of it, take two thresholds from
-    the rest: accept above the one, reject below the other, go on with what lies between.
+    """Repeat: ask about a random sample, fit a linear SVM to 80 % of it, take two thresholds from the rest.
 
-    Reads embedding, score, quality and extras, each scaled by its spread in the sample. The thresholds are
-    those of the held-out answers as they are, without a margin for their number: this is the published rule.
+    Instances above the upper threshold are accepted, those below the lower one rejected; the next iteration
+    goes on with those between. The SVM reads embedding, score, quality and extras, each scaled by its spread
+    in the sample. As published, the thresholds have no margin for the small number of held-out answers.
 
     Parameters
     ----------
     labels : answers per iteration; None = ``share`` of the pool, at least 100 and at most 4,000 (published:
         4,000 of pools of hundreds of thousands)
     share : see ``labels``
-    iterations : most iterations. Published were 100 of 4,000; with the default share 10 ask about half a pool
+    iterations : most iterations. Published: 100 of 4,000 labels. Ten with the default share ask about half of
+        a pool
     accept : precision among held-out answers above the upper threshold
     lost : largest share of held-out yes answers below the lower threshold
     train : share of the answers the SVM is fitted to
@@ -73,7 +77,7 @@ class Lsun:
         self.accept, self.lost, self.train = accept, lost, train
 
     def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
-        """Replay the cascade over everything answered; see ``SearchPolicy``.
+        """Repeat the cascade with everything answered; see ``SearchPolicy``.
 
         Time O(iterations · n · features), memory O(n + labels · features).
         """
@@ -132,13 +136,13 @@ class Lsun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Linear:
-    """weight (d,) and offset of a decision value; d = all columns of the pool side by side."""
+    """A linear decision value: weight (d,) and offset, where d counts all columns of the pool."""
 
     weight: Floats
     offset: float
 
     def values(self, pool: Pool, items: Ints) -> Floats:
-        """(k,) decision values, in blocks: the columns side by side would be another copy of the pool."""
+        """(k,) decision values, in blocks: all columns at once would be another copy of the pool."""
         block = 65_536
         parts = [_columns(pool, items[at : at + block]) @ self.weight for at in range(0, len(items), block)]
         return np.concatenate([np.zeros(0), *parts]) + self.offset
@@ -168,13 +172,13 @@ def _columns(pool: Pool, items: Ints) -> Floats:
 def _fit_linear(pool: Pool, items: Ints, yes: npt.NDArray[np.bool_]) -> _Linear:
     columns = _columns(pool, items)
     if yes.all() or not yes.any():
-        # nothing to separate: all values equal, the held-out answers decide alone
+        # nothing to separate: equal values for all, so the held-out answers alone decide
         return _Linear(np.zeros(columns.shape[1]), 0.0)
     from sklearn.svm import LinearSVC
 
     mean, spread = columns.mean(axis=0), columns.std(axis=0)
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-12)
-    # the primal solver draws nothing by chance
+    # the primal solver uses no random numbers
     fitted = LinearSVC(dual=False, C=1.0).fit((columns - mean) * scale, yes)
     weight = fitted.coef_[0] * scale
     return _Linear(weight, float(fitted.intercept_[0] - weight @ mean))
@@ -183,10 +187,16 @@ def _fit_linear(pool: Pool, items: Ints, yes: npt.NDArray[np.bool_]) -> _Linear:
 def held_out_thresholds(
     value: Floats, good: npt.NDArray[np.bool_], precision: float, lost: float
 ) -> tuple[float, float]:
-    """(upper, lower) from held-out values (k,) and verdicts (k,).
+    """The two thresholds of one iteration.
 
-    upper is the smallest value from which on at least ``precision`` are good (inf: there is none); below
-    lower lie at most ``lost`` of the good ones (inf where none is good: all may go).
+    Parameters
+    ----------
+    value : (k,) held-out decision values; good : (k,) bool, their verdicts
+
+    Returns
+    -------
+    upper : smallest value such that at least ``precision`` of the answers at or above it are good; inf = none
+    lower : below it lie at most a share ``lost`` of the good ones; inf where none is good
     """
     order = np.argsort(-value, kind="stable")
     sorted_value, hits = value[order], np.cumsum(good[order])

@@ -1,4 +1,4 @@
-"""The score-ordered search exactly as published (Papadopoulos et al. 2021), the one to beat."""
+"""The published search (Papadopoulos et al., ICCV 2021): best mean prior first. The baseline to beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published thresholds with a random frontier, the weakest order to compare with."""
+"""The published thresholds in random order: the weakest baseline of Papadopoulos et al. (ICCV 2021)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["RandomOrder"]
 
 
 class RandomOrder(FrontierSearch):
-    """Clusters in an order that only the seed decides.
+    """Clusters in an order that is drawn by chance.
 
     Parameters
     ----------

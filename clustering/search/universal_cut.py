@@ -1,6 +1,4 @@
-"""One cut through the whole tree, every cluster of it judged once: a baseline of
-Papadopoulos et al. (ICCV 2021).
-"""
+"""One partition of the pool, each cluster judged once: a baseline of Papadopoulos et al. (ICCV 2021)."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import numpy as np
 
 from clustering.answers import AnswerLog, PolicyStep, Stream
 from clustering.pool import Pool
-from clustering.search._frontier import Answers, SampleRule, finish_step, judge
+from clustering.search._frontier import AnswersByNode, SampleRule, finish_step, judge
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
 from clustering.trees import ClusterTree
 
@@ -16,8 +14,10 @@ __all__ = ["UniversalCut"]
 
 
 class UniversalCut:
-    """Cut into a number of clusters, ask ``sample`` members of each, accept or leave it; nothing is split
-    (a cluster that is not accepted is reported as SPLIT: only a finer cut could save its good members).
+    """Cut the tree into clusters, ask ``sample`` members of each, accept the cluster or leave it.
+
+    A cluster that is not accepted is reported as SPLIT, although it is not: only a finer cut could save its
+    good members.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class UniversalCut:
             nodes = tree.cut_into(min(len(tree), self.clusters or max(1, round(len(tree) ** 0.5))))
             means = tree.means(pool.prior)
             nodes = nodes[(tree.size[nodes] >= self.rule.min_size) & (means[nodes] >= self.rule.prior)]
-            answers = Answers(tree, log)
+            answers = AnswersByNode(tree, log)
             none = np.zeros(0, np.int64)
             for node in nodes[np.argsort(-means[nodes], kind="stable")].tolist():
                 speak, ask = judge(tree, answers, node, none, self.rule, seed)

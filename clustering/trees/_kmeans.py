@@ -74,7 +74,7 @@ def _split(points: Points, members: Ints, clusters: int, rng: np.random.Generato
 
 
 def _nearest(points: Points, centres: Points, members: Ints | None = None) -> Ints:
-    """Row of the nearest centre of each point (of ``members``), Euclidean over all columns."""
+    """(m,) int64 row of the nearest centre of each point (of ``members``; None = all), over all columns."""
     count = len(points) if members is None else len(members)
     half = 0.5 * np.einsum("ij,ij->i", centres, centres)
     nearest = np.empty(count, np.int64)

@@ -1,7 +1,8 @@
-"""Distance between masks: appearance plus predicted quality, each standardised (Papadopoulos et al. 2021).
+"""Distance between masks: appearance plus predicted quality (Papadopoulos et al., ICCV 2021).
 
-D(i, j) = z(‖f_i − f_j‖₂) + z(|s_i − s_j|), where z divides by the standard deviation over all pairs and
-shifts so that the smallest value is 0. The quality term makes large pure clusters appear near the root.
+D(i, j) = z(‖f_i − f_j‖₂) + z(|s_i − s_j|). Here f is the embedding of a mask and s its prior. z divides by
+the standard deviation over all pairs and subtracts the smallest value. The quality term makes large pure
+clusters appear near the root.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ BLOCK_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Standardisation:
-    """The four numbers that turn two raw distances into D.
+    """The three numbers that turn two raw distances into D.
 
     ``D = appearance_scale·‖f_i−f_j‖ + prior_scale·|s_i−s_j| − shift``. A scale is 1/standard deviation over
-    the pairs, or 0 where all pairs are equally far (the term then says nothing). ``shift`` is the sum of the
-    two scaled minima; it moves every height by the same amount and changes no merge.
+    the pairs, or 0 where all pairs are equally far apart. ``shift`` is the sum of the two scaled minima: it
+    moves every height by the same amount and changes no merge.
     """
 
     appearance_scale: float
@@ -62,7 +63,7 @@ def check_columns(embedding: npt.ArrayLike, prior: npt.ArrayLike) -> tuple[Float
             f"embedding is {features.shape}, prior {quality.shape}: expected (n, d) and (n,) with the same n"
         )
     for name, column in (("embedding", features), ("prior", quality)):
-        # cheap test first: a sum is finite only if all values are; the exact test only on suspicion
+        # cheap test first: where a sum is finite, all its values are
         with np.errstate(over="ignore", invalid="ignore"):
             total = column.sum(dtype=np.float64)
         if not np.isfinite(total) and not np.isfinite(column).all():
@@ -106,7 +107,7 @@ def condensed_distances(
     result = np.empty(n * (n - 1) // 2, np.float64)
     if n < 2:
         return result
-    # centring costs nothing and keeps the digits that ‖a‖² + ‖b‖² − 2a·b would cancel
+    # centred: far from the origin ‖a‖² + ‖b‖² − 2a·b would lose digits
     centred = features - features.mean(axis=0, dtype=np.float64)
     squared = np.einsum("ij,ij->i", centred, centred)
     rows = max(1, block_bytes // (8 * n))
@@ -126,8 +127,18 @@ def sample_standardisation(
 ) -> Standardisation:
     """The scales of a pool too large for all pairs, from ``pairs`` random pairs.
 
-    The shift is 0: a sample cannot see the smallest distance, and a constant changes no merge.
-    Time and memory O(pairs·d) in blocks.
+    The shift is 0: a sample does not know the smallest distance, and a constant changes no merge.
+
+    Parameters
+    ----------
+    embedding : (n, d) floating; prior : (n,) floating
+    seed : the same seed gives the same pairs
+
+    Raises
+    ------
+    ValueError : see ``check_columns``
+
+    Time O(pairs·d), memory O(pairs) plus one block.
     """
     features, quality = check_columns(embedding, prior)
     n = len(features)
@@ -163,7 +174,7 @@ def _euclidean(a: Floats, squared_a: Floats, b: Floats, squared_b: Floats) -> Fl
 
 
 def _inverse(deviation: float, magnitude: float) -> float:
-    """1/deviation; 0 where the deviation is only the rounding of values of that magnitude."""
+    """1/deviation; 0 where the deviation is no more than rounding, for values of that magnitude."""
     return 1.0 / deviation if deviation > 1e-7 * magnitude else 0.0
 
 

@@ -1,7 +1,7 @@
-"""Pool -> merges: exact complete linkage for small pools, two levels for large ones.
+"""From a pool to its merges: exact complete linkage for small pools, two levels for large ones.
 
-Exact: complete linkage by fastcluster (Müllner 2013, J. Stat. Software 53(9)). Two levels: leaves by k-means,
-which are then linked, as Papadopoulos et al. (ICCV 2021) did for a million masks.
+Exact: complete linkage by fastcluster (Müllner 2013, Journal of Statistical Software 53(9)). Two levels:
+leaves by k-means, which are then linked, as Papadopoulos et al. (ICCV 2021) did for a million masks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MEMORY_BYTES = 4 << 30
 """Default memory budget of a linkage in bytes, beside the pool itself."""
 
 EXACT_INSTANCES = 12_000
-"""Above this the quadratic exact build takes seconds and the two-level build is preferred."""
+"""Above this number of instances the exact build, which is quadratic, takes many seconds."""
 
 
 class Linkage(Protocol):
@@ -82,19 +82,24 @@ class ExactLinkage:
 class TwoLevelLinkage:
     """Leaves by k-means, exact linkage within each leaf and over the leaves. Time O(n·√leaves·d + leaves²).
 
-    1. Every instance becomes a point [f/σ_F ; w·s/σ_s], whose Euclidean distance stands in for D.
+    1. Every instance becomes a point [f/σ_F ; w·s/σ_s]; Euclidean distances of points take the place of D.
     2. k-means in two stages (coarse cells, then leaves within each cell) makes ``leaves`` leaves.
-    3. The members of a leaf are linked exactly under D; a leaf that is too large for that is built by the
-       same steps again, after a balanced division where k-means finds nothing to divide.
-    4. The leaves are linked exactly, two leaves being as far apart as the farthest of their ``spread`` most
-       outlying members, and never nearer than either is high: heights do not decrease.
+    3. The members of a leaf are linked exactly under D. A leaf that is too large for that is built by the
+    same
+       steps again; where k-means cannot divide it, it is divided evenly.
+    4. The leaves are linked exactly. The distance of two leaves is that of the farthest pair among their
+       ``spread`` most outlying members, and at least the height of either: so heights do not decrease.
 
     Attributes
     ----------
-    leaves : number of leaves of the upper level; 0 = about ``n / 5`` within 16..8000
-    spread : members by which a leaf is represented in the upper level
+    leaves : number of leaves; 0 = about ``n / 5`` within 16..8000
+    spread : members that stand for a leaf in step 4
     weight : w > 0, weight of the prior in the k-means of step 2
     memory_bytes : memory budget beside the pool; limits ``leaves``
+
+    Raises
+    ------
+    ValueError : an option is out of its range; ``merges``: the budget is too small for the pool
     """
 
     leaves: int = 0
@@ -126,7 +131,7 @@ class TwoLevelLinkage:
         return build_merges(points, weight=self.weight, leaves=leaves, spread=self.spread, seed=seed)
 
     def _most_leaves(self, taken: int) -> int:
-        """Leaves whose distances fit what the points leave of the budget."""
+        """How many leaves the budget allows, after ``taken`` bytes for the points."""
         free = self.memory_bytes - taken - BLOCK_BYTES
         if free < condensed_bytes(256):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""ClusterTree: an immutable binary merge tree whose clusters are slices of one permutation."""
+"""The merge tree of a pool. The members of every cluster are one slice of one permutation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterTree:
-    """Binary tree over n instances: nodes 0..n-1 are leaves (instances), n..2n-2 merges, 2n-2 the root.
+    """Immutable binary tree over n instances: nodes 0..n-1 are leaves, n..2n-2 merges, 2n-2 the root.
 
     The members of node v are ``order[start[v]:stop[v]]``: one slice, so membership costs O(1). A leaf v is at
     position ``start[v]`` of the order.
@@ -190,7 +190,7 @@ class ClusterTree:
         return self._below(undone)
 
     def _below(self, undone: npt.NDArray[np.bool_]) -> Ints:
-        """The topmost nodes that are not undone; ``undone`` (n-1,) holds every ancestor of what it holds."""
+        """The topmost nodes left without the merges ``undone`` (n-1,), which include all above them."""
         if not len(self):
             return np.zeros(0, np.int64)
         gone = np.concatenate([np.zeros(len(self), bool), undone])
@@ -199,7 +199,7 @@ class ClusterTree:
         return nodes[np.argsort(self.start[nodes], kind="stable")]
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write the tree as .npz (no pickle) to exactly this path or open binary file."""
+        """Write the tree as .npz, without pickle, to this path as it is, or to an open binary file."""
         arrays: dict[str, Any] = {
             "format": np.int64(_FORMAT),
             "n": np.int64(len(self)),
@@ -216,7 +216,7 @@ class ClusterTree:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> ClusterTree:
-        """Read what ``save`` wrote; everything is checked again.
+        """Read what ``save`` wrote, and check that it is a tree.
 
         Raises
         ------
@@ -284,8 +284,8 @@ def _assemble(n: int, left: Ints, right: Ints, height: Floats, merged: Ints) -> 
 def _sum_to_root(values: Ints, parent: Ints) -> Ints:
     """(2n-1,) sum of ``values`` over each node and its ancestors; the root's value must be 0.
 
-    Pointer doubling: after k rounds a node has summed its 2^k nearest, so a chain of a million merges takes
-    20 rounds and no recursion.
+    Pointer doubling (Wyllie 1979): after k rounds a node has summed the 2^k nearest of them. A chain of a
+    million merges takes 20 rounds, and no recursion.
     """
     totals = values.copy()
     root = len(parent) - 1

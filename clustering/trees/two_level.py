@@ -1,8 +1,8 @@
-"""The two-level build: k-means leaves, exact complete linkage within each and over all of them.
+"""The two-level build: k-means leaves, exact complete linkage within each leaf and over all of them.
 
-Points are rows [f·appearance_scale, w·s·prior_scale]; D of two rows is the Euclidean length of the difference
-of all columns but the last plus 1/w times the absolute difference of the last. k-means sees the Euclidean
-distance of whole rows, in which a difference of the prior would count for less than in D: hence the weight w.
+A point is a row [f·appearance_scale, w·s·prior_scale]. D of two rows is the Euclidean distance of all columns
+but the last, plus 1/w times the absolute difference of the last. k-means sees the Euclidean distance of whole
+rows, in which the same difference of the prior would count for less than in D; the weight w makes up for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["build_merges"]
 Points = npt.NDArray[np.float32]
 
 _LARGEST_LEAF = 1500
-"""Members that a leaf may have to be linked exactly: 18 MB and a twentieth of a second."""
+"""Largest leaf that is linked at once: its distances take 18 MB and a twentieth of a second."""
 _BLOCK = 1 << 20
 """Elements of a temporary block: small enough for the cache."""
 
@@ -37,7 +37,7 @@ def build_merges(points: Points, *, weight: float, leaves: int, spread: int, see
 
 @dataclass(slots=True, eq=False)
 class _Branch:
-    """A finished subtree: its node, members, height, and the outlying members that stand for it."""
+    """A finished subtree: its node, number of members, height, and the outlying members that stand for it."""
 
     node: int
     size: int
@@ -47,6 +47,8 @@ class _Branch:
 
 @dataclass(slots=True, eq=False)
 class _Build:
+    """One build: its points, and the merges made so far."""
+
     points: Points
     weight: float
     spread: int
@@ -55,7 +57,7 @@ class _Build:
     made: int = 0
 
     def link(self, members: Ints, leaves: int) -> _Branch:
-        """Link these instances and say where the result stands."""
+        """Link these instances, by way of ``leaves`` leaves, into one subtree."""
         if len(members) <= _LARGEST_LEAF and leaves == 1:
             return self._leaf(members)
         parts = partition(self.points, members, leaves, self.rng, largest=_LARGEST_LEAF)
@@ -63,7 +65,7 @@ class _Build:
         return self._join(branches)
 
     def table(self) -> Floats:
-        """All merges in ascending order of height, renumbered to match."""
+        """(n-1, 4) all merges by ascending height, their nodes numbered accordingly."""
         rows = np.concatenate(self.rows)
         n = len(self.points)
         ranked = np.argsort(rows[:, 2], kind="stable")  # stable: children were made before their parents
@@ -111,7 +113,7 @@ class _Build:
         return int(names[-1])
 
     def _between(self, branches: list[_Branch]) -> Floats:
-        """Condensed distances of branches: farthest pair of their outliers, at least the height of either."""
+        """Condensed distances of branches: of the farthest pair of outliers, but at least either height."""
         count = len(branches)
         outliers = np.stack([np.resize(branch.outliers, self.spread) for branch in branches])
         height = np.array([branch.height for branch in branches])
@@ -134,7 +136,7 @@ class _Build:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
-    """Points taken apart for distances in float32."""
+    """The columns of some points as the distance reads them, in float32."""
 
     features: Points
     squared: npt.NDArray[np.float32]
@@ -176,7 +178,7 @@ def _pairwise(points: Points, weight: float) -> Floats:
 
 
 def _outlying(distance: Floats, count: int) -> Ints:
-    """Up to ``count`` rows far apart: the two farthest, then whoever is farthest from those chosen."""
+    """Up to ``count`` rows far apart: the two farthest, then always the farthest from those chosen."""
     if len(distance) <= count:
         return np.arange(len(distance))
     chosen = [int(row) for row in np.unravel_index(int(distance.argmax()), distance.shape)][:count]

@@ -21,7 +21,7 @@ from sqlalchemy import select
 
 from clustering.answers import AnswerLog, Stream
 from clustering.crowd import Answers, WorkerReport, fit_crowd, next_workers, worker_report
-from clustering.propagation import match_pools
+from clustering.matching import match_pools
 from sync.review.review_project import HIDDEN
 from sync.rounds.cluster import LabelPool
 from sync.rounds.task_queries import finished_tasks
