@@ -300,14 +300,14 @@ def test_a_full_disk_is_a_plain_error_and_the_work_goes_on_after_it(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr("ml_backend.artifacts.paths.os.replace", full)
+    monkeypatch.setattr("ml_backend.artifacts.files.os.replace", full)
     report = worker.look(world.project_id)
     assert report is not None
     assert "no space left" in report.error
     assert "pools" in report.error
     with world.store.read() as session:
         assert "no space left" in session.get_one(ProjectRecord, world.project_id).error
-    monkeypatch.setattr("ml_backend.artifacts.paths.os.replace", real)
+    monkeypatch.setattr("ml_backend.artifacts.files.os.replace", real)
     report = worker.look(world.project_id)
     assert report is not None
     assert (report.error, report.trained) == ("", "")
