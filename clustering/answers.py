@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from clustering.arrays import Ints
-from clustering.pool import Pool
-from clustering.trees import ClusterTree
+
+if TYPE_CHECKING:  # an export reads what is written here, and needs no package that grows trees
+    from clustering.pool import Pool
+    from clustering.trees import ClusterTree
 
 __all__ = [
     "AUDIT",
