@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadInput
 from ml_backend.examples import Example
 from ml_backend.instances import Rle
-from ml_backend.masks.statistics import mask_runs
+from ml_backend.masks.rle import parse_rle
 
-__all__ = ["CocoImage", "CocoSet", "box_to_rle", "load_coco"]
+__all__ = ["CocoImage", "CocoSet", "box_to_rle", "load_coco", "segmentation_to_rle"]
+
+_FAR: Final = 1e9
+"""No picture has this many pixels along a side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,6 @@ def load_coco(images_dir: Path, annotations_json: Path) -> CocoSet:
     document = _read_document(annotations_json)
     categories, index_of = _categories(document)
     records = _images(document, images_dir)
-    masks: list[tuple[int, Rle]] = []
     rows: dict[int, list[tuple[int, Rle, bool]]] = {image_id: [] for image_id in records}
     for i, annotation in enumerate(_records(document, "annotations")):
         field = f"annotations[{i}]"
@@ -89,9 +90,7 @@ def load_coco(images_dir: Path, annotations_json: Path) -> CocoSet:
         if annotation.get("iscrowd"):
             continue
         rle, boxes_only = _mask(annotation, records[image_id][1], field)
-        masks.append((i, rle))
         rows[image_id].append((index_of[category], rle, boxes_only))
-    _check_counts(masks)
     images = tuple(
         CocoImage(
             image_id,
@@ -166,55 +165,51 @@ def _images(document: Mapping[str, Any], images_dir: Path) -> dict[int, tuple[Pa
     return found
 
 
+def segmentation_to_rle(segmentation: object, hw: tuple[int, int], *, field: str = "segmentation") -> Rle:
+    """A COCO segmentation (polygons, uncompressed or compressed RLE) as an RLE of size ``hw``.
+
+    Raises BadInput naming ``field`` when it is none of these or does not fit the image.
+    """
+    if isinstance(segmentation, dict):
+        return parse_rle(segmentation, hw, field=field)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise BadInput(
+            "a segmentation is a list of polygons or an RLE",
+            field=field,
+            hint="Boxes alone are not enough here: masks are needed",
+        )
+    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    parts = coco_mask.frPyObjects([_corners(polygon, hw, field) for polygon in polygons], *hw)
+    return _as_text(coco_mask.merge(parts))
+
+
+def _corners(polygon: object, hw: tuple[int, int], field: str) -> list[float]:
+    """x, y, x, y, … of one polygon."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise BadInput("a polygon needs three points or more, as x, y, x, y, …", field=field)
+    if not all(_is_number(v) for v in polygon):
+        raise BadInput("a corner of a polygon is not a number of pixels", field=field)
+    far = 4 * max(hw)  # the fill takes time and memory for corners far outside
+    return [float(min(max(v, -far), far)) for v in polygon]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value can be a place in an image: NaN, infinite and huge numbers cannot."""
+    return isinstance(value, int | float) and abs(value) <= _FAR
+
+
 def _mask(annotation: Mapping[str, Any], hw: tuple[int, int], field: str) -> tuple[Rle, bool]:
     """RLE of one annotation, and whether it is only a box."""
     segmentation = annotation.get("segmentation")
-    try:
-        if isinstance(segmentation, dict):
-            return _rle(segmentation, hw, field), False
-        if isinstance(segmentation, list) and segmentation:
-            polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-            if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
-                raise BadInput("a polygon needs three points or more", field=f"{field}.segmentation")
-            parts = coco_mask.frPyObjects([[float(v) for v in polygon] for polygon in polygons], *hw)
-            return _as_text(coco_mask.merge(parts)), False
-    except (TypeError, ValueError, KeyError) as error:
-        raise BadInput(f"not a mask: {error}", field=f"{field}.segmentation") from error
+    if segmentation:
+        return segmentation_to_rle(segmentation, hw, field=f"{field}.segmentation"), False
     box = annotation.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
-        raise BadInput(f"neither a mask nor a box of four numbers, got {box!r}", field=f"{field}.bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+        raise BadInput(f"neither a mask nor a box of four numbers, got {box!r:.80}", field=f"{field}.bbox")
     x, y, w, h = (float(v) for v in box)
-    if not all(math.isfinite(v) for v in (x, y, w, h)) or w <= 0 or h <= 0:
-        raise BadInput(f"the box has no area: {box!r}", field=f"{field}.bbox")
+    if w <= 0 or h <= 0:
+        raise BadInput(f"the box has no area: {box!r:.80}", field=f"{field}.bbox")
     return box_to_rle((x, y, w, h), hw), True
-
-
-def _rle(segmentation: Mapping[str, Any], hw: tuple[int, int], field: str) -> Rle:
-    size = segmentation.get("size")
-    if not isinstance(size, list) or tuple(size) != hw:
-        raise BadInput(
-            f"the mask is {size} (height, width), the image {list(hw)}", field=f"{field}.segmentation.size"
-        )
-    counts = segmentation.get("counts")
-    if isinstance(counts, list):
-        if sum(counts) != hw[0] * hw[1]:
-            raise BadInput(
-                f"the runs cover {sum(counts)} pixels, the image has {hw[0] * hw[1]}",
-                field=f"{field}.segmentation.counts",
-            )
-        return _as_text(coco_mask.frPyObjects({"size": list(hw), "counts": counts}, *hw))
-    if not isinstance(counts, str):
-        raise BadInput("counts must be text or a list", field=f"{field}.segmentation.counts")
-    return {"size": list(hw), "counts": counts}
-
-
-def _check_counts(masks: list[tuple[int, Rle]]) -> None:
-    """All masks must cover their image exactly: pycocotools trusts counts and reads past its memory."""
-    try:
-        mask_runs([rle for _, rle in masks])
-    except BadInput as error:
-        place = masks[int(error.field[len("rle[") : -1])][0]
-        raise BadInput(error.message, field=f"annotations[{place}].segmentation.counts") from error
 
 
 def _as_text(rle: Mapping[str, Any]) -> Rle:

@@ -7,14 +7,16 @@ toggles, whatever the size of the image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
+from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
+from ml_backend.masks.run_lengths import MAX_PIXELS, read_counts
 
 __all__ = [
     "DENSE",
@@ -23,11 +25,11 @@ __all__ = [
     "encode_mask",
     "fill_toggles",
     "mask_toggles",
+    "parse_rle",
     "rle_area",
     "rle_box",
     "rle_hw",
     "rle_iou",
-    "rle_merge",
     "rle_toggles",
     "toggles_to_rle",
     "transpose_toggles",
@@ -92,43 +94,82 @@ def rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> npt.NDArray[np.float64]:
     return np.asarray(coco.iou(list(a), list(b), [0] * len(b)), np.float64)
 
 
-def rle_merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
-    """Union (or intersection) of masks of one size."""
-    found = coco.merge(list(rles), intersect=intersect)
-    counts = found["counts"]
-    return {"size": [int(x) for x in found["size"]], "counts": counts.decode("ascii")}
-
-
 def rle_hw(rle: Rle) -> tuple[int, int]:
     """(height, width)."""
     height, width = cast("Sequence[int]", rle["size"])
     return int(height), int(width)
 
 
+def parse_rle(value: object, hw: tuple[int, int] | None = None, *, field: str = "rle") -> Rle:
+    """COCO RLE from outside, checked: size, and run lengths that cover the image exactly.
+
+    Parameters
+    ----------
+    value : object with ``size`` ([height, width]) and ``counts``: compressed text, or the run lengths as a
+        list of integers
+    hw : the size the mask must have; default: any
+    field : what the errors name
+
+    Returns
+    -------
+    the RLE with compressed counts as str. Raises BadInput when it is none, or does not fit its size.
+    """
+    if not isinstance(value, Mapping):
+        raise BadInput(f"a mask is an object with size and counts, got {type(value).__name__}", field=field)
+    size = _parse_size(value.get("size"), f"{field}.size")
+    if hw is not None and size != tuple(hw):
+        raise BadInput(
+            f"the mask is {size[0]}×{size[1]} (height × width), the image {hw[0]}×{hw[1]}",
+            field=f"{field}.size",
+        )
+    counts = value.get("counts")
+    if isinstance(counts, list | tuple):
+        lengths = _parse_lengths(counts, size, f"{field}.counts")
+        found = coco.frPyObjects({"size": list(size), "counts": lengths}, *size)
+        return {"size": list(size), "counts": found["counts"].decode("ascii")}
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
+    if not isinstance(counts, str):
+        raise BadInput("counts must be text or a list of run lengths", field=f"{field}.counts")
+    try:
+        read_counts(counts, size)
+    except BadInput as error:
+        raise BadInput(error.message, field=f"{field}.counts") from None
+    return {"size": list(size), "counts": counts}
+
+
+def _parse_size(value: object, field: str) -> tuple[int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise BadInput(f"size must be [height, width], got {value!r:.60}", field=field)
+    height, width = value
+    if not all(isinstance(v, int) and not isinstance(v, bool) for v in (height, width)):
+        raise BadInput(f"height and width must be whole numbers, got {value!r:.60}", field=field)
+    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+        raise BadInput(f"{height}×{width} is not the size of an image", field=field)
+    return height, width
+
+
+def _parse_lengths(values: Sequence[object], hw: tuple[int, int], field: str) -> list[int]:
+    pixels = hw[0] * hw[1]
+    for i, value in enumerate(values):
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= pixels:
+            raise BadInput(f"{value!r:.60} is not the length of a run", field=f"{field}[{i}]")
+    lengths = cast("list[int]", list(values))
+    if sum(lengths) != pixels:
+        raise BadInput(f"the runs cover {sum(lengths)} pixels, the image has {pixels}", field=field)
+    return lengths
+
+
 def rle_toggles(rle: Rle) -> Ints:
-    """Positions (column-major) at which a COCO RLE changes value, sorted; even entries switch on."""
-    text = rle["counts"]
-    raw = np.frombuffer(
-        text.encode("ascii") if isinstance(text, str) else bytes(cast("bytes", text)), np.uint8
-    )
-    if len(raw) == 0:
-        return np.zeros(0, np.int64)
-    chars = raw.astype(np.int64) - 48
-    last = (chars & 0x20) == 0
-    start = np.flatnonzero(np.concatenate(([True], last[:-1])))
-    position = np.arange(len(chars)) - np.repeat(start, np.diff(np.append(start, len(chars))))
-    value = np.add.reduceat((chars & 0x1F) << (5 * position), start)
-    stop = np.flatnonzero(last)
-    negative = (chars[stop] & 0x10) != 0
-    value -= np.where(negative, np.int64(1) << (5 * (position[stop] + 1)), 0)
-    counts = value.copy()  # counts after the third are differences to the one two before
-    counts[1::2] = np.cumsum(value[1::2])
-    if len(value) > 2:
-        counts[2::2] = np.cumsum(value[2::2])
-    toggles = np.cumsum(counts)
+    """Positions (column-major) at which a COCO RLE changes value, sorted; even entries switch on.
+
+    Raises BadInput when the counts do not fit the size.
+    """
     height, width = rle_hw(rle)
-    toggles = toggles[toggles < height * width]  # the end of the image is no toggle
-    return _cancel_pairs(toggles)
+    text = rle["counts"]
+    counts = text if isinstance(text, str) else cast("bytes", text).decode("latin-1")
+    toggles = np.cumsum(read_counts(counts, (height, width)))
+    return _cancel_pairs(toggles[toggles < height * width])  # the end of the image is no toggle
 
 
 def toggles_to_rle(toggles: Ints, hw: tuple[int, int]) -> Rle:

@@ -1,7 +1,6 @@
 """Numbers about the shape of many masks at once, read from their RLEs without decoding a pixel.
 
-COCO compressed counts are variable-length integers in 5-bit groups, most of them differences to the count
-two before. All masks are unpacked together by array operations; cost follows the number of runs.
+All masks are unpacked together by array operations; cost follows the number of runs.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ import numpy.typing as npt
 
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
+from ml_backend.masks.run_lengths import read_run_lengths, sum_within
 
-__all__ = ["STATISTICS", "Runs", "mask_areas", "mask_runs", "mask_statistics"]
+__all__ = ["STATISTICS", "Runs", "mask_runs", "mask_statistics"]
 
 STATISTICS = ("area_share", "log_area", "aspect", "extent", "ellipse_fill", "border", "raggedness")
 """Columns of ``mask_statistics``."""
@@ -90,37 +90,13 @@ def mask_statistics(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) 
     return np.where(some[:, None], columns, 0).astype(np.float32)
 
 
-def mask_areas(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
-    """(n,) pixels of each mask. (pycocotools 2.0.11 cannot take lists of more than 255 here.)"""
-    runs = mask_runs(rles, hw)
-    return np.bincount(runs.mask, runs.length, len(runs.hw)).astype(np.int64)
-
-
 def mask_runs(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) -> Runs:
     """Unpack n RLEs into foreground runs. Raises BadInput naming the first damaged mask."""
     counts, sizes = _texts(rles, hw)
-    n = len(counts)
-    raw = np.frombuffer("".join(counts).encode("ascii"), np.uint8).astype(np.int64) - 48
-    blank = [i for i, text in enumerate(counts) if not text]
-    if blank:
-        raise BadInput("the mask has no counts", field=f"rle[{blank[0]}]")
-    if not len(raw):
-        empty = np.zeros(0, np.int64)
-        return Runs(empty, empty, empty, empty, sizes)
-    mask_of_char = np.repeat(np.arange(n), [len(text) for text in counts])
-    values, owner = _integers(raw, mask_of_char)
-    place = np.arange(len(owner)) - np.searchsorted(owner, np.arange(n))[owner]
-    lengths = _undo_differences(values, owner, place)
-    ends = _sum_within(lengths, owner)
-    total = np.bincount(owner, lengths, n)
-    wrong = (total != sizes.prod(axis=1)) | (np.bincount(owner, lengths < 0, n) > 0)
-    if wrong.any():
-        i = int(np.flatnonzero(wrong)[0])
-        raise BadInput(
-            f"the runs cover {int(total[i])} pixels, the image has {int(sizes[i].prod())}", field=f"rle[{i}]"
-        )
-    inside = (place % 2 == 1) & (lengths > 0)
-    return _split_columns(owner[inside], (ends - lengths)[inside], lengths[inside], sizes)
+    found = read_run_lengths(counts, sizes)
+    start = sum_within(found.length, found.mask) - found.length
+    inside = (found.place % 2 == 1) & (found.length > 0)
+    return _split_columns(found.mask[inside], start[inside], found.length[inside], sizes)
 
 
 def _texts(rles: Sequence[Rle | str], hw: npt.ArrayLike | None) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -128,8 +104,8 @@ def _texts(rles: Sequence[Rle | str], hw: npt.ArrayLike | None) -> tuple[list[st
     for i, rle in enumerate(rles):
         text: object = rle if isinstance(rle, str) else rle.get("counts")
         if isinstance(text, bytes):
-            text = text.decode("ascii", "replace")
-        if not isinstance(text, str) or not text.isascii():
+            text = text.decode("latin-1")
+        if not isinstance(text, str):
             raise BadInput("compressed counts are needed", field=f"rle[{i}]")
         counts.append(text)
     if hw is None:
@@ -137,48 +113,6 @@ def _texts(rles: Sequence[Rle | str], hw: npt.ArrayLike | None) -> tuple[list[st
     else:
         sizes = np.broadcast_to(np.asarray(hw, np.int64), (len(counts), 2))
     return counts, sizes.reshape(-1, 2)
-
-
-def _integers(
-    raw: npt.NDArray[np.int64], mask_of_char: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Values of the variable-length integers and the mask each belongs to."""
-    last = (raw & 0x20) == 0
-    # a mask's final character ends its integer whatever it says, so that damage stays within the mask
-    last[np.append(np.flatnonzero(np.diff(mask_of_char)), len(raw) - 1)] = True
-    number = np.cumsum(np.concatenate([[0], last[:-1]]))
-    start = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    digit = np.minimum(np.arange(len(raw)) - start[number], 11)
-    values = np.zeros(len(start), np.int64)
-    np.add.at(values, number, (raw & 0x1F) << (5 * digit))
-    stop = np.flatnonzero(last)
-    negative = (raw[stop] & 0x10) != 0
-    values -= np.where(negative, np.int64(1) << (5 * (digit[stop] + 1)), 0)
-    return values, mask_of_char[stop]
-
-
-def _undo_differences(
-    values: npt.NDArray[np.int64], owner: npt.NDArray[np.int64], place: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Counts from the third on are stored less the count two before: sum along odd and even places.
-
-    The first count stands alone, so the even chain starts at place 2 and the odd one at place 1.
-    """
-    lengths = values.copy()
-    for first in (1, 2):
-        chain = np.flatnonzero((place >= first) & (place % 2 == first % 2))
-        lengths[chain] = _sum_within(values[chain], owner[chain])
-    return lengths
-
-
-def _sum_within(values: npt.NDArray[np.int64], group: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Running sums that start again where ``group`` (sorted) changes."""
-    if not len(values):
-        return values
-    total = np.cumsum(values)
-    first = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
-    before = np.concatenate([[0], total[first[1:] - 1]])
-    return np.asarray(total - np.repeat(before, np.diff(np.append(first, len(values)))), np.int64)
 
 
 def _split_columns(

@@ -9,6 +9,7 @@ from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.regions import parse_annotation
+from ml_backend.masks.rle import parse_rle
 
 __all__ = ["plain_rle", "region_rows"]
 
@@ -44,6 +45,5 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
 
 
 def plain_rle(rle: Rle) -> dict[str, Any]:
-    """The RLE as JSON: ``{"size": [height, width], "counts": str}``."""
-    size: Any = rle["size"]
-    return {"size": [int(size[0]), int(size[1])], "counts": str(rle["counts"])}
+    """The RLE as JSON, ``{"size": [height, width], "counts": str}``, checked. Raises BadInput."""
+    return parse_rle(rle)

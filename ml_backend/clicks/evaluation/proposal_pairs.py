@@ -10,43 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
+from ml_backend.masks.coco import segmentation_to_rle
 
-__all__ = ["pair_proposals", "read_proposals", "segmentation_to_rle"]
-
-
-def segmentation_to_rle(segmentation: Any, height: int, width: int, *, field: str = "segmentation") -> Rle:
-    """A COCO segmentation (polygons, plain or compressed RLE) as compressed RLE with str counts.
-
-    Raises BadInput, naming ``field``, when it is none of these or has another size than the image.
-    """
-    if isinstance(segmentation, Mapping):
-        counts, size = segmentation.get("counts"), segmentation.get("size")
-        if list(size or ()) != [height, width]:
-            raise BadInput(f"RLE size {size} is not the image's [{height}, {width}]", field=field)
-        if isinstance(counts, list):
-            rle = coco_mask.frPyObjects(dict(segmentation), height, width)
-        elif isinstance(counts, str | bytes):
-            rle = {"size": [height, width], "counts": counts}
-        else:
-            raise BadInput("counts must be a list of run lengths or a compressed string", field=field)
-    elif isinstance(segmentation, list) and segmentation:
-        flat = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        if any(len(polygon) < 6 for polygon in flat):
-            raise BadInput("a polygon needs at least 3 points (6 numbers)", field=field)
-        rle = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
-    else:
-        raise BadInput(
-            "must be polygons or RLE", field=field, hint="Boxes alone cannot be clicked: masks are needed"
-        )
-    counts = rle["counts"]
-    return {"size": [height, width], "counts": counts.decode() if isinstance(counts, bytes) else counts}
+__all__ = ["pair_proposals", "read_proposals"]
 
 
 def read_proposals(
@@ -75,7 +47,7 @@ def read_proposals(
         score = float(row.get("score", 1.0))
         if size is None or score < min_score:
             continue
-        rle = segmentation_to_rle(row["segmentation"], *size, field=f"{field}.segmentation")
+        rle = segmentation_to_rle(row["segmentation"], size, field=f"{field}.segmentation")
         scored.setdefault(row["image_id"], []).append((score, rle))
     return {
         image: [rle for _, rle in sorted(found, key=lambda item: -item[0])] for image, found in scored.items()

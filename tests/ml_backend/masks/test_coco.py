@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,12 @@ def test_reads_polygons_boxes_and_runs(tmp_path: Path) -> None:
         (("annotations", 2, "segmentation", "counts"), "", "annotations[2].segmentation.counts"),
         (("annotations", 1, "bbox"), [1, 2, 0, 4], "annotations[1].bbox"),
         (("annotations", 1, "bbox"), None, "annotations[1].bbox"),
+        (("annotations", 1, "bbox"), [1, 2, 10**400, 4], "annotations[1].bbox"),
+        (("annotations", 2, "segmentation", "counts"), [0, -5, 125], "annotations[2].segmentation.counts[1]"),
+        (("annotations", 2, "segmentation", "counts"), "é", "annotations[2].segmentation.counts"),
+        (("annotations", 0, "segmentation"), [[0, 0, 1e300, 0, 5, 5]], "annotations[0].segmentation"),
+        (("annotations", 0, "segmentation"), [[0, 0, math.nan, 0, 5, 5]], "annotations[0].segmentation"),
+        (("annotations", 0, "segmentation"), "2 2 8 2 8 8", "annotations[0].segmentation"),
     ],
 )
 def test_refuses_and_names_the_record(

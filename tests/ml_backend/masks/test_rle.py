@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +15,17 @@ from label_studio_sdk.converter.brush import decode_rle as studio_decode
 from label_studio_sdk.converter.brush import encode_rle as studio_encode
 from label_studio_sdk.converter.brush import mask2rle as studio_mask2rle
 
-from ml_backend.errors import BadRegion
+from ml_backend.errors import BadInput, BadRegion
 from ml_backend.label_studio.codecs.brush import brush_to_rle, decode_brush, encode_brush, rle_to_brush
 from ml_backend.masks.rle import (
     decode_rle,
     empty_rle,
     encode_mask,
+    parse_rle,
     rle_area,
     rle_box,
     rle_hw,
     rle_iou,
-    rle_merge,
     rle_toggles,
     toggles_to_rle,
     transpose_toggles,
@@ -166,10 +168,71 @@ def test_helpers() -> None:
     assert rle_area(a) == 18
     assert rle_box(a) == (3.0, 2.0, 9.0, 5.0)
     assert rle_iou([a], [a, b])[0].tolist() == [1.0, pytest.approx(9 / 27)]
-    assert rle_area(rle_merge([a, b])) == 27
-    assert rle_area(rle_merge([a, b], intersect=True)) == 9
     assert rle_iou([], [a]).shape == (0, 1)
     with pytest.raises(BadRegion, match="no pixels"):
         encode_brush(np.zeros((0, 5), bool))
     with pytest.raises(ValueError, match=r"\(H, W\)"):
         encode_mask(np.zeros((2, 2, 3), bool))
+
+
+@given(masks)
+@settings(max_examples=100, deadline=None)
+def test_masks_from_outside_are_read_in_all_three_forms(mask: Mask) -> None:
+    rle = encode_mask(mask)
+    size, counts = rle["size"], str(rle["counts"])
+    flat = np.concatenate(([False], mask.T.reshape(-1)))
+    lengths = np.diff(np.flatnonzero(np.diff(flat)), prepend=0, append=mask.size).tolist()
+    for form in (counts, counts.encode(), lengths):
+        assert parse_rle({"size": size, "counts": form, "more": 1}, mask.shape) == rle
+    assert parse_rle({"size": tuple(mask.shape), "counts": counts}) == rle
+
+
+SQUARE = encode_mask(np.pad(np.ones((3, 3), bool), 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "field"),
+    [
+        ({"counts": "zzz"}, "outside of", "counts"),
+        ({"counts": "é3"}, "not ASCII", "counts"),
+        ({"counts": b"\xff3"}, "not ASCII", "counts"),
+        ({"counts": ""}, "no counts", "counts"),
+        ({"counts": str(SQUARE["counts"]) + "1"}, "pixels long|cover 85", "counts"),
+        ({"counts": str(SQUARE["counts"])[:-1]}, "cover|inside a number", "counts"),
+        ({"counts": "P"}, "ends? inside a number", "counts"),
+        ({"counts": "PPPPPPPPPPPPPPP1"}, "too long", "counts"),
+        ({"counts": "ooooooO" * 3}, "pixels long|too long|cover", "counts"),
+        ({"counts": "O1"}, "-1 pixels long", "counts"),
+        ({"counts": [1, 80.0]}, "not the length", "counts[1]"),
+        ({"counts": [-1, 82]}, "not the length", "counts[0]"),
+        ({"counts": [2**63, 2**63]}, "not the length", "counts[0]"),
+        ({"counts": [10**400]}, "not the length", "counts[0]"),
+        ({"counts": [True, 80]}, "not the length", "counts[0]"),
+        ({"counts": [80]}, "cover 80 pixels", "counts"),
+        ({"counts": None}, "text or a list", "counts"),
+        ({"size": [9, 8]}, "the image 9×9", "size"),
+        ({"size": [9]}, r"\[height, width\]", "size"),
+        ({"size": "99"}, r"\[height, width\]", "size"),
+        ({"size": [9.0, 9]}, "whole numbers", "size"),
+        ({"size": [-9, -9]}, "not the size", "size"),
+        ({"size": [2**40, 2**40]}, "not the size", "size"),
+    ],
+)
+def test_hostile_masks_from_outside_are_named(change: dict[str, Any], words: str, field: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        parse_rle({**SQUARE, **change}, (9, 9), field="mask")
+    assert caught.value.field == f"mask.{field}"
+    with pytest.raises(BadInput, match="object with size and counts"):
+        parse_rle([1, 2], field="mask")
+
+
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_random_counts_cover_the_image_or_are_refused(counts: str) -> None:
+    try:
+        rle = parse_rle({"size": [9, 9], "counts": counts})
+    except BadInput:
+        with pytest.raises(BadInput):
+            decode_rle({"size": [9, 9], "counts": counts})
+        return
+    assert decode_rle(rle).sum() == rle_area(rle)

@@ -343,9 +343,10 @@ def test_command_says_what_is_wrong(coco_set: Path, arguments: tuple[str, ...], 
         ("{", "not JSON"),
         ("{}", "neither a list"),
         ('[{"image_id": 1}]', r"proposals\[0\]: needs image_id and segmentation"),
-        ('[{"image_id": 1, "segmentation": []}]', "must be polygons or RLE"),
-        ('[{"image_id": 1, "segmentation": [[1, 2, 3, 4]]}]', "at least 3 points"),
-        ('[{"image_id": 1, "segmentation": {"size": [9, 9], "counts": "1"}}]', "RLE size"),
+        ('[{"image_id": 1, "segmentation": []}]', "a list of polygons or an RLE"),
+        ('[{"image_id": 1, "segmentation": [[1, 2, 3, 4]]}]', "three points or more"),
+        ('[{"image_id": 1, "segmentation": {"size": [9, 9], "counts": "1"}}]', "the mask is 9×9"),
+        ('[{"image_id": 1, "segmentation": {"size": [20, 20], "counts": "1"}}]', "cover 1 pixels"),
     ],
 )
 def test_stored_predictions_that_cannot_be_read(tmp_path: Path, content: str, message: str) -> None:
