@@ -30,6 +30,7 @@ from ml_backend.label_studio.codecs.brush import brush_to_rle, check_brush, rle_
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.masks.outlines import polygon_to_rle, rle_to_polygon
 from ml_backend.masks.rle import rle_area, rle_box
+from ml_backend.masks.run_lengths import MAX_PIXELS
 
 __all__ = [
     "Dropped",
@@ -206,6 +207,8 @@ def _size(item: Mapping[str, Any], hw: tuple[int, int] | None) -> tuple[int, int
     found = (int(height), int(width))
     if found[0] <= 0 or found[1] <= 0:
         raise BadRegion(f"size {found[1]}×{found[0]} is not positive", field="original_width")
+    if found[0] * found[1] > MAX_PIXELS:
+        raise BadRegion(f"size {found[1]}×{found[0]} is too large for a mask", field="original_width")
     if hw is not None and found != tuple(hw):
         raise BadRegion(
             f"drawn on an image of {found[1]}×{found[0]} pixels, the image now has {hw[1]}×{hw[0]}",

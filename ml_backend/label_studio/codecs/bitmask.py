@@ -17,7 +17,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
@@ -26,6 +27,15 @@ from ml_backend.masks.rle import decode_rle, encode_mask
 __all__ = ["bitmask_to_rle", "check_bitmask", "rle_to_bitmask"]
 
 _PREFIX: Final = "data:image/png;base64,"
+_FIELD: Final = "value.imageDataURL"
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_PALETTE: Final = 3
+_MAX_BYTES: Final = 1 << 30
+_DAMAGE: Final = (
+    OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, KeyError, IndexError,
+    struct.error, zlib.error, binascii.Error,
+)  # fmt: skip
+"""What Pillow and its parts raise on damaged PNGs, by experience."""
 _NONE: Final = 0
 _UP: Final = 2  # PNG's row filter "difference to the row above"
 
@@ -36,29 +46,57 @@ def rle_to_bitmask(rle: Rle) -> str:
 
 
 def bitmask_to_rle(url: object, hw: tuple[int, int]) -> Rle:
-    """Mask of a PNG data URL: alpha above 127. Raises BadRegion when it is not one or has another size."""
-    if not isinstance(url, str) or not url.startswith(_PREFIX):
-        raise BadRegion("expected a PNG data URL (data:image/png;base64,…)", field="value.imageDataURL")
+    """Mask of a PNG data URL: alpha above 127.
+
+    Raises BadRegion when it is not one, is damaged, has another size than ``hw``, or would take more than
+    1 GiB of memory. Size and memory are checked before a pixel is decoded: a small file may announce a huge
+    picture.
+    """
     try:
-        data = base64.b64decode(url[len(_PREFIX) :], validate=True)
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if (image.height, image.width) != tuple(hw):  # before decoding: a small file may announce a huge one
-            raise BadRegion(
-                f"the mask has {image.width}×{image.height} pixels, the image {hw[1]}×{hw[0]}",
-                field="value.imageDataURL",
-            )
-        if not (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
-            raise BadRegion(
-                "the PNG has no transparency, so all of it would be mask", field="value.imageDataURL"
-            )
-        inside = _alpha(image) > 127
-    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError, zlib.error) as error:
-        raise BadRegion(f"the PNG cannot be read ({error})", field="value.imageDataURL") from error
+        data = base64.b64decode(_body(url), validate=True)
+        _check_header(data, hw)
+        with PngImageFile(io.BytesIO(data)) as image:
+            if not (image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info):
+                raise BadRegion("the PNG has no transparency, so all of it would be mask", field=_FIELD)
+            inside = _alpha(image) > 127
+    except _DAMAGE as error:
+        raise BadRegion(f"the PNG cannot be read ({error})", field=_FIELD) from error
     return encode_mask(inside)
 
 
+def check_bitmask(url: object, hw: tuple[int, int]) -> None:
+    """Look at the PNG's header only. Raises BadRegion when there is none or it states another size."""
+    try:
+        _check_header(base64.b64decode(_body(url)[:48], validate=True), hw)
+    except _DAMAGE as error:
+        raise BadRegion(f"the PNG cannot be read ({error})", field=_FIELD) from error
+
+
+def _body(url: object) -> str:
+    if not isinstance(url, str) or not url.startswith(_PREFIX):
+        raise BadRegion("expected a PNG data URL (data:image/png;base64,…)", field=_FIELD)
+    return url[len(_PREFIX) :]
+
+
+def _check_header(data: bytes, hw: tuple[int, int]) -> None:
+    """The first 33 bytes of a PNG: signature, size, colour type."""
+    if len(data) < 26 or data[:8] != _SIGNATURE or data[12:16] != b"IHDR":
+        raise BadRegion("the PNG cannot be read (it does not begin as one)", field=_FIELD)
+    width, height, _, colours = struct.unpack(">IIBB", data[16:26])
+    if (height, width) != tuple(hw):
+        raise BadRegion(f"the mask has {width}×{height} pixels, the image {hw[1]}×{hw[0]}", field=_FIELD)
+    needed = width * height * (1 if colours == _PALETTE else 4)
+    if needed > _MAX_BYTES:
+        raise BadRegion(
+            f"the mask has {width}×{height} pixels, too many to decode",
+            field=_FIELD,
+            hint="Use a brush tag (BrushLabels) for pictures of this size",
+        )
+
+
 def _alpha(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """(H, W) alpha; palettes (ours) are looked up, which is many times faster than converting the picture."""
+    """(H, W) alpha. Palettes (ours) are looked up, many times faster than converting the picture."""
+    image.load()
     transparency = image.info.get("transparency")
     if image.mode == "P" and isinstance(transparency, bytes):
         table = np.full(256, 255, np.uint8)
@@ -67,21 +105,6 @@ def _alpha(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode == "RGBA":
         return np.asarray(image, np.uint8)[..., 3]
     return np.asarray(image.convert("RGBA").getchannel("A"))
-
-
-def check_bitmask(url: object, hw: tuple[int, int]) -> None:
-    """Look at the PNG's header only. Raises BadRegion when it is none or has another size."""
-    if not isinstance(url, str) or not url.startswith(_PREFIX):
-        raise BadRegion("expected a PNG data URL (data:image/png;base64,…)", field="value.imageDataURL")
-    try:
-        head = base64.b64decode(url[len(_PREFIX) :][:32], validate=True)
-        width, height = struct.unpack(">II", head[16:24])
-    except (binascii.Error, struct.error, ValueError) as error:
-        raise BadRegion(f"the PNG cannot be read ({error})", field="value.imageDataURL") from error
-    if (height, width) != tuple(hw):
-        raise BadRegion(
-            f"the mask has {width}×{height} pixels, the image {hw[1]}×{hw[0]}", field="value.imageDataURL"
-        )
 
 
 def _png(mask: npt.NDArray[np.bool_]) -> bytes:
@@ -99,7 +122,7 @@ def _png(mask: npt.NDArray[np.bool_]) -> bytes:
         (b"IDAT", data),
         (b"IEND", b""),
     )
-    parts = [b"\x89PNG\r\n\x1a\n"]
+    parts = [_SIGNATURE]
     for name, body in chunks:
         parts += [struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(name + body))]
     return b"".join(parts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
+import zlib
 from typing import Any
 
 import cv2
@@ -320,3 +322,70 @@ def test_writing_checks_labels_and_sizes() -> None:
         to_result(instances(ellipse()), CONFIGS["brush"], (61, 80))
     with pytest.raises(BadRegion, match="keypointlabels"):
         to_result(instances(ellipse()), CONFIGS["brush"], HW, output=CONFIGS["brush"].prompts[0])
+
+
+def _png_chunks(hw: tuple[int, int], *chunks: tuple[bytes, bytes]) -> str:
+    """Data URL of a PNG put together by hand."""
+    head = struct.pack(">IIBBBBB", hw[1], hw[0], 8, 6, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in ((b"IHDR", head), *chunks):
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def _bitmask_item(url: str, hw: tuple[int, int]) -> dict[str, Any]:
+    (item,) = to_result(instances(np.ones(HW, bool)), CONFIGS["bitmask"], HW)
+    value = {**item["value"], "imageDataURL": url}
+    return {**item, "original_height": hw[0], "original_width": hw[1], "value": value}
+
+
+ROWS = zlib.compress(bytes(HW[0] * (1 + 4 * HW[1])))
+HOSTILE_PNGS = {
+    "200 thousand pixels a side": ((200_000, 200_000), ((b"IDAT", ROWS), (b"IEND", b""))),
+    "larger than Pillow decodes": ((20_000, 20_000), ((b"IDAT", ROWS), (b"IEND", b""))),
+    "a text chunk that unpacks to 200 MB": (
+        HW,
+        ((b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000))), (b"IDAT", ROWS), (b"IEND", b"")),
+    ),
+    "a colour profile that unpacks to 200 MB": (
+        HW,
+        ((b"iCCP", b"icc\0\0" + zlib.compress(bytes(200_000_000))), (b"IDAT", ROWS), (b"IEND", b"")),
+    ),
+    "rows cut off": (HW, ((b"IDAT", ROWS[:20]), (b"IEND", b""))),
+    "no rows": (HW, ((b"IEND", b""),)),
+    "no end": (HW, ((b"IDAT", ROWS[:30]),)),
+    "a chunk without a name": (HW, ((b"\0\0\0\0", b"x"), (b"IDAT", ROWS), (b"IEND", b""))),
+}
+
+
+@pytest.mark.parametrize(("hw", "chunks"), HOSTILE_PNGS.values(), ids=HOSTILE_PNGS)
+def test_a_hostile_png_breaks_its_region_only(
+    hw: tuple[int, int], chunks: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    bad = _bitmask_item(_png_chunks(hw, *chunks), hw)
+    good = to_result(instances(np.ones(HW, bool)), CONFIGS["bitmask"], HW)
+    parsed = parse_annotation([bad, *good], CONFIGS["bitmask"])
+    assert len(parsed.regions) == 1
+    assert [d.broken for d in parsed.dropped] == [True]
+    assert ("original_width" if hw[0] > 50_000 else "imageDataURL") in parsed.dropped[0].reason
+
+
+@given(st.integers(0, 400), st.integers(0, 255))
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_png_is_read_or_breaks_its_region_only(place: int, byte: int) -> None:
+    mask = ellipse()
+    (item,) = to_result(instances(mask), CONFIGS["bitmask"], HW)
+    data = bytearray(base64.b64decode(item["value"]["imageDataURL"].partition(",")[2]))
+    data[place % len(data)] = byte
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+    parsed = parse_annotation([_bitmask_item(url, HW)], CONFIGS["bitmask"])
+    assert len(parsed.regions) + sum(d.broken for d in parsed.dropped) == 1
+
+
+@pytest.mark.parametrize("name", ["brush", "polygon", "rectangle"])
+def test_sizes_beyond_any_image_break_their_region_only(name: str) -> None:
+    (good,) = to_result(instances(ellipse()), CONFIGS[name], HW)
+    bad = {**good, "id": "bad", "original_width": 200_000, "original_height": 200_000}
+    parsed = parse_annotation([bad, good], CONFIGS[name])
+    assert len(parsed.regions) == 1
+    assert [d.broken for d in parsed.dropped] == [True]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import copy
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
 from ml_backend.errors import BadLabelConfig, StudioError
 from ml_backend.label_studio.config_builder import build_label_config
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.regions import Region, to_result
+from ml_backend.masks.rle import encode_mask
 from sync.rounds.project import refreshed, register_project
 from sync.rounds.pull import pull
 from sync.rounds.task_queries import effective_annotation
@@ -109,6 +117,29 @@ def test_broken_tasks_are_named_and_the_others_are_unharmed(make_world: MakeWorl
     assert good.broken == ""
     assert "result[1]" in broken.broken
     assert "'image'" in empty.broken
+
+
+def test_a_png_bomb_breaks_its_annotation_only(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    xml = build_label_config(["disc", "bar"], output="bitmask")
+    world.studio._db["projects"][str(world.project_id)]["label_config"] = xml
+    disc = Region("r0", "mask", "disc", encode_mask(np.ones((48, 64), bool)), (0.0, 0.0, 64.0, 48.0))
+    size, bomb = 20_000, to_result([disc], parse_label_config(xml), (48, 64))
+    world.studio.create_annotation(world.tasks[0], bomb)
+    head = struct.pack(">IIBBBBB", size, size, 8, 6, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(4 * size))), (b"IEND", b"")):
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    bomb = copy.deepcopy(bomb)
+    bomb[0]["value"]["imageDataURL"] = "data:image/png;base64," + base64.b64encode(data).decode()
+    bomb[0] |= {"original_width": size, "original_height": size}
+    world.studio.create_annotation(world.tasks[1], bomb)
+    report = step(pull, refreshed(world.open()))
+    assert report.annotations_created == 2
+    with world.store.read() as session:
+        good, broken = (session.get_one(TaskRecord, task) for task in world.tasks)
+    assert good.broken == ""
+    assert "too many to decode" in broken.broken
 
 
 def test_leftovers_of_smart_prompts_are_dropped(make_world: MakeWorld) -> None:
