@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,21 @@ def test_compose_refuses_to_start_without_secrets(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env=env)
     assert done.returncode != 0
     assert "set STUDIO_TOKEN in .env" in done.stderr or "set POSTGRES_PASSWORD in .env" in done.stderr
+
+
+def test_the_image_gets_every_file_that_its_installation_reads() -> None:
+    copied = [
+        source
+        for line in re.findall(r"^COPY (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    ignored = set((ROOT / ".dockerignore").read_text().split())
+    assert all((ROOT / source).exists() for source in copied)
+    assert ignored.isdisjoint(copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = [name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]]
+    read = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"], *packages}
+    assert read <= set(copied)
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-studio.txt"])
