@@ -1,8 +1,10 @@
-"""The brush codec against the SDK's: milliseconds per mask, in one run. Prints JSON lines.
+"""The brush codec against that of Label Studio's SDK: milliseconds per mask, both in one run.
 
-``value`` is ours, ``baseline`` the SDK's on the same mask, ``ratio`` baseline / value (higher is better).
-Before any timing, ours is checked to give the same bytes and the same mask. ``python -m bench.brush
-[--quick]``.
+    python -m bench.brush
+    python -m bench.brush --quick
+
+One line of JSON per figure: ``value`` is ours, ``baseline`` the SDK's on the same mask, ``ratio`` baseline /
+value (higher is better). Before any timing, ours is checked to give the same bytes and the same mask.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def best_ms(call: Callable[[], Any], *, budget_s: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="small masks only, short runs")
     options = parser.parse_args()
     budget = 0.2 if options.quick else 2.0

@@ -1,12 +1,12 @@
-"""Trees at every size: seconds, peak memory, and how far the two-level tree is from the exact one.
+"""Trees of all sizes: seconds, peak memory, and how far the two-level tree is from the exact one.
 
-    python -m bench.clustering                     # 5k, 20k, 100k and 1M
+    python -m bench.clustering                     # 5,000, 20,000, 100,000 and 1 million masks
     python -m bench.clustering --sizes 5000 20000  # a quick look
 
-Each size is measured in a process of its own, so that its peak resident set is its own. Baselines are taken
-in the same run: fastcluster alone on the same distances at 20k, its n² law from there (said so).
-CPU seconds stand beside wall seconds: where they differ much from cores × wall, the machine was busy.
-One line of JSON per figure: name, value, unit, baseline, ratio (baseline / value: times faster).
+Each size runs in a process of its own, so that its peak memory can be measured. The baseline of seconds is
+fastcluster alone on the same distances: measured at 20,000, elsewhere extrapolated by its n² law (the line
+says so). CPU seconds stand beside wall seconds; where they differ much from cores × wall, the machine was
+busy. One line of JSON per figure: name, value, unit, baseline, ratio (baseline / value: times faster).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=list(SIZES), help="instances (default: %(default)s)"
+        "--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of masks (default: %(default)s)"
     )
     parser.add_argument(
-        "--seeds", type=int, default=3, help="20k pools on which trees are compared (default: 3)"
+        "--seeds", type=int, default=3, help="pools of 20,000 masks on which trees are compared (default: 3)"
     )
     parser.add_argument("--skip-agreement", action="store_true", help="only seconds and memory")
     parser.add_argument("--part", choices=["build", "fastcluster", "agreement"], help=argparse.SUPPRESS)
@@ -110,7 +110,7 @@ def _peak_gb() -> float:
 
 
 def _build(n: int, seeds: int) -> dict[str, Any]:
-    """The tree as the software builds it by default."""
+    """Figures of the tree that the software builds by default."""
     from bench.pools import make_pool
     from clustering.trees.linkage import choose_linkage, grow_tree
 
@@ -134,7 +134,7 @@ def _build(n: int, seeds: int) -> dict[str, Any]:
 
 
 def _fastcluster(n: int, seeds: int) -> dict[str, Any]:
-    """Only the library call, in place, on distances that are already there."""
+    """Figures of the library call alone, on distances computed beforehand."""
     import fastcluster
 
     from bench.pools import make_pool
@@ -149,11 +149,12 @@ def _fastcluster(n: int, seeds: int) -> dict[str, Any]:
 
 
 def _agreement(n: int, seeds: int) -> dict[str, Any]:
-    """Two-level trees beside the exact one, and beside exact trees of slightly other data as a yardstick.
+    """How well the two-level tree agrees with the exact one, beside a yardstick.
 
-    Complete linkage is unstable: the exact tree of a random half of the pool, or of the pool under a third of
-    its own noise, agrees with the exact tree only so far. Agreement is the correlation of cophenetic heights
-    over random pairs; ``fit`` that of cophenetic height with the distance itself. Means over ``seeds`` pools.
+    Complete linkage is unstable: even the exact tree of a random half of the pool, or of the pool with a
+    little noise added, agrees only partly with the exact tree of the pool. These two are the yardstick.
+    Agreement is the correlation of cophenetic heights (the height at which a pair is merged) over random
+    pairs; ``fit`` is the correlation of cophenetic height and distance. All are means over ``seeds`` pools.
     """
     per_pool = [_compare(n, seed) for seed in range(seeds)]
     found = {name: float(np.mean([one[name] for one in per_pool])) for name in per_pool[0]}
@@ -241,7 +242,7 @@ def _correlation(a: Floats, b: Floats) -> float:
 
 
 def _accepted(tree: Any, correct: npt.NDArray[np.bool_], clusters: int) -> int:
-    """Masks of the clusters of a universal cut whose true purity is at least 0.85: equal questions."""
+    """Masks in those of ``clusters`` clusters whose true purity is at least 0.85."""
     cut = tree.cut_into(clusters)
     pure = cut[tree.means(correct)[cut] >= 0.85]
     return int(tree.size[pure].sum())

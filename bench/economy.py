@@ -1,16 +1,17 @@
 """Masks per question, true precision and kept promises: the published rule against the certified policy.
 
-    python -m bench.economy                            # generated pools of 6k, 100k and 1M
+    python -m bench.economy                            # generated pools of 6,000, 100,000 and 1 million masks
     python -m bench.economy --sizes 6000 --seeds 200
-    python -m bench.economy --pool cells.npz           # a pool written by `groundswell pool`, every class of
-    it
+    python -m bench.economy --pool cells.npz           # every class of a pool written by `groundswell pool`
 
-Both rules play on the same trees with the same seeds, with exact answers and with workers of sensitivity
-0.95 and specificity 0.90. The published rule draws real 15-member samples and asks only what its clusters
-have not inherited (``campaign``: a full new sample per cluster, as its authors' campaign did). The certified
-policy delivers more than it promises and the published rule less; so that masks per question are also
-compared at equal true precision, it is played again with the lowest promise of a list that ends at least as
-precise as the published rule did (``matched``).
+Both policies play on the same trees with the same seeds, once with exact answers and once with workers of
+sensitivity 0.95 and specificity 0.90. The published rule (Papadopoulos et al., ICCV 2021) needs 15 answers
+per cluster and asks only for those that the cluster has not inherited. ``campaign`` is the rule as its
+authors used it: a full new sample for nearly every cluster.
+
+The certified policy ends purer than it promises, and the published rule less pure than its threshold. To
+compare masks per question at equal true precision too, the certified policy plays again with another promise:
+the lowest of a list with which it ends at least as precise as the published rule (``matched``).
 
 One line of JSON per figure: name, value (certified), unit, baseline (published rule), ratio = value /
 baseline. A promise counts as broken when the propagated masks were less pure than promised at any look of a
@@ -43,21 +44,22 @@ SIZES = (6_000, 100_000, 1_000_000)
 PURITY, DELTA = 0.85, 0.05
 NOISES = {"exact": Noise(), "noisy": Noise(sensitivity=0.95, specificity=0.90)}
 BATCH = {"certified": 60, "original": 450}
-"""Questions per look: the published campaign asked about 30 clusters of 15 per round. Where it would take
-hundreds of looks it asks a hundredth of the pool per look, which changes their number but not what is asked
-in the end."""
+"""Questions per look. The published campaign asked about 30 clusters of 15 masks per round. In large pools
+that would take hundreds of looks, so a hundredth of the pool is asked per look there. It does not change what
+is asked in the end."""
 POOL_SEEDS = 5
-"""Generated pools per size that plays are spread over; one where trees take minutes."""
+"""Generated pools per size, over which plays are spread; a single one where trees take minutes."""
 MATCHING = (0.6, 0.65, 0.7, 0.75, 0.8, 0.825, 0.85, 0.875, 0.9, 0.95)
 """Promises to choose from for the comparison at equal precision."""
 PILOTS = 10
+"""Plays with which each of these promises is tried."""
 FEW_SEEDS = {"certified": 100, "original": 3}
-"""Default plays at a million."""
+"""Plays per policy at a million masks, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One pool with its tree and truth."""
+    """One pool with its tree and the true IoU of its masks."""
 
     tree: ClusterTree
     pool: Pool
@@ -65,7 +67,7 @@ class Field:
 
 
 class Timed:
-    """A policy that remembers the seconds of its looks."""
+    """A policy that measures how long each of its steps takes."""
 
     def __init__(self, policy: SearchPolicy) -> None:
         self.name, self.policy, self.seconds = policy.name, policy, [0.0]
@@ -81,14 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES), help="generated pools")
+    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES), help="sizes of generated pools")
     parser.add_argument("--pool", type=Path, nargs="*", default=[], help="pool files to play on as well")
     parser.add_argument(
         "--seeds", type=int, help="plays per policy (default: 100; of the published rule 3 at a million)"
     )
-    parser.add_argument("--noise", choices=[*NOISES, "both"], default="both")
-    parser.add_argument("--trees", type=Path, help="folder that keeps the trees of generated pools")
-    parser.add_argument("--quick", action="store_true", help="6k only, 20 plays")
+    parser.add_argument("--noise", choices=[*NOISES, "both"], default="both", help="how played workers err")
+    parser.add_argument("--trees", type=Path, help="folder to keep the trees of generated pools in")
+    parser.add_argument("--quick", action="store_true", help="one size (6,000 masks), 20 plays")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.sizes, arguments.seeds = [SIZES[0]], arguments.seeds or 20
@@ -126,7 +128,7 @@ def generated(size: int, seed: int, trees: Path | None) -> Field:
 def compare(
     name: str, fields: list[Field], seeds: int | None, large: bool, noise_name: str
 ) -> dict[str, float]:
-    """Print all figures of one pool; questions of the certified policy per kind of noise."""
+    """Print all figures of one pool. Returns the questions of the certified policy, by kind of noise."""
     asked = {}
     for kind, noise in NOISES.items():
         if noise_name not in (kind, "both"):
@@ -163,7 +165,7 @@ def compare(
 def plays(
     fields: list[Field], policy: str, options: dict[str, Any], noise: Noise, seeds: int
 ) -> tuple[list[Run], float]:
-    """Plays spread over the pools, and the seconds of the slowest look after the first of a play."""
+    """The plays of one policy, spread over the pools, and the seconds of its slowest step after the first."""
     runs, slowest = [], 0.0
     for seed in range(seeds):
         field = fields[seed % len(fields)]

@@ -1,4 +1,4 @@
-"""Synthetic pools with known truth, at any size: shared by the benches of trees, search and economy."""
+"""Synthetic pools with known truth, of any size, for the benchmarks of trees, search and economy."""
 
 from __future__ import annotations
 

@@ -74,13 +74,14 @@ class Plan:
 
 
 def make_plan(n: int, *, purity: float, delta: float, noise: Noise, effort: float, audit: int | None) -> Plan:
-    """Plan for a pool of ``n`` >= 1 instances: at most about ``52 · effort · n^(1/4)`` questions.
+    """Plan for a pool of ``n`` >= 1 instances.
 
-    That grows more slowly than the square root of the pool. A test needs a fixed number of answers for a
-    given margin above the promise, whatever the pool's size; a larger pool gets somewhat more, because a
-    narrower margin gains more masks there. Below 256 masks the number is less, ``13 · √n``: no certificate is
-    worth asking about most of the pool. Strict promises and noisy answers need more, in proportion to the
-    variance of one answer divided by the squared margin that it has to resolve.
+    The first attempt and the audit take at most about ``52 · effort · n^(1/4)`` questions, a further attempt
+    two thirds of that. This grows more slowly than the square root of the pool. A test needs a fixed number
+    of answers for a given margin above the promise, whatever the pool's size; a larger pool gets somewhat
+    more, because a narrower margin gains more masks there. Below 256 masks the number is less, ``13 · √n``:
+    no certificate is worth asking about most of the pool. Strict promises and noisy answers need more, in
+    proportion to the variance of one answer divided by the squared margin that it has to resolve.
 
     Attempts and the audit get fixed parts of that number. Calibration questions are a limit: ``nest_sets``
     plans fewer where they are expected to bring too little.

@@ -35,7 +35,7 @@ def test_every_label_is_explained(name: str) -> None:
             if why.cluster >= 0:
                 assert tree.is_member(why.cluster, log.item[why.answers]).all()
                 assert tree.is_member(why.cluster, item)
-    for item in np.flatnonzero(~labelled)[:1].tolist():  # lsun settles the whole pool
+    for item in np.flatnonzero(~labelled)[:1].tolist():  # none with lsun, which labels the whole pool
         assert result.explain(item, tree, log).test == ""
     with pytest.raises(ValueError, match="pool has 1500 rows"):
         result.explain(1500, tree, log)
@@ -62,11 +62,11 @@ def test_withdrawing_is_never_having_answered(name: str) -> None:
     fresh = make_policy(name).step(tree, pool, rest, budget=60, seed=0)
     np.testing.assert_array_equal(after.label, fresh.label)
     np.testing.assert_array_equal(after.questions.item, fresh.questions.item)
-    # what was withdrawn does not label its item by itself any more
+    # a withdrawn verdict no longer labels its item
     gone = np.setdiff1d(log.item[rows], rest.item)
     result = propagate(after, rest)
     assert not result.verified[gone].any()
-    # answering again what is then asked leads back to a finished state
+    # answering what is asked now finishes the pool again
     while len(after.questions):
         rest = rest.extended(after.questions, truth[after.questions.item])
         after = policy.step(tree, pool, rest, budget=60, seed=0)

@@ -17,7 +17,7 @@ def test_agrees_with_crowd_kit() -> None:
         {"task": answers.item, "worker": answers.worker, "label": answers.yes.astype(int)}
     )
     theirs = aggregation.DawidSkene(n_iter=300).fit(frame).probas_[1].sort_index().to_numpy()
-    # crowd-kit does not smooth: nearly no pseudo answers
+    # crowd-kit credits workers with no answers beforehand, so ours gets next to none
     ours = fit_crowd(answers, one_coin=False, pseudo=(1e-6, 1e-6))
     assert ours.converged
     np.testing.assert_allclose(ours.p_yes, theirs, atol=0.02)
@@ -30,7 +30,7 @@ def test_recovers_truth_and_skills() -> None:
     assert ((model.p_yes > 0.5) == good).mean() > 0.95
     np.testing.assert_allclose(model.sensitivity, [se for se, _ in skills], atol=0.06)
     np.testing.assert_allclose(model.specificity, [sp for _, sp in skills], atol=0.08)
-    # stated certainty is true certainty
+    # the model is as certain as it is right
     sure = np.maximum(model.p_yes, 1 - model.p_yes)
     assert ((model.p_yes > 0.5) == good).mean() == pytest.approx(sure.mean(), abs=0.02)
 

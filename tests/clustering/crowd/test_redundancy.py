@@ -20,7 +20,7 @@ def test_adaptive_redundancy_stops_at_the_cap() -> None:
 
 
 def test_adaptive_redundancy_is_cheap_and_right() -> None:
-    """Played until everything is settled: below two answers each, errors near what delta says."""
+    """Played until everything is settled: fewer than two answers each, no more errors than delta says."""
     rng = np.random.default_rng(4)
     items, accuracy = 600, 0.92
     prior = rng.beta(6, 2, items).clip(0.05, 0.95)

@@ -24,7 +24,7 @@ def test_careless_worker_is_found_and_careful_ones_are_not() -> None:
 
 
 def test_nobody_is_suspended_for_a_slip() -> None:
-    """Reports are read after every answer: who is right 19 times in 20 is hardly ever suspended by them."""
+    """Reports are read after every answer. A worker who is right 19 times in 20 is hardly ever suspended."""
     careful = guessing = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)

@@ -50,7 +50,7 @@ def test_hypergeometric_interval_covers_every_population(size: int, asked: int) 
     lower, upper = hypergeometric_interval(yes, asked, size, alpha=0.05)
     chance = stats.hypergeom.pmf(yes[None, :], size, good[:, None], asked)
     share = good[:, None] / size
-    # exact: for every true number of good members each side misses with at most alpha
+    # whatever the true number of good members, each bound is wrong with probability at most alpha
     assert (chance * (lower[None, :] > share + 1e-12)).sum(axis=1).max() <= 0.05
     assert (chance * (upper[None, :] < share - 1e-12)).sum(axis=1).max() <= 0.05
     if size == asked:

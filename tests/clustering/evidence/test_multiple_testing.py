@@ -12,7 +12,7 @@ def test_fallback_hands_the_error_on_and_starts_again() -> None:
     alpha = 0.05
     half = -np.log(alpha / 2)
     whole = -np.log(alpha)
-    # two halves: what the first leaves is enough for the second, a failed one takes its share with it
+    # half the error each: a rejected first one hands its half on, a failed one loses it
     assert fallback([half, whole], [0.5, 0.5], alpha=alpha).tolist() == [True, True]
     assert fallback([0.0, whole], [0.5, 0.5], alpha=alpha).tolist() == [False, False]
     assert fallback([0.0, half], [0.5, 0.5], alpha=alpha).tolist() == [False, True]
@@ -28,7 +28,7 @@ def test_fallback_rarely_rejects_a_true_hypothesis() -> None:
     rng = np.random.default_rng(0)
     wrong = 0
     for _ in range(2000):
-        # the first and the last are false, those between true: their p-values are uniform and dependent
+        # the first and the last are false; those between are true, with uniform, sometimes equal p-values
         p = np.full(3, rng.random()) if rng.random() < 0.5 else rng.random(3)
         log_e = -np.log(np.concatenate([[1e-9], p, [1e-9]]))
         wrong += fallback(log_e, [0.4, 0.1, 0.2, 0.2, 0.1], alpha=0.1)[1:4].any()

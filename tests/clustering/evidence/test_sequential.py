@@ -71,7 +71,7 @@ def test_betting_with_a_control_variate_stays_valid() -> None:
     for _ in range(RUNS):
         predicted = rng.beta(9, 2, 150)
         truth = np.zeros(150)
-        # as pure as the null allows, and as related to the prediction as it can be
+        # as pure as H0 allows, and strongly related to the prediction
         truth[np.argsort(-(predicted + 0.3 * rng.random(150)))[:120]] = 1.0
         control = 0.8 * (predicted - predicted.mean())
         values = rng.permutation(truth - control)[:100]

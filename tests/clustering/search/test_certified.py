@@ -56,7 +56,7 @@ def test_certification_ignores_answers_that_taught_the_verifier() -> None:
     test = log.stream == Stream.CALIBRATION
     assert test.any()
     assert (log.cluster <= -2).all()
-    # phases of calibration are the last of each look
+    # calibration is the last phase of each attempt
     phase = -2 - log.cluster
     assert set((phase[test] % (BATCHES + 1)).tolist()) == {BATCHES}
     assert (phase[log.stream == Stream.SEARCH] % (BATCHES + 1) < BATCHES).all()
@@ -89,7 +89,7 @@ def test_a_stuck_question_delays_nothing_but_the_end() -> None:
         log = log.extended(asked.take(keep), truth[asked.item[keep]])
     assert not step.done
     assert step.questions.item.tolist() == [stuck]
-    assert (step.label > 0).sum() > 200  # certified with the missing answer taken for a no
+    assert (step.label > 0).sum() > 200  # certified, with the missing answer counted as a no
     assert step.label[stuck] == 0
     patient = log.extended(step.questions, truth[[stuck]])
     after = Certified(purity=0.9).step(tree, pool, patient, budget=60, seed=0)

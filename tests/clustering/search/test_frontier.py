@@ -58,13 +58,13 @@ def test_rejecting_can_be_switched_off() -> None:
 def test_low_priors_are_split_without_questions_and_small_clusters_dropped() -> None:
     tree, pool, _ = flat_pool(100, prior=0.5)
     step = Original().step(tree, pool, AnswerLog.empty(), budget=100, seed=0)
-    # the published rule splits low priors above the least size only: a node of exactly that size is asked
+    # the published rule splits nodes of a low prior only above the least size; at exactly that size it asks
     assert set(tree.size[step.questions.cluster]) <= {15}
     assert Original(min_size=101).step(tree, pool, AnswerLog.empty(), budget=100, seed=0).done
     small_tree, small_pool, _ = flat_pool(14)
     assert Original().step(small_tree, small_pool, AnswerLog.empty(), budget=50, seed=0).done
     asked = Original(min_size=1).step(small_tree, small_pool, AnswerLog.empty(), budget=50, seed=0).questions
-    assert len(asked) == 14  # judged by what is there
+    assert len(asked) == 14  # judged by all members there are
 
 
 def test_children_inherit_answers_and_ask_only_what_is_missing() -> None:

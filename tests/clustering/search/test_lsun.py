@@ -1,6 +1,6 @@
-"""The LSUN cascade: thresholds, iterations, purity of ``step``, answers of one kind.
+"""The LSUN cascade: thresholds, iterations, answers of one kind.
 
-Degenerate pools, purity and any log are tested for all policies alike in test_search_original.
+Degenerate pools, purity of ``step`` and odd logs are tested for all policies in test_all_policies.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_separable_masks_are_told_apart() -> None:
     assert len(log) == 100  # 5 % of the pool, one iteration
     assert (step.label != 0).all()
     assert truth[step.label > 0].all()
-    # the lowest of the few held-out good ones is the threshold: some good ones lie below it
+    # the threshold is the lowest of the few good ones held out, so some good masks lie below it
     assert 0.75 <= (step.label[truth] > 0).mean() <= 1.0
     accepted = step.decisions.action == Action.ACCEPT
     assert (step.decisions.yes[accepted] == step.decisions.asked[accepted]).all()

@@ -14,16 +14,15 @@ from clustering.search._sets import NestedSets, evaluate_sets, nest_sets, set_p_
 
 @pytest.mark.parametrize("noise", [Noise(), Noise(sensitivity=0.95, specificity=0.9)])
 def test_the_set_test_keeps_its_promise_under_continuous_looking(noise: Noise) -> None:
-    """The hardest case by construction: whatever set is delivered is just below the promise, predictions
-    flatter it.
-    """
+    """The hardest case: every set delivers just less than promised, and the predictions say more."""
     rng = np.random.default_rng(0)
     n, alpha, runs, broken, certified = 600, 0.1, 300, 0, 0
     predicted = np.linspace(0.999, 0.78, n).astype(np.float32)
     sets = nest_sets(predicted, np.ones(n, bool), purity=0.85, noise=noise, alpha=alpha, min_set=30, most=200)
     assert sets is not None
     assert sets.planned > 80
-    # a set of share g delivers g / (1 - asked · (1 - g)) of good ones when its wrong answers are left out
+    # members found wrong are not delivered: a set with a share g of good ones delivers g / (1 - asked · (1 -
+    # g))
     asked = sets.planned / len(sets.order) if noise.exact else 0.0
     good = 0.85 * (1 - asked) / (1 - 0.85 * asked)
     bad = int((1 - good) * n) + 1
@@ -33,7 +32,7 @@ def test_the_set_test_keeps_its_promise_under_continuous_looking(noise: Noise) -
         rank = rng.permutation(len(sets.order))[: sets.planned]
         chance = np.where(truth[sets.order[rank]], noise.sensitivity, 1 - noise.specificity)
         yes = (rng.random(len(rank)) < chance).astype(float)
-        # evidence counts by its maximum, so the last look sees what any look saw
+        # the largest evidence so far counts, so the last look stands for all
         test = evaluate_sets(sets, rank, yes, noise=noise, alpha=alpha)
         if test.certified:
             delivered = np.ones(test.certified, bool)
@@ -42,7 +41,7 @@ def test_the_set_test_keeps_its_promise_under_continuous_looking(noise: Noise) -
             broken += truth[sets.order[: test.certified]][delivered].mean() < 0.85
             certified += 1
     assert broken <= runs * alpha + 2 * np.sqrt(runs * alpha * (1 - alpha))
-    assert certified > 0  # it is at the edge indeed
+    assert certified > 0  # the case is close to the promise, or nothing would pass
 
 
 @given(
@@ -54,8 +53,8 @@ def test_the_set_test_keeps_its_promise_under_continuous_looking(noise: Noise) -
 def test_the_p_value_of_a_broken_promise_is_valid(
     size: int, share: float, target: float, alpha: float
 ) -> None:
-    """By enumeration: whatever the number of good members, the promise is broken and yet accepted with
-    probability at most alpha.
+    """By enumeration: whatever the number of good members, a broken promise passes with probability at most
+    alpha.
     """
     n = max(1, round(share * size))
     sets = NestedSets(np.arange(size), np.array([size]), np.ones(1), target, np.ones(size), n, size)
@@ -83,7 +82,7 @@ def test_the_set_test_has_power() -> None:
     assert np.mean(np.array(certified) > 1000) > 0.9
 
 
-def test_a_closed_look_stays_closed() -> None:
+def test_a_closed_attempt_stays_closed() -> None:
     rng = np.random.default_rng(2)
     predicted = np.linspace(0.99, 0.7, 800).astype(np.float32)
     truth = rng.random(800) < 0.7
@@ -97,7 +96,7 @@ def test_a_closed_look_stays_closed() -> None:
         evaluate_sets(sets, rank[:t], yes[:t], noise=Noise(), alpha=0.05).closed for t in range(0, 400, 7)
     ]
     assert closed == sorted(closed)
-    assert closed[-1]  # hopeless, and seen to be so before the plan is spent
+    assert closed[-1]  # hopeless, which shows before all planned answers are there
 
 
 def test_nothing_promising_makes_no_sets() -> None:

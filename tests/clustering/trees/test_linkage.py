@@ -71,7 +71,7 @@ def test_two_level_is_a_tree_whatever_the_leaves(
     n: int, leaves: int, spread: int, seed: int, repeats: bool
 ) -> None:
     embedding, prior, _ = _blobs(n, 5, seed, dim=3)
-    if repeats:  # many exact copies
+    if repeats:  # many equal points
         embedding, prior = embedding[np.arange(n) % 3], prior[np.arange(n) % 3]
     merges = TwoLevelLinkage(leaves=leaves, spread=spread).merges(embedding, prior, seed=seed)
     assert hierarchy.is_valid_linkage(merges)
@@ -98,7 +98,7 @@ def test_two_level_finds_what_the_exact_tree_finds() -> None:
     raw = scales.appearance_scale * np.linalg.norm(embedding[first] - embedding[second], axis=1)
     raw += scales.prior_scale * np.abs(prior[first] - prior[second])
     assert spearmanr(raw, heights[2])[0] > 0.7 * spearmanr(raw, heights[0])[0]
-    # and a cut is as pure: one of 25 groups dominates each of 200 clusters
+    # and 200 clusters of a cut are as pure: nearly all members of each belong to one of the 25 groups
     shares = [_dominated(tree, group, 200) for tree in (exact, ours)]
     assert shares[1] > 0.97 * shares[0]
     assert shares[1] > 0.9
