@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ml_backend.errors import StorageError
 
 __all__ = ["BackendSettings"]
 
@@ -21,6 +24,11 @@ class BackendSettings(BaseSettings):
     )
     studio_token: SecretStr = Field(
         default=SecretStr(""), description="Label Studio API key: legacy token or personal access token"
+    )
+    studio_token_file: Path | None = Field(
+        default=None,
+        description="file that holds the API key instead (the key alone, or the secrets.json of `groundswell "
+        "up`); read again when Label Studio refuses the key, so that a changed key needs no restart",
     )
     backend_url: str = Field(
         default="http://127.0.0.1:9090", description="the backend as browsers and Label Studio reach it"
@@ -69,3 +77,20 @@ class BackendSettings(BaseSettings):
     allow_image_dirs: str = Field(
         default="", description="colon-separated folders from which file:// and plain paths may be read"
     )
+
+    def current_studio_token(self) -> str:
+        """The API key as it is now, "" when there is none.
+
+        Raises StorageError when ``studio_token_file`` cannot be read.
+        """
+        if self.studio_token_file is None:
+            return self.studio_token.get_secret_value()
+        try:
+            text = self.studio_token_file.read_text().strip()
+            return str(json.loads(text)["token"]) if text.startswith("{") else text
+        except (OSError, ValueError, KeyError) as error:
+            raise StorageError(
+                f"no API key in {self.studio_token_file}: {type(error).__name__}",
+                hint="Write the key into the file, or set GROUNDSWELL_STUDIO_TOKEN instead",
+                field="studio_token_file",
+            ) from error

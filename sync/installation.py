@@ -37,7 +37,7 @@ def open_session(data_dir: Path | None, *, studio_url: str = "", api_key: str = 
     review = None
     if settings.review_url:
         review = Studio(settings.review_url, settings.review_token.get_secret_value())
-    studio = Studio(settings.studio_url, settings.studio_token.get_secret_value())
+    studio = Studio(settings.studio_url, settings.current_studio_token)
     return Session(settings, store, studio, review)
 
 
@@ -65,9 +65,11 @@ def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: 
         }
         if state is None or state.embedded:
             changes["studio_token"] = SecretStr(secrets.token)
+            if "studio_token" not in given:
+                changes["studio_token_file"] = settings.data_dir.absolute() / "secrets.json"
     changes = {name: value for name, value in changes.items() if name == "data_dir" or name not in given}
     if studio_url:
         changes["studio_url"] = studio_url.rstrip("/")
     if api_key:
-        changes["studio_token"] = SecretStr(api_key)
+        changes |= {"studio_token": SecretStr(api_key), "studio_token_file": None}
     return settings.model_copy(update=changes)

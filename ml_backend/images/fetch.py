@@ -24,6 +24,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
@@ -45,11 +46,14 @@ _DEFAULT_PORT: Final = {"http": 80, "https": 443}
 class StudioAuth:
     """The Authorization header for Label Studio, from either kind of token. Safe under threads; never
     prints.
+
+    ``read_token`` gives the token as it is now; it is asked at the start and whenever one was refused.
     """
 
-    def __init__(self, url: str, token: str, *, client: httpx.Client) -> None:
+    def __init__(self, url: str, read_token: Callable[[], str], *, client: httpx.Client) -> None:
         self._url = url.rstrip("/")
-        self._token = token.strip()
+        self._read_token = read_token
+        self._token = read_token().strip()
         self._client = client
         self._lock = threading.Lock()
         self._access = ""
@@ -60,8 +64,15 @@ class StudioAuth:
         """True for a personal access token (three dot-separated parts), False for a legacy one."""
         return self._token.count(".") == 2
 
+    def can_renew(self) -> bool:
+        """Is there another header to try after a 401: is the token a personal one, or has it changed?"""
+        return self.is_personal or self._read_token().strip() != self._token
+
     def header(self, *, renew: bool = False) -> dict[str, str]:
-        """Header to send; ``renew`` asks for a new access token (after a 401). Raises StudioError."""
+        """Header to send; ``renew`` reads the token again (after a 401). Raises StudioError."""
+        if renew and (token := self._read_token().strip()) != self._token:
+            with self._lock:
+                self._token, self._until = token, 0.0
         if not self._token:
             return {}
         if not self.is_personal:
@@ -103,7 +114,7 @@ class Fetcher:
         self._max_bytes = settings.max_image_bytes
         timeout = httpx.Timeout(settings.fetch_timeout_s, connect=min(5.0, settings.fetch_timeout_s))
         self._client = client or httpx.Client(timeout=timeout, follow_redirects=False)
-        self._auth = StudioAuth(self._base, settings.studio_token.get_secret_value(), client=self._client)
+        self._auth = StudioAuth(self._base, settings.current_studio_token, client=self._client)
 
     @property
     def auth(self) -> StudioAuth:
@@ -226,7 +237,7 @@ class Fetcher:
                 address = _join(address, location, field)
                 hop += 1
                 continue
-            if status == 401 and own and self._auth.is_personal and not renewed:
+            if status == 401 and own and not renewed and self._auth.can_renew():
                 renewed = True
                 continue
             raise self._refused(address, status, field, tried)

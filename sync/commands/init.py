@@ -70,7 +70,7 @@ def register(app: typer.Typer) -> None:
         settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
         review = Studio(review_url, review_api_key) if review_url else None
         made = init_project(
-            Studio(settings.studio_url, settings.studio_token.get_secret_value()),
+            Studio(settings.studio_url, settings.current_studio_token),
             title=title,
             labels=[label.strip() for label in labels.split(",") if label.strip()],
             images=images,

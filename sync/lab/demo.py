@@ -84,7 +84,7 @@ class Demo:
         self._say = say
         self._truth = Truth(coco)
         self._store = Store(settings.database())
-        self.admin = Studio(settings.studio_url, settings.studio_token.get_secret_value())
+        self.admin = Studio(settings.studio_url, settings.current_studio_token)
         self.project: InitReport | None = None
 
     def prepare(self) -> InitReport:

@@ -105,10 +105,10 @@ class Stack:
         with_worker: bool = True,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        if bool(studio_url) != bool(api_key):
+        if bool(studio_url) != bool(api_key) and settings.studio_token_file is None:
             raise GroundswellError(
                 "an existing Label Studio needs both its address and an API key",
-                hint="Give --studio-url and --api-key together",
+                hint="Give --studio-url and --api-key together, or set GROUNDSWELL_STUDIO_TOKEN_FILE",
                 field="studio_url" if not studio_url else "api_key",
             )
         self.data_dir = settings.data_dir.absolute()
@@ -137,6 +137,7 @@ class Stack:
                 "data_dir": self.data_dir,
                 "studio_url": (studio_url or self._server.url).rstrip("/"),
                 "studio_token": SecretStr(api_key or self.secrets.token),
+                "studio_token_file": self._token_file(settings, api_key),
                 "backend_url": f"http://{browser_host}:{backend_port}"
                 if "backend_url" not in settings.model_fields_set
                 else settings.backend_url,
@@ -148,6 +149,12 @@ class Stack:
                 else SecretStr(self.secrets.signing_key),
             }
         )
+
+    def _token_file(self, settings: Settings, api_key: str) -> Path | None:
+        """File in which the parts read the API key again when it is refused."""
+        if self.embedded:
+            return self.data_dir / "secrets.json"
+        return None if api_key else settings.studio_token_file
 
     @property
     def url(self) -> str:
@@ -305,7 +312,7 @@ def check_token(settings: Settings) -> str:
     """E-mail behind the token of these settings. Raises StudioError saying what is wrong with it."""
     from sync.studio.client import Studio
 
-    studio = Studio(settings.studio_url, settings.studio_token.get_secret_value(), attempts=2)
+    studio = Studio(settings.studio_url, settings.current_studio_token, attempts=2)
     try:
         return studio.whoami()
     except StudioError as error:

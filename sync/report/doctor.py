@@ -53,7 +53,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from found
     if any(finding.level == "bad" for finding in found):
         return
-    studio = Studio(settings.studio_url, settings.studio_token.get_secret_value(), attempts=2)
+    studio = Studio(settings.studio_url, settings.current_studio_token, attempts=2)
     found = list(_try("token", lambda: Finding("token", "ok", f"acts as {studio.whoami()}")))
     yield from found
     if any(finding.level == "bad" for finding in found):

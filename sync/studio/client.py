@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from ml_backend.errors import StudioError
 from sync.studio.checks import check_predictions, data_fields
-from sync.studio.http import HINTS, StudioHttp
+from sync.studio.http import StudioHttp
 from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, StudioClient, TaskRow
 from sync.studio.rows import (
     annotation_row,
@@ -23,6 +23,7 @@ from sync.studio.rows import (
     task_row,
     time_filter_value,
 )
+from sync.studio.tokens import request_headers, sdk_client, token_of
 from sync.studio.users import user_token
 
 if TYPE_CHECKING:
@@ -67,40 +68,37 @@ class Studio:
     Parameters
     ----------
     url : address of the server, for example ``http://127.0.0.1:8080``
-    token : legacy token or personal access token of the user; never logged
+    token : legacy token or personal access token of the user, or a function that reads it; never logged. The
+        function is asked again when Label Studio refuses the token, so that a token may change meanwhile
     """
 
-    def __init__(self, url: str, token: str, *, attempts: int = 5) -> None:
-        from label_studio_sdk import LabelStudio
-        from label_studio_sdk.core.api_error import ApiError
-
-        if not token:
-            raise StudioError(
-                "no API token for Label Studio", hint="Set GROUNDSWELL_STUDIO_TOKEN", field="token"
-            )
-        try:
-            client = LabelStudio(base_url=url, api_key=token)
-        except ApiError as error:
-            raise StudioError(
-                "the personal access token has expired",
-                hint="Make a new one in Label Studio",
-                field="token",
-                status=401,
-            ) from error
-        self._bind(client, attempts)
+    def __init__(self, url: str, token: str | Callable[[], str], *, attempts: int = 5) -> None:
+        read = token if callable(token) else lambda: token
+        self._bind(url, read, sdk_client(url, read()), attempts)
 
     @classmethod
     def wrap(cls, client: LabelStudio, *, attempts: int = 5) -> Studio:
         """The same for an existing ``label_studio_sdk.LabelStudio`` client."""
         studio = cls.__new__(cls)
-        studio._bind(client, attempts)
+        url = str(client._client_wrapper.get_base_url())
+        studio._bind(url, lambda: token_of(client), client, attempts)
         return studio
 
-    def _bind(self, client: LabelStudio, attempts: int) -> None:
+    def _bind(self, url: str, read_token: Callable[[], str], client: LabelStudio, attempts: int) -> None:
         self.sdk = client
+        self._read_token = read_token
         self._attempts = attempts
-        wrapper = client._client_wrapper
-        self._http = StudioHttp(str(wrapper.get_base_url()), lambda: _headers(wrapper), attempts=attempts)
+        self._http = StudioHttp(
+            url, lambda: request_headers(self.sdk), renew=self._take_new_token, attempts=attempts
+        )
+
+    def _take_new_token(self) -> bool:
+        """Read the token again; True when it has changed and Label Studio may be asked with it."""
+        token = self._read_token()
+        if not token or token == token_of(self.sdk):
+            return False
+        self.sdk = sdk_client(self.url, token)
+        return True
 
     def __repr__(self) -> str:
         return f"Studio({self.url!r})"
@@ -501,19 +499,6 @@ class Studio:
 
 def _mime(path: Path) -> str:
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-
-
-def _headers(wrapper: Any) -> Mapping[str, str]:
-    """Headers of a request as the SDK makes them, its own errors as ours."""
-    from label_studio_sdk.core.api_error import ApiError
-
-    try:
-        headers: Mapping[str, str] = wrapper.get_headers()
-    except ApiError as error:
-        raise StudioError(
-            "the personal access token was refused", hint=HINTS[401], field="token", status=error.status_code
-        ) from error
-    return headers
 
 
 def as_studio(client: AnyClient) -> StudioClient:

@@ -41,6 +41,7 @@ class StudioHttp:
     ----------
     base_url : address of the server
     headers : makes the headers of a request, the authorisation among them
+    renew : called after a 401; True when ``headers`` now makes others, so that the call is worth repeating
     read_timeout_s : longest silence of the server within one answer
     attempts : how often a call that may be repeated is tried
     transport : how requests travel; tests pass their own
@@ -51,12 +52,14 @@ class StudioHttp:
         base_url: str,
         headers: Callable[[], Mapping[str, str]],
         *,
+        renew: Callable[[], bool] = lambda: False,
         read_timeout_s: float = 120.0,
         attempts: int = 5,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._make_headers = headers
+        self._renew = renew
         timeout = httpx.Timeout(connect=5.0, read=read_timeout_s, write=read_timeout_s, pool=10.0)
         self._http = httpx.Client(base_url=self.base_url, timeout=timeout, transport=transport)
         self._attempts = attempts
@@ -124,6 +127,12 @@ class StudioHttp:
             before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
             reraise=True,
         )
+        try:
+            return retrying(once)
+        except StudioError as error:
+            # a refused token means that nothing was done, so even a POST may be sent again
+            if error.status != 401 or not self._renew():
+                raise
         return retrying(once)
 
     def probe(self, path: str, *, hint: str) -> None:

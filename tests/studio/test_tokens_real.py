@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import httpx
 import pytest
 
 from ml_backend.errors import StudioError
+from ml_backend.settings import BackendSettings
 from sync.studio.client import Studio
 from tests.conftest import LOGIN
 
@@ -45,6 +47,25 @@ def test_a_personal_token_works_like_a_legacy_one_and_stops_when_revoked(studio:
     with pytest.raises(StudioError, match="token") as caught:
         Studio(studio.url, personal, attempts=1).whoami()
     assert caught.value.status == 401
+
+
+def test_a_token_may_change_while_a_client_lives(studio: Studio, tmp_path: Path) -> None:
+    email = f"{uuid.uuid4().hex[:8]}@example.com"
+    key = tmp_path / "key"
+    key.write_text(legacy_token(studio, email))
+    settings = BackendSettings(studio_token_file=key)
+    client = Studio(studio.url, settings.current_studio_token, attempts=1)
+    assert client.whoami() == email
+    answer = httpx.post(
+        f"{studio.url}/api/current-user/reset-token/",
+        headers={"Authorization": f"Token {key.read_text()}"},
+        timeout=30,
+    )
+    assert answer.status_code == 201, answer.text
+    with pytest.raises(StudioError, match="401"):
+        client.whoami()
+    key.write_text(str(answer.json()["token"]))
+    assert client.whoami() == email
 
 
 def test_a_wrong_token_is_named_as_such(studio: Studio) -> None:

@@ -78,6 +78,21 @@ def test_a_personal_token_is_traded_and_renewed(tmp_path: Path) -> None:
     assert not any(PERSONAL in str(r.headers) for r in server.requests)
 
 
+def test_a_changed_token_is_read_again_when_the_old_one_is_refused(tmp_path: Path) -> None:
+    def picture(request: httpx.Request) -> Any:
+        return PNG if request.headers["authorization"] == "Token the-new-one" else (401, {}, b"")
+
+    key = tmp_path / "key"
+    key.write_text(LEGACY)
+    server = FakeStudioServer({"/data/upload/1/a.png": picture})
+    store = store_for(tmp_path, server, studio_token_file=key)
+    with pytest.raises(BadImage, match="401"):
+        store.get("/data/upload/1/a.png")
+    assert len(server.requests) == 1, "the same token is not tried twice"
+    key.write_text('{"token": "the-new-one", "email": "as in secrets.json"}')
+    assert store.get("/data/upload/1/a.png").hw == (40, 60)
+
+
 def test_a_refused_personal_token_says_so_without_showing_it(tmp_path: Path) -> None:
     server = FakeStudioServer({"/api/token/refresh/": (401, {}, b"")})
     store = store_for(tmp_path, server, studio_token=SecretStr(PERSONAL))

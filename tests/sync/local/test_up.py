@@ -309,6 +309,10 @@ def test_commands_find_what_up_wrote_down(tmp_path: Path, monkeypatch: pytest.Mo
     found = effective_settings(tmp_path)
     assert found.studio_url == "http://127.0.0.1:1"
     assert found.studio_token.get_secret_value() == secrets.token
+    path = tmp_path / "secrets.json"
+    path.write_text(path.read_text().replace(secrets.token, "a changed key"))
+    assert found.current_studio_token() == "a changed key"
+    assert effective_settings(tmp_path, api_key="given").current_studio_token() == "given"
     monkeypatch.setenv("GROUNDSWELL_STUDIO_URL", "http://127.0.0.1:3")
     assert effective_settings(tmp_path).studio_url == "http://127.0.0.1:3"
     assert effective_settings(tmp_path, studio_url="http://127.0.0.1:4/").studio_url == "http://127.0.0.1:4"

@@ -146,3 +146,33 @@ def test_the_token_is_nowhere_but_in_the_header(caplog: pytest.LogCaptureFixture
 def test_a_missing_token_is_said_at_once() -> None:
     with pytest.raises(StudioError, match="GROUNDSWELL_STUDIO_TOKEN"):
         Studio("http://studio.invalid", "")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_refused_token_is_read_again_once(method: str) -> None:
+    tokens = ["new", "newer"]
+    headers = {"Authorization": "Token old"}
+
+    def renew() -> bool:
+        headers["Authorization"] = f"Token {tokens.pop(0)}"
+        return True
+
+    def send(*answers: Answer) -> Played:
+        played = Played(*answers)
+        client = StudioHttp(
+            "http://studio.invalid", lambda: dict(headers), renew=renew, transport=httpx.MockTransport(played)
+        )
+        assert client.call(method, "/api/projects/") == OK
+        return played
+
+    played = send(httpx.Response(401), httpx.Response(200, json=OK))
+    assert [r.headers["authorization"] for r in played.requests] == ["Token old", "Token new"]
+    with pytest.raises(StudioError, match="401"):
+        send(httpx.Response(401), httpx.Response(401), httpx.Response(200, json=OK))
+
+
+def test_a_token_that_did_not_change_is_not_tried_again() -> None:
+    played = Played(httpx.Response(401), httpx.Response(200, json=OK))
+    with pytest.raises(StudioError, match="GROUNDSWELL_STUDIO_TOKEN"):
+        http(played).get("/api/projects/1/")
+    assert len(played.requests) == 1
