@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from label_studio_sdk import LabelStudio
 from PIL import Image
+from pydantic import SecretStr
 
 from ml_backend.artifacts.inbox import last_notice, read_notices
 from ml_backend.artifacts.project_facts import load_facts
@@ -111,6 +112,19 @@ def test_the_backend_moves_without_leaving_the_old_address_behind(site: Site, ti
     assert backend["url"].startswith("http://localhost:")
     (hook,) = call(site, "/api/webhooks/", project=made.project_id)
     assert hook["url"] == f"http://localhost:{port}/webhook"
+
+
+def test_a_login_set_later_reaches_a_connection_that_is_there(site: Site, title: str) -> None:
+    made = init_project(site.studio, title=title, labels=["Cat"], settings=site.settings)
+    (before,) = call(site, "/api/ml/", project=made.project_id)
+    locked = site.settings.model_copy(
+        update={"basic_auth_user": "studio", "basic_auth_pass": SecretStr("a password")}
+    )
+    for _ in range(2):
+        init_project(site.studio, title=title, labels=["Cat"], settings=locked)
+        (backend,) = call(site, "/api/ml/", project=made.project_id)
+        assert backend["id"] == before["id"]
+        assert (backend["auth_method"], backend["basic_auth_user"]) == ("BASIC_AUTH", "studio")
 
 
 def test_uploaded_and_served_pictures_can_be_read_by_the_worker(

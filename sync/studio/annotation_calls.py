@@ -1,0 +1,51 @@
+"""Calls about annotations, and what Label Studio serves next to this user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_backend.errors import StudioError
+from sync.studio.project_calls import ProjectCalls
+from sync.studio.protocol import AnnotationRow, TaskRow
+from sync.studio.rows import annotation_row, task_row
+
+__all__ = ["AnnotationCalls"]
+
+
+class AnnotationCalls(ProjectCalls):
+    """Make, change and delete annotations as this user."""
+
+    def create_annotation(
+        self,
+        task_id: int,
+        result: Sequence[Mapping[str, Any]],
+        *,
+        lead_time_s: float | None = None,
+        was_cancelled: bool = False,
+    ) -> AnnotationRow:
+        body = {
+            "result": [dict(item) for item in result],
+            "lead_time": lead_time_s,
+            "was_cancelled": was_cancelled,
+        }
+        return annotation_row(
+            self._http.call("POST", f"/api/tasks/{task_id}/annotations/", json=body), task_id
+        )
+
+    def update_annotation(self, annotation_id: int, result: Sequence[Mapping[str, Any]]) -> AnnotationRow:
+        body = {"result": [dict(item) for item in result]}
+        answer = self._http.call("PATCH", f"/api/annotations/{annotation_id}/", json=body)
+        return annotation_row(answer, int(answer["task"]))
+
+    def delete_annotation(self, annotation_id: int) -> None:
+        self._http.call("DELETE", f"/api/annotations/{annotation_id}/")
+
+    def next_task(self, project_id: int) -> TaskRow | None:
+        try:
+            return task_row(self._http.get(f"/api/projects/{project_id}/next/"))
+        except StudioError as error:
+            if error.status != 404:
+                raise
+        self.project(project_id)  # 404 also means "no such project": this tells the two apart
+        return None

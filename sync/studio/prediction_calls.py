@@ -1,0 +1,82 @@
+"""Calls about predictions and model versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ml_backend.errors import StudioError
+from sync.studio.checks import check_predictions
+from sync.studio.project_calls import SLOW_CALL_S, ProjectCalls
+from sync.studio.protocol import PredictionRow
+from sync.studio.rows import prediction_chunks, task_filter
+from sync.studio.task_listing import tasks_by_id
+
+__all__ = ["PredictionCalls"]
+
+
+class PredictionCalls(ProjectCalls):
+    """Predictions, by model version."""
+
+    def import_predictions(self, project_id: int, rows: Sequence[PredictionRow]) -> int:
+        check_predictions(self.project(project_id).label_config, rows)
+        created = 0
+        for body in prediction_chunks(rows):
+            answer = self._http.call(
+                "POST",
+                f"/api/projects/{project_id}/import/predictions",
+                json=body,
+                read_timeout_s=SLOW_CALL_S,
+                hint="A task may have been deleted meanwhile: pull again",
+            )
+            kept = int(answer["created"])
+            created += kept
+            if kept != len(body):
+                raise StudioError(
+                    f"Label Studio kept {kept} of {len(body)} predictions",
+                    hint="It drops rows that do not fit the label config: has the config just changed?",
+                    field="predictions",
+                    status=201,
+                )
+        return created
+
+    def predicted_tasks(self, project_id: int, model_version: str) -> set[int]:
+        # the filter matches substrings (v1 finds v10), so the versions come back and are compared
+        filters = [task_filter("predictions_model_versions", "contains", "List", [model_version])]
+        rows = tasks_by_id(self._http, project_id, "id,predictions_model_versions", filters=filters)
+        return {
+            int(row["id"])
+            for row in rows
+            if model_version in str(row["predictions_model_versions"]).split(",")
+        }
+
+    def prediction_versions(self, project_id: int) -> dict[str, int]:
+        answer = self._http.get(f"/api/projects/{project_id}/model-versions/")
+        # the active version is listed with 0 rows even when nothing is there
+        return {str(name): int(count) for name, count in answer.items() if count}
+
+    def set_model_version(self, project_id: int, model_version: str) -> None:
+        self._http.call(
+            "PATCH",
+            f"/api/projects/{project_id}/",
+            json={"model_version": model_version},
+            hint="Push predictions of this version first",
+        )
+
+    def delete_predictions(self, project_id: int, model_version: str) -> int:
+        if model_version not in self.prediction_versions(project_id):
+            return 0
+        answer = self._http.call(
+            "DELETE",
+            f"/api/projects/{project_id}/model-versions/",
+            json={"model_version": model_version},
+            read_timeout_s=SLOW_CALL_S,
+        )
+        return int(answer["deleted_predictions"])
+
+    def predictions(self, task_id: int) -> list[PredictionRow]:
+        """All predictions of a task, in id order."""
+        rows = sorted(self._http.get("/api/predictions/", task=task_id), key=lambda row: row["id"])
+        return [
+            PredictionRow(task_id, r["result"], float(r["score"] or 0.0), r["model_version"] or "")
+            for r in rows
+        ]
