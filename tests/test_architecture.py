@@ -26,7 +26,8 @@ LAYERS: dict[str, list[str]] = {
         "matching propagation simulation",
     ],
     "ml_backend": [
-        "errors settings instances metrics caches",
+        "errors",
+        "settings instances metrics caches",
         "examples devices extras",
         "masks",
         "label_studio.codecs",
