@@ -15,6 +15,7 @@ from ml_backend.artifacts.files import write_atomic
 from ml_backend.artifacts.pool_parts import INSTANCES, TASKS, part_names
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Instances
+from ml_backend.masks.empty import without_empty_masks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +60,11 @@ class PoolWriter:
         score: float = 0.0,
         error: str = "",
     ) -> None:
-        """One task with its instances (empty and an ``error`` text when it could not be read)."""
+        """One task with its instances (none and an ``error`` text when its image could not be read).
+
+        Instances whose mask is empty are left out, whoever made them: they could never be shown.
+        """
+        instances = without_empty_masks(instances)
         if len(instances) and instances.embedding.shape[1] != self._dim:
             raise ValueError(
                 f"embeddings have {instances.embedding.shape[1]} columns, this pool has {self._dim}"

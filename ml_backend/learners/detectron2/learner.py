@@ -22,6 +22,7 @@ from ml_backend.examples import Example
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
 from ml_backend.learners.detectron2.settings import detectron2_options
+from ml_backend.masks.empty import without_empty_masks
 
 __all__ = ["Detectron2", "Detectron2Predictor"]
 
@@ -202,7 +203,7 @@ class Detectron2Predictor:
             net_h, net_w = found.image_size
             back = found.pred_boxes.tensor.new_tensor([width / net_w, height / net_h] * 2)
             box_xyxy = (found.pred_boxes.tensor * back).cpu().numpy().astype(np.float32)
-        return Instances(
+        instances = Instances(
             label=found.pred_classes.cpu().numpy().astype(np.int64),
             box_xyxy=box_xyxy,
             # detectron2 cuts its mask targets with aligned sampling: no lag to undo
@@ -211,6 +212,7 @@ class Detectron2Predictor:
             quality=quality.cpu().numpy().astype(np.float32),
             embedding=embedding.cpu().numpy().astype(np.float32),
         )
+        return without_empty_masks(instances)
 
 
 class _Mapper:

@@ -17,6 +17,7 @@ from ml_backend.instances import Instances
 from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_attention, projection_matrix
 from ml_backend.learners.mask_pasting import paste_masks, without_specks
 from ml_backend.learners.maskrcnn.architecture import NetworkConfig, normalise
+from ml_backend.masks.empty import without_empty_masks
 
 __all__ = ["MaskRcnnPredictor"]
 
@@ -125,7 +126,7 @@ class MaskRcnnPredictor:
         grid = without_specks(_numpy(probability))
         back = box.new_tensor([hw[1] / net_hw[1], hw[0] / net_hw[0]] * 2)
         box_xyxy = _numpy(box * back)
-        return Instances(
+        found = Instances(
             label=(_numpy(label) - 1).astype(np.int64),
             box_xyxy=box_xyxy,
             # torchvision cuts mask targets with pixel i at coordinate i, not i + 1/2: masks learnt from
@@ -135,6 +136,7 @@ class MaskRcnnPredictor:
             quality=_numpy(quality),
             embedding=_numpy(embedding),
         )
+        return without_empty_masks(found)
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[np.float32]:

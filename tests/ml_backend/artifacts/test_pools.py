@@ -18,7 +18,7 @@ from ml_backend.artifacts.pool_writer import PoolWriter, write_pool
 from ml_backend.artifacts.pools import done_tasks, read_pool, read_tasks
 from ml_backend.errors import StorageError
 from ml_backend.instances import Instances
-from ml_backend.masks.rle import encode_mask, rle_box
+from ml_backend.masks.rle import empty_rle, encode_mask, rle_box
 
 LABELS = ("cat", "dog")
 
@@ -250,3 +250,16 @@ def test_memory_of_open_pools_is_bounded_by_bytes(tmp_path: Path) -> None:
             assert 0 < pools.nbytes[1] <= 3 * one
     assert pools.versions(3) == ["c", "b", "a"]
     assert pools.versions(4) == []
+
+
+def test_empty_masks_do_not_enter_a_pool(tmp_path: Path) -> None:
+    found = some(4)
+    hollow = [found.rle[0], empty_rle((6, 8)), found.rle[2], empty_rle((6, 8))]
+    given = Instances(found.label, found.box_xyxy, hollow, found.score, found.quality, found.embedding)
+    rows = [(1, given, {"hw": (6, 8)}), (2, given.take(np.array([1, 3])), {})]
+    write_pool(tmp_path, LABELS, rows, embedding_dim=4)
+    pool = read_pool(tmp_path)
+    assert [pool.rle(i) for i in range(len(pool))] == [found.rle[0], found.rle[2]]
+    np.testing.assert_array_equal(pool.score, found.score[[0, 2]])
+    tasks = read_tasks(tmp_path)
+    assert (tasks.task_id.tolist(), tasks.n_instances.tolist()) == ([1, 2], [2, 0])

@@ -10,9 +10,10 @@ import pytest
 
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.instances import Instances
+from ml_backend.masks.rle import empty_rle
 from sync.rounds.round_records import trained_round
 from sync.store.tables import RoundRecord
-from tests.sync.conftest import World
+from tests.sync.conftest import HW, World
 from tests.sync.steps import step
 from tests.sync.tiny_learner import TinyPredictor
 
@@ -105,6 +106,26 @@ def test_a_pool_with_no_finite_instance_asks_nothing(
     assert sum(record.figures["cluster"]["pool"].values()) == 0
     assert sum(record.figures["cluster"]["dropped"].values()) == 6
     assert record.figures["review"]["asked"] == 0
+
+
+def _first_mask_empty(found: Instances) -> Instances:
+    return _changed(found, rle=[empty_rle(HW), *found.rle[1:]])
+
+
+@pytest.mark.parametrize("old_pool", [False, True])
+def test_empty_masks_do_not_stop_the_push(
+    make_world: MakeWorld, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch, old_pool: bool
+) -> None:
+    spoil(_first_mask_empty)
+    if old_pool:  # written by a version that let them in
+        monkeypatch.setattr("ml_backend.artifacts.pool_writer.without_empty_masks", lambda found: found)
+    world = make_world(8)
+    world.label(*range(6))
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    shown = world.studio._of("predictions", project=world.project_id)
+    assert sorted((row["task"], len(row["result"])) for row in shown) == [(t, 2) for t in world.tasks[6:]]
 
 
 @pytest.mark.parametrize("policy", ["original", "certified"])
