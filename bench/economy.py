@@ -99,7 +99,9 @@ def main() -> None:
         fields = [
             generated(size, seed, arguments.trees) for seed in range(POOL_SEEDS if size < 50_000 else 1)
         ]
-        summary = compare(f"generated.{size}", fields, arguments.seeds, size >= 500_000, arguments.noise)
+        summary = compare(
+            f"generated.{size}", fields, arguments.seeds, arguments.noise, large=size >= 500_000
+        )
         if "exact" in summary:
             asked[size] = summary["exact"]
     if len(asked) > 1:
@@ -110,7 +112,7 @@ def main() -> None:
         for known in read_pool(path):
             tree = grow_tree(known.pool, seed=0)
             field = Field(tree, known.pool, known.iou)
-            compare(f"{path.stem}.{known.label}", [field], arguments.seeds, False, arguments.noise)
+            compare(f"{path.stem}.{known.label}", [field], arguments.seeds, arguments.noise)
 
 
 def generated(size: int, seed: int, trees: Path | None) -> Field:
@@ -126,7 +128,7 @@ def generated(size: int, seed: int, trees: Path | None) -> Field:
 
 
 def compare(
-    name: str, fields: list[Field], seeds: int | None, large: bool, noise_name: str
+    name: str, fields: list[Field], seeds: int | None, noise_name: str, *, large: bool = False
 ) -> dict[str, float]:
     """Print all figures of one pool. Returns the questions of the certified policy, by kind of noise."""
     asked = {}

@@ -21,6 +21,7 @@ from clustering.trees import ClusterTree
 __all__ = ["CORRECT_IOU", "Costs", "Curve", "Run", "merge_curves", "play", "violations"]
 
 CORRECT_IOU = 0.75
+"""A mask is correct where its true IoU is above this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,16 @@ class Costs:
 
     The time of a question is the published one (Papadopoulos et al. 2021), that of a drawn mask the one of
     COCO (Lin et al. 2014). The times of sheets are assumed.
+
+    Attributes
+    ----------
+    question : s, one question on its own
+    sheet, sheet_mask : s, a contact sheet, and each mask on it
+    drawn_mask : s, a mask drawn by hand
+
+    Raises
+    ------
+    ValueError : a time is negative
     """
 
     question: float = 1.4
@@ -52,7 +63,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """The state of a play at its k looks; the first is before any question.
+    """The state of a play at its k looks. A look is one call of the policy; the first is before any question.
 
     Attributes
     ----------
@@ -221,9 +232,9 @@ def _played_answers(correct: npt.NDArray[np.bool_], noise: Noise, seed: int) -> 
 
 
 def merge_curves(curves: list[Curve]) -> Curve:
-    """One curve for several plays, such as those of the labels of a project: look by look, all are added up.
+    """The sum of several curves, such as those of the labels of a project.
 
-    A play that is over keeps its last values.
+    The first looks are added up, then the second, and so on. A play that is over keeps its last values.
 
     Raises
     ------

@@ -15,7 +15,9 @@ from clustering.crowd.worker_figures import (
     beta_interval,
     longest_run,
     low_accuracy,
+    medians,
     per_worker,
+    ratio_of,
     repeat_agreement,
 )
 
@@ -142,9 +144,9 @@ def worker_report(
         worker=model.worker,
         answers=asked.astype(np.int64),
         unsure=(asked - told_count).astype(np.int64),
-        seconds=_medians(by_all[timed], answers.seconds[timed], w),
-        hurried=_ratio(fast, clocked),
-        agreement=_ratio(agree, told_count),
+        seconds=medians(by_all[timed], answers.seconds[timed], w),
+        hurried=ratio_of(fast, clocked),
+        agreement=ratio_of(agree, told_count),
         gold_good=gold_good.astype(np.int64),
         gold_bad=gold_bad.astype(np.int64),
         gold_yes=hits.astype(np.int64),
@@ -154,7 +156,7 @@ def worker_report(
         sensitivity_interval=np.stack(beta_interval(hits, gold_good), axis=1),
         specificity_interval=np.stack(beta_interval(hits_bad, gold_bad), axis=1),
         repeats=repeats.astype(np.int64),
-        consistency=_ratio(same, repeats),
+        consistency=ratio_of(same, repeats),
         longest_run=run,
         run_surprise=surprise,
         fails_gold=fails_gold,
@@ -163,23 +165,3 @@ def worker_report(
         straight_lining=straight,
         suspended=fails_gold | too_fast | inconsistent | straight,
     )
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    result = np.full(len(whole), np.nan)
-    np.divide(part, whole, out=result, where=whole > 0)
-    return result
-
-
-def _medians(by: npt.NDArray[np.intp], seconds: Floats, workers: int) -> Floats:
-    result = np.full(workers, np.nan)
-    order = np.lexsort((seconds, by))
-    owner = by[order]
-    first, last = (
-        np.searchsorted(owner, np.arange(workers)),
-        np.searchsorted(owner, np.arange(workers), side="right"),
-    )
-    some = last > first
-    low, high = order[(first + last - 1)[some] // 2], order[(first + last)[some] // 2]
-    result[some] = 0.5 * (seconds[low] + seconds[high])
-    return result

@@ -37,9 +37,9 @@ __all__ = ["NestedSets", "SetTest", "evaluate_sets", "nest_sets", "set_p_value"]
 _CONTROL = 0.8
 """Weight of the verifier's prediction as a control variate; below 1, as predictions may be overconfident."""
 _MARGINS = np.concatenate([np.arange(0.9, 0.5, -0.1), np.arange(0.5, 0.04, -0.025), [0.04, 0.02]])
-"""Predicted purity of the candidate sets, as a share of the way from the promise to 1."""
+"""Predicted purity of the candidate sets, as a share of the way from the promise to 1 (0 = the promise)."""
 _EASE = 3.0
-"""A set should pass with ease if it is expected to bring this many times the evidence needed."""
+"""A set that should pass with ease: one that is expected to bring this many times the evidence needed."""
 _FIRST_START = 0.65
 """Part of the error of the first start; the second has the rest."""
 _OVERHEAD = 0.5
@@ -53,7 +53,8 @@ _EFFORTS = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 _WORTH = 1.0
 """Masks that each planned calibration answer must be expected to bring."""
 _DOUBT = 0.3
-"""How far off the predictions may be, in log-odds: plans average over as they are, lower and higher."""
+"""How far off the predictions may be, in log-odds. A plan is the best on average over three cases: the
+predictions as they are, lower by this much, and higher by this much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +68,8 @@ class NestedSets:
     weight : (K,) float64, share of the error that each set starts with
     target : share of yes that the promised purity leads to
     expected : (M,) float64, predicted share of yes of each member of ``order``
-    planned : calibration answers that are worth asking, 0 = no set is likely to be certified
-    likely : number of members of the set that they are expected to certify
+    planned : calibration answers that are worth asking for, 0 = no set is likely to be certified
+    likely : expected number of members of the set that those answers certify
     """
 
     order: Ints
