@@ -43,6 +43,16 @@ class ByteCache(Generic[K, V]):
         with self._lock:
             self._values.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()
+
+    def __contains__(self, key: K) -> bool:
+        """Whether a key is kept; does not count as a use."""
+        with self._lock:
+            return key in self._values
+
     @property
     def nbytes(self) -> int:
         """Bytes held now."""

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from ml_backend.device_fallback import DeviceChange
 
 __all__ = ["Metrics"]
 
@@ -70,6 +72,22 @@ class Metrics:
             "webhooks", "Webhook calls by action", ["action"], namespace=_NAMESPACE, registry=registry
         )
 
+        self._fallbacks = Counter(
+            "device_fallbacks",
+            "Times a model left its device for the CPU, mostly for want of memory",
+            ["model"],
+            namespace=_NAMESPACE,
+            registry=registry,
+        )
+        self._off_device = Gauge(
+            "models_off_device",
+            "Models that run on the CPU although another device was asked for",
+            ["model"],
+            namespace=_NAMESPACE,
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
     def observe(self, phase: str, seconds: float) -> None:
         """Note the time of one phase (also handed to the click service)."""
         self._phase.labels(phase).observe(seconds)
@@ -103,6 +121,12 @@ class Metrics:
     def hooked(self, action: str) -> None:
         """Count a webhook call; the caller bounds the set of actions."""
         self._webhooks.labels(action).inc()
+
+    def device_changed(self, change: DeviceChange) -> None:
+        """Note that a model left its device for the CPU, or is back on it."""
+        if change.fell_back:
+            self._fallbacks.labels(change.model).inc()
+        self._off_device.labels(change.model).set(int(change.fell_back))
 
     def render(self) -> bytes:
         """The text that Prometheus reads, of all processes where there are several."""

@@ -109,4 +109,10 @@ class Services:
                 hint="Install groundswell completely",
             ) from error
         proposals = PoolProposals(self.pools)
-        return ClickService(self.settings, self.images, proposals=proposals, observe=self.metrics.observe)
+        return ClickService(
+            self.settings,
+            self.images,
+            proposals=proposals,
+            observe=self.metrics.observe,
+            device_changed=self.metrics.device_changed,
+        )

@@ -27,8 +27,8 @@ LAYERS: dict[str, list[str]] = {
     ],
     "ml_backend": [
         "errors",
-        "settings instances metrics caches",
-        "examples devices extras",
+        "settings instances caches device_fallback",
+        "metrics examples devices extras",
         "masks",
         "label_studio.codecs",
         "label_studio",

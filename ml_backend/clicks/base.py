@@ -77,10 +77,15 @@ class ClickSegmenter(Protocol):
     name: str
     encoder: str
     """Names encoder architecture, weights digest and preprocessing: part of every embedding's key."""
-    device: str
-    """Where it runs; encoders of one device take turns."""
+    nbytes: int
+    """Memory of its weights; 0 where there are none."""
     persist: bool
     """False when the embedding is the picture itself: nothing to compute ahead or to keep on disk."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs now; encoders of one device take turns."""
+        ...
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
         """Encode one (H, W, 3) uint8 RGB image."""

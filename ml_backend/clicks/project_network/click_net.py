@@ -190,13 +190,14 @@ class ProjectSegmenter(ZoomSegmenter):
         self._network: ClickNet | None = None
         try:
             manifest = NetworkManifest(**read_json(folder / MANIFEST))
-            digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+            weights = (folder / WEIGHTS).read_bytes()
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(
                 f"no click network in {folder}: {error}", hint="Wait for the worker's next round"
             ) from error
         _check(manifest, folder)
-        self.encoder = f"project-{digest[:12]}"
+        self.encoder = f"project-{hashlib.sha256(weights).hexdigest()[:12]}"
+        self.nbytes = len(weights)
         self.size, self.first_side = manifest.size, manifest.first_side
 
     def _load(self) -> ClickNet:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ml_backend.artifacts.files import read_json
 from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
 
-__all__ = ["is_outdated", "is_usable"]
+__all__ = ["is_outdated", "is_usable", "version_stamp"]
 
 
 def _format(folder: Path) -> object:
@@ -25,3 +25,12 @@ def is_usable(folder: Path) -> bool:
 def is_outdated(folder: Path) -> bool:
     """Whether ``folder`` holds a click network of another release; False where it is damaged or none."""
     return _format(folder) not in (None, CLICK_FORMAT)
+
+
+def version_stamp(folder: Path) -> tuple[int, int] | None:
+    """Changes whenever the version is trained again under the same name; None where there is none."""
+    try:
+        stat = (folder / "click.json").stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns

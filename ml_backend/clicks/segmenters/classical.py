@@ -60,6 +60,7 @@ class ClassicalSegmenter:
     name = "classical"
     encoder = "pixels-1"
     device = "cpu"
+    nbytes = 0
     persist = False
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:

@@ -58,6 +58,7 @@ class ClickOnnxSegmenter(ZoomSegmenter):
                 f"cannot load {path}: {error}", hint="Is it a click network in ONNX form?"
             ) from error
         self.encoder = f"click-onnx-{digest[:12]}"
+        self.nbytes = path.stat().st_size
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         maps = {"image", "clicks", "previous"}
         if set(inputs) not in (maps, maps | {"cues"}, {"image", "points"}):

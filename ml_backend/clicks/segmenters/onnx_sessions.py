@@ -1,8 +1,7 @@
-"""ONNX models on a device, moved to the CPU, said aloud, when the device cannot run them (any more)."""
+"""ONNX models on a device, and on the CPU while the device cannot run them; every change is logged."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,11 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ml_backend.device_fallback import DeviceFallback
 from ml_backend.devices import TUNED_MALLOC, is_out_of_memory
 from ml_backend.errors import ModelError
 
 __all__ = ["OnnxSessions"]
-
-log = logging.getLogger(__name__)
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -27,21 +25,30 @@ class OnnxSessions:
     Parameters
     ----------
     paths : name → ONNX file
-    device : ``cpu``, ``cuda`` or ``cuda:1``; what serves in the end is in ``device``
+    device : ``cpu``, ``cuda`` or ``cuda:1``; ``fallback`` says where they run now and why
+    model : what they are together, for messages and metrics
     threads : of one operator on the CPU, 0 = as many as there are cores
     hint : what to do when a file is no model, for the error
 
-    Raises ModelError when a file cannot be loaded on the CPU either. ``notice`` says why the CPU serves
-    although another device was asked for, else it is empty.
+    After an out-of-memory error the device is tried again after a pause; after any other failure it is left
+    until the next load. Raises ModelError when a file cannot be loaded on the CPU either.
     """
 
-    def __init__(self, paths: Mapping[str, Path], *, device: str, threads: int = 0, hint: str = "") -> None:
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        *,
+        device: str,
+        model: str = "the model",
+        threads: int = 0,
+        hint: str = "",
+    ) -> None:
         self._paths = dict(paths)
         self._threads = threads
         self._hint = hint
-        self._falling_back = threading.Lock()
-        self.device = device
-        self.notice = ""
+        self._moving = threading.Lock()
+        self.fallback = DeviceFallback(model, device)
+        self.nbytes = sum(path.stat().st_size for path in self._paths.values() if path.exists())
         if device == "cpu":
             self._sessions = self._load("cpu")
             return
@@ -49,11 +56,12 @@ class OnnxSessions:
             self._sessions = self._load(device)
         except ModelError as error:
             self._sessions = self._load("cpu")  # a broken file raises here again
-            self._say(device, error)
+            self._leave(error)
             return
         # onnxruntime itself goes on without a provider that does not start, and says so on stderr only.
         if any(_CUDA not in session.get_providers() for session in self._sessions.values()):
-            self._say(device, "onnxruntime has no CUDA provider that starts here; install onnxruntime-gpu")
+            detail = "onnxruntime has no CUDA provider that starts here; install onnxruntime-gpu"
+            self.fallback.leave("cannot run this model", detail, for_good=True)
 
     def inputs(self, name: str) -> list[Any]:
         """Names, shapes and types of a model's inputs."""
@@ -66,10 +74,12 @@ class OnnxSessions:
     def run(
         self, name: str, outputs: Sequence[str] | None, feed: Mapping[str, npt.NDArray[Any]]
     ) -> list[npt.NDArray[Any]]:
-        """Run one model. What fails on the device runs on the CPU; if it works there, the CPU serves from
-        then on. ModelError when the CPU cannot run it either.
+        """Run one model. What fails on the device runs on the CPU, and if it works there, the CPU serves from
+        then on, see the class. ModelError when the CPU cannot run it either.
         """
-        device, sessions = self.device, self._sessions
+        if self.fallback.is_due():
+            self._try_device()
+        device, sessions = self.fallback.device, self._sessions
         try:
             found: list[npt.NDArray[Any]] = sessions[name].run(outputs, dict(feed))
             return found
@@ -77,23 +87,35 @@ class OnnxSessions:
             if device == "cpu":
                 raise _failed(self._paths[name], error) from error
             failure = error
-        with self._falling_back:
-            ours = self._sessions if self.device == "cpu" else self._load("cpu")
+        with self._moving:
+            ours = self._sessions if self.fallback.device == "cpu" else self._load("cpu")
             try:
                 found = ours[name].run(outputs, dict(feed))
             except Exception as error:
                 raise _failed(self._paths[name], error) from error
-            if self.device != "cpu":
+            if self.fallback.device != "cpu":
                 self._sessions = ours
-                self._say(device, failure)
+                self._leave(failure)
         return found
 
-    def _say(self, device: str, error: object) -> None:
-        memory = isinstance(error, BaseException) and is_out_of_memory(error)
-        what = "ran out of memory" if memory else "cannot run this model"
-        self.device = "cpu"
-        self.notice = f"{device} {what}; clicks are served by the CPU, slower"
-        log.warning("%s (%s)", self.notice, _line(error))
+    def _leave(self, error: BaseException) -> None:
+        memory = is_out_of_memory(error)
+        self.fallback.leave(
+            "ran out of memory" if memory else "cannot run this model", _line(error), for_good=not memory
+        )
+
+    def _try_device(self) -> None:
+        """Load the models on the device again, unless it has no memory for them."""
+        with self._moving:
+            if not self.fallback.is_due():
+                return  # another thread was here before
+            try:
+                sessions = self._load(self.fallback.wanted)
+            except ModelError as error:
+                self.fallback.leave("is still out of memory", _line(error))
+            else:
+                self._sessions = sessions
+                self.fallback.come_back()
 
     def _load(self, device: str) -> dict[str, Any]:
         return {name: self._session(path, device) for name, path in self._paths.items()}

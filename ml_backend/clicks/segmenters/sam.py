@@ -12,7 +12,6 @@ its state on the object, which two users overwrite for each other. How prompts a
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,13 +24,12 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
 from ml_backend.clicks.segmenters.sam_weights import build_sam, load_sam
 from ml_backend.clicks.start_masks import mask_logits
+from ml_backend.device_fallback import DeviceFallback
 from ml_backend.devices import is_out_of_memory, resolve_device
 from ml_backend.errors import BadPrompt, ModelError
 from ml_backend.settings import BackendSettings
 
 __all__ = ["SamSegmenter", "decoder_prompt", "from_settings", "zero_click"]
-
-log = logging.getLogger(__name__)
 
 
 def zero_click(prompt: Prompt, prior: Prior | None) -> ClickResult | None:
@@ -81,7 +79,7 @@ class SamSegmenter:
     ----------
     model : ``segment_anything.modeling.Sam`` in eval mode
     digest : of its weights, part of every embedding's key
-    device : where to run; falls back to the CPU, said aloud, when memory runs out there
+    device : where to run; while memory is short there, the CPU serves (``fallback``)
     """
 
     name = "sam"
@@ -91,10 +89,10 @@ class SamSegmenter:
         import torch
 
         self.encoder = f"sam-{digest[:16]}"
-        self.device = device
-        self.notice = ""
+        self.fallback = DeviceFallback(self.name, device)
+        self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         self._size = int(model.image_encoder.img_size)
-        self._fallback_lock = threading.Lock()
+        self._moving = threading.Lock()
         try:
             self._place(model.to(device), device)
         except RuntimeError as error:
@@ -111,6 +109,16 @@ class SamSegmenter:
         with torch.inference_mode():
             dense = model.prompt_encoder.get_dense_pe()
         self._state = (model, dense, device)
+
+    @property
+    def device(self) -> str:
+        """Where it runs now."""
+        return self.fallback.device
+
+    @property
+    def notice(self) -> str:
+        """Why the CPU serves although another device was asked for; else empty."""
+        return self.fallback.notice
 
     @property
     def model(self) -> Any:
@@ -190,7 +198,9 @@ class SamSegmenter:
     # -- out of memory ----------------------------------------------------------------------------------
 
     def _retry(self, call: Any) -> Any:
-        """Run on the device; when its memory is exhausted move to the CPU for good and run there."""
+        """Run on the device; when its memory is exhausted run on the CPU, for a while: see DeviceFallback."""
+        if self.fallback.is_due():
+            self._try_device()
         state = self._state
         try:
             return call(*state)
@@ -201,19 +211,42 @@ class SamSegmenter:
         return call(*self._state)
 
     def _to_cpu(self, error: BaseException) -> None:
-        import torch
-
-        with self._fallback_lock:
+        with self._moving:
             model, _, device = self._state
             if device != "cpu":
                 # Not a deep copy: that would first double the model where memory just ran out.
-                self._place(build_sam({k: v.cpu() for k, v in model.state_dict().items()}), "cpu")
-                self.device = "cpu"
-                self.notice = f"{device} ran out of memory; clicks are served by the CPU, slower"
-                log.warning("%s (%s)", self.notice, str(error).splitlines()[0][:200] if str(error) else "")
+                self._place(_copy(model, "cpu"), "cpu")
+                self.fallback.leave("ran out of memory", error)
                 del model
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                _free_device_memory()
+
+    def _try_device(self) -> None:
+        """Put the model back on the device asked for, unless memory is still short there."""
+        with self._moving:
+            if not self.fallback.is_due():
+                return  # another thread was here before
+            try:
+                # A copy: other threads may be using the one on the CPU.
+                self._place(_copy(self.model, self.fallback.wanted), self.fallback.wanted)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                _free_device_memory()
+                self.fallback.leave("is still out of memory", error)
+            else:
+                self.fallback.come_back()
+
+
+def _copy(model: Any, device: str) -> Any:
+    """The model with its weights on another device."""
+    return build_sam({name: tensor.cpu() for name, tensor in model.state_dict().items()}).to(device)
+
+
+def _free_device_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _writable(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

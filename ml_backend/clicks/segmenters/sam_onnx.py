@@ -48,7 +48,7 @@ _HINT = (
 class SamOnnxSegmenter:
     """An ONNX pair on the CPU (or CUDA where the installed onnxruntime has it). Thread-safe.
 
-    When the device fails, for want of memory or otherwise, the CPU takes over, said aloud.
+    While the device fails, for want of memory or otherwise, the CPU serves: see ``OnnxSessions``.
     """
 
     name = "sam-onnx"
@@ -61,8 +61,14 @@ class SamOnnxSegmenter:
         encoder, decoder = _find(folder)
         self.encoder = f"sam-onnx-{file_digest(encoder)[:12]}-{file_digest(decoder)[:4]}"
         self._models = OnnxSessions(
-            {"encoder": encoder, "decoder": decoder}, device=device, threads=threads, hint=_HINT
+            {"encoder": encoder, "decoder": decoder},
+            device=device,
+            model=self.name,
+            threads=threads,
+            hint=_HINT,
         )
+        self.fallback = self._models.fallback
+        self.nbytes = self._models.nbytes
         image = self._models.inputs("encoder")[0]
         self._image_input = image.name
         inputs = {i.name for i in self._models.inputs("decoder")}
@@ -88,12 +94,12 @@ class SamOnnxSegmenter:
     @property
     def device(self) -> str:
         """Where it runs now."""
-        return self._models.device
+        return self.fallback.device
 
     @property
     def notice(self) -> str:
         """Why the CPU serves although another device was asked for; else empty."""
-        return self._models.notice
+        return self.fallback.notice
 
     # -- encode -----------------------------------------------------------------------------------------
 

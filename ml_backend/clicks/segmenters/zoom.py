@@ -134,6 +134,7 @@ class ZoomSegmenter(ABC):
     name: str
     encoder: str
     device: str = "cpu"
+    nbytes: int = 0
     persist: bool = False
     """Embeddings are pictures, which lie in the image cache already."""
     size: int

@@ -6,14 +6,17 @@ import functools
 import importlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.caches import ByteCache
 from ml_backend.clicks.base import ClickSegmenter
-from ml_backend.clicks.project_network.versions import is_outdated
+from ml_backend.clicks.project_network.versions import is_outdated, version_stamp
+from ml_backend.device_fallback import DeviceFallback, DeviceListener
 from ml_backend.errors import ModelError
 from ml_backend.extras import EXTRA_OF, missing_packages
 from ml_backend.settings import BackendSettings
@@ -29,6 +32,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_NETWORK_BYTES = 256 * 1024**2
+"""Bound of all projects' own networks together; one takes a few MB."""
 
 Factory = Callable[[BackendSettings, ProjectPaths | None], ClickSegmenter]
 
@@ -121,8 +127,8 @@ def build_segmenter(
 
 def project_segmenter(settings: BackendSettings, project: ProjectPaths | None) -> ClickSegmenter:
     """The click model that serves a project. ModelError when none was trained yet."""
-    version = None if project is None else _version(project)
-    if project is None or version is None:
+    version = None if project is None else current_version(project)
+    if project is None or version is None or is_outdated(project.clicks / version):
         raise ModelError(
             "no click model has been trained for this project yet",
             field="segmenter",
@@ -150,23 +156,39 @@ def list_segmenters(settings: BackendSettings, project: ProjectPaths | None = No
             reason = "GROUNDSWELL_SAM_CHECKPOINT is not set"
         elif entry.needs_checkpoint and checkpoint is not None and not checkpoint.exists():
             reason = f"{checkpoint} does not exist"
-        elif entry.needs_project and (project is None or _version(project) is None):
-            reason = "no click model has been trained for this project yet"
+        elif entry.needs_project:
+            reason = _project_reason(project)
         rows.append(SegmenterStatus(entry.name, entry.summary, not reason, reason))
     return rows
 
 
+def _project_reason(project: ProjectPaths | None) -> str:
+    """Why a project has no click model of its own that could be used; empty when it has."""
+    version = None if project is None else current_version(project)
+    if project is None or version is None:
+        return "no click model has been trained for this project yet"
+    if is_outdated(project.clicks / version):
+        return f"{version} was made by another release of Groundswell; the worker trains a new one"
+    return ""
+
+
 class SegmenterPool:
-    """Loaded segmenters of one process, each built once; a project's click model is swapped when a new one
-    serves.
+    """Loaded segmenters of one process, each built once.
+
+    Projects' own networks are bounded by bytes, the others by the table. A network that was trained again,
+    under a new name or the old one, takes the place of what was loaded before.
     """
 
-    def __init__(self, settings: BackendSettings) -> None:
+    def __init__(self, settings: BackendSettings, *, device_changed: DeviceListener | None = None) -> None:
         self.settings = settings
+        self._device_changed = device_changed
         self._lock = threading.Lock()
-        self._building: dict[tuple[str, int, str], threading.Lock] = {}
-        self._loaded: dict[tuple[str, int, str], ClickSegmenter] = {}
-        self._incumbents: dict[tuple[int, str], str] = {}
+        self._building: dict[object, threading.Lock] = {}
+        self._shared: dict[str, ClickSegmenter] = {}
+        self._networks: ByteCache[int, _Network] = ByteCache(
+            _NETWORK_BYTES, lambda network: network.segmenter.nbytes
+        )
+        self._outdated: set[_Version] = set()
 
     def get(self, name: str, project: ProjectPaths | None = None) -> ClickSegmenter:
         """The segmenter to answer with, loaded on first use.
@@ -174,77 +196,88 @@ class SegmenterPool:
         A project's own click model answers instead of the segmenter it was measured against and found better
         than. ``project`` falls back to the settings' segmenter until there is one.
         """
-        version = None if project is None else _version(project)
-        if name == "project" and version is None:
-            fallback = self.settings.segmenter
-            return self.get("classical" if fallback == "project" else fallback)
-        if (
-            project is not None
-            and version is not None
-            and (name == "project" or self._beats(project, version, name))
-        ):
-            key = ("project", project.project_id, version)
-        else:
-            project = None
-            key = (name, 0, "")
+        serving = None if project is None else self._serving(project)
+        if project is None or serving is None:
+            if name == "project":
+                fallback = self.settings.segmenter
+                name = "classical" if fallback == "project" else fallback
+            return self._shared_segmenter(name)
+        if name != "project" and _incumbent(serving) != name:
+            return self._shared_segmenter(name)  # it was never measured against this one
+        return self._network(project, serving)
+
+    def _shared_segmenter(self, name: str) -> ClickSegmenter:
+        with self._one_builder(name):
+            loaded = self._shared.get(name)
+            if loaded is None:
+                loaded = self._shared[name] = self._watched(build_segmenter(name, self.settings))
+            return loaded
+
+    def _network(self, project: ProjectPaths, version: _Version) -> ClickSegmenter:
+        with self._one_builder(project.project_id):
+            loaded = self._networks.get(project.project_id)
+            if loaded is None or loaded.version != version:
+                loaded = _Network(version, build_segmenter("project", self.settings, project))
+                self._networks.put(project.project_id, loaded)
+            return loaded.segmenter
+
+    @contextmanager
+    def _one_builder(self, key: object) -> Iterator[None]:
+        """Two requests for one cold segmenter build it once; other segmenters do not wait."""
         with self._lock:
-            loaded = self._loaded.get(key)
-            if loaded is not None:
-                return loaded
             building = self._building.setdefault(key, threading.Lock())
         with building:
-            with self._lock:
-                loaded = self._loaded.get(key)
-            if loaded is None:
-                loaded = build_segmenter(key[0], self.settings, project)
-                with self._lock:
-                    for old in [k for k in self._loaded if k[:2] == key[:2]]:
-                        del self._loaded[old]  # an older version of the same project's model
-                    self._loaded[key] = loaded
-        return loaded
+            yield
 
-    def _beats(self, project: ProjectPaths, version: str, name: str) -> bool:
-        """Whether this click model was measured against the segmenter ``name`` (what it lost, it does not
-        serve).
-        """
-        key = (project.project_id, version)
-        incumbent = self._incumbents.get(key)
-        if incumbent is None:
-            try:
-                report = read_json(project.clicks / version / "report.json")
-                incumbent = str(report["incumbent"]["segmenter"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+    def _watched(self, segmenter: ClickSegmenter) -> ClickSegmenter:
+        fallback = getattr(segmenter, "fallback", None)
+        if isinstance(fallback, DeviceFallback) and self._device_changed is not None:
+            fallback.watch(self._device_changed)
+        return segmenter
+
+    def _serving(self, project: ProjectPaths) -> _Version | None:
+        """The click version that serves a project, None when there is none that this release can run."""
+        name = current_version(project)
+        if name is None:
+            return None
+        version = _Version(project.clicks / name, version_stamp(project.clicks / name))
+        if is_outdated(version.folder):
+            if version not in self._outdated:  # said once
+                self._outdated.add(version)
                 log.warning(
-                    "click model %s of project %d has no readable report: %r",
-                    version,
-                    project.project_id,
-                    error,
+                    "click model %s was made by another release of Groundswell: not used", version.folder
                 )
-                incumbent = ""
-            self._incumbents[key] = incumbent
-        return incumbent == name
+            return None
+        return version
 
 
-def _version(project: ProjectPaths) -> str | None:
-    """Version of the project's click model that serves, or None.
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A click version as it is now; another training of the same name has another stamp."""
 
-    None also for one that an earlier release of Groundswell trained: the configured segmenter answers until
-    the worker has a new one.
-    """
-    pointer: Path = project.clicks / "current"
+    folder: Path
+    stamp: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Network:
+    version: _Version
+    segmenter: ClickSegmenter
+
+
+@functools.lru_cache(maxsize=1024)
+def _incumbent(version: _Version) -> str:
+    """The segmenter that a click version was measured against; empty when its report cannot be read."""
     try:
-        version = pointer.read_text().strip()
+        return str(read_json(version.folder / "report.json")["incumbent"]["segmenter"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("click model %s has no readable report: %r", version.folder, error)
+        return ""
+
+
+def current_version(project: ProjectPaths) -> str | None:
+    """Name of the click version that a project's ``current`` names, None when there is none."""
+    try:
+        return (project.clicks / "current").read_text().strip() or None
     except FileNotFoundError:
         return None
-    if not version or _is_outdated(project.clicks / version):
-        return None
-    return version
-
-
-@functools.lru_cache(maxsize=256)
-def _is_outdated(folder: Path) -> bool:
-    """Whether a version, which never changes once published, is another release's; said once."""
-    found = is_outdated(folder)
-    if found:
-        log.warning("click model %s was made by another release of Groundswell: not used", folder)
-    return found

@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.files import write_atomic
+from ml_backend.caches import ByteCache
 from ml_backend.clicks.base import Embedding
 from ml_backend.clicks.device_gate import CLICK, DeviceGate, Ticket
 from ml_backend.errors import StorageError
@@ -74,8 +74,7 @@ class EmbeddingStore:
         self.disk_bytes = disk_bytes
         self.half = half
         self._lock = threading.Lock()
-        self._ram: OrderedDict[tuple[str, str], Embedding] = OrderedDict()
-        self._ram_used = 0
+        self._ram: ByteCache[tuple[str, str], Embedding] = ByteCache(ram_bytes, lambda found: found.nbytes)
         self._flights: dict[tuple[str, str], _Flight] = {}
         self._disk_used: int | None = None
         self._writer = ThreadPoolExecutor(1, "embedding-writer")  # starts its thread when first used
@@ -85,11 +84,9 @@ class EmbeddingStore:
     def get(self, sha: str, encoder: str) -> Found | None:
         """From RAM or disk, or None. Never waits for an encode."""
         key = (encoder, sha)
-        with self._lock:
-            embedding = self._ram.get(key)
-            if embedding is not None:
-                self._ram.move_to_end(key)
-                return Found(embedding, "ram")
+        embedding = self._ram.get(key)
+        if embedding is not None:
+            return Found(embedding, "ram")
         path = self._path(key)
         try:
             embedding = read_embedding(path, encoder)
@@ -103,15 +100,12 @@ class EmbeddingStore:
             os.utime(path)
         except OSError:  # evicted meanwhile by another process: the map stays valid
             log.debug("embedding %s went away while in use", path.name)
-        self._remember(key, embedding)
+        self._ram.put(key, embedding)
         return Found(embedding, "disk")
 
     def has(self, sha: str, encoder: str) -> bool:
         """Whether either tier holds it (no loading, not counted as a use)."""
-        with self._lock:
-            if (encoder, sha) in self._ram:
-                return True
-        return self._path((encoder, sha)).exists()
+        return (encoder, sha) in self._ram or self._path((encoder, sha)).exists()
 
     def get_or_make(
         self,
@@ -148,7 +142,7 @@ class EmbeddingStore:
                 pixels = load()
                 with gate.hold(flight.ticket):
                     embedding = self._round(embed(pixels))
-                self._remember(key, embedding)
+                self._ram.put(key, embedding)
                 found = Found(embedding, "encoded")
         except BaseException as error:
             with self._lock:
@@ -172,13 +166,12 @@ class EmbeddingStore:
 
     def forget(self) -> None:
         """Drop the RAM tier (tests, memory pressure)."""
-        with self._lock:
-            self._ram.clear()
-            self._ram_used = 0
+        self._ram.clear()
 
     @property
     def ram_used(self) -> int:
-        return self._ram_used
+        """Bytes of the RAM tier."""
+        return self._ram.nbytes
 
     # -- tiers -------------------------------------------------------------------------------------
 
@@ -194,19 +187,6 @@ class EmbeddingStore:
             for name, array in embedding.arrays.items()
         }
         return Embedding(embedding.encoder, embedding.hw, arrays)
-
-    def _remember(self, key: tuple[str, str], embedding: Embedding) -> None:
-        if embedding.nbytes > self.ram_bytes:
-            return
-        with self._lock:
-            old = self._ram.pop(key, None)
-            if old is not None:
-                self._ram_used -= old.nbytes
-            self._ram[key] = embedding
-            self._ram_used += embedding.nbytes
-            while self._ram_used > self.ram_bytes:
-                _, evicted = self._ram.popitem(last=False)
-                self._ram_used -= evicted.nbytes
 
     def _write(self, key: tuple[str, str], embedding: Embedding) -> None:
         try:

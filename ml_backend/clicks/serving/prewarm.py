@@ -1,7 +1,7 @@
 """Embeddings before anybody clicks: the worker embeds ahead, the backend prewarms the annotator's next tasks.
 
 Background work yields to clicks twice: it starts no encode while somebody has clicked within ``idle_s``
-seconds, and a click overtakes whatever is queued for the device (``devices.DeviceGate``). What is running
+seconds, and a click overtakes whatever is queued for the device (``device_gate.DeviceGate``). What is running
 is not interrupted.
 """
 

@@ -1,24 +1,30 @@
-"""Label Studio's interactive ``context`` to one typed Prompt. Reads ``context["result"]`` and nothing else.
+"""Label Studio's interactive ``context`` to one typed Prompt.
 
-Two stages, because the size of the image may only be known once its embedding is found: ``parse_context``
-checks what was sent (percent of the original image), ``to_prompt`` turns it into pixels.
+Two stages, because the size of the image is known only once it was fetched: ``parse_context`` checks what was
+sent (percent of the original image), ``to_prompt`` turns it into pixels. Between them ``RecentBoxes`` brings
+together a box and the points after it, which the editor sends in requests of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ml_backend.caches import ByteCache
 from ml_backend.clicks.base import Prompt
 from ml_backend.errors import BadPrompt
 
-__all__ = ["PromptContext", "parse_context", "to_prompt"]
+__all__ = ["PromptContext", "RecentBoxes", "parse_context", "person_of", "to_prompt"]
 
 _POINT_TYPES = {"keypointlabels", "keypoint"}
 _BOX_TYPES = {"rectanglelabels", "rectangle"}
 _SMALLEST_BOX_PX = 1.0
+_WHO = ("user_id", "annotation_id", "draft_id")
+"""Fields of a context that tell one person's work from another's, where the host sends them: an annotation
+and a draft belong to one person."""
+_RECENT_BOXES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,52 @@ def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptConte
                 hint="Use a smart KeyPointLabels or RectangleLabels tool",
             )
     return PromptContext(tuple(points), box, label, from_name, to_name)
+
+
+def person_of(context: object) -> str:
+    """Whose request this is, as far as it was sent; empty when nothing says so.
+
+    Label Studio 1.23 sends nothing of the kind (its own editor sends ``result`` alone), other hosts and
+    versions may.
+    """
+    if not isinstance(context, Mapping):
+        return ""
+    sent = {name: context.get(name) for name in _WHO}
+    said = {
+        name: value
+        for name, value in sent.items()
+        if value and isinstance(value, (int, str)) and not isinstance(value, bool)
+    }
+    return repr(sorted(said.items())) if said else ""
+
+
+class RecentBoxes:
+    """The last box of each person, task and label, for the points that refine it.
+
+    The editor sends points and boxes in requests of their own. A series that *begins* with a background
+    click, which means nothing alone, refines the newest box of the same person on the same task and label.
+    What nobody can be told by is not remembered: a box must never reach another person's clicks.
+    """
+
+    def __init__(self, most: int = _RECENT_BOXES) -> None:
+        self._boxes: ByteCache[Hashable, PromptContext] = ByteCache(most, lambda _: 1)
+
+    def complete(self, prompts: PromptContext, sender: tuple[str, int, str]) -> PromptContext:
+        """The prompts, with the remembered box where they need one.
+
+        ``sender`` is (project key, task id, person); a person of "" is nobody.
+        """
+        if not sender[2]:
+            return prompts
+        key = (*sender, prompts.label)
+        if prompts.box is not None:
+            self._boxes.put(key, prompts)
+            return prompts
+        if prompts.points and not prompts.points[0][2]:
+            recent = self._boxes.get(key)
+            if recent is not None:
+                return replace(prompts, box=recent.box)
+        return prompts
 
 
 def to_prompt(context: PromptContext, hw: tuple[int, int]) -> Prompt:

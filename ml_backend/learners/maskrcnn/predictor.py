@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
+from ml_backend.device_fallback import DeviceFallback
 from ml_backend.instances import Instances
 from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_attention, projection_matrix
 from ml_backend.learners.mask_pasting import paste_masks, without_specks
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 class MaskRcnnPredictor:
     """Predicts with one model version; safe under threads: one lock around the network.
 
-    ``batch`` images go through the backbone together. When a GPU runs out of memory the batch is halved,
-    and at a batch of one the model moves to the CPU; both are logged and last.
+    ``batch`` images go through the backbone together. When a GPU runs out of memory the batch is halved, and
+    at a batch of one the model moves to the CPU; after a pause the GPU is tried again (``fallback``).
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class MaskRcnnPredictor:
         self._device = device
         self._batch = max(1, batch)
         self._lock = threading.Lock()
+        self.fallback = DeviceFallback("the detector", str(device))
+        self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         pooled = model.backbone.out_channels * 49
         self._projection = projection_matrix(int(pooled)).to(device)
 
@@ -58,19 +61,34 @@ class MaskRcnnPredictor:
     def _guarded(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Instances] | None:
         """One batch; None when memory ran out and a smaller try is due."""
         with self._lock:
+            if self.fallback.is_due():
+                self._try_device()
             try:
                 return self._batch_of(images)
-            except torch.cuda.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
                 if len(images) > 1:
                     self._batch = len(images) // 2
                     log.warning("the GPU ran out of memory: going on with batches of %d", self._batch)
                 else:
-                    self._device = torch.device("cpu")
-                    self._model.to(self._device)
-                    self._projection = self._projection.to(self._device)
-                    log.warning("the GPU has no memory for a single image: going on on the CPU")
+                    self._move("cpu")
+                    self.fallback.leave("has no memory for a single image", error)
                 return None
+
+    def _try_device(self) -> None:
+        try:
+            self._move(self.fallback.wanted)
+        except torch.cuda.OutOfMemoryError as error:
+            self._move("cpu")
+            torch.cuda.empty_cache()
+            self.fallback.leave("is still out of memory", error)
+        else:
+            self.fallback.come_back()
+
+    def _move(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._model.to(self._device)
+        self._projection = self._projection.to(self._device)
 
     def _batch_of(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Instances]:
         with torch.inference_mode():

@@ -73,6 +73,7 @@ class TellTale:
 
     name = "telltale"
     device = "cpu"
+    nbytes = 0
     persist = True
 
     def __init__(self, encoder: str = "telltale-1") -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
 from ml_backend.clicks.serving import catalog
 from ml_backend.clicks.serving.catalog import SEGMENTERS, SegmenterPool, build_segmenter, list_segmenters
+from ml_backend.device_fallback import DeviceChange, DeviceFallback
 from ml_backend.devices import is_out_of_memory, resolve_device
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
@@ -32,7 +35,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
 
     def fake(name: str, _: BackendSettings, project: ProjectPaths | None = None) -> Any:
         calls.append((name, None if project is None else project.project_id))
-        return object()
+        return SimpleNamespace(nbytes=1000)
 
     monkeypatch.setattr(catalog, "build_segmenter", fake)
     return calls
@@ -88,6 +91,57 @@ def test_own_model_answers_instead_of_what_it_beat(
     (one.clicks / "current").unlink()
     assert pool.get("classical", one) is before
     assert built == [("classical", None), ("project", 1), ("sam", None), ("project", 1)]
+
+
+def test_a_version_trained_again_under_its_name_is_loaded_again(
+    tmp_path: Path, built: list[tuple[str, int | None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a rebuild, or once a new release has trained the version of an old one again."""
+    project = ProjectPaths(tmp_path, 1)
+    version = project.clicks / "click-a"
+    pool = SegmenterPool(settings(tmp_path))
+
+    def train(click_format: int, incumbent: str) -> None:
+        shutil.rmtree(version, ignore_errors=True)
+        publish(project, version.name, incumbent)
+        write_json(version / "click.json", {"format": click_format})
+
+    train(CLICK_FORMAT - 1, "classical")
+    before = pool.get("classical", project)
+    train(CLICK_FORMAT, "classical")
+    own = pool.get("classical", project)
+    assert own is not before
+    assert pool.get("classical", project) is own
+    train(CLICK_FORMAT, "classical")
+    again = pool.get("classical", project)
+    assert again is not own
+    assert again is not before
+    train(CLICK_FORMAT, "sam")
+    assert pool.get("classical", project) is before
+    assert caplog.text.count("not used") == 1
+    assert built == [("classical", None), ("project", 1), ("project", 1)]
+
+
+def test_networks_of_many_projects_are_bounded_by_bytes(
+    tmp_path: Path, built: list[tuple[str, int | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_NETWORK_BYTES", 2500)
+    pool = SegmenterPool(settings(tmp_path))
+    projects = [ProjectPaths(tmp_path, number) for number in (1, 2, 3)]
+    for project in projects:
+        publish(project, "click-a", "classical")
+    networks = [pool.get("project", project) for project in projects]
+    assert pool.get("project", projects[2]) is networks[2]
+    assert pool.get("project", projects[0]) is not networks[0]
+
+
+def test_a_segmenter_off_its_device_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fallback = DeviceFallback("sam", "cuda")
+    monkeypatch.setattr(catalog, "build_segmenter", lambda *_: SimpleNamespace(nbytes=0, fallback=fallback))
+    heard: list[DeviceChange] = []
+    SegmenterPool(settings(tmp_path), device_changed=heard.append).get("sam")
+    fallback.leave("ran out of memory")
+    assert [change.model for change in heard] == ["sam"]
 
 
 def test_project_falls_back_until_there_is_a_model(

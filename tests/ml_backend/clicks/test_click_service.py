@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from ml_backend.artifacts.pool_writer import write_pool
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
 from ml_backend.clicks.base import ClickResult
 from ml_backend.clicks.device_gate import CLICK, Ticket, gate_for
+from ml_backend.clicks.serving.embeddings import EmbeddingStore
 from ml_backend.clicks.serving.prewarm import TaskRef
 from ml_backend.clicks.serving.service import ClickService
 from ml_backend.clicks.start_masks import Proposals
 from ml_backend.errors import BadImage, BadLabelConfig, BadPrompt, GroundswellError
-from ml_backend.images.store import ImageStore
+from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Instances
 from ml_backend.label_studio.codecs.brush import decode_brush
 from ml_backend.masks.rle import encode_mask
@@ -149,19 +151,83 @@ def test_ids_differ_by_task_and_prompts(build: Build, tmp_path: Path) -> None:
     assert all(len(i) == 10 for i in ids)
 
 
+def sent(person: str, *results: dict[str, Any]) -> dict[str, Any]:
+    """A context of a host that says who clicks."""
+    return {"result": list(results), "user_id": person}
+
+
 def test_background_click_after_a_box_refines_the_box(build: Build, tmp_path: Path) -> None:
     segmenter = TellTale()
     service = build(segmenter)
     image = save_picture(tmp_path / "a.png", 9)
-    boxed = service.predict(task(7, image), {"result": [rectangle(40, 40, 20, 20)]}, facts())
-    service.predict(task(7, image), {"result": [click(50, 50, False)]}, facts())
+    boxed = service.predict(task(7, image), sent("ann", rectangle(40, 40, 20, 20)), facts())
+    service.predict(task(7, image), sent("ann", click(50, 50, False)), facts())
     prior = segmenter.priors[-1]
     assert prior is not None
     np.testing.assert_array_equal(prior.mask, mask_of(boxed))
-    service.predict(task(7, image), {"result": [click(10, 10)]}, facts())
+    service.predict(task(7, image), sent("ann", click(10, 10)), facts())
     assert segmenter.priors[-1] is None  # an object click begins anew
-    service.predict(task(8, image), {"result": [click(50, 50, False)]}, facts())
+    service.predict(task(8, image), sent("ann", click(50, 50, False)), facts())
     assert segmenter.priors[-1] is None  # another task has no box
+
+
+@pytest.mark.parametrize(
+    ("boxing", "clicking"),
+    [
+        ({"user_id": 1}, {"user_id": 2}),
+        ({"annotation_id": 11}, {"annotation_id": 12}),
+        ({"draft_id": 21}, {"draft_id": 22}),
+        ({"user_id": 1}, {}),
+        ({}, {}),  # all that Label Studio 1.23 sends: nobody can be told by it
+        ({"user_id": None, "draft_id": 0}, {"user_id": None, "draft_id": 0}),
+    ],
+)
+def test_a_box_never_reaches_another_persons_clicks(
+    build: Build, tmp_path: Path, boxing: dict[str, Any], clicking: dict[str, Any]
+) -> None:
+    segmenter = TellTale()
+    service = build(segmenter)
+    image = save_picture(tmp_path / "a.png", 9)
+    service.predict(task(7, image), {"result": [rectangle(40, 40, 20, 20)], **boxing}, facts())
+    service.predict(task(7, image), {"result": [click(50, 50, False)], **clicking}, facts())
+    assert segmenter.priors[-1] is None
+
+
+def test_a_box_does_not_outlive_the_project_of_its_number(build: Build, tmp_path: Path) -> None:
+    """A server that was reset gives numbers again."""
+    segmenter = TellTale()
+    service = build(segmenter)
+    image = save_picture(tmp_path / "a.png", 9)
+    again = replace(facts(), key="1.1800000000")
+    service.predict(task(7, image), sent("ann", rectangle(40, 40, 20, 20)), facts())
+    service.predict(task(7, image), sent("ann", click(50, 50, False)), again)
+    assert segmenter.priors[-1] is None
+
+
+class Changing:
+    """An image source whose address holds another picture from time to time."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self.store = store
+        self.path = Path()
+
+    def get(self, value: str, *, task_id: int | None = None, project_id: int | None = None) -> ImageRef:
+        return self.store.put(self.path.read_bytes())
+
+    def pixels(self, ref: ImageRef) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return self.store.pixels(ref)
+
+
+def test_a_changed_picture_under_the_same_address_gets_its_own_answer(
+    settings: BackendSettings, tmp_path: Path
+) -> None:
+    images = Changing(ImageStore(settings))
+    service = ClickService(settings, images, segmenters=FixedPool(settings, TellTale()))
+    address = tmp_path / "same.png"
+    for radius in (9, 4):
+        images.path = save_picture(tmp_path / f"{radius}.png", radius)
+        reply = service.predict(task(7, address), {"result": [click(50, 50)]}, facts())
+        np.testing.assert_array_equal(mask_of(reply), disc((60, 80), 40, 30, radius))
 
 
 class OneProposal:
@@ -234,9 +300,8 @@ def test_embedding_survives_a_restart_and_the_image_is_not_decoded_again(
     image = save_picture(tmp_path / "a.png", 9)
     build().predict(task(7, image), {"result": [click(50, 50)]}, facts())
     segmenter = TellTale()
-    service = build(segmenter)
     phases: list[str] = []
-    service.observe = lambda phase, seconds: phases.append(phase)
+    service = build(segmenter, observe=lambda phase, seconds: phases.append(phase))
     service.predict(task(7, image), {"result": [click(20, 20)]}, facts())
     assert segmenter.embeds == 0
     assert phases == ["fetch", "segment", "serialise"]
@@ -294,9 +359,7 @@ def test_hammer_through_the_app_every_mask_belongs_to_its_image(
     entries keep being evicted.
     """
     images = {value: save_picture(tmp_path / f"{value}.png", value) for value in range(3, 27)}
-    service = build()
-    service.store.ram_bytes = 400
-    service.store.disk_bytes = 3000
+    service = build(store=EmbeddingStore(tmp_path / "embeddings", ram_bytes=400, disk_bytes=3000))
     for project_id in (1, 2):
         save_facts(settings.data_dir, facts(project_id))
     shared = Services.from_settings(settings)

@@ -161,6 +161,9 @@ def test_running_out_of_memory_halves_the_batch_then_leaves_the_gpu(
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
     assert "batches of 2" in caplog.text
     assert "on the CPU" in caplog.text
+    monkeypatch.setattr(predictor.fallback, "_clock", lambda: float("inf"))
+    assert same(next(predictor.predict(images[:1])), expected[0])
+    assert predictor.fallback.notice == ""  # after a pause the device was tried again
 
 
 def test_training_again_gives_the_same_model(tmp_path: Path) -> None:

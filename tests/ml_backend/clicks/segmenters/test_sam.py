@@ -14,6 +14,7 @@ from ml_backend.clicks.base import Prior, Prompt
 from ml_backend.clicks.segmenters.sam import SamSegmenter, from_settings
 from ml_backend.clicks.segmenters.sam_weights import load_sam
 from ml_backend.clicks.start_masks import mask_logits, prior_from_mask
+from ml_backend.device_fallback import DeviceChange, DeviceFallback
 from ml_backend.errors import BadPrompt, ModelError
 from ml_backend.settings import BackendSettings
 from tests.ml_backend.clicks.sam_models import picture, small_sam
@@ -162,7 +163,7 @@ def test_out_of_memory_falls_back_to_the_cpu_and_says_so(caplog: pytest.LogCaptu
     # A stand-in for a full GPU: the same weights, an encoder that fails as torch fails, a device not the CPU.
     model.image_encoder.register_forward_pre_hook(exhausted)
     ours._state = (model, dense, "meta")
-    ours.device = "meta"
+    ours.fallback = DeviceFallback("sam", "meta")
     torch_to = torch.Tensor.to
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "to", lambda t, d, *a, **k: t if d == "meta" else torch_to(t, d, *a, **k))
@@ -173,6 +174,50 @@ def test_out_of_memory_falls_back_to_the_cpu_and_says_so(caplog: pytest.LogCaptu
     assert ours.device == "cpu"
     assert "out of memory" in ours.notice
     assert ours.notice in caplog.text
+
+
+def test_after_a_pause_the_device_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    ours = SamSegmenter(small_sam(), "0" * 64)
+    ours.fallback = DeviceFallback("sam", "meta", pause_s=60.0, clock=lambda: now[0])
+    changes: list[DeviceChange] = []
+    ours.fallback.watch(changes.append)
+    ours._state = (*ours._state[:2], "meta")
+    full = [True]
+    torch_to, module_to = torch.Tensor.to, torch.nn.Module.to
+
+    def move(module: Any, device: Any) -> Any:
+        if str(device) == "meta" and full[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return module if str(device) == "meta" else module_to(module, device)
+
+    def send(tensor: Any, device: Any, *more: Any, **options: Any) -> Any:
+        if str(device) == "meta" and full[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tensor if str(device) == "meta" else torch_to(tensor, device, *more, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", move)
+    monkeypatch.setattr(torch.Tensor, "to", send)
+    image = picture((40, 60))
+    want = ours.embed(image).arrays["features"]
+    assert ours.device == "cpu"
+    now[0] = 59.0
+    ours.embed(image)
+    assert len(changes) == 1
+    now[0] = 61.0  # tried and still full: the next pause is twice as long
+    ours.embed(image)
+    assert ours.device == "cpu"
+    assert "still out of memory" in ours.notice
+    full[0] = False
+    now[0] = 61.0 + 119.0
+    ours.embed(image)
+    assert ours.device == "cpu"
+    now[0] = 61.0 + 121.0
+    np.testing.assert_array_equal(ours.embed(image).arrays["features"], want)
+    assert ours.device == "meta"
+    assert ours.notice == ""
+    assert [change.fell_back for change in changes] == [True, True, False]
+    assert ours.fallback.count == 2
 
 
 def test_other_errors_are_not_swallowed() -> None:

@@ -14,6 +14,7 @@ from ml_backend.clicks.base import Prior, Prompt
 from ml_backend.clicks.segmenters.sam import SamSegmenter
 from ml_backend.clicks.segmenters.sam_onnx import SamOnnxSegmenter, export_sam_onnx, from_settings
 from ml_backend.clicks.start_masks import prior_from_mask
+from ml_backend.device_fallback import DeviceFallback
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
 from tests.ml_backend.clicks.sam_models import picture, small_sam
@@ -194,7 +195,8 @@ def test_a_device_that_fails_hands_over_to_the_cpu_aloud(
     want = ours.embed(image)
     models = ours._models
     full = {name: _Full(session, message) for name, session in models._sessions.items()}
-    models._sessions, models.device = dict(full), "cuda"
+    models._sessions = dict(full)
+    ours.fallback = models.fallback = DeviceFallback("sam-onnx", "cuda")
     with caplog.at_level("WARNING"):
         got = ours.embed(image)
     np.testing.assert_array_equal(got.arrays["features"], want.arrays["features"])
@@ -206,14 +208,30 @@ def test_a_device_that_fails_hands_over_to_the_cpu_aloud(
     assert ours.notice in caplog.text
 
 
+@pytest.mark.parametrize(("message", "device"), [("Failed to allocate memory", "cuda"), ("broken", "cpu")])
+def test_the_device_is_tried_again_after_memory_ran_out(pair: Path, message: str, device: str) -> None:
+    now = [0.0]
+    ours = SamOnnxSegmenter(pair, threads=1)
+    models = ours._models
+    full = {name: _Full(session, message) for name, session in models._sessions.items()}
+    models._sessions = dict(full)
+    ours.fallback = models.fallback = DeviceFallback("sam-onnx", "cuda", clock=lambda: now[0])
+    ours.embed(picture((40, 60)))
+    assert ours.device == "cpu"
+    now[0] = 1e6
+    ours.embed(picture((40, 60)))
+    assert ours.device == device  # what is not for want of memory stays until the next load
+    assert full["encoder"].calls == 1
+
+
 def test_input_that_fails_everywhere_moves_nothing(pair: Path) -> None:
     models = SamOnnxSegmenter(pair, threads=1)._models
     models._sessions = {name: _Full(session, "bad") for name, session in models._sessions.items()}
-    models.device = "cuda"
+    models.fallback = DeviceFallback("sam-onnx", "cuda")
     with pytest.raises(ModelError, match=r"encoder\.onnx failed"):
         models.run("encoder", None, {"image": np.zeros((1, 1), np.float32)})
-    assert models.device == "cuda"
-    assert models.notice == ""
+    assert models.fallback.device == "cuda"
+    assert models.fallback.notice == ""
 
 
 def test_an_absent_provider_is_said(pair: Path, caplog: pytest.LogCaptureFixture) -> None:
