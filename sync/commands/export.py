@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
         Example: groundswell export --project 3 --format coco --out masks.json
         """
         import json
+        from dataclasses import asdict
 
         from sync.exchange.coco_export import export_project
         from sync.installation import open_session
@@ -40,8 +41,19 @@ def register(app: typer.Typer) -> None:
         if pull:
             opened = refreshed(opened)
             pull_labels(opened.db, opened.studio, opened.config, opened.settings, opened.progress)
-        counts = export_project(opened.db, opened.config, opened.paths, opened.images, out, format=format)
+        done = export_project(opened.db, opened.config, opened.paths, opened.images, out, format=format)
+        counts = {"images": done.images, **done.annotations}
         if as_json:
-            typer.echo(json.dumps({"file": str(out), **counts}))
+            rest = {
+                name: value for name, value in asdict(done).items() if name not in ("images", "annotations")
+            }
+            typer.echo(json.dumps({"file": str(out), **counts, **rest}))
+            return
+        typer.echo(f"{out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+        if done.round is None:
+            typer.echo("no round was reviewed yet: drawn masks only")
         else:
-            typer.echo(f"{out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+            state = "its review is done" if done.review_done else "its review goes on"
+            typer.echo(f"accepted masks: round {done.round}, model version {done.model_version}, {state}")
+        for row in done.left_out:
+            typer.echo(f"left out: task {row.task_id} ({row.file_name}): {row.reason}")

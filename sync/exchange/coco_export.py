@@ -8,21 +8,22 @@ Per annotation, besides the COCO fields::
     propagated:  "round", "instance", "cluster", "decision", "test", and the interval of the cluster's purity:
                  "purity_lower", "purity_upper", "confidence"
 
-``info.decisions`` lists every decision of the newest round, ``info.audits`` those that are a final audit of
-what was accepted: the purity to quote.
+``info`` names the round and the model version that the accepted masks come from, and every picture that was
+left out with the reason. ``info.decisions`` lists every decision of that round. ``info.audits`` lists the
+final audits among them: their interval is the purity to quote.
 
-Tasks a person finished hold what that person drew and nothing else; other tasks hold the accepted masks of
-the newest round. Rejected and undecided masks are left out.
+A task that a person finished holds what that person drew and nothing else. Other tasks hold the accepted
+masks of the last reviewed round. Rejected and undecided masks are left out.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from pycocotools import mask as coco
@@ -33,17 +34,44 @@ from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pools import read_pool, read_tasks
 from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable, read_verdicts
-from ml_backend.errors import BadInput
+from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
-from sync.rounds.round_records import trained_round
+from sync.exchange.file_names import TaskPicture, file_names
+from sync.rounds.round_records import has_finished
 from sync.rounds.task_queries import finished_tasks
 from sync.store.project_store import ProjectStore
 from sync.store.tables import DecisionRecord, RoundRecord, TaskRecord
+from sync.studio.protocol import PATH_FIELD
 
-__all__ = ["FORMATS", "coco_document", "export_project"]
+__all__ = ["FORMATS", "ExportReport", "LeftOut", "coco_document", "export_project", "reviewed_round"]
 
 FORMATS = ("coco",)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A picture that is not in the export, and why."""
+
+    task_id: int
+    file_name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export holds.
+
+    ``annotations`` counts masks by source. ``round`` and ``model_version`` are those of the accepted masks,
+    None before anything was reviewed; ``review_done`` says whether all questions of that round were answered.
+    """
+
+    images: int
+    annotations: Mapping[str, int]
+    round: int | None
+    model_version: str | None
+    review_done: bool
+    left_out: Sequence[LeftOut]
 
 
 def export_project(
@@ -54,8 +82,8 @@ def export_project(
     out: Path,
     *,
     format: str = "coco",
-) -> dict[str, int]:
-    """Write the export; returns the number of images and of annotations by source.
+) -> ExportReport:
+    """Write the export to ``out``.
 
     Raises BadInput on an unknown format, StorageError when the file cannot be written.
     """
@@ -64,21 +92,55 @@ def export_project(
     document = coco_document(db, config, paths, images)
     write_json(out, document)
     counts = Counter(str(row["source"]) for row in document["annotations"])
-    return {"images": len(document["images"]), **{name: counts[name] for name in sorted(counts)}}
+    info = document["info"]
+    return ExportReport(
+        images=len(document["images"]),
+        annotations={name: counts[name] for name in sorted(counts)},
+        round=info["round"],
+        model_version=info["model_version"],
+        review_done=info["review_done"],
+        left_out=[LeftOut(row["task"], row["file_name"], row["reason"]) for row in info["left_out"]],
+    )
+
+
+def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
+    """The round whose accepted masks are exported: the newest whose review is done.
+
+    While no review is done: the newest that has accepted masks, else the newest whose review has begun. A
+    round that is trained or asks its first questions thus never hides what an earlier one accepted.
+    """
+    begun = [record for record in rounds if has_finished(record, "review")]
+    done = [record for record in begun if record.review_done]
+    accepting = [record for record in begun if record.figures.get("review", {}).get("accepted")]
+    return max(done or accepting or begun, key=lambda record: record.number, default=None)
 
 
 def coco_document(
     db: ProjectStore, config: LabelConfig, paths: ProjectPaths, images: ImageStore
 ) -> dict[str, Any]:
-    """The COCO document of a project: ``images``, ``annotations``, ``categories`` and an ``info`` block."""
+    """The COCO document of a project: ``images``, ``annotations``, ``categories`` and an ``info`` block.
+
+    The picture of a finished task without any region is opened for its size. When it cannot be read the task
+    is left out and named in ``info.left_out``.
+    """
     labels = config.labels
     category = {label: number for number, label in enumerate(labels, start=1)}
     finished = finished_tasks(db)
+    names = _file_names(db)
     image_rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
 
     def add(task: TaskRecord, hw: tuple[int, int], rows: Iterable[dict[str, Any]]) -> None:
-        image_rows.append(_image_row(task, hw))
+        image_rows.append(
+            {
+                "id": task.id,
+                "file_name": names[task.id],
+                "height": hw[0],
+                "width": hw[1],
+                "source": task.image,
+            }
+        )
         for row in rows:
             annotations.append({"id": len(annotations) + 1, "image_id": task.id, **row})
 
@@ -93,20 +155,36 @@ def coco_document(
             for region in annotation.regions
             if region["label"] in category
         ]
-        hw = _size(images, task, annotation.regions)
-        if hw is not None:
-            add(task, hw, rows)
-    record = trained_round(db)
+        try:
+            hw = _size(images, task, annotation.regions)
+        except (BadImage, StudioError) as error:
+            left_out.append({"task": task.id, "file_name": names[task.id], "reason": str(error)})
+            continue
+        add(task, hw, rows)
+    with db.read() as session:
+        rounds = list(session.scalars(select(RoundRecord).where(RoundRecord.project_id == db.id)))
+    record = reviewed_round(rounds)
     verdicts = NO_VERDICTS if record is None else read_verdicts(paths.round(record.number))
     if record is not None and len(verdicts):
         for task, hw, rows in _accepted(db, paths, record, verdicts, category, set(finished)):
             add(task, hw, rows)
     return {
-        "info": _info(db, record),
+        "info": {**_info(db, record), "left_out": left_out},
         "images": image_rows,
         "annotations": annotations,
         "categories": [{"id": number, "name": label} for label, number in category.items()],
     }
+
+
+def _file_names(db: ProjectStore) -> dict[int, str]:
+    """File names of all tasks of the project, exported or not: a later export gives the same names."""
+    query = select(TaskRecord.id, TaskRecord.data, TaskRecord.image).where(TaskRecord.project_id == db.id)
+    with db.read() as session:
+        rows = [
+            TaskPicture(task, str(data.get(PATH_FIELD) or ""), image)
+            for task, data, image in session.execute(query.order_by(TaskRecord.id))
+        ]
+    return file_names(rows)
 
 
 def _accepted(
@@ -162,18 +240,11 @@ def _mask_row(rle: Mapping[str, Any], category_id: int) -> dict[str, Any]:
     }
 
 
-def _image_row(task: TaskRecord, hw: tuple[int, int]) -> dict[str, Any]:
-    name = PurePosixPath(unquote(urlsplit(task.image).path)).name or task.image[:80]
-    return {"id": task.id, "file_name": name, "height": hw[0], "width": hw[1], "source": task.image}
-
-
-def _size(images: ImageStore, task: TaskRecord, regions: list[Any]) -> tuple[int, int] | None:
-    """Size of the image of a finished task; an empty one has to be looked at."""
+def _size(images: ImageStore, task: TaskRecord, regions: Sequence[Any]) -> tuple[int, int]:
+    """Height and width in pixels; without regions the picture is opened. Raises BadImage, StudioError."""
     if regions:
         height, width = regions[0]["rle"]["size"]
         return int(height), int(width)
-    if task.image_error:
-        return None
     return images.get(task.image, task_id=task.id).hw
 
 
@@ -188,6 +259,7 @@ def _info(db: ProjectStore, record: RoundRecord | None) -> dict[str, Any]:
         "project": db.key,
         "round": None if record is None else record.number,
         "model_version": None if record is None else record.model_version,
+        "review_done": record is not None and record.review_done,
         "decisions": [],
         "audits": [],
     }

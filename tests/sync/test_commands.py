@@ -75,6 +75,10 @@ def test_worker_once_round_status_export_and_rebuild(app: tuple[typer.Typer, Wor
     out = tmp_path / "out.json"
     code, text = _run(commands, "export", "--project", str(world.project_id), "--out", str(out), "--json")
     assert json.loads(text)["human"] == 15
+    assert (json.loads(text)["round"], json.loads(text)["left_out"]) == (2, [])
+    assert (
+        "model version " in _run(commands, "export", "--project", str(world.project_id), "--out", str(out))[1]
+    )
     assert len(json.loads(out.read_text())["images"]) == 5
     code, text = _run(commands, "rebuild", "--json")
     assert code == 0

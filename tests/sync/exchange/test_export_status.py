@@ -74,9 +74,10 @@ def dump_store(store: Store) -> dict[str, Any]:
 
 def test_export_loads_in_pycocotools_with_provenance(reviewed: World, tmp_path: Path) -> None:
     out = tmp_path / "masks.json"
-    counts = step(export_project, reviewed.open(), out)
-    assert counts["human"] == 18
-    assert counts["propagated"] > 0
+    done = step(export_project, reviewed.open(), out)
+    assert done.annotations["human"] == 18
+    assert done.annotations["propagated"] > 0
+    assert (done.round, done.review_done, list(done.left_out)) == (1, True, [])
     coco = COCO(str(out))
     assert {row["name"] for row in coco.loadCats(coco.getCatIds())} == {"disc", "bar"}
     for annotation in coco.loadAnns(coco.getAnnIds()):

@@ -1,0 +1,125 @@
+"""File names of the pictures of an export: paths relative to the folder that a person gave.
+
+A COCO reader joins ``file_name`` to a folder of images, so each name must be a relative path, and no two
+pictures may share one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+__all__ = ["TaskPicture", "file_names"]
+
+_LOCAL_FILES = "/data/local-files"
+_UPLOAD = re.compile(r"/data/upload/\d+/(?P<file>[^/]+)$")
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPicture:
+    """The picture of one task.
+
+    ``path`` is the path noted when the task was made, empty for tasks made by other means; ``address`` is
+    the value of the image tag as Label Studio stores it.
+    """
+
+    task_id: int
+    path: str
+    address: str
+
+
+def file_names(pictures: Sequence[TaskPicture]) -> dict[int, str]:
+    """A distinct relative path (with ``/``) for the picture of each task, by task id.
+
+    The noted path is taken where there is one. Else the name follows from the address:
+
+    * served files and files on disk: the path below the folder that all of them have in common,
+    * uploads: the file name without the eight digits that Label Studio puts before it,
+    * web and bucket addresses: the path without host and query.
+
+    Where two pictures would get one name, uploads keep their digits and web pictures get their host in
+    front. A picture that stands in several tasks keeps its name in the first; the name of the others begins
+    with ``task-<id>/``.
+    """
+    names = {one.task_id: _inside(one.path) for one in pictures}
+    unnamed = [one for one in pictures if not names[one.task_id]]
+    on_disk = {one.task_id: path for one in unnamed if (path := _path_on_disk(one.address)) is not None}
+    root = _common_folder(list(on_disk.values()))
+    for task, path in on_disk.items():
+        names[task] = _inside(path.relative_to(root).as_posix())
+    others = [one for one in unnamed if one.task_id not in on_disk]
+    for name_of in (_short_name, _long_name):
+        _name_where_free(names, others, name_of)
+    return _made_distinct(names)
+
+
+def _name_where_free(
+    names: dict[int, str], pictures: Sequence[TaskPicture], name_of: Callable[[str], str]
+) -> None:
+    """Name those pictures that have no name yet, where nobody else wants or has that name."""
+    wanted = {one.task_id: name_of(one.address) for one in pictures if not names[one.task_id]}
+    count = Counter(wanted.values()) + Counter(name for name in names.values() if name)
+    names.update({task: name for task, name in wanted.items() if count[name] == 1 or name_of is _long_name})
+
+
+def _made_distinct(names: Mapping[int, str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    taken: set[str] = set()
+    for task, name in sorted(names.items()):
+        distinct = name or f"task-{task}"
+        if distinct in taken:
+            distinct = f"task-{task}/{distinct}"
+        taken.add(distinct)
+        found[task] = distinct
+    return found
+
+
+def _path_on_disk(address: str) -> PurePosixPath | None:
+    """The path of a picture that is served from a folder or read from disk, None for other addresses."""
+    parts = urlsplit(address)
+    if parts.path.rstrip("/").endswith(_LOCAL_FILES):
+        return PurePosixPath("/" + _inside(parse_qs(parts.query).get("d", [""])[0]))
+    if address.startswith("/") and not _UPLOAD.search(parts.path):
+        return PurePosixPath("/" + _inside(address))
+    return None
+
+
+def _common_folder(paths: Sequence[PurePosixPath]) -> PurePosixPath:
+    if not paths:
+        return PurePosixPath("/")
+    folders = [path.parent.parts for path in paths]
+    common = []
+    for level in zip(*folders, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    return PurePosixPath(*common)
+
+
+def _short_name(address: str) -> str:
+    """The path of a web picture; the name of an uploaded file as the person called it."""
+    path = unquote(urlsplit(address).path)
+    upload = _UPLOAD.search(path)
+    return _UPLOAD_PREFIX.sub("", upload["file"]) if upload else _inside(_web_path(address))
+
+
+def _long_name(address: str) -> str:
+    """A name for pictures whose short names are alike: with the digits, or with the host."""
+    upload = _UPLOAD.search(unquote(urlsplit(address).path))
+    return upload["file"] if upload else _inside(f"{urlsplit(address).netloc}/{_web_path(address)}")
+
+
+def _web_path(address: str) -> str:
+    parts = urlsplit(address)
+    return "" if parts.scheme == "data" else unquote(parts.path)
+
+
+def _inside(path: str) -> str:
+    """The path made relative, without any step upwards: it stays inside the folder it is joined to."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/".join(parts)
