@@ -51,7 +51,7 @@ LAYERS: dict[str, list[str]] = {
     "sync": [
         "settings",
         "studio store",
-        "local rounds",
+        "local rounds store.migrations store.migrations.versions",
         "review",
         "worker exchange",
         "projects",

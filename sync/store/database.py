@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchM
 from sqlalchemy.orm import Session, sessionmaker
 
 from ml_backend.errors import BadInput, LeaseLost, StorageError
+from sync.store.migrate import bring_up_to_date, is_up_to_date
 from sync.store.tables import Base, LeaseRecord, ProjectRecord
 
 __all__ = ["Fence", "Store", "utc_now"]
@@ -66,7 +67,7 @@ class Store:
     BadInput
         The URL is no database URL, or its driver is not installed.
     StorageError
-        The database cannot be opened.
+        The database cannot be opened, or a newer release of Groundswell made it.
     """
 
     def __init__(self, url: str) -> None:
@@ -93,8 +94,9 @@ class Store:
         self._write = sessionmaker(self._writers, expire_on_commit=False)
         try:
             with self._writers.begin() as connection:
-                _wait_for_turn(connection)  # several workers may be started on an empty database at once
-                Base.metadata.create_all(connection)
+                _wait_for_turn(connection)  # several workers may be started on one database at once
+                if not is_up_to_date(connection):
+                    bring_up_to_date(connection)
         except _GONE as error:
             raise StorageError(
                 f"the store {parsed.render_as_string(hide_password=True)} cannot be opened: {error.orig}",
@@ -162,6 +164,7 @@ class Store:
                 project.review_watermark = None
                 project.sheet_watermark = None
                 project.pulled_at = None
+                project.compared_at = None
 
     def close(self) -> None:
         self._engine.dispose()

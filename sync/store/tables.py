@@ -3,6 +3,7 @@
 ``ProjectRecord`` is configuration (which Label Studio projects take part); every other table is derived
 from Label Studio and the data directory and may be dropped: ``groundswell rebuild`` fills it again.
 Regions are kept as COCO RLE in JSON; verdicts on whole pools are columns on disk (``rounds/<n>/``), not rows.
+A change here needs a migration in ``sync/store/migrations``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ __all__ = [
     "AnswerRecord",
     "Base",
     "DecisionRecord",
+    "InferenceRecord",
     "LeaseRecord",
     "ProjectRecord",
+    "PushedRecord",
     "QuestionRecord",
     "RoundRecord",
     "SplitRecord",
@@ -82,6 +85,12 @@ class ProjectRecord(Base):
     error: Mapped[str] = mapped_column(default="")
     """why the last look at this project failed; empty when it went well"""
     pulled_at: Mapped[datetime | None]
+    compared_at: Mapped[datetime | None]
+    """when all tasks were last compared with Label Studio, not only those that changed"""
+    compared_number: Mapped[int | None]
+    """how many tasks Label Studio said the project has, at that comparison"""
+    gone_at: Mapped[datetime | None]
+    """when Label Studio first said that the project is not there; such a project is not looked at"""
 
 
 class TaskRecord(Base):
@@ -121,6 +130,33 @@ class AnnotationRecord(Base):
     broken: Mapped[str] = mapped_column(default="")
 
     __table_args__ = (ForeignKeyConstraint(["task_id"], ["tasks.id"], ondelete="CASCADE"),)
+
+
+class InferenceRecord(Base):
+    """What the newest model version that looked at a task looked at, and when to try a failed one again."""
+
+    __tablename__ = "inferences"
+
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    model_version: Mapped[str] = mapped_column(String(120))
+    image: Mapped[str]
+    """address of the image then"""
+    tries: Mapped[int] = mapped_column(default=0)
+    """how often the image could not be read, in a row"""
+    retry_at: Mapped[datetime | None]
+    """when to try again; None when the image was read, or when trying again is of no use"""
+
+
+class PushedRecord(Base):
+    """One prediction that Label Studio holds for us. ``digest`` says what it shows."""
+
+    __tablename__ = "pushed_predictions"
+
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(String(160), primary_key=True)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(64))
 
 
 class SplitRecord(Base):

@@ -1,0 +1,59 @@
+"""The schema of the store: which version a database has, and bringing an older one up to date.
+
+``NEWEST`` is written into the table ``groundswell_schema``. A database without that table, but with projects,
+was made before there were migrations: its tables are those of the first one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, inspect, text
+
+from ml_backend.errors import StorageError
+
+__all__ = ["NEWEST", "VERSION_TABLE", "bring_up_to_date", "is_up_to_date"]
+
+NEWEST: Final = "0002"
+"""The last of the migrations in ``sync/store/migrations/versions``."""
+VERSION_TABLE: Final = "groundswell_schema"
+_FIRST: Final = "0001"
+_FOLDER: Final = Path(__file__).parent / "migrations"
+
+
+def is_up_to_date(connection: Connection) -> bool:
+    """Whether the database has the tables of this release; costs one or two short queries."""
+    return _version(connection) == NEWEST
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Apply the migrations that are missing, inside the transaction of ``connection``.
+
+    The caller holds the writers' lock, so several workers may start at once. Raises StorageError when a newer
+    release made the database; nothing is changed then.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    found = _version(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found and found not in known:
+        raise StorageError(
+            f"the store was made by a newer release of Groundswell (schema {found}, this one knows {NEWEST})",
+            hint="Install that release, or name another store with GROUNDSWELL_DATABASE_URL",
+        )
+    if not found and inspect(connection).has_table("projects"):
+        command.stamp(config, _FIRST)
+    command.upgrade(config, NEWEST)
+
+
+def _version(connection: Connection) -> str:
+    """Schema version of the database; empty when it does not say."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return ""
+    return str(connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) or "")
