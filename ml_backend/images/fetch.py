@@ -3,7 +3,8 @@
 Task data is written by whoever may import tasks, so addresses are not trusted:
 
 * relative addresses (``/data/upload/…``, ``/data/local-files/…``) and full ones on Label Studio's own host
-  go to Label Studio with its token; the token goes nowhere else;
+  go to Label Studio with its token; the token goes nowhere else, and only to the routes that hold images
+  (see ``studio_routes``);
 * cloud addresses (``s3://``, ``gs://``, ``azure-blob://``) are resolved by Label Studio, which signs them;
 * other ``http(s)`` hosts are refused unless ``GROUNDSWELL_ALLOW_IMAGE_HOSTS`` names them, so that a task
   cannot make this server call into its own network; redirects are followed by the same rules;
@@ -32,6 +33,7 @@ from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 import httpx
 
 from ml_backend.errors import BadImage, StudioError
+from ml_backend.images.studio_routes import is_image_route
 from ml_backend.settings import BackendSettings
 
 __all__ = ["Fetcher", "StudioAuth"]
@@ -223,11 +225,11 @@ class Fetcher:
 
     def _http(self, address: str, field: str, tried: list[str]) -> bytes:
         start = urlsplit(address)
-        is_signed = self._is_studio(address) and start.path.startswith(_STUDIO_FILES)
+        from_studio = self._is_studio(address)
         renewed = False
         hop = 0
         while hop <= _MAX_REDIRECTS:
-            self._check_host(address, field, tried, redirected_by_studio=is_signed and hop > 0)
+            self._check_host(address, field, tried, redirected_by_studio=from_studio and hop > 0)
             own = self._is_studio(address)
             headers = self._auth.header(renew=renewed) if own else {}
             status, location, body = self._request(address, headers, field, tried)
@@ -308,7 +310,17 @@ class Fetcher:
         if _scheme(address, field) not in _DEFAULT_PORT or not parts.hostname:
             raise BadImage(f"{_short(address)} is no http address", field=field)
         if self._is_studio(address):
-            return
+            if is_image_route(address, self._base):
+                return
+            tried.append(f"GET {_short(address)}: not a route of Label Studio that holds images")
+            raise _nothing(
+                address,
+                tried,
+                field,
+                hint="Images come from /data/upload/, /data/local-files/, storages, and the hosts of "
+                "GROUNDSWELL_ALLOW_IMAGE_HOSTS. If Label Studio itself led here, it asks to log in: check "
+                "GROUNDSWELL_STUDIO_TOKEN",
+            )
         host = parts.hostname.lower()
         if {host, f"{host}:{parts.port}"} & self._allowed_hosts:
             return

@@ -125,6 +125,97 @@ def test_other_hosts_are_not_called(tmp_path: Path, address: str) -> None:
         assert "GROUNDSWELL_ALLOW_IMAGE_HOSTS" in caught.value.hint
 
 
+NO_IMAGE_ROUTES = [
+    "/api/users",
+    "api/users",
+    "/user/account",
+    "/data/",
+    "/data/upload/",
+    "/data/upload/../../api/users",
+    "/data/upload/1/%2e%2e/%2E%2e/%2e%2e/api/users",
+    "/data/upload/1/%252e%252e/%252e%252e/%252e%252e/api/users",
+    "/data/upload/1/%25252e%25252e/%25252e./.%25252e/api/users",
+    "/data/upload/1/..%2f..%2f..%2fapi/users",
+    "/data/upload/1/..\\..\\..\\api/users",
+    "/data/upload/1/%5c..%5c..%5capi/users",
+    "/data/upload/1/.\t./.\t./.\t./api/users",
+    "/data/upload/1/./a.png",
+    "/data/upload//api/users",
+    "/data/uploads/a.png",
+    "/data/local-files/../../api/users?d=a.png",
+    "/data/local-filesystem/?d=a.png",
+    "/tasks/1/",
+    "/tasks/1/annotations/",
+    "/tasks/x/resolve/",
+    "/tasks/1/resolve/../../../api/users",
+    "/projects/1/export",
+    "/projects/1/resolve/x",
+    "/storage-data/../api/users",
+    f"{STUDIO}/api/users",
+    f"{STUDIO}/data/upload/../../api/users",
+    f"{STUDIO.upper().replace('HTTP', 'http')}/data/upload/%2e%2e/%2e%2e/api/users",
+    f"http://me:secret@{STUDIO.removeprefix('http://')}/api/users",
+    f"{STUDIO}",
+]
+
+
+@pytest.mark.parametrize("address", NO_IMAGE_ROUTES)
+def test_other_routes_of_label_studio_are_not_called(tmp_path: Path, address: str) -> None:
+    server = FakeStudioServer({"/api/users": PNG, "/": PNG, "": PNG, "/tasks/1/": PNG})
+    store = store_for(tmp_path, server)
+    with pytest.raises(BadImage, match=r"no http address|not a route|not allowed|not an address"):
+        store.get(address)
+    assert server.requests == []
+
+
+def test_redirects_do_not_lead_to_other_routes_of_label_studio(tmp_path: Path) -> None:
+    server = FakeStudioServer(
+        {
+            "/data/upload/1/a.png": (302, {"location": "/api/users"}, b""),
+            "/data/upload/1/b.png": (302, {"location": "../../../user/login/?next=/"}, b""),
+            "/api/users": PNG,
+            "/user/login/": PNG,
+        }
+    )
+    for name in ("a", "b"):
+        with pytest.raises(BadImage, match="not a route") as caught:
+            store_for(tmp_path, server).get(f"/data/upload/1/{name}.png")
+        assert "GROUNDSWELL_STUDIO_TOKEN" in caught.value.hint
+    assert [r.url.path for r in server.requests] == ["/data/upload/1/a.png", "/data/upload/1/b.png"]
+
+
+def test_all_routes_that_hold_images_are_called(tmp_path: Path) -> None:
+    odd = "/data/upload/1/0a1b2c3d-ä (1) 100%25 sure..png"
+    server = FakeStudioServer(
+        {
+            "/data/upload/1/0a1b2c3d-ä (1) 100% sure..png": PNG,
+            "/data/local-files/": PNG,
+            "/data/local-files": PNG,
+            "/storage-data/uploaded/": PNG,
+            "/tasks/3/presign/": PNG,
+            "/projects/3/resolve/": PNG,
+        }
+    )
+    store = store_for(tmp_path, server)
+    for address in (
+        odd,
+        "/data/local-files/?d=set%201/../a.png",
+        "data/local-files?d=a.png",
+        f"{STUDIO}/storage-data/uploaded/?filepath=upload/a.png",
+        "/tasks/3/presign/?fileuri=czM6",
+        "/projects/3/resolve/?fileuri=czM6",
+    ):
+        store.get(address)
+    assert len(server.requests) == 6
+    assert all(r.headers["authorization"] == f"Token {LEGACY}" for r in server.requests)
+    below = FakeStudioServer({f"{STUDIO}/studio/data/upload/1/a.png": PNG})
+    prefixed = store_for(tmp_path / "prefix", below, studio_url=f"{STUDIO}/studio/")
+    prefixed.get("/data/upload/1/a.png")
+    for address in ("/../data/upload/1/a.png", f"{STUDIO}/data/upload/1/a.png"):
+        with pytest.raises(BadImage, match="not a route"):
+            prefixed.get(address)
+
+
 def test_allowed_hosts_get_no_token(tmp_path: Path) -> None:
     server = FakeStudioServer({"https://pictures.test/a.png": PNG, "http://other.test:81/b.png": PNG})
     store = store_for(tmp_path, server, allow_image_hosts="pictures.test, other.test:81")

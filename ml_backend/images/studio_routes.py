@@ -1,0 +1,54 @@
+"""Which routes of Label Studio hold images: the only ones that are ever asked with the token.
+
+Whoever may import tasks, or may call ``/predict``, chooses the addresses. The token is an administrator's, so
+an address like ``/data/upload/../../api/users`` must not reach any other route.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["is_image_route"]
+
+_ROUTES: Final = re.compile(
+    r"""
+    /data/upload/.+                                 # uploaded files
+    | /data/local-files/?                           # files of local storages; which one is in the query
+    | /storage-data/.+                              # files of cloud storages
+    | /(tasks|projects)/[0-9]+/(resolve|presign)/?  # storage addresses that Label Studio looks up itself
+    """,
+    re.VERBOSE,
+)
+_MAX_ENCODINGS: Final = 8
+
+
+def is_image_route(address: str, base_url: str) -> bool:
+    """Whether a full address is a route of the Label Studio at ``base_url`` that holds images.
+
+    The path is judged as a server may come to read it: with every layer of percent-encoding taken off and
+    backslashes as slashes. A path with ``.`` or ``..`` in it is never one. The hosts are not compared.
+    """
+    if any(ord(c) < 32 or ord(c) == 127 for c in address):
+        return False  # parsers leave these out, each in its own way
+    path = _plain(urlsplit(address).path)
+    prefix = urlsplit(base_url).path.rstrip("/")
+    if path is None or not path.startswith(f"{prefix}/"):
+        return False
+    path = path[len(prefix) :]
+    parts = path[1:].rstrip("/").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return False
+    return _ROUTES.fullmatch(path) is not None
+
+
+def _plain(path: str) -> str | None:
+    """The path without percent-encoding; None when it is wrapped more often than any real one."""
+    for _ in range(_MAX_ENCODINGS):
+        inner = unquote(path)
+        if inner == path:
+            path = path.replace("\\", "/")
+            return None if any(ord(c) < 32 or ord(c) == 127 for c in path) else path
+        path = inner
+    return None
