@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ml_backend.errors import StorageError
@@ -94,3 +94,10 @@ class BackendSettings(BaseSettings):
                 hint="Write the key into the file, or set GROUNDSWELL_STUDIO_TOKEN instead",
                 field="studio_token_file",
             ) from error
+
+    @field_validator("basic_auth_pass")
+    @classmethod
+    def _with_the_user(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("basic_auth_user") and not password.get_secret_value():
+            raise ValueError("is empty, but basic_auth_user is set")
+        return password

@@ -48,7 +48,7 @@ def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: 
     """
     from pydantic import SecretStr
 
-    from sync.local.secrets import load_secrets
+    from sync.local.secrets import BACKEND_USER, load_secrets
     from sync.local.up import read_state
 
     settings = load_settings(**({} if data_dir is None else {"data_dir": data_dir}))
@@ -62,6 +62,8 @@ def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: 
         changes |= {
             "webhook_secret": SecretStr(secrets.webhook_secret),
             "signing_key": SecretStr(secrets.signing_key),
+            "basic_auth_user": BACKEND_USER,
+            "basic_auth_pass": SecretStr(secrets.backend_password),
         }
         if state is None or state.embedded:
             changes["studio_token"] = SecretStr(secrets.token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tomllib
 from pathlib import Path
@@ -26,8 +27,61 @@ def compose() -> list[str]:
     pytest.skip("neither `docker compose` nor `docker-compose` is installed")
 
 
-def test_docker_compose_accepts_the_file() -> None:
-    command = [*compose(), "--env-file", ".env.example", "config"]
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    """What docker/make_env.sh writes."""
+    path = tmp_path / ".env"
+    command = [str(ROOT / "docker" / "make_env.sh"), "me@example.org"]
+    subprocess.run(command, env={**os.environ, "ENV_FILE": str(path)}, check=True, timeout=60)
+    return path
+
+
+def read_env(path: Path) -> dict[str, str]:
+    lines = [x for x in path.read_text().splitlines() if x and not x.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "STUDIO_PASSWORD",
+    "STUDIO_TOKEN",
+    "BACKEND_PASSWORD",
+    "WEBHOOK_SECRET",
+    "SIGNING_KEY",
+)
+
+
+def test_the_example_holds_no_password_and_the_script_makes_them(env_file: Path) -> None:
+    example, made = read_env(ROOT / ".env.example"), read_env(env_file)
+    assert list(example) == list(made)
+    assert {name for name, value in example.items() if not value} == set(SECRETS)
+    assert made["STUDIO_EMAIL"] == "me@example.org"
+    values = [made[name] for name in SECRETS]
+    assert len(set(values)) == len(SECRETS)
+    assert all(re.fullmatch("[0-9a-f]{40}", value) for value in values)
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    before = env_file.read_text()
+    again = subprocess.run(
+        [str(ROOT / "docker" / "make_env.sh")],
+        env={**os.environ, "ENV_FILE": str(env_file)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert again.returncode != 0
+    assert env_file.read_text() == before
+
+
+def test_compose_requires_every_secret_and_gives_the_backend_a_password() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    for name in SECRETS:
+        assert f"${{{name}:?set {name} in .env}}" in text
+        assert f"${{{name}:-" not in text
+    assert "GROUNDSWELL_BASIC_AUTH_PASS: ${BACKEND_PASSWORD:?" in text
+
+
+def test_docker_compose_accepts_the_file(env_file: Path) -> None:
+    command = [*compose(), "--env-file", str(env_file), "config"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     for service in ("studio", "postgres", "backend", "worker"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -12,7 +14,10 @@ from pathlib import Path
 from ml_backend.artifacts.files import storage_errors
 from ml_backend.errors import StorageError
 
-__all__ = ["Secrets", "load_secrets"]
+__all__ = ["BACKEND_USER", "Secrets", "load_secrets"]
+
+BACKEND_USER = "groundswell"
+"""User name of the backend's Basic auth, where none is set."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -24,6 +29,7 @@ class Secrets:
     token: str
     webhook_secret: str
     signing_key: str
+    backend_password: str
 
     def __repr__(self) -> str:
         return f"Secrets({self.email!r})"
@@ -32,8 +38,9 @@ class Secrets:
 def load_secrets(data_dir: Path, *, email: str = "admin@groundswell.local") -> Secrets:
     """Read ``data_dir/secrets.json``, or make it (mode 0600) at the first call.
 
-    Two first calls at once agree: the file is created exclusively and the second one reads it. Raises
-    StorageError when the file is there but cannot be understood.
+    Two first calls at once agree: the file is created exclusively and the second one reads it. A file of an
+    older version has no ``backend_password``: it is then made from the signing key, so all processes get the
+    same one. Raises StorageError when the file is there but cannot be understood.
     """
     path = data_dir / "secrets.json"
     with storage_errors(path):
@@ -42,13 +49,18 @@ def load_secrets(data_dir: Path, *, email: str = "admin@groundswell.local") -> S
             _create(path, email)
         try:
             raw = json.loads(path.read_text())
+            raw.setdefault("backend_password", _derived(str(raw.get("signing_key", "")), "backend password"))
             return Secrets(**{field.name: str(raw[field.name]) for field in fields(Secrets)})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 f"{path} cannot be understood ({error})",
                 hint="Restore it; without it the login of the embedded Label Studio is lost",
                 field="secrets.json",
             ) from error
+
+
+def _derived(key: str, purpose: str) -> str:
+    return hmac.new(key.encode(), purpose.encode(), hashlib.sha256).hexdigest()
 
 
 def _create(path: Path, email: str) -> None:
@@ -58,6 +70,7 @@ def _create(path: Path, email: str) -> None:
         token=secrets.token_hex(20),
         webhook_secret=secrets.token_urlsafe(24),
         signing_key=secrets.token_urlsafe(32),
+        backend_password=secrets.token_urlsafe(24),
     )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

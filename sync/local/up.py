@@ -25,7 +25,7 @@ from ml_backend.devices import TUNED
 from ml_backend.errors import GroundswellError, StudioError
 from sync.local.label_studio_server import Login, StudioServer, check_port
 from sync.local.processes import is_running, start_time, stop_group, stop_left_over
-from sync.local.secrets import Secrets, load_secrets
+from sync.local.secrets import BACKEND_USER, Secrets, load_secrets
 from sync.settings import Settings
 
 __all__ = ["Part", "Stack", "UpState", "read_state"]
@@ -147,6 +147,10 @@ class Stack:
                 "signing_key": settings.signing_key
                 if settings.signing_key.get_secret_value()
                 else SecretStr(self.secrets.signing_key),
+                "basic_auth_user": settings.basic_auth_user or BACKEND_USER,
+                "basic_auth_pass": settings.basic_auth_pass
+                if settings.basic_auth_pass.get_secret_value()
+                else SecretStr(self.secrets.backend_password),
             }
         )
 

@@ -93,12 +93,29 @@ def _data_dir(settings: Settings) -> Finding:
 
 
 def _backend(settings: Settings) -> Finding:
+    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    auth = (user, password) if user else None
     for url in dict.fromkeys((settings.backend_internal_url or settings.backend_url, settings.backend_url)):
         answer = httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
         if answer.status_code != 200:
             return Finding(
                 "backend", "bad", f"{url} answers {answer.status_code}", "Is another program there?"
             )
+        if httpx.get(f"{url.rstrip('/')}/versions", auth=auth, timeout=5.0).status_code == 401:
+            return Finding(
+                "backend",
+                "bad",
+                f"{url} refuses our user name and password",
+                "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS as for the backend",
+            )
+    host = httpx.URL(settings.backend_url).host
+    if not user and host not in ("127.0.0.1", "localhost", "::1"):
+        return Finding(
+            "backend",
+            "warn",
+            f"{settings.backend_url} asks nobody for a password",
+            "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS, then run groundswell init",
+        )
     return Finding("backend", "ok", settings.backend_url)
 
 

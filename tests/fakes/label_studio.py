@@ -318,8 +318,11 @@ class FakeStudio:
         project = self._get("projects", project_id)
         for row in self._of("backends", project=project_id):
             if row["url"] == url:
+                row["basic_auth"] = basic_auth
                 return int(row["id"])
-        new = self._add("backends", {"project": project_id, "url": url, "title": title})
+        new = self._add(
+            "backends", {"project": project_id, "url": url, "title": title, "basic_auth": basic_auth}
+        )
         if not project["model_version"]:
             project["model_version"] = title
         self._save()

@@ -17,6 +17,7 @@ from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
+from ml_backend.errors import StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances
 from ml_backend.label_studio.config_builder import build_label_config
@@ -26,7 +27,7 @@ from ml_backend.masks.rle import decode_rle, encode_mask, rle_box
 from sync.studio.client import Studio
 from sync.studio.protocol import PredictionRow, ProjectRow
 from tests.conftest import LOGIN
-from tests.studio.conftest import Site
+from tests.studio.conftest import Site, serve_backend
 
 pytestmark = pytest.mark.studio
 
@@ -141,7 +142,9 @@ def test_stored_predictions_reach_label_studio_through_the_backend(
         writer.add(tasks[0], found(), hw=HW, score=0.25)
         writer.add(tasks[1], Instances.empty(), hw=HW, score=0.5)
         writer.add(tasks[2], Instances.empty(), error="the file is not an image")
-    site.studio.connect_backend(project.id, site.settings.backend_url, title="Groundswell", basic_auth=None)
+    site.studio.connect_backend(
+        project.id, site.settings.backend_url, title="Groundswell", basic_auth=site.basic_auth
+    )
     body = {"selectedItems": {"all": False, "included": tasks}}
     path = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project.id}"
     post(site.studio, path, body)
@@ -164,7 +167,9 @@ def test_what_cannot_be_answered_is_not_stored_and_asked_for_again(
     tasks = sorted(site.studio.task_ids(project.id))
     data_dir = site.settings.data_dir
     save_facts(data_dir, ProjectFacts(project.id, project.key, project.title, "instances", xml, LABELS))
-    site.studio.connect_backend(project.id, site.settings.backend_url, title="Groundswell", basic_auth=None)
+    site.studio.connect_backend(
+        project.id, site.settings.backend_url, title="Groundswell", basic_auth=site.basic_auth
+    )
     path = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project.id}"
 
     def retrieve(*wanted: int) -> list[int]:
@@ -190,6 +195,67 @@ def test_what_cannot_be_answered_is_not_stored_and_asked_for_again(
     assert retrieve(*tasks) == [1, 1, 1]
 
 
+def test_the_backend_answers_label_studio_and_nobody_without_the_password(
+    site: Site, project_factory: Callable[..., ProjectRow], tmp_path: Path
+) -> None:
+    xml = build_label_config(LABELS)
+    project = project_factory("password", xml)
+    site.studio.upload_images(project.id, [picture(tmp_path, "a.png")])
+    (task_id,) = site.studio.task_ids(project.id)
+    data_dir = site.settings.data_dir
+    save_facts(data_dir, ProjectFacts(project.id, project.key, project.title, "instances", xml, LABELS))
+    ModelRegistry(data_dir).publish(project.id, "r1-stored", lambda folder: {"learner": "maskrcnn"})
+    with PoolWriter(ProjectPaths(data_dir, project.id).pool("r1-stored"), LABELS, embedding_dim=0) as writer:
+        writer.add(task_id, found(), hw=HW, score=0.25)
+    body = {"tasks": [{"id": task_id, "data": {"image": "/api/users"}}], "project": project.key}
+    url = f"{site.settings.backend_url}/predict"
+    for auth in (None, ("groundswell", "guess"), ("", "")):
+        assert httpx.post(url, json=body, auth=auth, timeout=10).status_code == 401
+
+    # Label Studio with the wrong password, then with the right one: connecting again mends it
+    user, password = site.basic_auth
+    with pytest.raises(StudioError, match="401"):
+        site.studio.connect_backend(
+            project.id, site.settings.backend_url, title="Groundswell", basic_auth=(user, "wrong")
+        )
+    first = site.studio.connect_backend(
+        project.id, site.settings.backend_url, title="Groundswell", basic_auth=site.basic_auth
+    )
+    again = site.studio.connect_backend(
+        project.id, site.settings.backend_url, title="Groundswell", basic_auth=site.basic_auth
+    )
+    assert again == first
+    (row,) = site.studio.backends(project.id)
+    assert (row["auth_method"], row["basic_auth_user"], row["state"]) == ("BASIC_AUTH", user, "CO")
+    assert password not in json.dumps(row)
+    path = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project.id}"
+    post(site.studio, path, {"selectedItems": {"all": False, "included": [task_id]}})
+    assert [row.model_version for row in site.studio.predictions(task_id)] == ["r1-stored"]
+
+
+def test_a_backend_connected_without_a_password_gets_it_when_connected_again(
+    site: Site, project_factory: Callable[..., ProjectRow]
+) -> None:
+    xml = build_label_config(LABELS)
+    project = project_factory("opened", xml)
+    save_facts(
+        site.settings.data_dir,
+        ProjectFacts(project.id, project.key, project.title, "instances", xml, LABELS),
+    )
+    plain = site.settings.model_copy(update={"basic_auth_user": "", "basic_auth_pass": SecretStr("")})
+    with serve_backend(plain) as url:
+        backend = site.studio.connect_backend(project.id, url, title="Groundswell", basic_auth=None)
+        port = int(url.rsplit(":", 1)[1])
+    with serve_backend(site.settings, port):
+        (row,) = site.studio.backends(project.id)
+        assert row["state"] != "CO"  # Label Studio still calls it without
+        connected = site.studio.connect_backend(
+            project.id, url, title="Groundswell", basic_auth=site.basic_auth
+        )
+        (row,) = site.studio.backends(project.id)
+        assert (connected, row["state"]) == (backend, "CO")
+
+
 def test_clicks_and_their_errors_pass_through_label_studio(
     site: Site, project_factory: Callable[..., ProjectRow], tmp_path: Path
 ) -> None:
@@ -205,7 +271,7 @@ def test_clicks_and_their_errors_pass_through_label_studio(
         ProjectFacts(project.id, project.key, project.title, "instances", xml, LABELS, segmenter="classical"),
     )
     backend = site.studio.connect_backend(
-        project.id, site.settings.backend_url, title="Groundswell", basic_auth=None
+        project.id, site.settings.backend_url, title="Groundswell", basic_auth=site.basic_auth
     )
     click = {
         "type": "keypointlabels",

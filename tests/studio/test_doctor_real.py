@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 
 from sync.projects.init_project import init_project
 from sync.report.doctor import Finding, examine
@@ -58,6 +59,9 @@ def test_each_fault_is_named_with_what_to_do(site: Site, project: int) -> None:
     assert findings["backend"].level == "bad"
     assert findings[f"project {project} backend"].level == "bad"
     assert "init --title" in findings[f"project {project} backend"].hint
+
+    stranger = site.settings.model_copy(update={"basic_auth_pass": SecretStr("guess")})
+    assert "refuses our user name and password" in found(stranger)["backend"].detail
 
     site.studio.delete_project(project)
     gone = found(site.settings)[f"project {project}"]

@@ -82,7 +82,12 @@ def test_up_starts_stops_and_finds_everything_again(tmp_path: Path) -> None:
     studio = Studio(f"http://127.0.0.1:{port}", secrets["token"])
     assert studio.whoami() == secrets["email"]
     assert studio.version() == "1.23.2"
-    assert httpx.get(f"http://127.0.0.1:{backend_port}/health", timeout=5).status_code == 200
+    backend = f"http://127.0.0.1:{backend_port}"
+    assert httpx.get(f"{backend}/health", timeout=5).status_code == 200
+    assert httpx.post(f"{backend}/predict", json={"tasks": []}, timeout=5).status_code == 401
+    login = ("groundswell", secrets["backend_password"])
+    assert httpx.get(f"{backend}/versions", auth=login, timeout=5).status_code == 200
+    assert secrets["backend_password"] not in first.text()
     project = studio.create_project("a kept project", '<View><Image name="image" value="$image"/></View>')
     parts = first.parts()
     assert set(parts) == {"label-studio", "backend", "worker"}

@@ -60,3 +60,9 @@ def test_crowd_sets_what_is_not_set_otherwise(tmp_path: Path, monkeypatch: pytes
 
 def test_project_options_exist() -> None:
     assert set(Settings.model_fields) >= PROJECT_OPTIONS
+
+
+def test_a_user_of_the_backend_without_a_password_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"settings\.basic_auth_pass.*is empty, but basic_auth_user is set"):
+        load_settings(basic_auth_user="me")
+    assert load_settings(basic_auth_user="me", basic_auth_pass="mine").basic_auth_user == "me"

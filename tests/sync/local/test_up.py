@@ -135,8 +135,20 @@ def test_secrets_are_made_once_and_readable_by_their_owner_only(tmp_path: Path) 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in path.parent.iterdir()] == ["secrets.json"]
     assert len(found[0].token) == 40
-    for value in (found[0].password, found[0].token, found[0].webhook_secret):
+    for value in (found[0].password, found[0].token, found[0].webhook_secret, found[0].backend_password):
         assert value not in repr(found[0])
+
+
+def test_secrets_of_an_older_version_get_one_password_for_the_backend(tmp_path: Path) -> None:
+    made = load_secrets(tmp_path)
+    path = tmp_path / "secrets.json"
+    older = json.loads(path.read_text())
+    del older["backend_password"]
+    path.write_text(json.dumps(older))
+    first, second = load_secrets(tmp_path), load_secrets(tmp_path)
+    assert len(first.backend_password) > 20
+    assert first.backend_password == second.backend_password
+    assert first.backend_password not in (made.backend_password, *older.values())
 
 
 def test_damaged_secrets_are_not_replaced(tmp_path: Path) -> None:
@@ -220,6 +232,13 @@ def test_addresses_token_and_secrets_are_filled_in_and_passed_on(tmp_path: Path)
     env = made.environment()
     assert env["GROUNDSWELL_STUDIO_TOKEN"] == made.secrets.token
     assert env["GROUNDSWELL_WEBHOOK_SECRET"] == made.secrets.webhook_secret
+    assert env["GROUNDSWELL_BASIC_AUTH_USER"] == "groundswell"
+    assert env["GROUNDSWELL_BASIC_AUTH_PASS"] == made.secrets.backend_password
+    beside = effective_settings(tmp_path)  # what other commands on this data directory use
+    assert beside.basic_auth_user == "groundswell"
+    assert beside.basic_auth_pass == made.settings.basic_auth_pass
+    own = Stack(Settings(data_dir=tmp_path, basic_auth_user="me", basic_auth_pass="mine"), studio_port=18080)  # type: ignore[arg-type]
+    assert (own.settings.basic_auth_user, own.settings.basic_auth_pass.get_secret_value()) == ("me", "mine")
     assert env["GROUNDSWELL_DATA_DIR"] == str(tmp_path)
     assert "GROUNDSWELL_SEED" not in env
     again = stack(tmp_path, studio_port=18080, backend_port=19090)
