@@ -21,6 +21,7 @@ from ml_backend.errors import GroundswellError
 from sync.local.label_studio_server import Login, StudioServer, find_studio
 from sync.studio.client import Studio
 from sync.studio.protocol import ProjectRow
+from tests.guard import ends_with_us
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -98,7 +99,9 @@ def studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioSe
     shutil.copytree(_migrated(program), data_dir)
     files_root = tmp_path_factory.getbasetemp()
     with StudioServer(data_dir, LOGIN, port=free_port(), files_root=files_root) as server:
-        yield server
+        assert server.process is not None
+        with ends_with_us(server.process.pid):
+            yield server
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +144,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with PostgresServer(programs, free_port()) as server:
+    with PostgresServer(programs, free_port()) as server, ends_with_us(server.pid):
         yield server
 
 

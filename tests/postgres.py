@@ -74,7 +74,7 @@ class PostgresServer:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", cluster, *flags],
-                stdout=log, stderr=log, cwd=self._folder, **self._as,
+                stdout=log, stderr=log, cwd=self._folder, start_new_session=True, **self._as,
             )  # fmt: skip
         try:
             self._wait()
@@ -82,6 +82,12 @@ class PostgresServer:
             self.__exit__()
             raise
         return self
+
+    @property
+    def pid(self) -> int:
+        """Number of the server's process and of its process group."""
+        assert self._process is not None
+        return self._process.pid
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
