@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from sync.local.up import Stack
 
 
-__all__ = ["interruptible", "parse_options", "say", "show_login"]
+__all__ = ["interruptible", "parse_options", "progress", "say", "show_login"]
+
+ReportShare = Callable[[float, str], None]
+"""called with the share done (0..1) and one line about it"""
 
 
 def parse_options(lines: Sequence[str]) -> dict[str, Any]:
@@ -39,6 +42,36 @@ def parse_options(lines: Sequence[str]) -> dict[str, Any]:
 def say(line: str) -> None:
     """One line about what happens, to the terminal."""
     typer.echo(f"· {line}")
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[ReportShare]:
+    """Show how far a long command is: a bar on a terminal, a line per tenth in a log, nothing when quiet.
+
+    It goes to standard error, so that standard output holds the result alone.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda share, line: None
+        return
+    if not console.is_terminal:
+        told = -1
+
+        def tell(share: float, line: str) -> None:
+            nonlocal told
+            if int(share * 10) > told:
+                told = int(share * 10)
+                typer.echo(f"{share:4.0%} {line}", err=True)
+
+        yield tell
+        return
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        job = bar.add_task("", total=1.0)
+        yield lambda share, line: bar.update(job, completed=share, description=line[:100])
 
 
 def show_login(stack: Stack) -> None:

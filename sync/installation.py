@@ -10,11 +10,11 @@ from sync.settings import Settings, load_settings
 from sync.store.database import Store
 from sync.studio.protocol import StudioClient
 
-__all__ = ["Session", "effective_settings", "open_session", "open_store"]
+__all__ = ["Installation", "effective_settings", "open_installation", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class Installation:
     """Settings, store, Label Studio, and the Label Studio of the review projects when it is another one."""
 
     settings: Settings
@@ -29,7 +29,7 @@ def open_store(data_dir: Path | None, *, studio_url: str = "", api_key: str = ""
     return settings, Store(settings.database())
 
 
-def open_session(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Session:
+def open_installation(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Installation:
     """Everything a command that talks to Label Studio needs."""
     from sync.studio.client import Studio
 
@@ -38,7 +38,7 @@ def open_session(data_dir: Path | None, *, studio_url: str = "", api_key: str = 
     if settings.review_url:
         review = Studio(settings.review_url, settings.review_token.get_secret_value())
     studio = Studio(settings.studio_url, settings.current_studio_token)
-    return Session(settings, store, studio, review)
+    return Installation(settings, store, studio, review)
 
 
 def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Settings:

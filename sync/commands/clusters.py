@@ -31,14 +31,18 @@ def register(app: typer.Typer) -> None:
         """
         import json
 
-        from sync.installation import open_session
+        from sync.installation import open_installation
         from sync.report.cluster_sections import Limits
         from sync.report.project_clusters import write_cluster_page
         from sync.rounds.project import open_project
 
-        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
         opened = open_project(
-            session.settings, session.store, session.studio, project, review_studio=session.review_studio
+            installation.settings,
+            installation.store,
+            installation.studio,
+            project,
+            review_studio=installation.review_studio,
         )
         sections = write_cluster_page(
             opened.db,

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from ml_backend.clicks.base import ClickSegmenter
-    from ml_backend.clicks.evaluation.experiment import ClickSplit
-    from ml_backend.instances import Rle
 
 __all__ = ["register"]
 
@@ -74,152 +68,56 @@ def register(app: typer.Typer) -> None:
         import json
 
         from ml_backend.artifacts.files import write_json
-        from ml_backend.clicks.evaluation.experiment import (
-            ClickBenchmark,
-            compare_reports,
-            pick_targets,
-            run_benchmark,
-            split_images,
-            with_starts,
-        )
         from ml_backend.clicks.evaluation.robots import ROBOTS
-        from ml_backend.errors import BadInput
         from ml_backend.masks.coco import load_coco
+        from sync.console import progress
+        from sync.lab.click_evaluation import ClickEvaluation, evaluate_clicks
+        from sync.settings import load_settings
 
-        starts = start or ["empty"]
-        for asked in starts:
-            if asked not in ("empty", "proposal"):
-                raise BadInput(f"unknown start {asked!r}", field="start", hint="Use empty or proposal")
-        robots = tuple(ROBOTS) if robot == "both" else (robot,)
-        if not set(robots) <= set(ROBOTS):
-            raise BadInput(f"unknown robot {robot!r}", field="robot", hint=f"Use {', '.join(ROBOTS)} or both")
-        if "proposal" in starts and proposals is not None and model is not None:
-            raise BadInput(
-                "a start from proposals needs one source of them",
-                field="start",
-                hint="Give --proposals or --model, not both",
-            )
-        if "project" in segmenter and train_fraction == 0.0 and not _trained(click_model):
-            raise BadInput(
-                "project must be trained on something", field="train_fraction", hint="For example 0.5"
-            )
-        say = _quiet if as_json else _say
+        plan = ClickEvaluation(
+            segmenters=segmenter,
+            starts=start or ["empty"],
+            robots=tuple(ROBOTS) if robot == "both" else (robot,),
+            limit=limit,
+            max_clicks=max_clicks,
+            train_fraction=train_fraction,
+            proposals=proposals,
+            model=model,
+            click_model=click_model,
+            model_iterations=model_iterations,
+            iterations=iterations,
+            seed=seed,
+        )
+        plan.check()
         data = load_coco(images, coco)
-        split = split_images(data, train_fraction=train_fraction, seed=seed)
-        chosen = with_starts(ClickBenchmark(limit=limit, max_clicks=max_clicks, seed=seed), starts)  # type: ignore[arg-type]
-        found = {}
-        if "proposal" in starts:
-            found = _proposals(proposals, model, split, data.categories, model_iterations, seed, say)
-        targets = pick_targets(split.test, data.categories, chosen, found)
-        reports, differences = [], []
-        built = [_segmenter(name, split, click_model, iterations, seed, say) for name in segmenter]
-        for name in robots:
-            runs = [run_benchmark(s, targets, replace(chosen, robot=name), say) for s in built]  # type: ignore[arg-type]
-            for other in runs[1:]:
-                differences += [{"robot": name, **row} for row in compare_reports(runs[0], other)]
-            reports += runs
+        with progress(quiet=as_json) as report_share:
+            scores = evaluate_clicks(data, plan, load_settings(), report=report_share)
         write_json(
             report,
             {
-                "images": len(split.test),
-                "train_images": len(split.train),
-                "masks": len(targets),
-                "reports": reports,
-                "differences": differences,
+                "images": scores.images,
+                "train_images": scores.train_images,
+                "masks": scores.masks,
+                "reports": scores.reports,
+                "differences": scores.differences,
             },
         )
         if plot is not None:
             from sync.report.click_plots import plot_click_curves
 
-            plot_click_curves(reports, plot, title=f"{coco.parent.name}: {len(targets)} masks")
+            plot_click_curves(scores.reports, plot, title=f"{coco.parent.name}: {scores.masks} masks")
         if as_json:
-            typer.echo(json.dumps([_without_traces(r) for r in reports], indent=1))
+            typer.echo(json.dumps([_without_traces(r) for r in scores.reports], indent=1))
         else:
-            _table(reports, differences)
+            _table(scores.reports, scores.differences)
 
 
-def _say(line: str) -> None:
-    typer.secho(line, err=True, dim=True)
-
-
-def _quiet(line: str) -> None:
-    """Progress is not wanted beside JSON."""
-
-
-def _trained(folder: Path | None) -> bool:
-    return folder is not None and (folder / "click.json").exists()
-
-
-def _proposals(
-    stored: Path | None,
-    model: Path | None,
-    split: ClickSplit,
-    labels: Sequence[str],
-    iterations: int | None,
-    seed: int,
-    say: Callable[[str], None],
-) -> dict[int, list[Rle]]:
-    """Stored ones, or those of the model in ``model``, trained on the training half when it is not there."""
-    import tempfile
-
-    from ml_backend.clicks.evaluation.experiment import stored_proposals
-    from ml_backend.clicks.evaluation.proposal_model import propose
-
-    if stored is not None:
-        return stored_proposals(stored, split.test)
-    with tempfile.TemporaryDirectory(prefix="click-proposer-") as scratch:
-        found = propose(
-            split,
-            labels,
-            model or Path(scratch) / "model",
-            lambda share, line: say(f"proposals: {share:.0%} {line}"),
-            options=None if iterations is None else {"iterations": iterations},
-            seed=seed,
-        )
-    say(f"proposals: {sum(map(len, found.values()))} on {len(found)} images")
-    return found
-
-
-def _segmenter(
-    name: str,
-    split: ClickSplit,
-    folder: Path | None,
-    iterations: int | None,
-    seed: int,
-    say: Callable[[str], None],
-) -> ClickSegmenter:
-    """Segmenter by name; ``project`` from ``folder``, trained on the training half when nothing is there."""
-    from ml_backend.clicks.serving.catalog import build_segmenter
-    from sync.settings import load_settings
-
-    if name != "project":
-        return build_segmenter(name, load_settings())
-    import tempfile
-
-    from ml_backend.clicks.project_network.click_net import ProjectSegmenter, save_network
-    from ml_backend.clicks.training.options import ClickOptions
-    from ml_backend.clicks.training.trainer import train_network
-
-    if folder is None:
-        folder = Path(tempfile.mkdtemp(prefix="click-network-"))
-    if not _trained(folder):
-        options = ClickOptions(seed=seed)
-        if iterations is not None:
-            options = replace(options, iterations=iterations, seconds=float("inf"))
-        examples = [image.example() for image in split.train]
-        network, manifest, _, _ = train_network(
-            examples, options, lambda done, line: say(f"project: {done:.0%} {line}")
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        save_network(folder, network, manifest)
-    return ProjectSegmenter(folder)
-
-
-def _without_traces(report: dict[str, object]) -> dict[str, object]:
+def _without_traces(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report without the single clicks, which are many."""
     return {key: value for key, value in report.items() if key != "traces"}
 
 
-def _table(reports: list[dict[str, Any]], differences: list[dict[str, Any]]) -> None:
+def _table(reports: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -30,13 +30,17 @@ def register(app: typer.Typer) -> None:
         from dataclasses import asdict
 
         from sync.exchange.coco_export import export_project
-        from sync.installation import open_session
+        from sync.installation import open_installation
         from sync.rounds.project import open_project, refreshed
         from sync.rounds.pull import pull as pull_labels
 
-        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
         opened = open_project(
-            session.settings, session.store, session.studio, project, review_studio=session.review_studio
+            installation.settings,
+            installation.store,
+            installation.studio,
+            project,
+            review_studio=installation.review_studio,
         )
         if pull:
             opened = refreshed(opened)

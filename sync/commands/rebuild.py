@@ -28,15 +28,15 @@ def register(app: typer.Typer) -> None:
         from dataclasses import asdict
 
         from sync.console import say
-        from sync.installation import open_session
+        from sync.installation import open_installation
         from sync.projects.rebuild import rebuild as rebuild_store
 
-        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
         reports = rebuild_store(
-            session.settings,
-            session.store,
-            session.studio,
-            review_studio=session.review_studio,
+            installation.settings,
+            installation.store,
+            installation.studio,
+            review_studio=installation.review_studio,
             report=(lambda line: None) if as_json else say,
         )
         if as_json:

@@ -32,20 +32,20 @@ def register(app: typer.Typer) -> None:
         from ml_backend.extras import require_extra
 
         require_extra("worker")
-        from sync.installation import open_session
+        from sync.installation import open_installation
         from sync.rounds.project import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
 
-        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
-        if project not in project_ids(session.store):
-            register_project(session.store, session.studio, project)
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
+        if project not in project_ids(installation.store):
+            register_project(installation.store, installation.studio, project)
         with WorkerConsole(quiet=as_json) as console:
             made = Worker(
-                session.settings,
-                session.store,
-                session.studio,
-                review_studio=session.review_studio,
+                installation.settings,
+                installation.store,
+                installation.studio,
+                review_studio=installation.review_studio,
                 report=console.report,
             )
             made.install_signal_handlers()

@@ -35,29 +35,29 @@ def register(app: typer.Typer) -> None:
         from ml_backend.extras import require_extra
 
         require_extra("worker")
-        from sync.installation import open_session
+        from sync.installation import open_installation
         from sync.rounds.project import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
 
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        session = open_session(data_dir, studio_url=studio_url, api_key=api_key)
-        known = set(project_ids(session.store))
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
+        known = set(project_ids(installation.store))
         for number in project or []:
             if number not in known:
-                register_project(session.store, session.studio, number)
+                register_project(installation.store, installation.studio, number)
         with WorkerConsole(quiet=as_json) as console:
             made = Worker(
-                session.settings,
-                session.store,
-                session.studio,
-                review_studio=session.review_studio,
+                installation.settings,
+                installation.store,
+                installation.studio,
+                review_studio=installation.review_studio,
                 only=project or None,
                 report=console.report,
             )
             made.install_signal_handlers()
             if not once:
-                console.say(f"worker looks every {session.settings.poll_s:g} s; Ctrl-C ends it")
+                console.say(f"worker looks every {installation.settings.poll_s:g} s; Ctrl-C ends it")
                 made.run()
                 return
             reports = made.look_at_all()

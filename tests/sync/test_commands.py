@@ -21,7 +21,7 @@ from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.errors import GroundswellError
 from sync.commands import export, rebuild, status, worker
 from sync.commands import round as round_command
-from sync.installation import Session
+from sync.installation import Installation
 from sync.worker.console import WorkerConsole
 from sync.worker.loop import Worker
 from tests.sync.conftest import World
@@ -36,10 +36,10 @@ def app(monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld) -> tuple[typer.T
     world = make_world(8)
     world.label(*range(5))
 
-    def open_session(*_: Any, **__: Any) -> Session:
-        return Session(world.settings, world.store, world.studio, None)
+    def open_installation(*_: Any, **__: Any) -> Installation:
+        return Installation(world.settings, world.store, world.studio, None)
 
-    monkeypatch.setattr("sync.installation.open_session", open_session)
+    monkeypatch.setattr("sync.installation.open_installation", open_installation)
     monkeypatch.setattr("sync.installation.open_store", lambda *_, **__: (world.settings, world.store))
     made = typer.Typer()
     for module in (worker, round_command, export, status, rebuild):

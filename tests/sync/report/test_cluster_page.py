@@ -22,7 +22,7 @@ from clustering.trees.linkage import ExactLinkage
 from clustering.trees.tree import ClusterTree
 from ml_backend.errors import BadInput
 from sync.commands import clusters as clusters_command
-from sync.installation import Session
+from sync.installation import Installation
 from sync.report.cluster_page import Cluster, Purity, Section, cluster_page
 from sync.report.cluster_sections import Limits, Members, label_section
 from sync.report.project_clusters import write_cluster_page
@@ -171,8 +171,8 @@ def test_the_page_of_a_reviewed_project(
     assert data["pictures"]
 
     monkeypatch.setattr(
-        "sync.installation.open_session",
-        lambda *_, **__: Session(world.settings, world.store, world.studio, None),
+        "sync.installation.open_installation",
+        lambda *_, **__: Installation(world.settings, world.store, world.studio, None),
     )
     app = typer.Typer()
     clusters_command.register(app)
