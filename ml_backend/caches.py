@@ -43,6 +43,11 @@ class ByteCache(Generic[K, V]):
         with self._lock:
             self._values.pop(key, None)
 
+    def keys(self) -> list[K]:
+        """What is kept; does not count as a use."""
+        with self._lock:
+            return list(self._values)
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:

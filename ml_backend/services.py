@@ -77,14 +77,15 @@ class Services:
         """Build all parts. Touches the disk only for the signing key."""
         images = ImageStore(settings)
         registry = ModelRegistry(settings.data_dir)
+        metrics = Metrics()
         pools = Pools(settings.data_dir)
         return cls(
             settings=settings,
-            metrics=Metrics(),
+            metrics=metrics,
             facts=FactsCache(settings.data_dir),
             images=images,
             registry=registry,
-            predictors=PredictorCache(registry),
+            predictors=PredictorCache(registry, device_changed=metrics.device_changed),
             pools=pools,
             verdicts=VerdictCache(settings.data_dir),
             crops=CropStore(settings.data_dir, images, pools=pools),

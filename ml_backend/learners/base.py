@@ -79,6 +79,8 @@ class Predictor(Protocol):
 
     labels: tuple[str, ...]
     embedding_dim: int
+    nbytes: int
+    """Memory of its weights, for caches that are bounded by bytes."""
 
     def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Instances]:
         """Instances of each (H, W, 3) uint8 RGB image, in order; batched inside."""

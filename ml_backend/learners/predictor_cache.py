@@ -3,69 +3,87 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.caches import ByteCache
+from ml_backend.device_fallback import DeviceFallback, DeviceListener
 from ml_backend.learners.base import Predictor
 from ml_backend.learners.registry import get_learner
 
 __all__ = ["PredictorCache"]
 
+_MAX_BYTES = 4 * 1024**3
+
 
 class _Slot:
-    """One loaded predictor, or one being loaded: waiters share the lock."""
+    """One predictor in use, or being loaded: waiters share the lock."""
 
     __slots__ = ("lock", "predictor", "users")
 
-    def __init__(self) -> None:
+    def __init__(self, predictor: Predictor | None) -> None:
         self.lock = threading.Lock()
-        self.predictor: Predictor | None = None
+        self.predictor = predictor
         self.users = 0
 
 
 class PredictorCache:
-    """Loaded predictors by (project, version, device): loaded once, counted while in use, least recent
-    dropped.
+    """Loaded predictors by (project, version, device): loaded once, and kept while in use.
 
-    ``capacity`` bounds how many stay loaded; one in use is never dropped, so for a moment there may be more.
+    ``max_bytes`` bounds the weights of those that nobody uses at the moment; the ones used longest ago go
+    first. ``device_changed`` is told when one leaves its device for the CPU, and when it comes back.
     """
 
-    def __init__(self, registry: ModelRegistry, *, capacity: int = 2) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        *,
+        max_bytes: int = _MAX_BYTES,
+        device_changed: DeviceListener | None = None,
+    ) -> None:
         self._registry = registry
-        self._capacity = max(1, capacity)
+        self._device_changed = device_changed
         self._lock = threading.Lock()
-        self._slots: OrderedDict[tuple[int, str, str], _Slot] = OrderedDict()
+        self._used: dict[tuple[int, str, str], _Slot] = {}
+        self._idle: ByteCache[tuple[int, str, str], Predictor] = ByteCache(
+            max_bytes, lambda predictor: predictor.nbytes
+        )
 
     @contextmanager
     def use(self, project_id: int, version: str, *, device: str = "auto") -> Iterator[Predictor]:
         """The predictor of a version, loaded if need be; it stays loaded at least until the block ends."""
         key = (project_id, version, device)
         with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-            self._slots.move_to_end(key)
+            slot = self._used.get(key)
+            if slot is None:
+                slot = self._used[key] = _Slot(self._idle.get(key))
+                self._idle.drop(key)
             slot.users += 1
         try:
             with slot.lock:  # two requests for one cold version load it once
                 if slot.predictor is None:
-                    info = self._registry.info(project_id, version)
-                    slot.predictor = get_learner(info.learner).load(info.folder, device=device)
+                    slot.predictor = self._load(*key)
                 predictor = slot.predictor
             yield predictor
         finally:
             with self._lock:
                 slot.users -= 1
-                self._shrink()
+                if slot.users == 0:
+                    del self._used[key]
+                    if slot.predictor is not None:  # else its load failed
+                        self._idle.put(key, slot.predictor)
 
-    def loaded(self) -> list[tuple[int, str, str]]:
-        """Keys of what is loaded now, least recently used first."""
+    def loaded(self) -> set[tuple[int, str, str]]:
+        """Keys of what is loaded now."""
         with self._lock:
-            return [key for key, slot in self._slots.items() if slot.predictor is not None]
+            used = {key for key, slot in self._used.items() if slot.predictor is not None}
+            return used | set(self._idle.keys())
 
-    def _shrink(self) -> None:
-        for key in [k for k, s in self._slots.items() if s.users == 0 and s.predictor is None]:
-            del self._slots[key]  # a load that failed
-        idle = [key for key, slot in self._slots.items() if slot.users == 0]
-        for key in idle[: max(0, len(self._slots) - self._capacity)]:
-            del self._slots[key]
+    def _load(self, project_id: int, version: str, device: str) -> Predictor:
+        info = self._registry.info(project_id, version)
+        predictor = get_learner(info.learner).load(info.folder, device=device)
+        fallback = getattr(predictor, "fallback", None)
+        if isinstance(fallback, DeviceFallback) and self._device_changed is not None:
+            fallback.watch(self._device_changed)
+        return predictor

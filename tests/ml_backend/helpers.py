@@ -75,6 +75,7 @@ class ThresholdPredictor:
     """Finds what is brighter than the mean; counts the images it saw."""
 
     embedding_dim = 2
+    nbytes = 1000
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels

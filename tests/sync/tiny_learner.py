@@ -25,6 +25,7 @@ TARGET = "tests.sync.tiny_learner:TinyLearner"
 
 class TinyPredictor:
     embedding_dim = 3
+    nbytes = 100
 
     def __init__(self, labels: Sequence[str], colours: Any) -> None:
         self.labels = tuple(labels)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from ml_backend.caches import ByteCache
 from ml_backend.clicks.evaluation.robots import inner_distance
 from ml_backend.clicks.segmenters.input_maps import cue_maps
 from ml_backend.clicks.segmenters.zoom import DISC_RADIUS, Window, crop_image, crop_mask, fit_window
@@ -123,8 +124,7 @@ class Sampler:
     ) -> None:
         self.size = size
         self.rng = np.random.default_rng(seed)
-        self._cache: dict[int, npt.NDArray[np.uint8]] = {}
-        self._room = cache_bytes
+        self._kept: ByteCache[int, npt.NDArray[np.uint8]] = ByteCache(cache_bytes, lambda image: image.nbytes)
         self._examples: list[tuple[Example, list[int]]] = []
         sides: list[float] = []
         for example in examples:
@@ -143,13 +143,11 @@ class Sampler:
         self._p = weights / weights.sum()
 
     def _image(self, index: int) -> npt.NDArray[np.uint8]:
-        if index not in self._cache:
+        image = self._kept.get(index)
+        if image is None:
             image = read_image(self._examples[index][0].image)
-            if image.nbytes > self._room:
-                return image
-            self._room -= image.nbytes
-            self._cache[index] = image
-        return self._cache[index]
+            self._kept.put(index, image)
+        return image
 
     def draw(self, count: int) -> list[Sample]:
         return [self._draw() for _ in range(count)]

@@ -165,6 +165,7 @@ class Detectron2Predictor:
         self.labels = labels
         self.embedding_dim = EMBEDDING_DIM
         self.model = model
+        self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         self.size = int(cfg.INPUT.MIN_SIZE_TEST)
         self._largest = int(cfg.INPUT.MAX_SIZE_TEST)
         self._lock = threading.Lock()

@@ -42,7 +42,7 @@ class MaskRcnn:
         from ml_backend.images.decode import read_image
         from ml_backend.learners.evaluation import evaluate
         from ml_backend.learners.maskrcnn.optimisation import fit
-        from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
+        from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings, image_cache_bytes
         from ml_backend.learners.readable_examples import nothing_left, readable_examples
         from ml_backend.learners.weights import save_weights
 
@@ -65,6 +65,7 @@ class MaskRcnn:
             CropSettings(settings.size, config.geometry.scale, config.normalise, _turn(spec, settings, said)),
             spec.seed,
             iterations * settings.batch,
+            cache_bytes=image_cache_bytes(settings.workers),
         )
         history = fit(
             model,

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ml_backend.caches import ByteCache
 from ml_backend.errors import BadImage
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.learners.maskrcnn.architecture import normalise
 
-__all__ = ["CropSettings", "Crops"]
+__all__ = ["CropSettings", "Crops", "image_cache_bytes"]
+
+_MEMORY_SHARE, _MOST_BYTES = 0.25, 8 * 1024**3
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
@@ -40,6 +44,16 @@ class CropSettings:
     min_visible: float = 0.3
 
 
+def image_cache_bytes(workers: int) -> int:
+    """Bytes of decoded pictures that each process of a training may keep.
+
+    All processes together keep at most a quarter of the memory that is free now, and at most 8 GiB.
+    ``workers`` is the number of processes that prepare crops; 0 means that the training prepares its own.
+    """
+    free = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+    return min(free, _MOST_BYTES) // max(1, workers)
+
+
 @dataclass(slots=True)
 class _Loaded:
     """One image held ready: pixels at network scale, instances as small bitmaps at image scale."""
@@ -51,17 +65,26 @@ class _Loaded:
     bitmaps: list[npt.NDArray[np.uint8]]
     labels: npt.NDArray[np.int64]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        bitmaps = sum(bitmap.nbytes for bitmap in self.bitmaps)
+        return self.pixels.nbytes + self.boxes.nbytes + self.labels.nbytes + bitmaps
+
 
 @dataclass(slots=True)
 class Crops:
-    """Draws crops; indexable like a torch Dataset: the same index gives the same crop for the same seed."""
+    """Draws crops; indexable like a torch Dataset: the same index gives the same crop for the same seed.
+
+    Decoded pictures are kept up to ``cache_bytes`` in each process that draws.
+    """
 
     examples: Sequence[Example]
     settings: CropSettings
     seed: int
     length: int
-    cache_images: int = 400
-    _cache: dict[int, _Loaded] = field(default_factory=dict)
+    cache_bytes: int = 1024**3
+    _kept: ByteCache[int, _Loaded] | None = None
     _colour: v2.Transform | None = None
 
     def __len__(self) -> int:
@@ -76,7 +99,9 @@ class Crops:
         return self._crop(loaded, rng)
 
     def _load(self, index: int) -> _Loaded:
-        found = self._cache.get(index)
+        if self._kept is None:  # not when built: a lock cannot travel to the processes that draw
+            self._kept = ByteCache(self.cache_bytes, lambda loaded: loaded.nbytes)
+        found = self._kept.get(index)
         if found is not None:
             return found
         example = self.examples[index]
@@ -109,8 +134,10 @@ class Crops:
             bitmaps,
             np.asarray(labels, np.int64),
         )
-        if len(self._cache) < self.cache_images:
-            self._cache[index] = loaded
+        # What came first stays: each picture is wanted once a pass, so dropping the one used longest ago
+        # would drop what is wanted soonest.
+        if self._kept.nbytes + loaded.nbytes <= self.cache_bytes:
+            self._kept.put(index, loaded)
         return loaded
 
     def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> Sample:

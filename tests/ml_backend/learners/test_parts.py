@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ml_backend.learners.mask_pasting import crop_to_rle, paste_masks, without_s
 from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network, copy_weights, normalise
 from ml_backend.learners.maskrcnn.geometry import BoxSizes, Geometry, fit_geometry, measure
 from ml_backend.learners.maskrcnn.settings import train_settings
-from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
+from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings, image_cache_bytes
 from ml_backend.learners.weights import published_weights, read_weights, save_weights
 
 from .shapes import draw_examples, encode
@@ -109,7 +110,28 @@ def test_crops_repeat_with_their_seed_and_visit_all_images(tmp_path: Path) -> No
     drawn = crops(tmp_path)
     for i in range(3):
         drawn[i]
-    assert set(drawn._cache) == {0, 1, 2}
+    assert drawn._kept is not None
+    assert set(drawn._kept.keys()) == {0, 1, 2}
+
+
+def test_decoded_pictures_are_bounded_by_bytes_over_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = draw_examples(tmp_path, 3)
+    one = Crops(examples, CropSettings(96, 1.0, "image", "any"), seed=0, length=12)
+    size = one._load(0).nbytes
+    assert size >= one._load(0).pixels.nbytes == 96 * 128 * 3
+    small = Crops(examples, CropSettings(96, 1.0, "image", "any"), 0, 12, cache_bytes=int(2.5 * size))
+    for index in range(12):
+        torch.testing.assert_close(small[index][0], one[index][0])
+    assert small._kept is not None
+    assert 0 < small._kept.nbytes <= 2.5 * size
+    free = 4 * 1024**3
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+    assert image_cache_bytes(0) == image_cache_bytes(1) == free // 4
+    assert 8 * image_cache_bytes(8) == free // 4
+    free = 1024**4
+    assert 8 * image_cache_bytes(8) == 8 * 1024**3
 
 
 def test_wrong_sizes_and_broken_images_are_named(tmp_path: Path) -> None:
