@@ -70,6 +70,9 @@ class BackendSettings(BaseSettings):
     fetch_timeout_s: float = Field(
         default=10.0, gt=0, description="seconds without a byte after which fetching an image is given up"
     )
+    fetch_deadline_s: float = Field(
+        default=120.0, gt=0, description="seconds that fetching one image may take in all"
+    )
     allow_image_hosts: str = Field(
         default="",
         description="comma-separated extra hosts that images may be fetched from, besides Label Studio's own",

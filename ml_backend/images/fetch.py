@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import ipaddress
 import os
 import socket
@@ -28,21 +27,34 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 
 from ml_backend.errors import BadImage, StudioError
+from ml_backend.images.addresses import (
+    DEFAULT_PORT,
+    CacheKey,
+    cache_key,
+    file_path,
+    joined,
+    origin_of,
+    scheme_of,
+    short_address,
+)
 from ml_backend.images.studio_routes import is_image_route
 from ml_backend.settings import BackendSettings
 
 __all__ = ["Fetcher", "StudioAuth"]
 
 _CLOUD: Final = frozenset({"s3", "s3s", "gs", "azure-blob", "azure_blob", "gcs"})
-_STUDIO_FILES: Final = ("/data/", "/tasks/", "/projects/", "/storage-data/")
 _MAX_REDIRECTS: Final = 4
 _ACCESS_LIFE_S: Final = 240.0
-_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+_CONNECT_S: Final = 5.0
+
+
+class _TooSlow(httpx.TimeoutException):
+    """The fetch as a whole reached its deadline, though each read came in time."""
 
 
 class StudioAuth:
@@ -110,11 +122,13 @@ class Fetcher:
 
     def __init__(self, settings: BackendSettings, *, client: httpx.Client | None = None) -> None:
         self._base = settings.studio_url.rstrip("/")
-        self._origin = _origin(self._base)
+        self._origin = origin_of(self._base)
         self._allowed_hosts = {h.strip().lower() for h in settings.allow_image_hosts.split(",") if h.strip()}
         self._allowed_dirs = [Path(d).resolve() for d in settings.allow_image_dirs.split(":") if d.strip()]
         self._max_bytes = settings.max_image_bytes
-        timeout = httpx.Timeout(settings.fetch_timeout_s, connect=min(5.0, settings.fetch_timeout_s))
+        self._timeout_s = settings.fetch_timeout_s
+        self._deadline_s = settings.fetch_deadline_s
+        timeout = httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s))
         self._client = client or httpx.Client(timeout=timeout, follow_redirects=False)
         self._auth = StudioAuth(self._base, settings.current_studio_token, client=self._client)
 
@@ -123,27 +137,10 @@ class Fetcher:
         """The credentials used for Label Studio's own host."""
         return self._auth
 
-    def cache_name(self, value: str) -> str:
-        """Name under which an address may be cached; for files it holds size and time, so a change is
-        noticed.
-        """
-        value = value.strip()
-        if value.startswith("data:"):
-            return "data:" + hashlib.sha256(value.encode()).hexdigest()
-        path = _file_path(value)
-        if path is not None:
-            try:
-                stat = path.stat()
-            except (OSError, ValueError):  # not there, or no possible name: fetching will say so
-                return f"file:{path}"
-            return f"file:{path}:{stat.st_size}:{stat.st_mtime_ns}"
-        if value.startswith("/"):
-            return f"{self._base}{value}"
-        return value
-
-    def is_immutable(self, value: str) -> bool:
-        """Whether an address always gives the same bytes (uploads carry a random part, files their time)."""
-        return "/data/upload/" in value or value.startswith("data:") or _file_path(value) is not None
+    def cache_key(self, value: str, *, task_id: int | None = None, project_id: int | None = None) -> CacheKey:
+        """Under which name an address may be cached; see ``ml_backend.images.addresses.cache_key``."""
+        scope = f"task {task_id}" if project_id is None else f"project {project_id}"
+        return cache_key(value.strip(), studio_url=self._base, scope=scope)
 
     def fetch(
         self,
@@ -162,20 +159,22 @@ class Fetcher:
         if value.startswith("data:"):
             return self._inline(value, field)
         tried: list[str] = []
-        path = _file_path(value)
+        path = file_path(value)
         if path is not None:
             found = self._file(path, tried)
             if found is not None:
                 return found
             if value.startswith("file:"):
                 raise _nothing(value, tried, field)
-        scheme = _scheme(value, field)
+        scheme = scheme_of(value, field)
         if scheme in _CLOUD:
             return self._http(self._cloud_address(value, task_id, project_id, field), field, tried)
-        if scheme in _DEFAULT_PORT:
+        if scheme in DEFAULT_PORT:
             return self._http(value, field, tried)
         if scheme:
-            raise BadImage(f"addresses with {scheme}: are not supported ({_short(value)})", field=field)
+            raise BadImage(
+                f"addresses with {scheme}: are not supported ({short_address(value)})", field=field
+            )
         address = value if value.startswith("/") else f"/{value}"
         return self._http(self._base + address, field, tried)
 
@@ -215,7 +214,7 @@ class Fetcher:
         """Where Label Studio resolves a storage address: by task, or by project if the task is not known."""
         if task_id is None and project_id is None:
             raise BadImage(
-                f"{_short(value)} can be resolved for a stored task only",
+                f"{short_address(value)} can be resolved for a stored task only",
                 field=field,
                 hint="Import the task first",
             )
@@ -224,6 +223,7 @@ class Fetcher:
         return f"{self._base}/{place}/resolve/?fileuri={code}"
 
     def _http(self, address: str, field: str, tried: list[str]) -> bytes:
+        end = time.monotonic() + self._deadline_s
         start = urlsplit(address)
         from_studio = self._is_studio(address)
         renewed = False
@@ -232,32 +232,34 @@ class Fetcher:
             self._check_host(address, field, tried, redirected_by_studio=from_studio and hop > 0)
             own = self._is_studio(address)
             headers = self._auth.header(renew=renewed) if own else {}
-            status, location, body = self._request(address, headers, field, tried)
+            status, location, body = self._request(address, headers, field, tried, end)
             if body is not None:
                 return body
             if location is not None:
-                address = _join(address, location, field)
+                address = joined(address, location, field)
                 hop += 1
                 continue
             if status == 401 and own and not renewed and self._auth.can_renew():
                 renewed = True
                 continue
             raise self._refused(address, status, field, tried)
-        raise BadImage(f"more than {_MAX_REDIRECTS} redirects from {_short(start.geturl())}", field=field)
+        raise BadImage(
+            f"more than {_MAX_REDIRECTS} redirects from {short_address(start.geturl())}", field=field
+        )
 
     def _request(
-        self, address: str, headers: dict[str, str], field: str, tried: list[str]
+        self, address: str, headers: dict[str, str], field: str, tried: list[str], end: float
     ) -> tuple[int, str | None, bytes | None]:
-        """(status, target of a redirect, body): one of the last two at most."""
+        """(status, target of a redirect, body): one of the last two at most. ``end`` as of time.monotonic."""
         try:
-            with self._client.stream("GET", address, headers=headers) as reply:
+            with self._client.stream("GET", address, headers=headers, timeout=self._time_left(end)) as reply:
                 if reply.is_redirect:
                     return reply.status_code, reply.headers.get("location", ""), None
                 if reply.status_code != 200:
                     return reply.status_code, None, None
                 if reply.headers.get("content-type", "").startswith("text/html"):
                     raise BadImage(
-                        f"{_short(address)} answered with a web page, not an image",
+                        f"{short_address(address)} answered with a web page, not an image",
                         field=field,
                         hint="Label Studio asks to log in: check GROUNDSWELL_STUDIO_TOKEN"
                         if headers == {}
@@ -265,24 +267,34 @@ class Fetcher:
                     )
                 parts, size = [], 0
                 for part in reply.iter_bytes():
+                    self._time_left(end)
                     size += len(part)
                     if size > self._max_bytes:
                         raise BadImage(
-                            f"{_short(address)} is larger than {self._max_bytes} bytes",
+                            f"{short_address(address)} is larger than {self._max_bytes} bytes",
                             field=field,
                             hint="Raise GROUNDSWELL_MAX_IMAGE_BYTES",
                         )
                     parts.append(part)
                 return 200, None, b"".join(parts)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            tried.append(f"GET {_short(address)}: {type(error).__name__}")
+            what = str(error) if isinstance(error, _TooSlow) else type(error).__name__
+            tried.append(f"GET {short_address(address)}: {what}")
             if self._is_studio(address):
                 raise StudioError(
-                    f"Label Studio at {self._base} cannot be reached ({type(error).__name__})",
+                    f"Label Studio at {self._base} cannot be reached ({what})",
                     field=field,
                     hint="Check GROUNDSWELL_STUDIO_URL: it must be the address as seen from this machine",
                 ) from error
             raise _nothing(address, tried, field) from error
+
+    def _time_left(self, end: float) -> httpx.Timeout:
+        """Time-outs of one request, within what is left of the deadline of the fetch."""
+        left = end - time.monotonic()
+        if left <= 0:
+            raise _TooSlow(f"it took longer than {self._deadline_s:g} s")
+        one = min(self._timeout_s, left)
+        return httpx.Timeout(one, connect=min(_CONNECT_S, one))
 
     def _refused(self, address: str, status: int, field: str, tried: list[str]) -> BadImage:
         hint = ""
@@ -292,7 +304,7 @@ class Fetcher:
                 403: "The token's user may not see this file, or no local-files storage covers its folder",
                 404: "The file is gone, or local file serving is off or has no storage row for its folder",
             }.get(status, "See Label Studio's log")
-        tried.append(f"GET {_short(address)}: HTTP {status}")
+        tried.append(f"GET {short_address(address)}: HTTP {status}")
         return _nothing(address, tried, field, hint=hint)
 
     def _within_cap(self, data: bytes, field: str) -> bytes:
@@ -303,16 +315,16 @@ class Fetcher:
     # who may be called
 
     def _is_studio(self, address: str) -> bool:
-        return _origin(address) == self._origin
+        return origin_of(address) == self._origin
 
     def _check_host(self, address: str, field: str, tried: list[str], *, redirected_by_studio: bool) -> None:
         parts = urlsplit(address)
-        if _scheme(address, field) not in _DEFAULT_PORT or not parts.hostname:
-            raise BadImage(f"{_short(address)} is no http address", field=field)
+        if scheme_of(address, field) not in DEFAULT_PORT or not parts.hostname:
+            raise BadImage(f"{short_address(address)} is no http address", field=field)
         if self._is_studio(address):
             if is_image_route(address, self._base):
                 return
-            tried.append(f"GET {_short(address)}: not a route of Label Studio that holds images")
+            tried.append(f"GET {short_address(address)}: not a route of Label Studio that holds images")
             raise _nothing(
                 address,
                 tried,
@@ -326,7 +338,7 @@ class Fetcher:
             return
         if redirected_by_studio and _is_public(host):  # a storage link that Label Studio signed
             return
-        tried.append(f"GET {_short(address)}: host {host} is not allowed")
+        tried.append(f"GET {short_address(address)}: host {host} is not allowed")
         raise _nothing(
             address,
             tried,
@@ -337,58 +349,8 @@ class Fetcher:
 
 def _nothing(value: str, tried: list[str], field: str, *, hint: str = "") -> BadImage:
     return BadImage(
-        f"cannot read {_short(value)}: {'; '.join(tried) or 'nothing to try'}", field=field, hint=hint
+        f"cannot read {short_address(value)}: {'; '.join(tried) or 'nothing to try'}", field=field, hint=hint
     )
-
-
-def _short(address: str) -> str:
-    """An address fit for a message: no query (it may hold a signature), no user, cut at 200 characters."""
-    try:
-        parts = urlsplit(address)
-        host = parts.hostname or ""
-        host = f"{host}:{parts.port}" if parts.port else host
-    except ValueError:
-        return "an address that cannot be read"
-    text = f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else address.split("?")[0]
-    return text if len(text) <= 200 else text[:197] + "…"
-
-
-def _scheme(address: str, field: str) -> str:
-    """Scheme of an address, empty if it has none; BadImage when host or port cannot be read."""
-    try:
-        parts = urlsplit(address)
-        _ = parts.hostname, parts.port  # both are parsed (and refused) only when asked for
-    except ValueError as error:
-        raise BadImage(f"not an address ({error})", field=field) from None
-    return parts.scheme.lower()
-
-
-def _join(address: str, location: str, field: str) -> str:
-    try:
-        return urljoin(address, location)
-    except ValueError as error:
-        raise BadImage(f"{_short(address)} redirects to no address ({error})", field=field) from None
-
-
-def _origin(address: str) -> tuple[str, str, int]:
-    try:
-        parts = urlsplit(address)
-        scheme = parts.scheme.lower()
-        return scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORT.get(scheme, 0)
-    except ValueError:
-        return "", "", 0
-
-
-def _file_path(value: str) -> Path | None:
-    """The file an address may mean: file:// and absolute paths, but not what Label Studio serves itself."""
-    if value.startswith("file://"):
-        try:
-            return Path(unquote(urlsplit(value).path))
-        except ValueError:  # no address at all, which fetching says
-            return None
-    if value.startswith("/") and not value.startswith(("//", *_STUDIO_FILES)) and "?" not in value:
-        return Path(value)
-    return None
 
 
 def _is_public(host: str) -> bool:

@@ -16,9 +16,8 @@ import os
 import re
 import threading
 import time
-from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.files import write_atomic
+from ml_backend.caches import ByteCache
+from ml_backend.errors import BadImage
+from ml_backend.images.addresses import CacheKey
 from ml_backend.images.decode import decode_image, open_image, pil_errors, read_cached
 from ml_backend.images.fetch import Fetcher
 from ml_backend.settings import BackendSettings
 
-__all__ = ["ImageRef", "ImageStore"]
+__all__ = ["ImageRef", "ImageSource", "ImageStore"]
 _SUFFIX: Final = {
     "JPEG": ".jpg",
     "PNG": ".png",
@@ -45,35 +47,56 @@ _ORIENTATION: Final = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Where a picture came from, so that it can be fetched again."""
+
+    value: str
+    task_id: int | None
+    project_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image on this machine: content hash (sha256, hex), path of its bytes, and (height, width) as
-    shown.
+    """An image on this machine.
+
+    Attributes
+    ----------
+    sha : content hash (SHA-256, hex)
+    path : file with its bytes; another process may delete it to make room
+    hw : (height, width) in pixels as shown, orientation applied
+    source : where to fetch it again; None for bytes that were handed in
     """
 
     sha: str
     path: Path
     hw: tuple[int, int]
+    source: ImageSource | None = field(default=None, compare=False)
 
 
 class ImageStore:
     """Images by address; see the module. One per process, safe under threads.
 
-    ``get`` finds the bytes, ``pixels`` decodes them. Addresses under ``/data/upload/`` never change; others
-    are looked at again after a day.
+    ``get`` finds the bytes, ``pixels`` decodes them. Uploads never change; other addresses are looked at
+    again after a day.
     """
 
     def __init__(self, settings: BackendSettings, *, fetcher: Fetcher | None = None) -> None:
         self._folder = settings.data_dir / "images"
         self._max_pixels = settings.max_image_pixels
-        self._ram_cap = settings.image_ram_bytes
         self._disk_cap = settings.image_disk_bytes
         self._fetcher = fetcher or Fetcher(settings)
         self._lock = threading.Lock()
         self._flights: dict[str, Future[ImageRef]] = {}
         self._decoding: dict[str, Future[npt.NDArray[np.uint8]]] = {}
-        self._pixels: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
-        self._ram = 0
+        self._pixels: ByteCache[str, npt.NDArray[np.uint8]] = ByteCache(
+            settings.image_ram_bytes, lambda pixels: pixels.nbytes
+        )
         self._written = 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of decoded pixels held now."""
+        return self._pixels.nbytes
 
     def get(
         self,
@@ -85,25 +108,23 @@ class ImageStore:
     ) -> ImageRef:
         """The image behind an address of task data (or a path).
 
-        Raises BadImage with what was tried and what to set, StudioError when Label Studio refuses or is away.
+        ``task_id`` and ``project_id`` are the task's: Label Studio may answer differently for others. Raises
+        BadImage with what was tried and what to set, StudioError when Label Studio refuses or is away.
         """
-        name = self._fetcher.cache_name(value)
-        found = self._indexed(name, value)
+        key = self._fetcher.cache_key(value, task_id=task_id, project_id=project_id)
+        source = ImageSource(value, task_id, project_id)
+        found = self._indexed(key)
         if found is not None:
-            return found
+            return replace(found, source=source)
         with self._lock:
-            flight = self._flights.get(name)
+            flight = self._flights.get(key.name)
             mine = flight is None
             if flight is None:
-                flight = self._flights[name] = Future()
+                flight = self._flights[key.name] = Future()
         if not mine:
             return flight.result()
         try:
-            data = self._fetcher.fetch(value, task_id=task_id, project_id=project_id, field=field)
-            ref = self.put(data, field=field)
-            write_atomic(
-                self._index_file(name), json.dumps({"sha": ref.sha, "hw": ref.hw, "at": time.time()}).encode()
-            )
+            ref = replace(self._fetch(key, source, field), source=source)
             flight.set_result(ref)
             return ref
         except BaseException as error:
@@ -111,7 +132,16 @@ class ImageStore:
             raise
         finally:
             with self._lock:
-                self._flights.pop(name, None)
+                self._flights.pop(key.name, None)
+
+    def _fetch(self, key: CacheKey, source: ImageSource, field: str) -> ImageRef:
+        data = self._fetcher.fetch(
+            source.value, task_id=source.task_id, project_id=source.project_id, field=field
+        )
+        ref = self.put(data, field=field)
+        entry = {"sha": ref.sha, "hw": ref.hw, "at": time.time()}
+        write_atomic(self._index_file(key.name), json.dumps(entry).encode())
+        return ref
 
     def put(self, data: bytes, *, field: str = "image") -> ImageRef:
         """Check that the bytes are an image and keep them. Damage behind the header shows in ``pixels``."""
@@ -122,7 +152,7 @@ class ImageStore:
             turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             hw = (image.width, image.height) if turned else (image.height, image.width)
         path = self._folder / sha[:2] / f"{sha}{suffix}"
-        if not path.exists():
+        if not _touch(path):
             write_atomic(path, data)
             self._evict_disk(len(data))
         return ImageRef(sha, path, hw)
@@ -135,12 +165,15 @@ class ImageStore:
         return None if path is None else ImageRef(sha, path, hw)
 
     def pixels(self, ref: ImageRef) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, read-only: copy before writing. Raises BadImage when the bytes are gone."""
+        """(H, W, 3) uint8 RGB, read-only: copy before writing.
+
+        Bytes that another process deleted to make room are fetched again. Raises BadImage when they are gone
+        for good or have changed, StudioError when Label Studio is away.
+        """
+        found = self._pixels.get(ref.sha)
+        if found is not None:
+            return found
         with self._lock:
-            found = self._pixels.get(ref.sha)
-            if found is not None:
-                self._pixels.move_to_end(ref.sha)
-                return found
             flight = self._decoding.get(ref.sha)
             mine = flight is None
             if flight is None:
@@ -148,8 +181,9 @@ class ImageStore:
         if not mine:
             return flight.result()
         try:
-            pixels = decode_image(read_cached(ref.path), max_pixels=self._max_pixels)
-            self._remember(ref.sha, pixels)
+            pixels = decode_image(self._bytes(ref), max_pixels=self._max_pixels)
+            pixels.flags.writeable = False
+            self._pixels.put(ref.sha, pixels)
             flight.set_result(pixels)
             return pixels
         except BaseException as error:
@@ -163,51 +197,69 @@ class ImageStore:
         digest = hashlib.sha256(name.encode()).hexdigest()
         return self._folder / "index" / digest[:2] / f"{digest}.json"
 
-    def _indexed(self, name: str, value: str) -> ImageRef | None:
+    def _bytes(self, ref: ImageRef) -> bytes:
+        try:
+            return read_cached(ref.path)
+        except BadImage:
+            if ref.source is None:
+                raise
+        again = self.get(ref.source.value, task_id=ref.source.task_id, project_id=ref.source.project_id)
+        if again.sha != ref.sha:
+            raise BadImage("the image changed while it was being read", field="image", hint="Try again")
+        return read_cached(again.path)
+
+    def _indexed(self, key: CacheKey) -> ImageRef | None:
         """What the index knows of an address, if it is still true and the bytes are there."""
         try:
-            raw = json.loads(self._index_file(name).read_text())
+            raw = json.loads(self._index_file(key.name).read_text())
             sha, hw, at = str(raw["sha"]), (int(raw["hw"][0]), int(raw["hw"][1])), float(raw["at"])
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
-        if not self._fetcher.is_immutable(value) and time.time() - at > _MUTABLE_AGE_S:
+        if not key.is_immutable and time.time() - at > _MUTABLE_AGE_S:
             return None
         path = next((self._folder / sha[:2]).glob(f"{sha}.*"), None)
-        if path is None:
-            return None
-        try:
-            os.utime(path)  # eviction spares what was just used
-        except OSError:
-            return None
-        return ImageRef(sha, path, hw)
+        return ImageRef(sha, path, hw) if path is not None and _touch(path) else None
 
-    def _remember(self, sha: str, pixels: npt.NDArray[np.uint8]) -> None:
-        pixels.flags.writeable = False
-        if pixels.nbytes > self._ram_cap:
-            return
-        with self._lock:
-            if sha not in self._pixels:
-                self._pixels[sha] = pixels
-                self._ram += pixels.nbytes
-            self._pixels.move_to_end(sha)
-            while self._ram > self._ram_cap:
-                _, old = self._pixels.popitem(last=False)
-                self._ram -= old.nbytes
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
+        """The cached files with size and time, the longest unused first."""
+        found = []
+        for path in self._folder.glob("??/*"):
+            try:
+                found.append((path, path.stat()))
+            except OSError:  # another process deleted it
+                continue
+        return sorted(found, key=lambda item: item[1].st_mtime)
 
     def _evict_disk(self, written: int) -> None:
-        """Drop the files unused for longest when the folder outgrew its cap; looks once per 5 % of the cap
-        written.
+        """Delete the files unused for longest when the folder outgrew its cap.
+
+        It looks once per 5 % of the cap written. What was used within the last hour stays: a training run or
+        a click may be about to open it. Other processes may use a file at any time, so its time is looked at
+        once more before it goes; whoever loses the race fetches again.
         """
         with self._lock:
             self._written += written
             if self._written < self._disk_cap // 20:
                 return
             self._written = 0
-        files = [(p, p.stat()) for p in self._folder.glob("??/*") if p.is_file()]
-        total = sum(s.st_size for _, s in files)
-        newest = time.time() - _SPARE_S  # a training run or a click may be about to open it
-        for path, stat in sorted(files, key=lambda f: f[1].st_mtime):
-            if total <= self._disk_cap or stat.st_mtime > newest:
+        files = self._files()
+        total = sum(stat.st_size for _, stat in files)
+        for path, stat in files:
+            if total <= self._disk_cap or stat.st_mtime > time.time() - _SPARE_S:
                 return
+            try:
+                if path.stat().st_mtime > stat.st_mtime:
+                    continue
+            except OSError:
+                pass  # another process deleted it: its bytes are gone all the same
             path.unlink(missing_ok=True)
             total -= stat.st_size
+
+
+def _touch(path: Path) -> bool:
+    """Mark a file as used now, so that eviction spares it; False when it is not there."""
+    try:
+        os.utime(path)
+    except OSError:
+        return False
+    return True

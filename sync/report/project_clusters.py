@@ -150,7 +150,7 @@ def _render(db: ProjectStore, images: ImageStore, pool: LabelPool, row: int, siz
         task = session.get(TaskRecord, task_id)
     if task is None:
         raise BadInput(f"task {task_id} is gone", field="task")
-    image = images.get(task.image, task_id=task.id)
+    image = images.get(task.image, task_id=task.id, project_id=task.project_id)
     crop = render_crop(images.pixels(image), pool.table.rle(row), size_px=2 * size_px)
     file = io.BytesIO()
     with Image.open(io.BytesIO(crop)) as large:  # drawn large, shown small: the outline stays fine

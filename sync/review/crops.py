@@ -29,6 +29,6 @@ class CropLinks:
             task = session.get(TaskRecord, question.task_id)
         if task is None:
             raise BadInput(f"task {question.task_id} is gone", field="question", hint="Pull again")
-        image = self._images.get(task.image, task_id=task.id)
+        image = self._images.get(task.image, task_id=task.id, project_id=task.project_id)
         self._crops.ensure(self._db.id, question.instance, image, question.rle)
         return crop_url(self._settings, self._db.id, question.instance)

@@ -139,7 +139,7 @@ def _render(
         for task, rle, is_good, caption in _variants(label, chosen, drawn):
             key = f"example-{instance_key(task.id, label, str(rle['counts']))}"
             try:
-                image = images.get(task.image, task_id=task.id)
+                image = images.get(task.image, task_id=task.id, project_id=task.project_id)
                 _crops(settings, images).ensure(db.id, key, image, rle)
             except GroundswellError as error:
                 _log.warning("project %s: example of task %s left out: %s", db.id, task.id, error)

@@ -152,7 +152,7 @@ def _loaded_batches(
 
 def _load(db: ProjectStore, images: ImageStore, task: int, image: str) -> _Loaded:
     try:
-        ref = images.get(image, task_id=task)
+        ref = images.get(image, task_id=task, project_id=db.id)
         return _Loaded(task, ref, images.pixels(ref), "")
     except BadImage as error:
         _log.warning("project %s task %s: %s", db.id, task, error)

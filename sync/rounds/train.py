@@ -239,7 +239,7 @@ def examples_of(
         task = int(row["task"])
         regions = [region for region in row["regions"] if region["label"] in number]
         try:
-            ref = images.get(str(row["image"]), task_id=task)
+            ref = images.get(str(row["image"]), task_id=task, project_id=db.id)
             for region in regions:
                 if tuple(region["rle"]["size"]) != ref.hw:
                     raise BadImage(
