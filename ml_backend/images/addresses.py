@@ -12,7 +12,6 @@ from ml_backend.errors import BadImage
 
 __all__ = [
     "DEFAULT_PORT",
-    "STUDIO_FILES",
     "CacheKey",
     "cache_key",
     "file_path",
@@ -22,7 +21,7 @@ __all__ = [
     "short_address",
 ]
 
-STUDIO_FILES: Final = ("/data/", "/tasks/", "/projects/", "/storage-data/")
+_STUDIO_FILES: Final = ("/data/", "/tasks/", "/projects/", "/storage-data/")
 """Beginnings of paths that Label Studio serves."""
 
 DEFAULT_PORT: Final = {"http": 80, "https": 443}
@@ -118,6 +117,6 @@ def file_path(value: str) -> Path | None:
             return Path(unquote(urlsplit(value).path))
         except ValueError:  # no address at all, which fetching says
             return None
-    if value.startswith("/") and not value.startswith(("//", *STUDIO_FILES)) and "?" not in value:
+    if value.startswith("/") and not value.startswith(("//", *_STUDIO_FILES)) and "?" not in value:
         return Path(value)
     return None
