@@ -34,6 +34,7 @@ __all__ = [
     "ProjectRecord",
     "PushedRecord",
     "QuestionRecord",
+    "ReviewTaskRecord",
     "RoundRecord",
     "SplitRecord",
     "TaskRecord",
@@ -224,8 +225,26 @@ class QuestionRecord(Base):
     )
 
 
+class ReviewTaskRecord(Base):
+    """One review task as Label Studio holds it."""
+
+    __tablename__ = "review_tasks"
+
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    form: Mapped[int]
+    key: Mapped[str] = mapped_column(String(120))
+    """key of its question or of its contact sheet; two tasks of one key show the same"""
+    is_open: Mapped[bool]
+    """Label Studio still serves it to people"""
+    pictures: Mapped[list[Any]]
+    """``[instance, address of its crop]`` in the order shown"""
+    broken: Mapped[str] = mapped_column(default="")
+    """why its questions cannot be read; empty when they can"""
+
+
 class AnswerRecord(Base):
-    """One worker's yes, no or unsure to one question."""
+    """One worker's yes, no or unsure to one question, or that the worker skipped it."""
 
     __tablename__ = "answers"
 
@@ -237,6 +256,7 @@ class AnswerRecord(Base):
     worker: Mapped[int]
     """Label Studio user, 0 when unknown"""
     value: Mapped[str] = mapped_column(String(8))
+    """yes, no, unsure or skip"""
     seconds: Mapped[float | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -39,9 +39,11 @@ class ProjectCalls:
         sampling: str = "Uncertainty sampling",
         maximum_annotations: int = 1,
         instruction: str = "",
+        description: str = "",
     ) -> ProjectRow:
         body = {
             "title": title,
+            "description": description,
             "label_config": label_config,
             "sampling": sampling,
             "maximum_annotations": maximum_annotations,
@@ -53,6 +55,13 @@ class ProjectCalls:
     def set_instruction(self, project_id: int, html: str) -> None:
         body = {"expert_instruction": html, "show_instruction": bool(html)}
         self._http.call("PATCH", f"/api/projects/{project_id}/", json=body)
+
+    def set_description(self, project_id: int, text: str) -> None:
+        self._http.call("PATCH", f"/api/projects/{project_id}/", json={"description": text})
+
+    def set_maximum_annotations(self, project_id: int, count: int) -> None:
+        body = {"maximum_annotations": count}
+        self._http.call("PATCH", f"/api/projects/{project_id}/", json=body, read_timeout_s=SLOW_CALL_S)
 
     def delete_project(self, project_id: int) -> None:
         self._http.call("DELETE", f"/api/projects/{project_id}/", read_timeout_s=SLOW_CALL_S)

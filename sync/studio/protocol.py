@@ -30,7 +30,10 @@ DIGEST_FIELD = "groundswell_digest"
 
 @dataclass(frozen=True, slots=True)
 class ProjectRow:
-    """A Label Studio project. ``key`` is ``<id>.<created unix seconds>``, its stable name in the backend."""
+    """A Label Studio project. ``key`` is ``<id>.<created unix seconds>``, its stable name in the backend.
+
+    ``maximum_annotations`` is how many people are served each task.
+    """
 
     id: int
     title: str
@@ -38,6 +41,8 @@ class ProjectRow:
     model_version: str
     key: str
     task_number: int
+    description: str = ""
+    maximum_annotations: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,19 @@ class StudioClient(Protocol):
         sampling: str = "Uncertainty sampling",
         maximum_annotations: int = 1,
         instruction: str = "",
+        description: str = "",
     ) -> ProjectRow: ...
 
     def set_instruction(self, project_id: int, html: str) -> None: ...
+
+    def set_description(self, project_id: int, text: str) -> None: ...
+
+    def set_maximum_annotations(self, project_id: int, count: int) -> None:
+        """How many people are served each task, also for the tasks that are there.
+
+        Label Studio then counts anew which tasks are finished: closed tasks may be served again.
+        """
+        ...
 
     def delete_project(self, project_id: int) -> None: ...
 
@@ -134,6 +149,17 @@ class StudioClient(Protocol):
         ...
 
     def delete_tasks(self, project_id: int, task_ids: Sequence[int]) -> None: ...
+
+    def set_task_data(self, task_id: int, data: Mapping[str, Any]) -> TaskRow:
+        """Replace the data of a task; its annotations stay. Returns the task as it is then."""
+        ...
+
+    def close_task(self, task_id: int) -> TaskRow:
+        """Serve a task to nobody any more; its annotations stay. Returns the task as it is then.
+
+        A person who has it open already may still submit. A skip of it opens it again.
+        """
+        ...
 
     def import_predictions(self, project_id: int, rows: Sequence[PredictionRow]) -> int:
         """Bulk import; raises StudioError when Label Studio kept fewer rows than were sent."""

@@ -47,6 +47,8 @@ def project_row(item: Json) -> ProjectRow:
         model_version=str(item.get("model_version") or ""),
         key=f"{item['id']}.{created}",
         task_number=int(item.get("task_number") or 0),
+        description=str(item.get("description") or ""),
+        maximum_annotations=int(item.get("maximum_annotations") or 1),
     )
 
 

@@ -78,6 +78,7 @@ class FakeStudio:
         sampling: str = "Uncertainty sampling",
         maximum_annotations: int = 1,
         instruction: str = "",
+        description: str = "",
     ) -> ProjectRow:
         self._call("create_project")
         if not 3 <= len(title) <= 50:
@@ -97,6 +98,7 @@ class FakeStudio:
                 "sampling": sampling,
                 "maximum_annotations": maximum_annotations,
                 "instruction": instruction,
+                "description": description,
                 "model_version": "",
                 "created_at": self._now(),
             },
@@ -107,6 +109,18 @@ class FakeStudio:
     def set_instruction(self, project_id: int, html: str) -> None:
         self._call("set_instruction")
         self._get("projects", project_id)["instruction"] = html
+        self._save()
+
+    def set_description(self, project_id: int, text: str) -> None:
+        self._call("set_description")
+        self._get("projects", project_id)["description"] = text
+        self._save()
+
+    def set_maximum_annotations(self, project_id: int, count: int) -> None:
+        self._call("set_maximum_annotations")
+        self._get("projects", project_id)["maximum_annotations"] = count
+        for task in self._of("tasks", project=project_id):
+            task["closed"] = False  # the server counts annotations anew
         self._save()
 
     def delete_project(self, project_id: int) -> None:
@@ -177,6 +191,20 @@ class FakeStudio:
         mine = {row["id"] for row in self._of("tasks", project=project_id)}
         self._delete_tasks([task for task in task_ids if task in mine])
         self._save()
+
+    def set_task_data(self, task_id: int, data: Mapping[str, Any]) -> TaskRow:
+        self._call("set_task_data")
+        task = self._get("tasks", task_id)
+        task["data"] = copy.deepcopy(dict(data))
+        self._touch(task)
+        return self._task_row(task)
+
+    def close_task(self, task_id: int) -> TaskRow:
+        self._call("close_task")
+        task = self._get("tasks", task_id)
+        task["closed"] = True
+        self._touch(task)
+        return self._task_row(task)
 
     # ---- predictions ----------------------------------------------------------------------------------
 
@@ -274,6 +302,7 @@ class FakeStudio:
             },
         )
         task["locks"] = [user for user in task["locks"] if user != self._user]
+        task["closed"] = False  # the server counts annotations anew
         self._touch(task)
         return self._annotation_row(row)
 
@@ -394,7 +423,9 @@ class FakeStudio:
         return sum(not row["was_cancelled"] for row in self._of("annotations", task=task["id"]))
 
     def _is_labeled(self, task: Row) -> bool:
-        return self._done(task) >= int(self._get("projects", task["project"])["maximum_annotations"])
+        return bool(task.get("closed")) or self._done(task) >= int(
+            self._get("projects", task["project"])["maximum_annotations"]
+        )
 
     def _import(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
         ids = []
@@ -457,6 +488,8 @@ class FakeStudio:
             model_version=row["model_version"],
             key=f"{row['id']}.{created}",
             task_number=len(self._of("tasks", project=row["id"])),
+            description=row["description"],
+            maximum_annotations=row["maximum_annotations"],
         )
 
     def _task_row(self, row: Row) -> TaskRow:

@@ -129,6 +129,52 @@ def test_deleted_tasks_are_gone(client: StudioClient, project: int) -> None:
     assert caught.value.status == 404
 
 
+def test_a_project_keeps_a_description_and_the_number_of_people_per_task(
+    client: StudioClient, project: int
+) -> None:
+    assert (client.project(project).description, client.project(project).maximum_annotations) == ("", 1)
+    client.set_description(project, "made by a test")
+    ids = client.import_tasks(project, images(2))
+    client.create_annotation(ids[0], [box()])
+    assert client.task(ids[0]).is_labeled
+    client.set_maximum_annotations(project, 2)
+    row = next(row for row in client.projects() if row.id == project)
+    assert (row.description, row.maximum_annotations) == ("made by a test", 2)
+    assert not client.task(ids[0]).is_labeled  # tasks that were there take part
+    assert len(client.task(ids[0]).annotations) == 1
+
+
+def test_a_closed_task_is_served_to_nobody_and_keeps_what_people_said(
+    client: StudioClient, project: int
+) -> None:
+    first, second = client.import_tasks(project, images(2))
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    closed = client.close_task(first)
+    assert (closed.id, closed.is_labeled, closed.annotations) == (first, True, ())
+    assert first in {row.id for row in client.tasks(project, changed_since=before)}
+    served = client.next_task(project)
+    assert served is not None
+    assert served.id == second
+    late = client.create_annotation(first, [box()])  # by somebody who had it open
+    assert [a.id for a in client.task(first).annotations] == [late.id]
+    assert client.task(first).is_labeled
+    client.close_task(first)
+    assert [a.id for a in client.task(first).annotations] == [late.id]
+    client.close_task(second)
+    client.create_annotation(second, [], was_cancelled=True)  # a skip opens it again
+    assert not client.task(second).is_labeled
+
+
+def test_new_data_of_a_task_leave_its_annotations_alone(client: StudioClient, project: int) -> None:
+    (task,) = client.import_tasks(project, images(1))
+    kept = client.create_annotation(task, [box()])
+    data = {"image": "https://pictures.invalid/other.jpg", "key": "k0", "more": {"a": [1]}}
+    row = client.set_task_data(task, data)
+    assert dict(row.data) == data
+    assert dict(client.task(task).data) == data
+    assert [(a.id, a.result) for a in client.task(task).annotations] == [(kept.id, kept.result)]
+
+
 def test_uploaded_images_become_tasks(client: StudioClient, project: int, tmp_path: Path) -> None:
     paths = []
     for i in range(3):
