@@ -8,26 +8,25 @@ Settings come from the environment (``GROUNDSWELL_…``, see ``ml_backend.settin
 
 * One worker per GPU, several threads: models and embeddings are shared by the threads of a process.
 * No ``--preload`` with CUDA, and no ``--max-requests``: a restart loads models again.
-* Several workers on CPUs share the disk tiers; set ``PROMETHEUS_MULTIPROC_DIR`` to an empty folder for
-  ``/metrics``.
+* Several workers on CPUs share what is cached on disk. Set ``PROMETHEUS_MULTIPROC_DIR`` to an empty folder,
+  so that ``/metrics`` adds them up.
+* ``GROUNDSWELL_LOG_FORMAT=json`` logs one JSON object a line.
 
 ``python -m ml_backend._wsgi`` starts the development server on port 9090.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 
 from ml_backend.app import create_app
+from ml_backend.logs import set_up_logging
+from ml_backend.settings import BackendSettings
 
-logging.basicConfig(
-    level=os.environ.get("GROUNDSWELL_LOG_LEVEL", "INFO"),
-    format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every address, signatures included
+_settings = BackendSettings()
+set_up_logging(_settings)
 
-app = create_app()
+app = create_app(_settings)
 
 if __name__ == "__main__":
     app.run(host="127.0.0.1", port=int(os.environ.get("PORT", "9090")), threaded=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,6 +44,12 @@ class BackendSettings(BaseSettings):
     )
     basic_auth_pass: SecretStr = Field(
         default=SecretStr(""), description="password that goes with basic_auth_user"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="logs as lines of text, or one JSON object a line"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="what is logged at least; the worker logs warnings unless it is set"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     segmenter: str = Field(default="classical", description="click segmenter when a project names none")

@@ -17,7 +17,7 @@ from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.artifacts.verdicts import Verdict
 from ml_backend.instances import Instances
 from ml_backend.label_studio.label_config import LabelConfig
-from ml_backend.label_studio.regions import to_result
+from ml_backend.label_studio.region_writer import to_result
 from ml_backend.masks.rle import rle_area, rle_iou
 
 __all__ = ["TaskPrediction", "best_of_each_object", "make_prediction", "table_of", "usable_instances"]

@@ -28,7 +28,7 @@ LAYERS: dict[str, list[str]] = {
     "ml_backend": [
         "errors",
         "settings instances caches device_fallback",
-        "metrics examples devices extras",
+        "metrics examples devices extras logs",
         "masks",
         "label_studio.codecs",
         "label_studio",
@@ -45,7 +45,7 @@ LAYERS: dict[str, list[str]] = {
         "task_prediction",
         "services",
         "model",
-        "app",
+        "app label_studio_ml_adapter",
         "_wsgi",
     ],
     "sync": [

@@ -7,9 +7,10 @@ from typing import Final, get_args
 from xml.etree import ElementTree as ET
 
 from ml_backend.errors import BadLabelConfig
-from ml_backend.label_studio.label_config import _MARKS, VERDICTS, Kind, Output
+from ml_backend.label_studio.label_config import KIND_OF_CLASS, VERDICTS, Kind, Output
 
 __all__ = ["build_label_config", "build_review_config", "build_sheet_config"]
+
 _TAG_OF_OUTPUT: Final[dict[str, str]] = {
     "bitmask": "BitmaskLabels",
     "brush": "BrushLabels",
@@ -20,8 +21,6 @@ _COLOURS: Final = (
     "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324",
     "#808000", "#000075", "#469990", "#d4a017", "#800000", "#2f4f4f", "#ff4500", "#5f9ea0",
 )  # fmt: skip
-
-
 # three rows offer the same labels: each says what it draws, and the picture below still fits the window
 _CAPTIONS: Final[dict[str, str]] = {"click": "Click", "frame": "Box", "mask": "Draw", "box": "Draw"}
 _ROW: Final = "display:flex;align-items:center;gap:12px;margin:-8px 0"
@@ -53,7 +52,7 @@ def build_label_config(
             f"unknown kind {kind!r}", field="kind", hint=f"One of {', '.join(get_args(Kind))}"
         )
     shades = [colours[i] if i < len(colours) else _COLOURS[i % len(_COLOURS)] for i in range(len(names))]
-    mark = next((m for m, k in _MARKS.items() if k == kind), "")
+    mark = next((m for m, k in KIND_OF_CLASS.items() if k == kind), "")
     view = ET.Element("View", {"className": mark} if mark else {})
     if kind in ("classes", "weak"):
         _choices(view, names, single=kind == "classes")
@@ -96,8 +95,8 @@ def build_sheet_config(*, cards_key: str = "cards", header_key: str = "question"
     """Config of the contact sheet: pictures with automatic hotkeys 1, 2, …; the wrong ones are ticked.
 
     Task data: ``question`` (text) and ``cards``, a list of ``{"value": key, "html": "<img src=…>"}``. The
-    result is ``{"type": "choices", "from_name": "wrong", "value": {"choices": [keys]}}``; an empty one is
-    legal, so the tag is not required.
+    result is ``{"type": "choices", "from_name": "wrong", "value": {"choices": [keys]}}``. Nothing is ticked
+    when all are right, so an answer is not required.
     """
     view = ET.Element("View", {"className": "groundswell-sheet"})
     ET.SubElement(view, "Text", {"name": "question", "value": f"${header_key}"})

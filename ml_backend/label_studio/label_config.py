@@ -1,15 +1,15 @@
-"""Label configs: Label Studio's XML, parsed once into frozen types, and the XML that Groundswell writes.
+"""Label configs: Label Studio's XML, parsed once into frozen types.
 
 What follows from Label Studio 1.23.2 (read in its editor source and tried on a server):
 
-* Every control tag takes part in the smart tool set unless it says ``smart="false"``; ``smartOnly="true"``
-  hides the ordinary tool. Prompts are therefore ``smart="true" smartOnly="true"``, outputs ``smart="false"``.
+* Every control tag is one of the smart tools unless it says ``smart="false"``. ``smartOnly="true"`` hides the
+  ordinary tool. So prompts are ``smart="true" smartOnly="true"`` and outputs ``smart="false"``.
 * ``BitmaskLabels`` exists. Its result is ``{"type": "bitmasklabels", "value": {"imageDataURL":
   "data:image/png;base64,…", "bitmasklabels": ["Cat"]}}``; the PNG has the natural size of the image and its
   alpha channel is the mask. The editor accepts any PNG with alpha and writes back black on transparent.
 * A ``<Label alias="cat" value="Cat"/>`` is stored in results under its alias.
-* The kind of a project follows from its tags. Two kinds share the tags of others and are told apart by a
-  class on the outer ``View``: ``groundswell-segmentation`` (one mask per class) and ``groundswell-weak``.
+* The kind of a project follows from its tags. Two kinds have the same tags as others; a class on the outer
+  ``View`` tells them apart: ``groundswell-segmentation`` (one mask per class) and ``groundswell-weak``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
-from xml.etree import ElementTree as ET
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from ml_backend.errors import BadLabelConfig
 
-__all__ = ["VERDICTS", "ControlTag", "Kind", "LabelConfig", "Output", "parse_label_config"]
+__all__ = ["KIND_OF_CLASS", "VERDICTS", "ControlTag", "Kind", "LabelConfig", "Output", "parse_label_config"]
 
 Kind = Literal["instances", "boxes", "segmentation", "classes", "weak"]
 Output = Literal["bitmask", "brush", "polygon", "rectangle"]
@@ -40,7 +43,12 @@ _OUTPUT_TAGS: Final[dict[str, Output]] = {
 }
 _LABEL_TAGS: Final = frozenset({*_OUTPUT_TAGS, "keypointlabels", "ellipselabels"})
 _PROMPT_TAGS: Final = frozenset({"keypointlabels", "rectanglelabels"})
-_MARKS: Final[dict[str, Kind]] = {"groundswell-segmentation": "segmentation", "groundswell-weak": "weak"}
+KIND_OF_CLASS: Final[Mapping[str, Kind]] = {
+    "groundswell-segmentation": "segmentation",
+    "groundswell-weak": "weak",
+}
+"""Kinds that share the tags of others are told apart by a class on the outer ``View``."""
+
 _MAX_BYTES: Final = 1_000_000
 
 
@@ -158,31 +166,34 @@ def parse_label_config(xml: str) -> LabelConfig:
     )
 
 
-def _parse_xml(xml: str) -> ET.Element:
+def _parse_xml(xml: str) -> Element:
     if not isinstance(xml, str) or not xml.strip():
         raise BadLabelConfig(
             "the label config is empty", field="label_config", hint="Set one in the project's settings"
         )
     if len(xml) > _MAX_BYTES:
         raise BadLabelConfig(f"the label config is longer than {_MAX_BYTES} characters", field="label_config")
-    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise BadLabelConfig("the label config declares entities, which is not allowed", field="label_config")
     try:
-        return ET.fromstring(xml)
-    except (ET.ParseError, ValueError) as error:
+        root: Element = fromstring(xml, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise BadLabelConfig(
+            "the label config declares entities, which is not allowed", field="label_config"
+        ) from error
+    except (ParseError, ValueError) as error:
         raise BadLabelConfig(
             f"the label config is not well-formed XML ({error})", field="label_config"
         ) from error
+    return root
 
 
-def _attribute(element: ET.Element, name: str) -> str:
+def _attribute(element: Element, name: str) -> str:
     value = element.get(name, "").strip()
     if not value:
         raise BadLabelConfig(f"<{element.tag}> has no {name}", field=f"label_config.{element.tag}.{name}")
     return value
 
 
-def _image_key(element: ET.Element) -> str:
+def _image_key(element: Element) -> str:
     if element.get("valueList"):
         raise BadLabelConfig(
             "<Image valueList=…> (several pages) is not supported",
@@ -200,12 +211,12 @@ def _image_key(element: ET.Element) -> str:
     return match.group(1)
 
 
-def _flag(element: ET.Element, name: str, *, default: bool) -> bool:
+def _flag(element: Element, name: str, *, default: bool) -> bool:
     value = element.get(name)
     return default if value is None else value.strip().lower() == "true"
 
 
-def _control(element: ET.Element, images: Mapping[str, str]) -> ControlTag | None:
+def _control(element: Element, images: Mapping[str, str]) -> ControlTag | None:
     """A control tag on one of the images; None for tags we do not read and tags on other objects."""
     kind = element.tag.lower()
     if kind not in _LABEL_TAGS and kind != "choices":
@@ -249,9 +260,9 @@ def _outputs(controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
     return tuple(sorted(found, key=lambda c: order.index(c.type)))
 
 
-def _kind(root: ET.Element, outputs: Sequence[ControlTag], choices: ControlTag | None) -> Kind:
+def _kind(root: Element, outputs: Sequence[ControlTag], choices: ControlTag | None) -> Kind:
     classes = {name for e in root.iter() for name in e.get("className", "").split()}
-    marked = next((kind for mark, kind in _MARKS.items() if mark in classes), None)
+    marked = next((kind for name, kind in KIND_OF_CLASS.items() if name in classes), None)
     has_mask = any(c.type != "rectanglelabels" for c in outputs)
     if marked is not None:
         if not has_mask:

@@ -33,6 +33,7 @@ __all__ = [
     "parse_project_key",
     "parse_setup",
     "parse_webhook",
+    "project_key_of",
     "strip_rle",
 ]
 
@@ -212,11 +213,7 @@ def parse_webhook(raw: bytes, *, project: str | None = None) -> WebhookEvent:
     found = _validated(_WebhookBody, parse_body(raw))
     if project is not None:
         return WebhookEvent(parse_project_key(project), found.action)
-    owner = found.project
-    if not isinstance(owner, Mapping) or owner.get("id") is None:
-        raise BadInput("is missing", field="project.id", hint="The webhook must send its payload")
-    key = parse_project_key(str(owner["id"]))
-    return WebhookEvent(ProjectKey(key.id, _seconds(owner.get("created_at"))), found.action)
+    return WebhookEvent(project_key_of(found.project), found.action)
 
 
 def parse_project_key(key: object) -> ProjectKey:
@@ -226,6 +223,13 @@ def parse_project_key(key: object) -> ProjectKey:
     if not (_is_number(head) and int(head) > 0) or (dot and not _is_number(tail)):
         raise BadInput(f"{key!r} is no project key", field="project", hint=_KEY_HINT)
     return ProjectKey(int(head), int(tail) if dot else None)
+
+
+def project_key_of(project: object) -> ProjectKey:
+    """The key of a project as webhooks describe it. Raises BadInput naming ``project.id``."""
+    if not isinstance(project, Mapping) or project.get("id") is None:
+        raise BadInput("is missing", field="project.id", hint="The webhook must send its payload")
+    return ProjectKey(parse_project_key(str(project["id"])).id, _seconds(project.get("created_at")))
 
 
 def _is_number(text: str) -> bool:

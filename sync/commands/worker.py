@@ -29,19 +29,20 @@ def register(app: typer.Typer) -> None:
         Example: groundswell worker --once --project 3
         """
         import json
-        import logging
         from dataclasses import asdict
 
         from ml_backend.extras import require_extra
 
         require_extra("worker")
+        from ml_backend.logs import set_up_logging
         from sync.installation import open_installation
         from sync.rounds.project import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
 
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
+        has_level = "log_level" in installation.settings.model_fields_set
+        set_up_logging(installation.settings, level=None if has_level else "WARNING")
         known = set(project_ids(installation.store))
         for number in project or []:
             if number not in known:

@@ -21,7 +21,8 @@ from pycocotools import mask as coco_mask
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import VERDICTS, LabelConfig
-from ml_backend.label_studio.regions import Region, region_id, to_result
+from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.regions import Region, region_id
 from ml_backend.masks.coco import CocoImage, CocoSet
 from ml_backend.masks.rle import rle_box
 from sync.review.review_project import Question, read_questions

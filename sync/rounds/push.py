@@ -25,7 +25,7 @@ from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.clicks.serving.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
 from ml_backend.label_studio.label_config import LabelConfig
-from ml_backend.label_studio.regions import validate_result
+from ml_backend.label_studio.region_check import validate_result
 from ml_backend.task_prediction import make_prediction
 from sync.rounds.progress import Progress
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix

@@ -8,7 +8,7 @@ from typing import Any
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import LabelConfig
-from ml_backend.label_studio.regions import parse_annotation
+from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.masks.rle import parse_rle
 
 __all__ = ["plain_rle", "region_rows"]

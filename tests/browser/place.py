@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 from ml_backend.app import create_app
 from ml_backend.instances import Instances, Rle
 from ml_backend.label_studio.label_config import Output, parse_label_config
-from ml_backend.label_studio.regions import to_result
+from ml_backend.label_studio.region_writer import to_result
 from ml_backend.masks.rle import encode_mask
 from ml_backend.services import Services
 from sync.projects.init_project import InitReport, init_project

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from ml_backend.label_studio.label_config import parse_label_config
-from ml_backend.label_studio.regions import Region, parse_annotation, provenance_meta, to_result
+from ml_backend.label_studio.region_reader import parse_annotation
+from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.regions import Region, provenance_meta
 from ml_backend.masks.rle import decode_rle, encode_mask, rle_box
 from sync.studio.client import Studio
 from sync.studio.protocol import PredictionRow

@@ -12,7 +12,7 @@ import pytest
 
 from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import parse_label_config
-from ml_backend.label_studio.regions import parse_annotation
+from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.masks.rle import decode_rle
 from sync.review.review_project import Question, ensure_review_project, parse_answers, sheet_task, single_task
 from sync.studio.client import Studio

@@ -22,7 +22,7 @@ from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.artifacts.project_facts import save_facts
 from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import parse_label_config
-from ml_backend.label_studio.regions import parse_annotation
+from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.masks.rle import encode_mask
 from ml_backend.model import UNTRAINED
 from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts

@@ -19,7 +19,8 @@ from ml_backend.errors import ModelError
 from ml_backend.instances import Instances
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
-from ml_backend.label_studio.regions import parse_annotation, region_id
+from ml_backend.label_studio.region_reader import parse_annotation
+from ml_backend.label_studio.regions import region_id
 from ml_backend.masks.rle import decode_rle
 from ml_backend.model import UNTRAINED, GroundswellModel
 from tests.ml_backend.helpers import ThresholdLearner, bright_instances, image_bytes, some_facts

@@ -22,7 +22,10 @@ from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import Output, parse_label_config
-from ml_backend.label_studio.regions import parse_annotation, provenance_meta, to_result, validate_result
+from ml_backend.label_studio.region_check import validate_result
+from ml_backend.label_studio.region_reader import parse_annotation
+from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.regions import provenance_meta
 from ml_backend.masks.rle import decode_rle, encode_mask, rle_box
 from sync.studio.client import Studio
 from sync.studio.protocol import PredictionRow, ProjectRow

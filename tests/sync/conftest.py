@@ -12,7 +12,8 @@ from PIL import Image
 
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
-from ml_backend.label_studio.regions import Region, to_result
+from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.regions import Region
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import LEARNERS, get_learner
 from ml_backend.masks.rle import decode_rle, encode_mask

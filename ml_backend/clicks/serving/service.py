@@ -32,7 +32,8 @@ from ml_backend.clicks.start_masks import Proposals, proposal_for
 from ml_backend.device_fallback import DeviceListener
 from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
-from ml_backend.label_studio.regions import Region, region_id, to_result
+from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.regions import Region, region_id
 from ml_backend.masks.rle import rle_area, rle_box, rle_hw
 from ml_backend.settings import BackendSettings
 

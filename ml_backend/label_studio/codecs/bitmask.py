@@ -13,7 +13,8 @@ import binascii
 import io
 import struct
 import zlib
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,10 @@ from PIL.PngImagePlugin import PngImageFile
 
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
+from ml_backend.label_studio.codecs.base import RegionCodec
 from ml_backend.masks.rle import decode_rle, encode_mask
 
-__all__ = ["bitmask_to_rle", "check_bitmask", "rle_to_bitmask"]
+__all__ = ["BITMASK", "bitmask_to_rle", "check_bitmask", "rle_to_bitmask"]
 
 _PREFIX: Final = "data:image/png;base64,"
 _FIELD: Final = "value.imageDataURL"
@@ -137,3 +139,20 @@ def _deflate(packed: npt.NDArray[np.uint8], row_filter: int) -> bytes:
     rows[:, 1:] = packed
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     return deflate.compress(rows.tobytes()) + deflate.flush()
+
+
+def _read(value: Mapping[str, Any], hw: tuple[int, int]) -> Rle:
+    return bitmask_to_rle(value.get("imageDataURL"), hw)
+
+
+def _write(
+    rle: Rle, hw: tuple[int, int], box_xyxy: tuple[float, float, float, float], tolerance_px: float
+) -> tuple[dict[str, Any], float]:
+    return {"imageDataURL": rle_to_bitmask(rle)}, 1.0
+
+
+def _check(value: Mapping[str, Any], hw: tuple[int, int]) -> None:
+    check_bitmask(value.get("imageDataURL"), hw)
+
+
+BITMASK: Final = RegionCodec("mask", _read, _write, _check)

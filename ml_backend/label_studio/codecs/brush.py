@@ -9,14 +9,15 @@ any stream of the format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
+from ml_backend.label_studio.codecs.base import RegionCodec
 from ml_backend.masks.rle import (
     DENSE,
     Ints,
@@ -30,7 +31,7 @@ from ml_backend.masks.rle import (
     transpose_toggles,
 )
 
-__all__ = ["brush_to_rle", "check_brush", "decode_brush", "encode_brush", "rle_to_brush"]
+__all__ = ["BRUSH", "brush_to_rle", "check_brush", "decode_brush", "encode_brush", "rle_to_brush"]
 
 _HEADER_BITS: Final = 32 + 5 + 16
 _RUN_BITS: Final = np.array([3, 4, 8, 16], np.int64)
@@ -190,3 +191,29 @@ def _walk_tokens(window: Ints, n_bits: int, total: int, word: int, sizes: Ints) 
         if lengths[-1] <= 0:
             raise BadRegion("rle is longer than its header says", field="value.rle")
     return value, lengths
+
+
+def _read(value: Mapping[str, Any], hw: tuple[int, int]) -> Rle:
+    return brush_to_rle(_rle_list(value), hw)
+
+
+def _write(
+    rle: Rle, hw: tuple[int, int], box_xyxy: tuple[float, float, float, float], tolerance_px: float
+) -> tuple[dict[str, Any], float]:
+    return {"format": "rle", "rle": rle_to_brush(rle)}, 1.0
+
+
+def _check(value: Mapping[str, Any], hw: tuple[int, int]) -> None:
+    check_brush(_rle_list(value), hw)
+
+
+def _rle_list(value: Mapping[str, Any]) -> Sequence[int]:
+    if value.get("format", "rle") != "rle":
+        raise BadRegion(f"brush format {value.get('format')!r} is not rle", field="value.format")
+    data = value.get("rle")
+    if not isinstance(data, Sequence) or isinstance(data, str):
+        raise BadRegion("there is no rle list", field="value.rle")
+    return data
+
+
+BRUSH: Final = RegionCodec("mask", _read, _write, _check)

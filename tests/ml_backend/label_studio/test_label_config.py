@@ -105,12 +105,18 @@ def test_digest_follows_labels_and_tags_but_not_colours() -> None:
     assert one.digest == two.digest != three.digest
 
 
+def test_words_about_doctypes_are_no_doctype() -> None:
+    xml = build_label_config(["cell"]).replace("<View>", "<View><!-- no <!DOCTYPE or <!ENTITY here -->", 1)
+    assert parse_label_config(xml).labels == ("cell",)
+
+
 @pytest.mark.parametrize(
     ("xml", "field", "words"),
     [
         ("", "label_config", "empty"),
         ("<View>", "label_config", "well-formed"),
         ("<!DOCTYPE x [<!ENTITY a 'b'>]><View/>", "label_config", "entities"),
+        ("<!DOCTYPE x SYSTEM 'file:///etc/passwd'><View/>", "label_config", "entities"),
         ("<View/>", "label_config.Image", "no Image tag"),
         ('<View><Image name="i"/></View>', "label_config.Image.value", "no value"),
         ('<View><Image value="$i"/></View>', "label_config.Image.name", "no name"),

@@ -22,14 +22,10 @@ from ml_backend.instances import Instances
 from ml_backend.label_studio.codecs.brush import encode_brush
 from ml_backend.label_studio.config_builder import build_label_config, build_review_config
 from ml_backend.label_studio.label_config import parse_label_config
-from ml_backend.label_studio.regions import (
-    parse_annotation,
-    provenance_meta,
-    region_id,
-    render,
-    to_result,
-    validate_result,
-)
+from ml_backend.label_studio.region_check import validate_result
+from ml_backend.label_studio.region_reader import parse_annotation
+from ml_backend.label_studio.region_writer import render, to_result
+from ml_backend.label_studio.regions import provenance_meta, region_id
 from ml_backend.masks.rle import decode_rle, encode_mask, rle_box, rle_iou
 
 HW = (60, 80)

@@ -13,7 +13,7 @@ from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
 from ml_backend.label_studio.config_builder import build_label_config, build_sheet_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
-from ml_backend.label_studio.regions import parse_annotation
+from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.masks.coco import CocoImage, CocoSet, load_coco
 from sync.lab.played_people import Annotator, CrowdWorker, Truth, play_crowd
 from sync.lab.sample_set import LABELS, make_sample_set

@@ -16,7 +16,8 @@ from sqlalchemy import select
 from ml_backend.errors import BadLabelConfig, StudioError
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
-from ml_backend.label_studio.regions import Region, to_result
+from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.regions import Region
 from ml_backend.masks.rle import encode_mask
 from sync.rounds.project import refreshed, register_project
 from sync.rounds.pull import pull

@@ -1,0 +1,130 @@
+"""``Region`` and ``Instances`` to Label Studio's region JSON, in the form that each output tag wants.
+
+Region ids follow from a key, so that the same instance is the same region every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.errors import BadRegion
+from ml_backend.instances import Instances
+from ml_backend.label_studio.label_config import ControlTag, LabelConfig
+from ml_backend.label_studio.regions import CODECS, Region, region_id
+from ml_backend.masks.rle import rle_box
+
+__all__ = ["Rendered", "render", "to_result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Results for Label Studio and, per region, the IoU of what is stored with the mask it came from."""
+
+    result: list[dict[str, Any]]
+    iou: list[float]
+
+
+def to_result(
+    items: Instances | Sequence[Region],
+    config: LabelConfig,
+    hw: tuple[int, int],
+    *,
+    labels: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    meta: Sequence[Mapping[str, Any] | None] = (),
+    output: ControlTag | None = None,
+    tolerance_px: float = 1.0,
+) -> list[dict[str, Any]]:
+    """``render`` without the IoUs."""
+    return render(
+        items, config, hw, labels=labels, keys=keys, meta=meta, output=output, tolerance_px=tolerance_px
+    ).result
+
+
+def render(
+    items: Instances | Sequence[Region],
+    config: LabelConfig,
+    hw: tuple[int, int],
+    *,
+    labels: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    meta: Sequence[Mapping[str, Any] | None] = (),
+    output: ControlTag | None = None,
+    tolerance_px: float = 1.0,
+) -> Rendered:
+    """Results for Label Studio, one per item.
+
+    Parameters
+    ----------
+    items : instances of one image, or regions
+    hw : (height, width) of the image
+    labels : names of ``Instances.label``; default ``config.labels``
+    keys : one stable key per item, from which the region id follows. Without keys regions keep their id and
+        instances get one from their place.
+    meta : what to store as ``meta`` of each region (see ``provenance_meta``)
+    output : the tag to write to; default: the preferred output tag that knows the label
+    tolerance_px : how far a polygon may be from the outline of the mask, in pixels of the image
+
+    Raises BadLabelConfig when no output tag knows a label, BadRegion on a mask that is empty or has not the
+    size of the image.
+    """
+    regions = _as_regions(items, labels or config.labels, keys)
+    for name, column in (("keys", keys), ("meta", meta)):
+        if column and len(column) != len(regions):
+            raise ValueError(f"{name} has {len(column)} entries for {len(regions)} items")
+    result: list[dict[str, Any]] = []
+    ious: list[float] = []
+    for i, region in enumerate(regions):
+        control = output or config.output_for(region.label)
+        value, iou = _write_value(region, control, hw, tolerance_px)
+        item: dict[str, Any] = {
+            "id": region_id(keys[i]) if keys else region.id,
+            "type": control.type,
+            "from_name": control.name,
+            "to_name": control.to_name,
+            "original_width": hw[1],
+            "original_height": hw[0],
+            "image_rotation": 0,
+            "value": {**value, control.value_key: [region.label]},
+        }
+        if region.score is not None:
+            item["score"] = round(min(max(float(region.score), 0.0), 1.0), 4)
+        found = meta[i] if meta else region.meta
+        if found:
+            item["meta"] = dict(found)
+        result.append(item)
+        ious.append(iou)
+    return Rendered(result, ious)
+
+
+def _as_regions(
+    items: Instances | Sequence[Region], labels: Sequence[str], keys: Sequence[str]
+) -> Sequence[Region]:
+    if not isinstance(items, Instances):
+        return items
+    return [
+        Region(
+            id="" if keys else region_id(f"{i}:{items.rle[i]['counts']}"),
+            kind="mask",
+            label=labels[int(items.label[i])],
+            rle=items.rle[i],
+            box_xyxy=(float(b[0]), float(b[1]), float(b[2]), float(b[3])),
+            score=float(items.score[i]),
+        )
+        for i, b in enumerate(items.box_xyxy)
+    ]
+
+
+def _write_value(
+    region: Region, control: ControlTag, hw: tuple[int, int], tolerance_px: float
+) -> tuple[dict[str, Any], float]:
+    """(value without its labels, IoU with the mask)."""
+    if list(region.rle["size"]) != [hw[0], hw[1]]:  # type: ignore[call-overload]
+        raise BadRegion(f"mask has size {region.rle['size']}, the image {[hw[0], hw[1]]}", field="rle")
+    codec = CODECS.get(control.type)
+    if codec is None:
+        raise BadRegion(f"masks cannot be written to a {control.type} tag", field=control.name)
+    box = region.box_xyxy if region.kind != "mask" else rle_box(region.rle)
+    return codec.write(region.rle, hw, box, tolerance_px)
