@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from clustering.answers import SearchPolicy
 from clustering.search import POLICIES
-from ml_backend.clicks.serving.catalog import SEGMENTERS, SegmenterEntry
-from ml_backend.learners.registry import LEARNERS
+from ml_backend.clicks.base import ClickSegmenter
+from ml_backend.clicks.serving.catalog import SEGMENTERS, SegmenterEntry, build_segmenter
+from ml_backend.learners.base import Learner
+from ml_backend.learners.registry import LEARNERS, get_learner
+from ml_backend.settings import BackendSettings
 from tests.docs.pages import ROOT, code_blocks
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -42,6 +46,12 @@ def load(name: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return module
 
 
+def members(protocol: type) -> set[str]:
+    """What a class needs to follow a protocol."""
+    methods = {name for name in vars(protocol) if not name.startswith("_")}
+    return methods | set(protocol.__annotations__)
+
+
 def run_tests(source: str, tmp_path: Path) -> int:
     """Run every test function of a piece of source; returns how many there were."""
     names: dict[str, Any] = {}
@@ -57,6 +67,7 @@ def test_the_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(name, source, tmp_path, monkeypatch)
     for key, target in eval(f"{{{registration}}}").items():
         monkeypatch.setitem(LEARNERS, key, target)
+        assert members(Learner) <= set(dir(get_learner(key)))
     assert run_tests(test, tmp_path) == 1
 
 
@@ -65,6 +76,8 @@ def test_the_click_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     load(name, source, tmp_path, monkeypatch)
     for entry in eval(f"({registration})", {"SegmenterEntry": SegmenterEntry}):
         monkeypatch.setitem(SEGMENTERS, entry.name, entry)
+        missing = members(ClickSegmenter) - set(dir(build_segmenter(entry.name, BackendSettings())))
+        assert missing == set(), "the protocol asks for more than the example has"
     assert run_tests(test, tmp_path) == 1
 
 
@@ -75,4 +88,5 @@ def test_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(registration, names)
     (policy,) = (value for value in names.values() if inspect.isclass(value))
     monkeypatch.setitem(POLICIES, policy.name, policy)
+    assert members(SearchPolicy) <= set(dir(policy))
     assert run_tests(test, tmp_path) == 1
