@@ -13,7 +13,7 @@ from ml_backend.artifacts.project_facts import FactsCache, ProjectFacts
 from ml_backend.artifacts.verdicts import VerdictCache
 from ml_backend.errors import ModelError, StorageError
 from ml_backend.images.crops import CropStore
-from ml_backend.images.signed_links import Signer
+from ml_backend.images.signed_links import LinkSigner
 from ml_backend.images.store import ImageStore
 from ml_backend.learners.predictor_cache import PredictorCache
 from ml_backend.metrics import Metrics
@@ -68,7 +68,7 @@ class Services:
     pools: Pools
     verdicts: VerdictCache
     crops: CropStore
-    signer: Signer
+    signer: LinkSigner
     _clicks: ClickService | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,7 +89,7 @@ class Services:
             pools=pools,
             verdicts=VerdictCache(settings.data_dir),
             crops=CropStore(settings.data_dir, images, pools=pools),
-            signer=Signer.from_settings(settings),
+            signer=LinkSigner.from_settings(settings),
         )
 
     @property

@@ -39,6 +39,10 @@ class BackendSettings(BaseSettings):
         default=SecretStr(""),
         description="key that signs links to crops; empty: made once and kept in data_dir",
     )
+    old_signing_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="earlier signing keys, separated by commas: links to crops made with them stay valid",
+    )
     basic_auth_user: str = Field(
         default="", description="user name that Label Studio sends to the backend; empty: none is asked for"
     )

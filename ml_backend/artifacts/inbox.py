@@ -1,13 +1,12 @@
 """The inbox of the worker: a file per project that says "look again".
 
-A webhook only leaves a line here. Nothing is lost when lines are: the worker compares states and looks at
-every project from time to time anyway (rule 1: level, not edge).
+A webhook only adds a line ``<time> <action>`` here, for people to read; the worker goes by the time of the
+file. It compares states and looks at every project now and then anyway, so a lost line costs a delay only.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,18 +14,10 @@ from typing import Final
 from ml_backend.artifacts.files import storage_errors
 from ml_backend.artifacts.paths import ProjectPaths
 
-__all__ = ["Notice", "last_notice", "mark_dirty", "read_notices"]
+__all__ = ["last_notice", "mark_dirty"]
 
 _MAX_BYTES: Final = 64 * 1024
 _ACTION_CHARS: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One line of the inbox."""
-
-    at: datetime
-    action: str
 
 
 def mark_dirty(data_dir: Path, project_id: int, action: str) -> None:
@@ -52,19 +43,3 @@ def last_notice(data_dir: Path, project_id: int) -> float | None:
         return ProjectPaths(data_dir, project_id).dirty.stat().st_mtime
     except FileNotFoundError:
         return None
-
-
-def read_notices(data_dir: Path, project_id: int) -> list[Notice]:
-    """The lines that are there, oldest first; damaged ones are left out."""
-    try:
-        lines = ProjectPaths(data_dir, project_id).dirty.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        stamp, _, action = line.partition(" ")
-        try:
-            found.append(Notice(datetime.fromisoformat(stamp), action))
-        except ValueError:
-            continue
-    return found

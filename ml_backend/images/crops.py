@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +26,7 @@ from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Rle
 from ml_backend.masks.rle import decode_rle, rle_box
 
-__all__ = ["CropStore", "crop_window", "render_crop", "render_sheet"]
+__all__ = ["CropStore", "crop_window", "render_crop"]
 
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _DARK: Final = (0, 0, 0)
@@ -100,21 +99,6 @@ def _draw_outline(crop: npt.NDArray[np.uint8], soft: npt.NDArray[np.float32], si
     width = max(2, round(size_px / 220))
     cv2.drawContours(crop, contours, -1, _DARK, width + 3, cv2.LINE_AA)
     cv2.drawContours(crop, contours, -1, _LIGHT, width, cv2.LINE_AA)
-
-
-def render_sheet(crops: Sequence[bytes], *, columns: int = 4, cell_px: int = 224) -> bytes:
-    """JPEG contact sheet of crops in reading order, for reports and documents."""
-    rows = -(-len(crops) // columns)
-    sheet = Image.new("RGB", (columns * cell_px, max(rows, 1) * cell_px), (255, 255, 255))
-    for i, data in enumerate(crops):
-        with Image.open(io.BytesIO(data)) as image:
-            image.thumbnail((cell_px - 4, cell_px - 4))
-            row, column = divmod(i, columns)
-            left = column * cell_px + (cell_px - image.width) // 2
-            sheet.paste(image, (left, row * cell_px + (cell_px - image.height) // 2))
-    file = io.BytesIO()
-    sheet.save(file, "JPEG", quality=_QUALITY)
-    return file.getvalue()
 
 
 class CropStore:

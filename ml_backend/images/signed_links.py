@@ -1,64 +1,91 @@
-"""Signed links: crops are shown to workers by their browsers, without a login, but only through links we
-made.
+"""Signed links: browsers of reviewers load crops without a login, but only through links that we made.
 
-A signature is HMAC-SHA256 (the first 16 bytes) over path and expiry, so a link can neither be guessed nor
-moved to another picture. Links of review tasks do not expire by default: the task stays as long as its
-project does.
+A signature covers path and expiry, so a link can neither be guessed nor moved to another picture. Links of
+review tasks do not expire by default: the task stays as long as its project does. Keys may be replaced: older
+ones still verify the links of open review tasks.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+import itsdangerous
 
 from ml_backend.artifacts.files import storage_errors
 from ml_backend.errors import StorageError
 from ml_backend.settings import BackendSettings
 
-__all__ = ["Signer", "crop_path", "crop_url"]
+__all__ = ["LinkSigner", "crop_path", "crop_url"]
 
-_BYTES: Final = 16
+_KEY_BYTES: Final = 16
 
 
-class Signer:
-    """Signs and checks paths with one key."""
+class _ShortHmac(itsdangerous.HMACAlgorithm):
+    """HMAC-SHA256, the first 16 bytes: 128 bits cannot be guessed, and the address stays short."""
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) < 16:
-            raise ValueError("a signing key needs at least 16 bytes")
-        self._key = key
+    def __init__(self) -> None:
+        super().__init__(hashlib.sha256)
+
+    def get_signature(self, key: bytes, value: bytes) -> bytes:
+        return super().get_signature(key, value)[:16]
+
+
+class LinkSigner:
+    """Signs paths with one key; accepts links signed with this one or an older one."""
+
+    def __init__(self, key: bytes, *, older: Sequence[bytes] = ()) -> None:
+        if any(len(one) < _KEY_BYTES for one in (key, *older)):
+            raise ValueError(f"a signing key needs at least {_KEY_BYTES} bytes")
+        # keys are random or hashed already, so none is derived from them
+        self._signer = itsdangerous.Signer([*older, key], key_derivation="none", algorithm=_ShortHmac())
 
     @classmethod
-    def from_settings(cls, settings: BackendSettings) -> Signer:
-        """The key of the settings, or one that is made once and kept in ``data_dir/signing.key``."""
+    def from_settings(cls, settings: BackendSettings) -> LinkSigner:
+        """The key of the settings, or one that is made once and kept in ``data_dir/signing.key``.
+
+        Links made with the older keys of the settings, or with the kept key, stay valid. Raises StorageError
+        when the kept key is damaged.
+        """
         given = settings.signing_key.get_secret_value()
-        if given:  # any length a person chose: spread over 32 bytes
-            return cls(hashlib.sha256(given.encode()).digest())
-        return cls(_kept_key(settings.data_dir / "signing.key"))
+        older = [
+            _spread(k.strip()) for k in settings.old_signing_keys.get_secret_value().split(",") if k.strip()
+        ]
+        kept = settings.data_dir / "signing.key"
+        if not given:
+            return cls(_kept_key(kept), older=older)
+        if kept.exists():
+            older.append(_kept_key(kept))
+        return cls(_spread(given), older=older)
 
     def sign(self, path: str, *, expires_at: int = 0) -> str:
         """Query string of a signed link; ``expires_at`` in seconds since 1970, 0 = never."""
-        query = f"sig={self._signature(path, expires_at)}"
+        query = f"sig={self._signer.get_signature(_signed_text(path, expires_at)).decode()}"
         return f"{query}&exp={expires_at}" if expires_at else query
 
     def verify(self, path: str, signature: str, expires: str = "", *, now: float | None = None) -> bool:
-        """Whether a link is ours and still holds; takes the same time for any wrong signature."""
+        """Whether a link is ours and not expired; takes the same time for any wrong signature."""
         if expires and not (expires.isascii() and expires.isdigit() and len(expires) < 15):
             return False
         expires_at = int(expires or 0)
-        right = hmac.compare_digest(self._signature(path, expires_at).encode(), signature.encode())
-        return right and (expires_at == 0 or (time.time() if now is None else now) < expires_at)
+        if not self._signer.verify_signature(_signed_text(path, expires_at), signature.encode()):
+            return False
+        return expires_at == 0 or (time.time() if now is None else now) < expires_at
 
-    def _signature(self, path: str, expires_at: int) -> str:
-        digest = hmac.new(self._key, f"{path}\n{expires_at}".encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest[:_BYTES]).decode().rstrip("=")
+
+def _signed_text(path: str, expires_at: int) -> bytes:
+    return f"{path}\n{expires_at}".encode()
+
+
+def _spread(key: str) -> bytes:
+    """A key of any length that a person chose, as 32 bytes."""
+    return hashlib.sha256(key.encode()).digest()
 
 
 def crop_path(project_id: int, key: str) -> str:
@@ -69,12 +96,12 @@ def crop_path(project_id: int, key: str) -> str:
 def crop_url(settings: BackendSettings, project_id: int, key: str, *, expires_at: int = 0) -> str:
     """Signed address of a crop as browsers reach it."""
     path = crop_path(project_id, key)
-    query = Signer.from_settings(settings).sign(path, expires_at=expires_at)
+    query = LinkSigner.from_settings(settings).sign(path, expires_at=expires_at)
     return f"{settings.backend_url.rstrip('/')}{path}?{query}"
 
 
 def _kept_key(path: Path) -> bytes:
-    """Read the key, or make it: the first process wins; readable by its user only."""
+    """The key in a file, made now if there is none: the first process wins. Only its user can read it."""
     with storage_errors(path):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +119,7 @@ def _kept_key(path: Path) -> bytes:
             found = bytes.fromhex(path.read_text().strip())
         except ValueError:
             found = b""
-    if len(found) < 16:
+    if len(found) < _KEY_BYTES:
         raise StorageError(
             f"{path} does not hold a key", hint="Delete it; links made with the old key will stop working"
         )

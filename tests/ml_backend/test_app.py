@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_backend.artifacts.inbox import read_notices
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import instance_key
@@ -27,6 +26,7 @@ from ml_backend.masks.rle import encode_mask
 from ml_backend.model import UNTRAINED
 from tests.ml_backend.helpers import ThresholdLearner, image_bytes, some_facts
 from tests.ml_backend.label_studio.test_protocol import json_values
+from tests.ml_backend.notices import noted_actions
 from tests.ml_backend.served import CONFIG, KEY, LABELS, Backend, FakeClicks, click, hook, task
 
 
@@ -88,7 +88,7 @@ def test_a_new_project_under_an_old_number_sees_nothing_of_the_old_one(backend: 
         assert "another project" in reply.json["error"]
         assert "r1-aaaa" not in reply.text
     assert fake.calls == []
-    assert read_notices(backend.settings.data_dir, 3) == []
+    assert noted_actions(backend.settings.data_dir, 3) == []
     # the project itself, and who names it without its time of creation
     created = {"id": 3, "created_at": "2026-11-20T21:23:23.930521Z"}
     assert hook(backend, project=created).status_code == 201

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
-from ml_backend.artifacts.inbox import read_notices
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.artifacts.pool_writer import PoolWriter
@@ -24,6 +23,7 @@ from ml_backend.label_studio.regions import region_id
 from ml_backend.masks.rle import decode_rle
 from ml_backend.model import UNTRAINED, GroundswellModel
 from tests.ml_backend.helpers import ThresholdLearner, bright_instances, image_bytes, some_facts
+from tests.ml_backend.notices import noted_actions
 from tests.ml_backend.served import CONFIG, KEY, LABELS, Backend, task
 
 
@@ -274,4 +274,4 @@ def test_the_contract_class_without_http(backend: Backend) -> None:
     (prediction,) = model.predict([task(1)])
     assert set(prediction) == {"result", "score", "model_version"}
     assert model.fit("START_TRAINING", {"anything": 1}) == {"status": "noted"}
-    assert [n.action for n in read_notices(backend.settings.data_dir, 3)] == ["START_TRAINING"]
+    assert noted_actions(backend.settings.data_dir, 3) == ["START_TRAINING"]

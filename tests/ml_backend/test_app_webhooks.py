@@ -6,17 +6,17 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from ml_backend.artifacts.inbox import read_notices
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import save_facts
 from tests.ml_backend.helpers import some_facts
+from tests.ml_backend.notices import noted_actions
 from tests.ml_backend.served import Backend, basic, hook
 
 
 def test_a_webhook_leaves_a_note(backend: Backend) -> None:
     assert hook(backend).status_code == 201
     assert backend.client.post("/webhook?project=3", data=b'{"action":"TASKS_CREATED",').status_code == 201
-    assert [n.action for n in read_notices(backend.settings.data_dir, 3)] == [
+    assert noted_actions(backend.settings.data_dir, 3) == [
         "ANNOTATION_CREATED",
         "TASKS_CREATED",
     ]
@@ -27,8 +27,8 @@ def test_a_webhook_leaves_a_note(backend: Backend) -> None:
 def test_a_review_answer_wakes_the_project_it_is_about(backend: Backend) -> None:
     save_facts(backend.settings.data_dir, some_facts(4, role="review", label_project_id=3))
     assert hook(backend, project={"id": 4}).status_code == 201
-    assert [n.action for n in read_notices(backend.settings.data_dir, 3)] == ["ANNOTATION_CREATED"]
-    assert [n.action for n in read_notices(backend.settings.data_dir, 4)] == ["ANNOTATION_CREATED"]
+    assert noted_actions(backend.settings.data_dir, 3) == ["ANNOTATION_CREATED"]
+    assert noted_actions(backend.settings.data_dir, 4) == ["ANNOTATION_CREATED"]
 
 
 def test_webhooks_of_unknown_projects_and_actions(backend: Backend) -> None:
@@ -45,8 +45,8 @@ def test_webhook_credentials(tmp_path: Path) -> None:
     assert hook(secret, {"X-Groundswell-Secret": "wrong"}).status_code == 401
     assert hook(secret, basic("", "")).status_code == 401
     assert hook(secret, {"X-Groundswell-Secret": "s3cret"}).status_code == 201
-    assert read_notices(secret.settings.data_dir, 3)[0].action == "ANNOTATION_CREATED"
-    assert len(read_notices(secret.settings.data_dir, 3)) == 1
+    assert noted_actions(secret.settings.data_dir, 3)[0] == "ANNOTATION_CREATED"
+    assert len(noted_actions(secret.settings.data_dir, 3)) == 1
     both = Backend(
         tmp_path / "b",
         webhook_secret=SecretStr("s3cret"),

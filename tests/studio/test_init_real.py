@@ -14,7 +14,7 @@ from label_studio_sdk import LabelStudio
 from PIL import Image
 from pydantic import SecretStr
 
-from ml_backend.artifacts.inbox import last_notice, read_notices
+from ml_backend.artifacts.inbox import last_notice
 from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
@@ -24,6 +24,7 @@ from sync.projects.init_project import BACKEND_TITLE, InitReport, init_project
 from sync.rounds.project import project_ids
 from sync.store.database import Store
 from tests.conftest import LOGIN
+from tests.ml_backend.notices import noted_actions
 from tests.studio.conftest import Site
 
 pytestmark = pytest.mark.studio
@@ -162,7 +163,7 @@ def test_what_people_do_reaches_the_worker_as_a_note(site: Site, title: str, pic
     annotation = site.studio.create_annotation(task, [])
     site.studio.update_annotation(annotation.id, [])
     site.studio.delete_annotation(annotation.id)
-    notes = [notice.action for notice in read_notices(site.settings.data_dir, made.project_id)]
+    notes = noted_actions(site.settings.data_dir, made.project_id)
     assert notes == ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"]
 
 

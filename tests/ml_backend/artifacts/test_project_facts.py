@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml_backend.artifacts.inbox import last_notice, mark_dirty, read_notices
+from ml_backend.artifacts.inbox import last_notice, mark_dirty
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import FactsCache, load_facts, save_facts
 from ml_backend.errors import BadInput, StorageError
@@ -17,6 +17,7 @@ from ml_backend.instances import Instances
 from ml_backend.label_studio.protocol import ProjectKey, parse_project_key
 from ml_backend.learners.uncertainty import NOTHING_FOUND, confidence, instance_doubt
 from tests.ml_backend.helpers import some_facts
+from tests.ml_backend.notices import noted_actions
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -65,10 +66,10 @@ def test_project_keys() -> None:
 
 def test_notices(tmp_path: Path) -> None:
     assert last_notice(tmp_path, 3) is None
-    assert read_notices(tmp_path, 3) == []
+    assert noted_actions(tmp_path, 3) == []
     mark_dirty(tmp_path, 3, "ANNOTATION_CREATED")
     mark_dirty(tmp_path, 3, "evil\nline <x>")
-    assert [n.action for n in read_notices(tmp_path, 3)] == ["ANNOTATION_CREATED", "evil_line__x_"]
+    assert noted_actions(tmp_path, 3) == ["ANNOTATION_CREATED", "evil_line__x_"]
     assert last_notice(tmp_path, 3) is not None
 
 
@@ -77,7 +78,7 @@ def test_the_inbox_stays_small_and_whole_under_threads(tmp_path: Path) -> None:
         for job in [threads.submit(mark_dirty, tmp_path, 3, "ANNOTATION_UPDATED") for _ in range(3000)]:
             job.result()
     assert os.path.getsize(ProjectPaths(tmp_path, 3).dirty) <= 64 * 1024
-    assert {n.action for n in read_notices(tmp_path, 3)} == {"ANNOTATION_UPDATED"}
+    assert set(noted_actions(tmp_path, 3)) == {"ANNOTATION_UPDATED"}
 
 
 def found(*pairs: tuple[float, float]) -> Instances:

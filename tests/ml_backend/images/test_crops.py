@@ -1,10 +1,8 @@
-"""Crops and their signed links."""
+"""Crops of instances for review."""
 
 from __future__ import annotations
 
 import io
-import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pydantic import SecretStr
 
-from ml_backend.errors import BadInput, StorageError
-from ml_backend.images.crops import CropStore, crop_window, render_crop, render_sheet
-from ml_backend.images.signed_links import Signer, crop_path, crop_url
+from ml_backend.errors import BadInput
+from ml_backend.images.crops import CropStore, crop_window, render_crop
 from ml_backend.images.store import ImageStore
 from ml_backend.masks.rle import encode_mask
 from ml_backend.settings import BackendSettings
@@ -111,50 +107,3 @@ def test_crops_are_rendered_once(tmp_path: Path) -> None:
     for key in ("../x", "a/b", "", "x" * 101):
         with pytest.raises(BadInput, match="key"):
             store.path(3, key)
-
-
-def test_sheets_hold_all_crops() -> None:
-    crops = [image_bytes((50, 80), seed=i, fmt="JPEG") for i in range(5)]
-    sheet = pixels_of(render_sheet(crops, columns=3, cell_px=100))
-    assert sheet.shape == (200, 300, 3)
-    assert pixels_of(render_sheet([])).shape[0] > 0
-
-
-def test_signatures_fit_one_path_and_one_expiry() -> None:
-    signer = Signer(b"0123456789abcdef")
-    query = signer.sign("/crops/3/a.jpg")
-    signature = query.removeprefix("sig=")
-    assert signer.verify("/crops/3/a.jpg", signature)
-    assert not signer.verify("/crops/3/b.jpg", signature)
-    assert not signer.verify("/crops/4/a.jpg", signature)
-    assert not signer.verify("/crops/3/a.jpg", signature, "99")
-    assert not signer.verify("/crops/3/a.jpg", "")
-    assert not signer.verify("/crops/3/a.jpg", "é" * 22)
-    assert not Signer(b"another key 0123456").verify("/crops/3/a.jpg", signature)
-    timed = signer.sign("/crops/3/a.jpg", expires_at=1000)
-    signature, expires = (part.partition("=")[2] for part in timed.split("&"))
-    assert signer.verify("/crops/3/a.jpg", signature, expires, now=999)
-    assert not signer.verify("/crops/3/a.jpg", signature, expires, now=1001)
-    for wrong in ("2000", "x", "-1", "٣", "9" * 40):
-        assert not signer.verify("/crops/3/a.jpg", signature, wrong, now=999)
-    with pytest.raises(ValueError, match="16"):
-        Signer(b"short")
-
-
-def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
-    settings = BackendSettings(data_dir=tmp_path)
-    with ThreadPoolExecutor(8) as threads:
-        links = {f.result() for f in [threads.submit(crop_url, settings, 3, "t1-aa") for _ in range(16)]}
-    assert len(links) == 1
-    assert stat.S_IMODE((tmp_path / "signing.key").stat().st_mode) == 0o600
-    assert [p.name for p in tmp_path.iterdir()] == ["signing.key"]
-    given = BackendSettings(data_dir=tmp_path, signing_key=SecretStr("short"), backend_url="https://b.test/")
-    url = crop_url(given, 3, "t1-aa")
-    assert url.startswith("https://b.test/crops/3/t1-aa.jpg?sig=")
-    assert Signer.from_settings(given).verify(crop_path(3, "t1-aa"), url.partition("sig=")[2])
-
-
-def test_a_damaged_key_file_is_not_trusted(tmp_path: Path) -> None:
-    (tmp_path / "signing.key").write_text("zz")
-    with pytest.raises(StorageError, match="does not hold a key"):
-        Signer.from_settings(BackendSettings(data_dir=tmp_path))
