@@ -46,7 +46,6 @@ OUTSIDE = """\
 | `GROUNDSWELL_API_KEY` | secret text | the same as `--api-key` |
 | `GROUNDSWELL_REVIEW_API_KEY` | secret text | the same as `--review-api-key` |
 | `GROUNDSWELL_STUDIO_VENV` | path | virtual environment that holds the Label Studio server |
-| `GROUNDSWELL_LOG_LEVEL` | text | how much the backend logs: `DEBUG`, `INFO` or `WARNING` |
 """
 
 

@@ -45,6 +45,16 @@ def test_paths_named_in_the_docs_exist(name: str) -> None:
             assert found, f"{name}: {code}"
 
 
+def test_every_room_stands_in_the_page_on_architecture() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    rooms = {
+        f"`{path.parent.relative_to(ROOT)}/`"
+        for package in FOLDERS[:3]
+        for path in (ROOT / package).glob("*/__init__.py")
+    }
+    assert {room for room in rooms if room not in page} == set()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_modules_and_functions_named_in_the_docs_exist(name: str) -> None:
     for code in inline_codes((ROOT / name).read_text()):
