@@ -24,6 +24,7 @@ COMMANDS = (
     "worker",
     "round",
     "status",
+    "projects",
     "export",
     "rebuild",
     "doctor",

@@ -32,8 +32,8 @@ def register(app: typer.Typer) -> None:
         import json
 
         from sync.installation import open_installation
-        from sync.report.cluster_sections import Limits
-        from sync.report.project_clusters import write_cluster_page
+        from sync.report.choose_clusters import Limits
+        from sync.report.collect_clusters import write_cluster_page
         from sync.rounds.project import open_project
 
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)

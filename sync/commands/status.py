@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
         import json
 
         from sync.installation import open_store
-        from sync.report.status import status as read_status
-        from sync.report.status import status_lines
+        from sync.report.status_figures import status as read_status
+        from sync.report.status_lines import status_lines
 
         settings, store = open_store(data_dir)
         found = read_status(settings, store)

@@ -24,7 +24,8 @@ from ml_backend.learners.registry import LEARNERS
 from ml_backend.masks.coco import CocoSet, load_coco
 from sync.lab.played_people import GOOD_IOU, Annotator, CrowdWorker, Truth, play_crowd
 from sync.projects.init_project import InitReport, init_project
-from sync.report.status import status, status_lines
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.review.answers import review_project_of
 from sync.review.review_project import HIDDEN
 from sync.rounds.project import OpenProject, open_project

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.errors import GroundswellError
-from sync.commands import export, rebuild, status, worker
+from sync.commands import export, projects, rebuild, status, worker
 from sync.commands import round as round_command
 from sync.installation import Installation
 from sync.worker.console import WorkerConsole
@@ -42,7 +42,7 @@ def app(monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld) -> tuple[typer.T
     monkeypatch.setattr("sync.installation.open_installation", open_installation)
     monkeypatch.setattr("sync.installation.open_store", lambda *_, **__: (world.settings, world.store))
     made = typer.Typer()
-    for module in (worker, round_command, export, status, rebuild):
+    for module in (worker, round_command, export, status, rebuild, projects):
         module.register(made)
     return made, world
 
@@ -83,6 +83,27 @@ def test_worker_once_round_status_export_and_rebuild(app: tuple[typer.Typer, Wor
     code, text = _run(commands, "rebuild", "--json")
     assert code == 0
     assert json.loads(text)[0]["rounds"] == 2
+
+
+def test_a_removed_project_takes_part_no_more_until_it_is_named_again(
+    app: tuple[typer.Typer, World],
+) -> None:
+    commands, world = app
+    number = str(world.project_id)
+    listed = json.loads(_run(commands, "projects", "--json")[1])
+    assert listed == [{"id": world.project_id, "title": "Shapes"}]
+    assert _run(commands, "worker", "--once")[0] == 0
+    before = len(world.studio.task_ids(world.project_id))
+    code, text = _run(commands, "projects", "remove", number)
+    assert code == 0
+    assert "nothing was deleted" in text
+    assert json.loads(_run(commands, "worker", "--once", "--json")[1]) == []
+    assert "no project takes part" in _run(commands, "projects")[1]
+    assert len(world.studio.task_ids(world.project_id)) == before
+    with pytest.raises(GroundswellError, match="does not take part"):
+        _run(commands, "projects", "remove", number)
+    code, text = _run(commands, "worker", "--once", "--project", number, "--json")
+    assert (code, json.loads(text)[0]["error"]) == (0, "")
 
 
 def test_errors_are_told_and_end_with_code_1(app: tuple[typer.Typer, World]) -> None:
@@ -181,7 +202,7 @@ def test_sigterm_ends_a_worker_process_and_its_training(make_world: MakeWorld) -
 def test_commands_start_without_heavy_libraries() -> None:
     code = (
         "import sys, typer\n"
-        "from sync.commands import export, rebuild, status, worker, round\n"
+        "from sync.commands import export, projects, rebuild, status, worker, round\n"
         "app = typer.Typer()\n"
         "[m.register(app) for m in (export, rebuild, status, worker, round)]\n"
         "heavy = {'torch', 'sklearn', 'pyarrow', 'label_studio_sdk', 'sqlalchemy', 'cv2'}\n"

@@ -19,7 +19,8 @@ from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import BadInput
 from sync.exchange.coco_export import export_project
 from sync.projects.rebuild import rebuild
-from sync.report.status import status, status_lines
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.review.review import review
 from sync.rounds.round_records import trained_round
 from sync.store.database import Store

@@ -16,7 +16,8 @@ from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.rle import decode_rle, encode_mask
-from sync.report.status import status, status_lines
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.review.questions import gold_questions, spread
 from sync.review.review import review
 from sync.review.review_project import (

@@ -16,7 +16,8 @@ from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
 from ml_backend.clicks.serving.prewarm import TaskRef
 from ml_backend.clicks.serving.service import ClickService
 from ml_backend.errors import BadImage, ModelError
-from sync.report.status import status, status_lines
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.rounds.click_training import ClickTraining
 from sync.rounds.round_records import current_round
 from sync.worker.look import LookReport

@@ -1,15 +1,15 @@
-"""The cluster browser: one self-contained HTML page, written from plain values, without network or store."""
+"""Render the page of clusters: one HTML file from plain values, without network or store."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
-__all__ = ["STATES", "Cluster", "Purity", "Section", "Thumbnail", "cluster_page"]
+import jinja2
+
+__all__ = ["STATES", "Cluster", "Purity", "Section", "Thumbnail", "render_cluster_page"]
 
 STATES = ("accepted", "rejected", "partly", "asked", "undecided")
 """accepted, rejected: nearly all members; partly: some members decided; asked: only answers so far."""
@@ -78,7 +78,7 @@ class Section:
     sets: tuple[Purity, ...] = field(default=())
 
 
-def cluster_page(sections: Sequence[Section], *, title: str = "Clusters", subtitle: str = "") -> str:
+def render_cluster_page(sections: Sequence[Section], *, title: str = "Clusters", subtitle: str = "") -> str:
     """The page as a string of HTML that needs nothing else: styles, script and pictures are inside.
 
     Any text in ``sections`` may come from people; it reaches the page as text only.
@@ -91,11 +91,16 @@ def cluster_page(sections: Sequence[Section], *, title: str = "Clusters", subtit
         "pictures": [],
     }
     data["pictures"] = [base64.b64encode(jpeg).decode() for jpeg in pictures]
-    # no "<" can end the script element, whatever a label is called
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    template = files("sync").joinpath("cluster_page.html").read_text("utf-8")
-    head, tail = template.split("{{data}}")
-    return head + text + tail
+    return _environment().get_template("cluster_page.html").render(data=data)
+
+
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("sync.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    # the filter tojson writes "<" as \u003c, so that no label can end the script element
+    made.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return made
 
 
 def _section(section: Section, pictures: dict[bytes, int]) -> dict[str, Any]:

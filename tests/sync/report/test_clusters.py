@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -23,9 +24,9 @@ from clustering.trees.tree import ClusterTree
 from ml_backend.errors import BadInput
 from sync.commands import clusters as clusters_command
 from sync.installation import Installation
-from sync.report.cluster_page import Cluster, Purity, Section, cluster_page
-from sync.report.cluster_sections import Limits, Members, label_section
-from sync.report.project_clusters import write_cluster_page
+from sync.report.choose_clusters import Limits, Members, label_section
+from sync.report.collect_clusters import write_cluster_page
+from sync.report.render_clusters import Cluster, Purity, Section, render_cluster_page
 from tests.sync.steps import step
 
 if TYPE_CHECKING:
@@ -131,9 +132,11 @@ def test_states_follow_the_verdicts_and_decided_clusters_are_shown() -> None:
 
 
 def test_the_page_is_self_contained_and_hostile_text_stays_text() -> None:
-    page = cluster_page([_section(label=HOSTILE)], title=HOSTILE, subtitle=HOSTILE)
+    page = render_cluster_page([_section(label=HOSTILE)], title=HOSTILE, subtitle=HOSTILE)
     assert page.count("</script>") == 2
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
+    assert "<img" not in page
+    assert f"<title>{html.escape(HOSTILE)}" in page.replace("&#39;", "&#x27;").replace("&#34;", "&quot;")
     assert "http://" not in page
     assert "https://" not in page
     data = _data(page)
@@ -142,9 +145,9 @@ def test_the_page_is_self_contained_and_hostile_text_stays_text() -> None:
 
 
 def test_no_labels_and_an_unknown_state() -> None:
-    assert _data(cluster_page([]))["sections"] == []
+    assert _data(render_cluster_page([]))["sections"] == []
     with pytest.raises(ValueError, match="state 'odd' of cluster 0"):
-        cluster_page([Section("disc", 1, 0, 0, 0, Cluster(0, 1, "odd", 0, 0, 0, 0.5, 0.0))])
+        render_cluster_page([Section("disc", 1, 0, 0, 0, Cluster(0, 1, "odd", 0, 0, 0, 0.5, 0.0))])
 
 
 def test_the_page_of_a_reviewed_project(
@@ -210,9 +213,9 @@ def test_many_decided_clusters_do_not_break_the_limit() -> None:
 @pytest.fixture
 def clusters(browser: Browser, tmp_path: Path) -> Iterator[Page]:
     empty = Section("tiny", 0, 0, 0, 0, None)
-    html = tmp_path / "clusters.html"
+    file = tmp_path / "clusters.html"
     sections = [_section(1200), _section(300, HOSTILE, seed=1), empty]
-    html.write_text(cluster_page(sections, title="Clusters of Shapes", subtitle="project 3 · round 2"))
+    file.write_text(render_cluster_page(sections, title="Clusters of Shapes", subtitle="project 3 · round 2"))
     context = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
     page = context.new_page()
     troubles: list[str] = []
@@ -221,7 +224,7 @@ def clusters(browser: Browser, tmp_path: Path) -> Iterator[Page]:
     page.on(
         "request", lambda request: troubles.append(request.url) if request.url.startswith("http") else None
     )
-    page.goto(html.as_uri())
+    page.goto(file.as_uri())
     yield page
     context.close()
     assert troubles == []

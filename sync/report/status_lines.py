@@ -1,112 +1,15 @@
-"""Status: what runs, what each project holds, and the figures of its last round."""
+"""The figures of ``groundswell status`` as lines for people."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
-
-from ml_backend.artifacts.model_versions import ModelRegistry
-from ml_backend.artifacts.paths import ProjectPaths
-from sync.settings import Settings
-from sync.store.database import Store
-from sync.store.tables import (
-    AnnotationRecord,
-    AnswerRecord,
-    DecisionRecord,
-    LeaseRecord,
-    ProjectRecord,
-    QuestionRecord,
-    RoundRecord,
-    SplitRecord,
-    TaskRecord,
-)
-
-__all__ = ["project_status", "status", "status_lines"]
+__all__ = ["status_lines"]
 
 _SHOWN_FOR_EXPERTS = 3
 """links printed; all are in the JSON"""
-
-
-def status(settings: Settings, store: Store) -> dict[str, Any]:
-    """Everything ``groundswell status --json`` prints: workers at work, services, projects."""
-    now = datetime.now(UTC)
-    with store.read() as session:
-        leases = session.scalars(select(LeaseRecord).where(LeaseRecord.holder != "")).all()
-        projects = session.scalars(select(ProjectRecord).order_by(ProjectRecord.id)).all()
-        found = [project_status(settings, session, project) for project in projects]
-    ttl = timedelta(seconds=settings.lease_ttl_s)
-    return {
-        "services": {
-            "label_studio": _health(f"{settings.studio_url}/health"),
-            "backend": _health(f"{settings.backend_url}/health"),
-        },
-        "at_work": [
-            {
-                "what": lease.name,
-                "worker": lease.holder,
-                "silent_s": round((now - lease.heartbeat_at).total_seconds(), 1),
-            }
-            for lease in leases
-            if now - lease.heartbeat_at < ttl
-        ],
-        "projects": found,
-    }
-
-
-def project_status(settings: Settings, session: Session, project: ProjectRecord) -> dict[str, Any]:
-    """Counts of one project and the figures of its rounds."""
-    tasks = select(func.count()).where(TaskRecord.project_id == project.id)
-    annotations = select(func.count()).where(AnnotationRecord.project_id == project.id)
-    rounds = session.scalars(
-        select(RoundRecord).where(RoundRecord.project_id == project.id).order_by(RoundRecord.number)
-    ).all()
-    broken = session.execute(
-        select(TaskRecord.id, TaskRecord.broken, TaskRecord.image_error).where(
-            TaskRecord.project_id == project.id, (TaskRecord.broken != "") | (TaskRecord.image_error != "")
-        )
-    ).all()
-    questions = select(func.count()).where(QuestionRecord.project_id == project.id)
-    return {
-        "id": project.id,
-        "title": project.title,
-        "error": project.error,
-        "pulled_at": None if project.pulled_at is None else project.pulled_at.isoformat(timespec="seconds"),
-        "tasks": session.scalar(tasks),
-        "finished": session.scalar(tasks.where(TaskRecord.finished.is_(True))),
-        "skipped": session.scalar(annotations.where(AnnotationRecord.was_cancelled.is_(True))),
-        "test_split": session.scalar(select(func.count()).where(SplitRecord.project_id == project.id)),
-        "broken": [{"task": task, "reason": reason or image} for task, reason, image in broken],
-        "questions": session.scalar(questions),
-        "answers": session.scalar(select(func.count()).where(AnswerRecord.project_id == project.id)),
-        "serving": ModelRegistry(settings.data_dir).current(project.id),
-        "click_model": _current_click_model(settings, project.id),
-        "rounds": [_round_status(session, record) for record in rounds],
-    }
-
-
-def _round_status(session: Session, record: RoundRecord) -> dict[str, Any]:
-    decisions = session.execute(
-        select(DecisionRecord.action, func.count())
-        .where(DecisionRecord.project_id == record.project_id, DecisionRecord.round == record.number)
-        .group_by(DecisionRecord.action)
-    ).all()
-    return {
-        "number": record.number,
-        "model_version": record.model_version,
-        "step": record.step,
-        "review_done": record.review_done,
-        "pushed": record.pushed,
-        "failed": record.failed,
-        "finished_tasks": record.finished_tasks,
-        "started_at": record.started_at.isoformat(timespec="seconds"),
-        "figures": record.figures,
-        "decisions": {action: count for action, count in decisions},
-    }
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:
@@ -228,20 +131,3 @@ def _crowd_lines(workers: Sequence[dict[str, Any]], policy: str) -> list[str]:
         return [line]
     option = "GROUNDSWELL_POLICY_OPTIONS='" + json.dumps({"gold": [yes, good, no, bad]}) + "'"
     return [line, f"             to certify with these errors allowed for: {option}"]
-
-
-def _current_click_model(settings: Settings, project_id: int) -> str:
-    path = ProjectPaths(settings.data_dir, project_id).clicks / "current"
-    return path.read_text().strip() if path.exists() else ""
-
-
-def _health(url: str) -> str:
-    import httpx
-
-    try:
-        reply = httpx.get(url, timeout=2.0)
-    except httpx.HTTPError as error:
-        return f"not reachable at {url} ({type(error).__name__})"
-    if reply.status_code != 200:
-        return f"HTTP {reply.status_code} from {url}"
-    return f"running at {url.removesuffix('/health')}"

@@ -1,4 +1,4 @@
-"""The cluster browser of a project: its newest clustered round, read from store and round files."""
+"""Collect the clusters of a project from its newest clustered round: store, round files and pictures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.crops import render_crop
 from ml_backend.images.store import ImageStore
-from sync.report.cluster_page import Purity, Section, cluster_page
-from sync.report.cluster_sections import Limits, Members, label_section
+from sync.report.choose_clusters import Limits, Members, label_section
+from sync.report.render_clusters import Purity, Section, render_cluster_page
 from sync.review.verdicts import LabelLog, read_review_log
 from sync.rounds.cluster import LabelPool, load_label_pools
 from sync.rounds.progress import Memo
@@ -58,7 +58,7 @@ def write_cluster_page(
         db, settings, paths, images, memo, record, limits=limits or Limits(), thumbnail_px=thumbnail_px
     )
     subtitle = f"project {db.id} · round {record.number} · {record.model_version}"
-    page = cluster_page(sections, title=f"Clusters of {db.title}", subtitle=subtitle)
+    page = render_cluster_page(sections, title=f"Clusters of {db.title}", subtitle=subtitle)
     write_atomic(out, page.encode())
     return sections
 

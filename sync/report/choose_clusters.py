@@ -1,4 +1,4 @@
-"""What the cluster browser shows: which nodes, which members, and what is known about each."""
+"""Choose what the page of clusters shows of a tree: which nodes, which members, and what is known of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clustering.evidence.intervals import clopper_pearson
 from clustering.trees.tree import ClusterTree
-from sync.report.cluster_page import Cluster, Purity, Section, Thumbnail
+from sync.report.render_clusters import Cluster, Purity, Section, Thumbnail
 
 __all__ = ["Limits", "Members", "label_section"]
 
