@@ -1,8 +1,8 @@
 """The project's own click network: small enough to train in minutes on a CPU and to answer in milliseconds.
 
 A U-Net-like network over image, click discs, box and previous mask (the inputs of RITM, Sofiiuk et al.
-2021), with two additions that make little training data go further. *Cues* (``input_maps``) are
-further input maps: geodesic distances to the clicks and the classical segmenter's answer to them.
+2021), with two additions that make little training data go further. *Input maps*
+(module ``input_maps``): geodesic distances to the clicks and the classical segmenter's answer to them.
 *Prototypes*: the mean feature under the positive clicks, the negative clicks, the previous mask and the
 classical one is compared with the features everywhere, so that "looks like what was clicked" need not be
 learnt from examples alone.
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ml_backend.artifacts.files import read_json, write_json
-from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT, N_CUES, cue_maps
+from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT, N_INPUT_MAPS, compute_input_maps
 from ml_backend.clicks.segmenters.zoom import ZoomSegmenter
 from ml_backend.devices import resolve_device
 from ml_backend.errors import ModelError
@@ -98,8 +98,8 @@ def _prototypes(features: Tensor, weights: Tensor) -> Tensor:
 
 class ClickNet(nn.Module):
     """image (N, 3, S, S) RGB in 0..1, clicks (N, 3, S, S) 0/1 (positive, negative, box), previous (N, 1, S,
-    S) 0/1, cues (N, N_CUES, S, S) -> logits (N, 1, S, S). S is a multiple of 16; ``width`` is the number of
-    channels at half resolution.
+    S) 0/1, input_maps (N, N_INPUT_MAPS, S, S) -> logits (N, 1, S, S). S is a multiple of 16; ``width`` is the
+    number of channels at half resolution.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -109,7 +109,7 @@ class ClickNet(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
         self.look = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
         # 8 image features, given maps, 4 similarities to the image features under clicks and masks
-        full = 8 + 4 + N_CUES + 4
+        full = 8 + 4 + N_INPUT_MAPS + 4
         self.stem = _Block(full, w, stride=2)
         self.down2 = _Block(w, 2 * w, stride=2)
         self.down3 = _Block(2 * w + 4, 3 * w, stride=2)
@@ -125,9 +125,9 @@ class ClickNet(nn.Module):
         )
         self.head = nn.Conv2d(8, 1, 3, padding=1)
 
-    def forward(self, image: Tensor, clicks: Tensor, previous: Tensor, cues: Tensor) -> Tensor:
-        given = torch.cat([clicks, previous, cues], 1)
-        marks = torch.cat([clicks[:, :2], previous, cues[:, :1]], 1)
+    def forward(self, image: Tensor, clicks: Tensor, previous: Tensor, input_maps: Tensor) -> Tensor:
+        given = torch.cat([clicks, previous, input_maps], 1)
+        marks = torch.cat([clicks[:, :2], previous, input_maps[:, :1]], 1)
         seen = self.look((image - cast(Tensor, self.mean)) / cast(Tensor, self.std))
         full = torch.cat([seen, given, _prototypes(seen, marks)], 1)
         half = self.stem(full)
@@ -213,13 +213,13 @@ class ProjectSegmenter(ZoomSegmenter):
         previous: npt.NDArray[np.float32],
         points: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        cues = cue_maps(image, clicks, previous > 0, points)
+        input_maps = compute_input_maps(image, clicks, previous > 0, points)
         with self._lock, torch.inference_mode():
             network = self._load()
             pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float() / 255.0
             given = torch.from_numpy(clicks).to(self.device)[None]
             before = torch.from_numpy(previous).to(self.device)[None, None]
-            told = torch.from_numpy(cues).to(self.device)[None]
-            out = network(pixels.contiguous(memory_format=torch.channels_last), given, before, told)
+            maps = torch.from_numpy(input_maps).to(self.device)[None]
+            out = network(pixels.contiguous(memory_format=torch.channels_last), given, before, maps)
             logits: npt.NDArray[np.float32] = out[0, 0].float().cpu().numpy()
         return logits

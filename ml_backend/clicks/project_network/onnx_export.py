@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from ml_backend.artifacts.files import write_atomic
-from ml_backend.clicks.segmenters.input_maps import N_CUES
+from ml_backend.clicks.segmenters.input_maps import N_INPUT_MAPS
 
 __all__ = ["export_click_onnx"]
 
@@ -23,11 +23,11 @@ def export_click_onnx(folder: Path, out: Path) -> Path:
 
     network, manifest = load_network(folder)
     size = manifest.size
-    example = tuple(torch.zeros(1, channels, size, size) for channels in (3, 3, 1, N_CUES))
+    example = tuple(torch.zeros(1, channels, size, size) for channels in (3, 3, 1, N_INPUT_MAPS))
     with tempfile.TemporaryDirectory() as staging:
         file = Path(staging) / "click.onnx"
         torch.onnx.export(
-            network, example, file, input_names=["image", "clicks", "previous", "cues"],
+            network, example, file, input_names=["image", "clicks", "previous", "input_maps"],
             output_names=["logits"], opset_version=17, dynamo=False,
         )  # fmt: skip
         model = onnx.load(str(file))

@@ -1,12 +1,13 @@
 """Click segmentation without any weights: the default, good enough to be useful on the first day.
 
-* First click: the closed path of strongest edges around it (``contours.outline``), polished by colour.
+* First click: the closed path of strongest edges around it (``edge_path.outline``), polished by colour.
 * Box: GrabCut inside it.
-* Every further click corrects the mask before it, near the click only: the outline around the click, with
-  the edge of the present mask counted as an edge, is added to or taken from it; a click hard on the edge
-  moves the edge as far as the colour agrees; a deep correction lets colour move the rest of the edge as far.
-* A proposal is corrected in the same way, unless one click in its middle would have found an outline of the
-  same object that obeys the clicks; with no click it is the answer itself.
+* Every further click corrects the mask before it, near the click only. The region outlined around the click
+  is added to the mask or taken from it; the edge of the present mask counts as an edge there. A click very
+  close to the edge moves the edge as far as the colour agrees. A correction far from the edge also lets
+  colour move the rest of the edge, by the same distance.
+* A proposal is corrected in the same way. But if one click in its middle finds an outline of the same object
+  that obeys all clicks, that outline is taken. With no click the proposal itself is the answer.
 
 Work happens in a window around the prompt at a bounded size, so the time hardly depends on the size of the
 picture.
@@ -34,21 +35,23 @@ _MASK_EDGE = 60.0
 _BAND_NEW, _BAND_FIX = 0.5, 0.35
 """Half width of the band in which colour decides, as a share of the region's radius."""
 _REACH, _MORE_PX, _NEAR = 2.0, 0.5, 0.8
-"""A correction extends to between ``_NEAR`` and ``_REACH`` times the click's distance from the present
-mask's edge (and ``_MORE_PX``): people click in the middle of what is wrong, and what is wrong mostly lies
-along the edge.
+"""A correction reaches between ``_NEAR`` and ``_REACH`` times as far as the click is from the edge of the
+present mask, plus ``_MORE_PX``. People click in the middle of what is wrong, and most of that lies along
+the edge.
 """
 _ANEW = 0.35
-"""A background click farther from the edge than this share of its distance from the only object click says
-that the first guess had the wrong scale: it is made again, with the background click barred.
+"""With one object click so far, let d be its distance from a new background click. If the background click
+lies deeper inside the mask than this share of d, the first guess had the wrong scale. It is made again, and
+must leave the background click outside.
 """
 _SAME_OBJECT = 0.4
 """IoU from which an outline found inside a proposal is taken for that of the same object."""
 _REFIT_FROM_PX, _REFIT_SIDE = 3.0, 96
 """Corrections deeper than this let colour move the whole edge, at this size."""
 _THIN_PX, _ALONG, _CLOSE = 2.0, 0.6, 1.2
-"""Clicks this near the edge move it: within ``_CLOSE`` times their distance from the edge in any case, and
-where the colour agrees along ``_ALONG`` of the object's radius (2 to 12 pixels).
+"""A click at most ``_THIN_PX`` from the edge moves the edge: next to the click, up to ``_CLOSE`` times its
+distance from the edge, in any case; farther, up to ``_ALONG`` of the object's radius (2 to 12 pixels),
+where the colour agrees.
 """
 
 Point = tuple[float, float, bool]
@@ -85,7 +88,7 @@ class ClassicalSegmenter:
         for index, point in enumerate(new, start=len(points) - len(new)):
             if mask.any():
                 if bool(mask[_pixel(mask, point)]) == point[2]:
-                    continue  # it is as the person says already
+                    continue  # the mask agrees with this click already
                 depth = _depth(mask, point)
                 mask = _correct(pixels, mask, point, depth, points[: index + 1])
                 mask = _refit(pixels, mask, depth, points[: index + 1])
@@ -95,7 +98,7 @@ class ClassicalSegmenter:
 
 
 def _first(pixels: npt.NDArray[np.uint8], point: Point, known: list[Point]) -> Mask:
-    """An object nothing is known of: coarsely in the whole surroundings, then again at its own scale."""
+    """The object around a first click: found coarsely in the whole picture, then again at its own scale."""
     height, width = pixels.shape[:2]
     half = float(max(height, width))
     while True:
@@ -163,7 +166,8 @@ def _correct(
 def _refit(pixels: npt.NDArray[np.uint8], mask: Mask, depth: float, known: list[Point]) -> Mask:
     """Let colour move the whole edge by up to the depth of the error that was clicked.
 
-    What is wrong by that much in one place is likely to be so in others. Clicks and their surroundings stay.
+    An edge that is wrong by so much in one place is probably wrong by so much in others. Clicks and the
+    pixels around them stay as they are.
     """
     area = int(np.count_nonzero(mask))
     if depth <= _REFIT_FROM_PX or area == 0:
@@ -179,10 +183,11 @@ def _refit(pixels: npt.NDArray[np.uint8], mask: Mask, depth: float, known: list[
 
 
 def _shift_edge(pixels: npt.NDArray[np.uint8], mask: Mask, point: Point, depth: float) -> Mask:
-    """Move the nearby edge past a click that lies hard on it: what is wrong there is a thin strip.
+    """Move the edge past a click that lies very close to it: what is wrong there is a thin strip.
 
-    Next to the click it moves; farther along where the colour is nearer to the clicked one than to that
-    behind the strip. A background click on the outermost pixel means no more than that pixel.
+    Next to the click the edge moves in any case. Farther along it moves where the colour is more like the
+    clicked pixel than like what lies behind the strip. A background click on the outermost pixel removes
+    just that pixel.
     """
     height, width = mask.shape
     x, y, positive = min(int(point[0]), width - 1), min(int(point[1]), height - 1), point[2]
@@ -216,7 +221,9 @@ def _pixel(mask: Mask, point: Point) -> tuple[int, int]:
 
 
 def _depth(mask: Mask, point: Point) -> float:
-    """Distance in pixels from a click to the nearest pixel of the other kind, the border not one."""
+    """Distance in pixels from a click to the nearest pixel on the other side of the mask's edge. The border
+    of the picture is no edge.
+    """
     x, y = int(point[0]), int(point[1])
     height, width = mask.shape
     half = 64

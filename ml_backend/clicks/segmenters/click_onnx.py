@@ -5,7 +5,7 @@ recipes):
 
 maps     ``image`` (1, 3, S, S) float32 RGB 0..1, ``clicks`` (1, C, S, S) 0/1 discs of radius 5 (positive,
          negative and, if C = 3, the filled box), ``previous`` (1, 1, S, S) 0/1. Our own project network
-         exports to this with one more input, ``cues`` (1, 5, S, S): see ``input_maps``.
+         exports to this with one more input, ``input_maps`` (1, 5, S, S): see the module of that name.
 points   ``image`` (1, 4, S, S) float32 RGB 0..1 and the previous mask, ``points`` (1, 2K, 3) float32 rows of
          (row, column, order): K positive, then K negative, unused rows -1. The forward() of the RITM code
          base, which FocalClick and SimpleClick share; normalisation and distance maps are inside.
@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
-from ml_backend.clicks.segmenters.input_maps import N_CUES, cue_maps
+from ml_backend.clicks.segmenters.input_maps import N_INPUT_MAPS, compute_input_maps
 from ml_backend.clicks.segmenters.zoom import ZoomSegmenter
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
@@ -61,14 +61,14 @@ class ClickOnnxSegmenter(ZoomSegmenter):
         self.nbytes = path.stat().st_size
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         maps = {"image", "clicks", "previous"}
-        if set(inputs) not in (maps, maps | {"cues"}, {"image", "points"}):
+        if set(inputs) not in (maps, maps | {"input_maps"}, {"image", "points"}):
             raise ModelError(
                 f"{path} has inputs {sorted(inputs)}",
                 hint="Expected image, clicks, previous or image, points: see docs/click-networks.md",
             )
         self._points = "points" in inputs
-        self._cues = "cues" in inputs
-        if self._cues and inputs["cues"][1] != N_CUES:
+        self._wants_input_maps = "input_maps" in inputs
+        if self._wants_input_maps and inputs["input_maps"][1] != N_INPUT_MAPS:
             raise ModelError(
                 f"{path} was exported by another version of Groundswell", hint="Export the network again"
             )
@@ -105,8 +105,8 @@ class ClickOnnxSegmenter(ZoomSegmenter):
             feed = {"image": np.concatenate([pixels, before], 1), "points": _point_rows(points, self._rows)}
         else:
             feed = {"image": pixels, "clicks": clicks[None, : self._maps], "previous": before}
-            if self._cues:
-                feed["cues"] = cue_maps(image, clicks, previous > 0, points)[None]
+            if self._wants_input_maps:
+                feed["input_maps"] = compute_input_maps(image, clicks, previous > 0, points)[None]
         logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0][0, 0]
         return logits
 

@@ -1,10 +1,10 @@
 """The outline around a point: a closed path of strongest edges in log-polar coordinates, and a colour polish.
 
 Around a click the picture is sampled along rays at logarithmic distances, so that objects of 6 and of 600
-pixels look alike and no scale has to be guessed. The outline is the closed path over all rays that collects
-the strongest edges not preceded by edges nearer to the click, with at most one radial bin of change from
-ray to ray (dynamic programming, O(rays × bins)). It is star-shaped; ``polish`` then lets colour decide in a
-band around it (GrabCut: Rother et al., SIGGRAPH 2004).
+pixels look alike and no scale has to be guessed. The outline is a closed path with one point on every ray. It
+follows strong edges, and an edge counts less when other edges lie between it and the click. From ray to ray
+it moves by at most one bin (dynamic programming, O(rays × bins)). The outline is star-shaped; ``polish``
+then lets colour decide in a band around it (GrabCut: Rother et al., SIGGRAPH 2004).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BINS, RAYS = 72, 48
 _SPAN = 6
 """Bins averaged on either side of an edge."""
 _INNER = 1.5
-"""How much the mean edge passed on the way out counts against an edge."""
+"""Weight of the mean edge strength between the click and an edge; it is subtracted from the edge's own."""
 _BEND = 0.15
 """Cost of one radial step between rays, in standard deviations of the edge strength."""
 _FAR = np.float32(-1e6)

@@ -1,9 +1,9 @@
-"""What can be said about a window and its clicks without learning: input maps of the project's network.
+"""Further input maps of the project's network: what can be computed from a window and its clicks.
 
-A network trained on a few hundred masks hardly learns what an edge or a region is. It is told: how far every
-pixel is from the clicks when crossing edges costs (geodesic distance, at two scales), the clicks of which
-sign are nearer in that sense, and what the classical segmenter would answer to the same clicks. What is left
-to learn is where these are wrong.
+A network trained on a few hundred masks hardly learns what an edge or a region is. So it is given this: how
+far every pixel is from the clicks if crossing an edge costs extra (geodesic distance, at two scales),
+whether a positive or a negative click is nearer in that sense, and what the classical segmenter would
+answer. The network then only has to learn where these are wrong.
 
 Pure arrays: no torch.
 """
@@ -17,11 +17,11 @@ import numpy.typing as npt
 from ml_backend.clicks.base import Prior, Prompt
 from ml_backend.clicks.segmenters.classical import ClassicalSegmenter
 
-__all__ = ["CLICK_FORMAT", "N_CUES", "cue_maps", "geodesic_distance"]
+__all__ = ["CLICK_FORMAT", "N_INPUT_MAPS", "compute_input_maps", "geodesic_distance"]
 
 CLICK_FORMAT = 2
-"""Of versions on disk: goes up whenever a network trained before could not be run any more."""
-N_CUES = 5
+"""Format of click versions on disk. Raise it whenever networks trained before cannot be run any more."""
+N_INPUT_MAPS = 5
 """Maps: the classical segmenter's mask, 0/1; then for each scale nearness to the positive clicks, 0..1, and
 which sign of click is nearer, -1..1 (0 while there are clicks of one sign only).
 """
@@ -38,8 +38,8 @@ _classical = ClassicalSegmenter()
 def geodesic_distance(
     cost: npt.NDArray[np.float32], seeds: npt.NDArray[np.bool_], *, rounds: int = _ROUNDS
 ) -> npt.NDArray[np.float32]:
-    """Cheapest way in steps up, down, left and right from each pixel to a seed, where ways turn no more than
-    about twice per round.
+    """Cost of the cheapest path from each pixel to a seed, in steps up, down, left and right. Each round
+    finds paths with about two more turns.
 
     cost (…, H, W) float32 > 0: of entering a pixel; seeds (…, H, W) bool, broadcast against it. Returns
     (…, H, W) float32: 0 at seeds, 1e4 and more where there are none. O(rounds · H · W): one sweep along a
@@ -66,20 +66,20 @@ def _edge_cost(lab: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.flo
     return np.asarray(edge / (edge.mean() + 1e-3) + _SMOOTH, np.float32)
 
 
-def cue_maps(
+def compute_input_maps(
     image: npt.NDArray[np.uint8],
     clicks: npt.NDArray[np.float32],
     previous: npt.NDArray[np.bool_],
     points: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float32]:
-    """The maps of one window, (N_CUES, S, S) float32; see the module.
+    """The maps of one window, (N_INPUT_MAPS, S, S) float32; see the module.
 
     image (S, S, 3) uint8; clicks (3, S, S) of 0/1, of which the box is used; previous (S, S) bool; points
     (n, 3) clicks as (x, y, positive) in pixels of the window. Distances are computed at half the size.
     """
     size = len(image)
     half = size // 2
-    out = np.zeros((N_CUES, size, size), np.float32)
+    out = np.zeros((N_INPUT_MAPS, size, size), np.float32)
     out[0] = _candidate(image, clicks, previous, points)
     if not len(points):
         return out

@@ -97,15 +97,15 @@ def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:
 def _tensors(
     samples: Sequence[Sample], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """image, clicks, previous, cues and target of the samples, as ``ClickNet`` takes them."""
+    """image, clicks, previous, input_maps and target of the samples, as ``ClickNet`` takes them."""
     image = (
         torch.from_numpy(np.stack([s.image for s in samples])).to(device).permute(0, 3, 1, 2).float() / 255.0
     )
     clicks = torch.from_numpy(np.stack([s.clicks for s in samples])).to(device)
     previous = torch.from_numpy(np.stack([s.previous for s in samples])).to(device)[:, None].float()
     target = torch.from_numpy(np.stack([s.target for s in samples])).to(device)[:, None].float()
-    cues = torch.from_numpy(np.stack([s.cues() for s in samples])).to(device)
-    return image.contiguous(), clicks, previous, cues, target
+    input_maps = torch.from_numpy(np.stack([s.input_maps() for s in samples])).to(device)
+    return image.contiguous(), clicks, previous, input_maps, target
 
 
 def _keep_pages() -> None:
@@ -171,13 +171,13 @@ def train_network(
         network.eval()
         with torch.no_grad():
             for _ in range(int(sampler.rng.choice(len(corrections), p=corrections))):
-                image, clicks, previous, cues, _ = _tensors(samples, device)
-                predicted = (network(image, clicks, previous, cues)[:, 0] > 0).cpu().numpy()
+                image, clicks, previous, input_maps, _ = _tensors(samples, device)
+                predicted = (network(image, clicks, previous, input_maps)[:, 0] > 0).cpu().numpy()
                 for sample, mask in zip(samples, predicted, strict=True):
                     next_click(sample, mask, sampler.rng)
         network.train()
-        image, clicks, previous, cues, target = _tensors(samples, device)
-        logits = network(image, clicks, previous, cues)
+        image, clicks, previous, input_maps, target = _tensors(samples, device)
+        logits = network(image, clicks, previous, input_maps)
         loss = normalised_focal_loss(logits, target) + soft_iou_loss(logits, target)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,10 +1,11 @@
 """Training samples of the click network: a window around a true mask, a start, and clicks a person might
 make.
 
-The recipe is iterative training with mask guidance (RITM, Sofiiuk et al. 2021): a random start, then
-further clicks where the network's own mask is wrong (added by the training loop through ``next_click``).
-Starts are a first click, a few random clicks, a box, or a spoilt mask with a correcting click, so that clicks
-on proposals are learnt; the last also seen closely, as the segmenter looks at corrections of large objects.
+The recipe is iterative training with mask guidance (RITM, Sofiiuk et al. 2021). Each sample has a random
+start. The training loop then adds clicks where the network's own mask is wrong (``next_click``). A start is
+a first click, a few clicks, a box, or a degraded mask with a click that corrects it, which teaches
+corrections of proposals. Corrections of large objects are also shown from nearer, because the segmenter
+looks at them so.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.caches import ByteCache
 from ml_backend.clicks.evaluation.robots import inner_distance
-from ml_backend.clicks.segmenters.input_maps import cue_maps
-from ml_backend.clicks.segmenters.zoom import DISC_RADIUS, Window, crop_image, crop_mask, fit_window
+from ml_backend.clicks.segmenters.input_maps import compute_input_maps
+from ml_backend.clicks.segmenters.windows import DISC_RADIUS, Window, crop_image, crop_mask, fit_window
 from ml_backend.errors import BadInput
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 
-__all__ = ["Sample", "Sampler", "next_click", "spoil"]
+__all__ = ["Sample", "Sampler", "degraded_mask", "next_click"]
 
 Mask = npt.NDArray[np.bool_]
 MIN_AREA_PX = 12
-_FIRST, _CLICK, _CLICKS, _SPOILT, _BOX = 0.25, 0.52, 0.60, 0.74, 0.78
-"""Shares of the starts, summed up: a click in the window of a first click, a click in a window around the
-object, some clicks, a spoilt mask, a box; the rest are close looks at a correction.
+_FIRST, _CLICK, _CLICKS, _DEGRADED, _BOX = 0.25, 0.52, 0.60, 0.74, 0.78
+"""Upper ends of the ranges of a random number in 0..1 that chooses the start: below 0.25 a click in the
+window of a first click, below 0.52 a click in a window around the object, then several clicks, a degraded
+mask, a box; from 0.78 a correction seen from nearer.
 """
 _CLOSE_FROM_PX = 400
-"""Area from which objects are corrected in close looks; smaller ones fill the window anyway."""
+"""Area from which corrections are seen from nearer; smaller objects fill the window anyway."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,10 +52,11 @@ class Sample:
     previous: Mask
     points: list[tuple[int, int]] = field(default_factory=list)
 
-    def cues(self) -> npt.NDArray[np.float32]:
-        """(N_CUES, S, S) float32 of the clicks and the previous mask as they are now."""
+    def input_maps(self) -> npt.NDArray[np.float32]:
+        """(N_INPUT_MAPS, S, S) float32 of the clicks and the previous mask as they are now."""
         rows = [(x, y, bool(self.target[y, x])) for x, y in self.points]
-        return cue_maps(self.image, self.clicks, self.previous, np.array(rows, np.float32).reshape(-1, 3))
+        points = np.array(rows, np.float32).reshape(-1, 3)
+        return compute_input_maps(self.image, self.clicks, self.previous, points)
 
     def add(self, x: int, y: int, *, positive: bool) -> None:
         cv2.circle(self.clicks[0 if positive else 1], (x, y), DISC_RADIUS, 1.0, thickness=-1)
@@ -89,7 +92,7 @@ def next_click(sample: Sample, predicted: Mask, rng: np.random.Generator) -> Non
         sample.add(x, y, positive=positive)
 
 
-def spoil(mask: Mask, rng: np.random.Generator) -> Mask:
+def degraded_mask(mask: Mask, rng: np.random.Generator) -> Mask:
     """A mask as a weak model might propose it: moved, scaled, grown or shrunk, with parts added and cut
     off.
     """
@@ -175,8 +178,8 @@ class Sampler:
             sample.add(x, y, positive=True)
         elif kind < _CLICKS:
             self._random_clicks(sample)
-        elif kind < _SPOILT:
-            next_click(sample, spoil(sample.target, rng), rng)
+        elif kind < _DEGRADED:
+            next_click(sample, degraded_mask(sample.target, rng), rng)
         else:
             self._box(sample)
         return sample
@@ -201,16 +204,16 @@ class Sampler:
         )
 
     def _closely(self, index: int, mask: Mask) -> Sample | None:
-        """A close look at one error of a spoilt mask, clicked; None when there is none worth a click."""
+        """One error of a degraded mask, seen from near and clicked; None when no error is worth a click."""
         rng = self.rng
-        spoilt = spoil(mask, rng)
-        wrong = spoilt != mask
+        degraded = degraded_mask(mask, rng)
+        wrong = degraded != mask
         distance = inner_distance(wrong)
         inner = np.flatnonzero(distance.ravel() >= max(2.0, 0.4 * float(distance.max())))
         if not len(inner):
             return None
         y, x = divmod(int(rng.choice(inner)), mask.shape[1])
-        same = (wrong & (spoilt == spoilt[y, x])).astype(np.uint8)
+        same = (wrong & (degraded == degraded[y, x])).astype(np.uint8)
         _, parts = cv2.connectedComponents(same, connectivity=8)
         x0, y0, width, height = cv2.boundingRect((parts == parts[y, x]).astype(np.uint8))
         box, extent = (x0, y0, x0 + width, y0 + height), float(max(width, height))
@@ -218,7 +221,7 @@ class Sampler:
             box, extent = (x, y, x + 1, y + 1), 8 * float(distance[y, x])
         side = max(24.0, extent * rng.uniform(1.5, 3.5))
         window = fit_window(box, side, (mask.shape[0], mask.shape[1]))
-        target, previous = (crop_mask(m, window, self.size) for m in (mask, spoilt))
+        target, previous = (crop_mask(m, window, self.size) for m in (mask, degraded))
         if (target == previous).all():
             return None
         sample = self._sample(index, window, target, previous)

@@ -26,21 +26,21 @@ from ml_backend.clicks.project_network.click_net import (
     save_network,
 )
 from ml_backend.clicks.project_network.versions import is_outdated, is_usable
-from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT, N_CUES
-from ml_backend.clicks.segmenters.zoom import (
+from ml_backend.clicks.segmenters.honour_clicks import honour_clicks
+from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT, N_INPUT_MAPS
+from ml_backend.clicks.segmenters.windows import (
     Window,
-    ZoomSegmenter,
     click_maps,
     click_points,
     crop_image,
     crop_mask,
     fit_window,
-    honour_clicks,
 )
+from ml_backend.clicks.segmenters.zoom import ZoomSegmenter
 from ml_backend.clicks.training.job import job_spec, publish_click_model, run_click_job
 from ml_backend.clicks.training.options import ClickOptions
 from ml_backend.clicks.training.trainer import train_click_model, train_network
-from ml_backend.clicks.training.window_samples import Sampler, next_click, spoil
+from ml_backend.clicks.training.window_samples import Sampler, degraded_mask, next_click
 from ml_backend.errors import BadInput, BadPrompt, ModelError
 from ml_backend.examples import Example
 from ml_backend.instances import Rle
@@ -327,7 +327,7 @@ def test_samples_start_right(examples: list[Example]) -> None:
         kinds["box"] += bool(sample.clicks[2].any())
         kinds["mask"] += bool(sample.previous.any())
         kinds["click"] += bool(sample.clicks[0].any() and not sample.previous.any())
-        assert sample.cues().shape == (N_CUES, 48, 48)
+        assert sample.input_maps().shape == (N_INPUT_MAPS, 48, 48)
     assert min(kinds.values()) >= 3
     assert kinds["click"] > 60
 
@@ -359,7 +359,7 @@ def test_next_click_is_on_an_error(examples: list[Example]) -> None:
     for sample in sampler.draw(30):
         sample.clicks[:] = 0
         sample.points.clear()
-        predicted = spoil(sample.target, sampler.rng)
+        predicted = degraded_mask(sample.target, sampler.rng)
         next_click(sample, predicted, sampler.rng)
         assert (sample.previous == predicted).all()
         if (predicted != sample.target).any():

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from ml_backend.clicks.base import Prompt
 from ml_backend.clicks.segmenters.classical import ClassicalSegmenter
-from ml_backend.clicks.segmenters.input_maps import N_CUES, cue_maps, geodesic_distance
+from ml_backend.clicks.segmenters.input_maps import N_INPUT_MAPS, compute_input_maps, geodesic_distance
 
 Mask = npt.NDArray[np.bool_]
 NO_CLICKS = np.zeros((0, 3), np.float32)
@@ -68,8 +68,8 @@ def test_maps_tell_the_clicked_region_from_the_rest() -> None:
     image, mask = scene()
     empty, nothing = np.zeros((3, 64, 64), np.float32), np.zeros((64, 64), np.bool_)
     points = np.array([(35, 30, 1)], np.float32)
-    maps = cue_maps(image, empty, nothing, points)
-    assert maps.shape == (N_CUES, 64, 64)
+    maps = compute_input_maps(image, empty, nothing, points)
+    assert maps.shape == (N_INPUT_MAPS, 64, 64)
     assert maps.dtype == np.float32
     alone = ClassicalSegmenter()
     expected = alone.segment(alone.embed(image), Prompt(((35.5, 30.5, True),), None, ""), None).masks[0]
@@ -79,7 +79,7 @@ def test_maps_tell_the_clicked_region_from_the_rest() -> None:
     for near, which in ((1, 2), (3, 4)):
         assert maps[near][inner].min() > maps[near][~mask].max()
         assert not maps[which].any()  # clicks of one sign only
-    both = cue_maps(image, empty, nothing, np.array([(35, 30, 1), (6, 6, 0)], np.float32))
+    both = compute_input_maps(image, empty, nothing, np.array([(35, 30, 1), (6, 6, 0)], np.float32))
     for which in (2, 4):
         assert both[which][inner].min() > 0.2
         assert both[which][:10, :10].max() < 0
@@ -91,10 +91,10 @@ def test_previous_mask_is_corrected_only_where_a_click_contradicts_it() -> None:
     empty = np.zeros((3, 64, 64), np.float32)
     previous = mask.copy()
     previous[16:48, 40:52] = False
-    assert (cue_maps(image, empty, previous, NO_CLICKS)[0] == previous).all()
-    agreed = cue_maps(image, empty, previous, np.array([(25, 30, 1)], np.float32))
+    assert (compute_input_maps(image, empty, previous, NO_CLICKS)[0] == previous).all()
+    agreed = compute_input_maps(image, empty, previous, np.array([(25, 30, 1)], np.float32))
     assert (agreed[0] == previous).all()
-    added = cue_maps(image, empty, previous, np.array([(46, 32, 1)], np.float32))[0] > 0
+    added = compute_input_maps(image, empty, previous, np.array([(46, 32, 1)], np.float32))[0] > 0
     assert (added & mask).sum() > 0.9 * mask.sum()
 
 
@@ -102,7 +102,7 @@ def test_a_box_is_answered_too() -> None:
     image, mask = scene()
     clicks = np.zeros((3, 64, 64), np.float32)
     clicks[2, 14:50, 18:54] = 1
-    maps = cue_maps(image, clicks, np.zeros((64, 64), np.bool_), NO_CLICKS)
+    maps = compute_input_maps(image, clicks, np.zeros((64, 64), np.bool_), NO_CLICKS)
     found = maps[0] > 0
     assert (found & mask).sum() > 0.9 * (found | mask).sum()
     assert not maps[1:].any()
