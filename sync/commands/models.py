@@ -84,6 +84,45 @@ def register(app: typer.Typer) -> None:
         typer.echo(f"{path}")
         typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=sam-onnx GROUNDSWELL_SAM_CHECKPOINT={path}")
 
+    @group.command("export-clicks")
+    def export_clicks(
+        project: Annotated[int, typer.Argument(help="Label Studio's number of the project")],
+        out: Annotated[Path, typer.Argument(help="ONNX file to write")],
+        version: Annotated[str, typer.Option(help="click version (default: the one that serves)")] = "",
+        data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    ) -> None:
+        """Write the click network of a project as an ONNX file, for other servers and other programs.
+
+        Example: groundswell models export-clicks 3 clicks.onnx
+        """
+        import json
+
+        from ml_backend.artifacts.paths import ProjectPaths
+        from ml_backend.clicks.project_network.onnx_export import export_click_network
+        from ml_backend.clicks.serving.catalog import current_version
+        from ml_backend.errors import BadInput
+
+        paths = ProjectPaths(_settings(data_dir).data_dir, project)
+        chosen = version or current_version(paths)
+        if not chosen or not (paths.clicks / chosen).is_dir():
+            trained = sorted(folder.name for folder in paths.clicks.glob("click-*"))
+            raise BadInput(
+                f"project {project} has no click network {version!r}"
+                if version
+                else f"no click network of project {project} serves",
+                field="version",
+                hint=f"Give --version: {', '.join(trained)}"
+                if trained
+                else "The worker trains one once enough tasks are finished",
+            )
+        written = export_click_network(paths.clicks / chosen, out)
+        if as_json:
+            typer.echo(json.dumps({"version": chosen, "path": str(written)}))
+            return
+        typer.echo(f"{written}")
+        typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=click-onnx GROUNDSWELL_SAM_CHECKPOINT={written}")
+
 
 def _settings(data_dir: Path | None) -> Any:
     from sync.settings import load_settings

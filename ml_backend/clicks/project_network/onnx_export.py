@@ -8,10 +8,10 @@ from pathlib import Path
 from ml_backend.artifacts.files import write_atomic
 from ml_backend.clicks.segmenters.input_maps import N_INPUT_MAPS
 
-__all__ = ["export_click_onnx"]
+__all__ = ["export_click_network"]
 
 
-def export_click_onnx(folder: Path, out: Path) -> Path:
+def export_click_network(folder: Path, out: Path) -> Path:
     """Write the project network of ``folder`` (``train_click_model``) as one ONNX file of signature *maps*.
 
     Input size and first window travel in the file's metadata. Raises ModelError when there is no network.

@@ -27,6 +27,7 @@ __all__ = [
     "SegmenterPool",
     "SegmenterStatus",
     "build_segmenter",
+    "current_version",
     "list_segmenters",
     "project_segmenter",
 ]

@@ -23,7 +23,7 @@ from ml_backend.settings import BackendSettings
 pytest.importorskip("onnxruntime", reason="extra 'onnx' is not installed")
 pytest.importorskip("onnx", reason="extra 'onnx' is not installed")
 
-from ml_backend.clicks.project_network.onnx_export import export_click_onnx
+from ml_backend.clicks.project_network.onnx_export import export_click_network
 from ml_backend.clicks.segmenters.click_onnx import ClickOnnxSegmenter, _point_rows, from_settings
 
 PROMPTS = [
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
     path = tmp_path_factory.mktemp("network")
     save_network(path, network, NetworkManifest(size=64, width=8, first_side=44.0))
-    export_click_onnx(path, path / "click.onnx")
+    export_click_network(path, path / "click.onnx")
     return path
 
 
