@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ml_backend.errors import StorageError
 
-__all__ = ["publish_dir", "read_json", "storage_errors", "write_atomic", "write_json"]
+__all__ = ["format_errors", "publish_dir", "read_json", "storage_errors", "write_atomic", "write_json"]
 
 
 @contextmanager
@@ -31,6 +33,17 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StorageError(f"cannot write {path}", hint="Check who owns GROUNDSWELL_DATA_DIR") from error
         raise
+
+
+@contextmanager
+def format_errors(path: Path, *, hint: str) -> Iterator[None]:
+    """Turn what pydantic finds wrong in a file into a StorageError that names the file and the field."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StorageError(f"{path} is damaged: {first['msg']}", field=where, hint=hint) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

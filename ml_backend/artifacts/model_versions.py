@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ml_backend.artifacts.files import publish_dir, read_json, write_atomic
+from pydantic import BaseModel, ConfigDict
+
+from ml_backend.artifacts.files import format_errors, publish_dir, read_json, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError
 
@@ -39,6 +41,18 @@ class VersionInfo:
     def learner(self) -> str:
         """Name of the learner that loads it; empty for areas without learners."""
         return str(self.manifest.get("learner", ""))
+
+
+class _ManifestFields(BaseModel):
+    """The fields of a manifest that this package reads; learners and newer versions add others."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    version: str = ""
+    created_at: float = 0.0
+    learner: str = ""
+    round: int = 0
+    labels: tuple[str, ...] = ()
 
 
 class ModelRegistry:
@@ -103,8 +117,10 @@ class ModelRegistry:
         return sorted(found, key=lambda v: (float(v.manifest.get("created_at", 0.0)), v.version))
 
     def info(self, project_id: int, version: str) -> VersionInfo:
-        """A version and its manifest. Raises ModelError when it is not published or its manifest is
-        damaged.
+        """A version and its manifest.
+
+        Raises ModelError when it is not published or its manifest is not JSON, StorageError naming file and
+        field when a field of the manifest has a wrong type.
         """
         folder = self.folder(project_id, version)
         try:
@@ -124,6 +140,8 @@ class ModelRegistry:
             raise ModelError(
                 f"the manifest of model version {version!r} is no object", hint=f"Delete {folder}"
             )
+        with format_errors(folder / "manifest.json", hint=f"Delete {folder} and train again"):
+            _ManifestFields.model_validate(manifest)
         return VersionInfo(version, folder, manifest)
 
     def _root(self, project_id: int) -> Path:

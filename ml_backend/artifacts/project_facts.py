@@ -6,20 +6,23 @@ the old file or the new one; ``load_facts`` reads it again only when it changed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal
 
-from ml_backend.artifacts.files import read_json, write_json
+from pydantic import TypeAdapter
+
+from ml_backend.artifacts.files import format_errors, write_json
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.caches import ByteCache
 from ml_backend.errors import BadInput, StorageError
 from ml_backend.label_studio.label_config import Kind, LabelConfig, parse_label_config
 
 __all__ = ["FactsCache", "ProjectFacts", "Role", "load_facts", "save_facts"]
 
 Role = Literal["label", "review"]
+_CACHE_BYTES: Final = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,71 +70,68 @@ class ProjectFacts:
         return replace(self, **changes)
 
 
+_FORMAT: Final = TypeAdapter(ProjectFacts)
+
+
 def save_facts(data_dir: Path, facts: ProjectFacts) -> None:
     """Write the facts of a project, atomically."""
     write_json(ProjectPaths(data_dir, facts.project_id).facts, asdict(facts))
 
 
 def load_facts(data_dir: Path, project_id: int) -> ProjectFacts:
-    """Read the facts of a project.
+    """Read the facts of a project. Fields that a newer version added are passed over.
 
-    Raises BadInput when the project is unknown, StorageError when the file cannot be understood.
+    Raises BadInput when the project is unknown, StorageError naming file and field when it cannot be
+    understood.
     """
     path = ProjectPaths(data_dir, project_id).facts
     try:
-        raw = read_json(path)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise BadInput(
             f"project {project_id} is not known to Groundswell",
             field="project",
             hint="Create projects with 'groundswell init', or adopt an existing one with it",
         ) from None
-    except ValueError as error:
-        raise StorageError(
-            f"{path} is not JSON ({error})", hint="Delete it: the worker writes it again"
-        ) from error
-    return _from_raw(raw, path)
-
-
-def _from_raw(raw: Any, path: Path) -> ProjectFacts:
-    known = {f.name for f in fields(ProjectFacts)}
-    try:
-        values = {name: value for name, value in raw.items() if name in known}
-        values["labels"] = tuple(str(x) for x in values["labels"])
-        facts = ProjectFacts(**values)
-        if facts.kind not in get_args(Kind) or facts.role not in get_args(Role):
-            raise ValueError(f"kind {facts.kind!r}, role {facts.role!r}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StorageError(
-            f"{path} does not hold the facts of a project ({error})",
-            hint="Delete it: the worker writes it again",
-        ) from error
-    return facts
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({error})", hint="Check who owns it") from error
+    with format_errors(path, hint="Delete it: the worker writes it again"):
+        return _FORMAT.validate_json(data)
 
 
 class FactsCache:
     """Facts of all projects, read again when their file changes. Safe under threads."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, max_bytes: int = _CACHE_BYTES) -> None:
         self._data_dir = data_dir
-        self._lock = threading.Lock()
-        self._known: dict[int, tuple[tuple[int, int, int], ProjectFacts]] = {}
+        self._known: ByteCache[int, _Known] = ByteCache(max_bytes, lambda known: known.nbytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now, about."""
+        return self._known.nbytes
 
     def get(self, project_id: int) -> ProjectFacts:
-        """As ``load_facts``, at the cost of one stat call."""
+        """As ``load_facts``, at the cost of one stat call when nothing changed."""
         path = ProjectPaths(self._data_dir, project_id).facts
         try:
             stat = path.stat()
         except OSError:
-            with self._lock:
-                self._known.pop(project_id, None)
+            self._known.drop(project_id)
             return load_facts(self._data_dir, project_id)
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        with self._lock:
-            found = self._known.get(project_id)
-        if found is not None and found[0] == stamp:
-            return found[1]
+        found = self._known.get(project_id)
+        if found is not None and found.stamp == stamp:
+            return found.facts
         facts = load_facts(self._data_dir, project_id)
-        with self._lock:
-            self._known[project_id] = (stamp, facts)
+        self._known.put(project_id, _Known(stamp, facts, 4 * stat.st_size + 1000))
         return facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Facts as read when the file had this ``stamp``; ``nbytes`` of memory, about."""
+
+    stamp: tuple[int, int, int]
+    facts: ProjectFacts
+    nbytes: int

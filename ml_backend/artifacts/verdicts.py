@@ -11,7 +11,6 @@ import hashlib
 import io
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.files import write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.caches import ByteCache
 from ml_backend.errors import StorageError
 from ml_backend.label_studio.regions import provenance_meta
 
@@ -33,7 +33,8 @@ __all__ = ["NO_VERDICTS", "Verdict", "VerdictCache", "VerdictTable", "read_verdi
 _NUMBERS: Final = ("verdict", "verified", "decision", "cluster", "lower", "upper", "confidence")
 _WORDS: Final = ("label", "test")
 """columns of few different values"""
-_OPEN_FILES: Final = 16
+_CACHE_BYTES: Final = 256 * 1024**2
+_KEY_BYTES: Final = 200  # of one entry of the dict of rows: key, number, slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,12 @@ class VerdictTable(Mapping[str, Verdict]):
         return Verdict(key=key, **fields, **words)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory, about."""
+        words = sum(int(codes.nbytes) for codes, _ in self._words.values())
+        return sum(int(v.nbytes) for v in self._numbers.values()) + words + _KEY_BYTES * len(self)
+
+    @property
     def rows(self) -> Mapping[str, Verdict]:
         """Verdicts by key."""
         return self
@@ -190,30 +197,41 @@ def read_verdicts(folder: Path) -> VerdictTable:
         ) from error
 
 
-class VerdictCache:
-    """Verdicts of rounds, read again when the worker has replaced them."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """Verdicts as read when the file had this ``stamp``."""
 
-    def __init__(self, data_dir: Path) -> None:
+    stamp: tuple[int, int]
+    table: VerdictTable
+
+
+class VerdictCache:
+    """Verdicts of rounds, read again when the worker has replaced them. Safe under threads."""
+
+    def __init__(self, data_dir: Path, *, max_bytes: int = _CACHE_BYTES) -> None:
         self._data_dir = data_dir
         self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[int, int], tuple[tuple[int, int], VerdictTable]] = OrderedDict()
+        self._kept: ByteCache[Path, _Read] = ByteCache(max_bytes, lambda read: read.table.nbytes)
 
     def of(self, project_id: int, number: int) -> VerdictTable:
-        """The verdicts of a round as they are now; empty before its first look."""
+        """The verdicts of a round as they are now; empty before its first look. Raises StorageError."""
         folder = ProjectPaths(self._data_dir, project_id).round(number)
         try:
             now = (folder / "verdicts.parquet").stat()
         except FileNotFoundError:
             return NO_VERDICTS
-        mark, key = (now.st_ino, now.st_mtime_ns), (project_id, number)
-        with self._lock:
-            found = self._open.get(key)
-            if found is None or found[0] != mark:
-                found = self._open[key] = (mark, read_verdicts(folder))
-            self._open.move_to_end(key)
-            while len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)
-            return found[1]
+        stamp = (now.st_ino, now.st_mtime_ns)
+        with self._lock:  # one thread reads a new table, the others wait for it
+            found = self._kept.get(folder)
+            if found is None or found.stamp != stamp:
+                found = _Read(stamp, read_verdicts(folder))
+                self._kept.put(folder, found)
+            return found.table
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables held now."""
+        return self._kept.nbytes
 
 
 def _rounded(value: float) -> float | None:

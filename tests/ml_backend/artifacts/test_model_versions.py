@@ -11,7 +11,7 @@ import pytest
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.errors import BadInput, ModelError
+from ml_backend.errors import BadInput, ModelError, StorageError
 from ml_backend.learners.predictor_cache import PredictorCache
 from ml_backend.learners.registry import LEARNERS, get_learner
 from tests.ml_backend.helpers import ThresholdLearner
@@ -154,3 +154,14 @@ def test_a_failed_load_is_not_kept(tmp_path: Path) -> None:
     ThresholdLearner.hook = staticmethod(lambda: None)
     with cache.use(3, "v1") as predictor:
         assert predictor.labels == ("cell",)
+
+
+def test_a_wrong_field_of_a_manifest_is_named_with_its_file(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    info = registry.publish(3, "r1", lambda folder: {"learner": "threshold", "round": 1, "new": [1]})
+    assert info.manifest["new"] == [1]
+    path = info.folder / "manifest.json"
+    path.write_text(path.read_text().replace('"round": 1', '"round": "first"'))
+    with pytest.raises(StorageError, match=r"manifest\.json") as caught:
+        registry.info(3, "r1")
+    assert caught.value.field == "round"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,39 @@ def test_unknown_and_damaged_projects(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(StorageError, match=r"project\.json"):
             load_facts(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("role", "watch"),
+        ("kind", "shapes"),
+        ("labels", "cell"),
+        ("labels", [1, 2]),
+        ("review_project_id", "none"),
+        ("push_min_score", "high"),
+        ("options", []),
+        ("project_id", None),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, name: str, value: Any) -> None:
+    save_facts(tmp_path, some_facts())
+    path = ProjectPaths(tmp_path, 3).facts
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(StorageError, match=r"project\.json") as caught:
+        load_facts(tmp_path, 3)
+    assert caught.value.field.split(".")[0] == name
+
+
+def test_the_cache_is_bounded_by_bytes(tmp_path: Path) -> None:
+    for number in range(1, 9):
+        save_facts(tmp_path, some_facts(number))
+    size = 4 * ProjectPaths(tmp_path, 1).facts.stat().st_size + 1000
+    cache = FactsCache(tmp_path, max_bytes=3 * size)
+    for number in range(1, 9):
+        assert cache.get(number).project_id == number
+        assert cache.nbytes <= 3 * size
+    assert cache.nbytes > 2 * size
 
 
 def test_fields_of_a_newer_version_are_ignored(tmp_path: Path) -> None:

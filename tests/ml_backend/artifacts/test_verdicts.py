@@ -63,3 +63,15 @@ def test_the_cache_sees_a_replaced_file_and_a_damaged_one(tmp_path: Path) -> Non
     (folder / "verdicts.parquet").write_bytes(b"no parquet")
     with pytest.raises(StorageError, match=r"verdicts\.parquet"):
         cache.of(3, 1)
+
+
+def test_the_cache_is_bounded_by_bytes(tmp_path: Path) -> None:
+    rows = [Verdict(f"t{i}-0011aabb", "cell", 1, False, 0, 5, 0.9, 1.0, 0.95, "exact") for i in range(50)]
+    for number in range(1, 6):
+        size = write_verdicts(ProjectPaths(tmp_path, 3).round(number), rows).nbytes
+    cache = VerdictCache(tmp_path, max_bytes=2 * size)
+    for number in range(1, 6):
+        assert len(cache.of(3, number)) == 50
+        assert cache.nbytes <= 2 * size
+    assert cache.of(3, 5) is cache.of(3, 5)
+    assert cache.nbytes > size
