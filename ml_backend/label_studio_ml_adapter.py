@@ -46,13 +46,13 @@ class GroundswellBackend(LabelStudioMLBase):  # type: ignore[misc]
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> list[dict[str, Any] | list[Any]]:
+    ) -> Sequence[dict[str, Any] | list[Any]]:
         """One entry per task: a prediction, or an empty list for a task that has none.
 
         Raises GroundswellError when nothing can be answered; the package answers 500 then, and Label Studio
         stores nothing.
         """
-        return self._model.predict(tasks, context)
+        return list(self._model.predict(tasks, context))
 
     def fit(self, event: str, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Leave a note for the worker, which does the training."""

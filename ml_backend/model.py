@@ -2,65 +2,25 @@
 
 ``GroundswellModel`` is cheap to make. It finds out which model version serves, takes predictions from that
 version's pool or from the model itself, and hands clicks to the click service.
-
-A task that cannot be answered gets *no* prediction, written as an empty list: Label Studio stores nothing
-then and asks again later. An empty prediction would be stored for good and read as "nothing to see here".
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from ml_backend.artifacts.inbox import mark_dirty
-from ml_backend.artifacts.pool_tables import PoolTable, TaskEntry
 from ml_backend.artifacts.project_facts import ProjectFacts
-from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable
-from ml_backend.errors import BadImage, BadInput, GroundswellError, ModelError, UnknownProject
-from ml_backend.images.store import ImageRef
+from ml_backend.errors import BadInput, UnknownProject
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.protocol import ProjectKey, TaskIn
-from ml_backend.learners.base import Predictor
-from ml_backend.learners.uncertainty import confidence
 from ml_backend.services import Services
-from ml_backend.task_prediction import TaskPrediction, make_prediction, table_of, usable_instances
+from ml_backend.task_answers import Answers, ModelSource, answer_tasks
 
-__all__ = ["UNTRAINED", "Answers", "GroundswellModel"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["UNTRAINED", "GroundswellModel"]
 
 UNTRAINED: Final = "groundswell-untrained"
 """Version reported before the first training: Label Studio wants one."""
-
-_BATCH: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What ``/predict`` answers.
-
-    Attributes
-    ----------
-    results : one entry per task, in order: a prediction, or an empty list when there is none
-    errors : why a task has no prediction, by its place in the request
-    """
-
-    results: list[dict[str, Any] | list[Any]]
-    errors: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Decisions:
-    """What was decided about the masks of a model version, and in which round."""
-
-    round_number: int
-    verdicts: VerdictTable
 
 
 class GroundswellModel:
@@ -95,7 +55,7 @@ class GroundswellModel:
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
-    ) -> list[dict[str, Any] | list[Any]]:
+    ) -> Sequence[dict[str, Any] | list[Any]]:
         """The contract's form: raw task dicts in, one entry per task out (see ``Answers.results``)."""
         parsed = [TaskIn(t.get("id"), t.get("data") or {}) for t in tasks]
         return [self.click(parsed[0], context)] if context else self.predict_tasks(parsed).results
@@ -127,30 +87,19 @@ class GroundswellModel:
     # batches
 
     def predict_tasks(self, tasks: Sequence[TaskIn], *, budget_s: float | None = None) -> Answers:
-        """Predictions of the version that serves: from its pool, else from the model.
-
-        The model is asked for at most ``budget_s`` seconds. A task without an answer gets an empty list.
-        When no task has an answer and the fault is ours (no model, no memory, no Label Studio, no time) its
-        error is raised: ModelError, StudioError or StorageError.
-        """
-        return _Batch(self, self._services, tasks, self._serving_version()).answers(budget_s)
-
-    # what requests share
-
-    def decisions(self, version: str) -> _Decisions:
-        """What was decided so far about the masks of a version."""
-        try:
-            info = self._services.registry.info(self.project_id, version)
-            number = int(info.manifest.get("round", 0))  # 0: of no round
-            return _Decisions(number, self._services.verdicts.of(self.project_id, number))
-        except GroundswellError as error:  # the masks are there and can be shown as undecided
-            _log.warning("project %s: no verdicts of %s: %s", self.project_id, version, error)
-            return _Decisions(0, NO_VERDICTS)
-
-    @property
-    def min_score(self) -> float:
-        """Class score from which undecided masks are shown."""
-        return self.facts.push_min_score if self.facts is not None else 0.0
+        """Predictions of the version that serves, as ``answer_tasks``; none before the first model."""
+        version = self._serving_version()
+        if self.facts is None or not version:
+            self._services.metrics.predicted("none", len(tasks))
+            return Answers([[] for _ in tasks])
+        source = ModelSource(
+            project_id=self.project_id,
+            version=version,
+            stored_as=self._prediction_version(version),
+            config=self.config,
+            min_score=self.facts.push_min_score,
+        )
+        return answer_tasks(self._services, source, tasks, budget_s)
 
     def _find_facts(self, key: ProjectKey, *, required: bool) -> ProjectFacts | None:
         try:
@@ -190,142 +139,3 @@ class GroundswellModel:
         if self.facts is None:
             raise BadInput("is missing", field="project", hint="Send Label Studio's project key")
         return self.facts
-
-
-class _Batch:
-    """The tasks of one request, all answered from one model version."""
-
-    def __init__(
-        self, model: GroundswellModel, services: Services, tasks: Sequence[TaskIn], version: str
-    ) -> None:
-        self._model = model
-        self._services = services
-        self._tasks = tasks
-        self._version = version
-        self._name = model._prediction_version(version)
-        self._decisions = _Decisions(0, NO_VERDICTS)
-        self._found: dict[int, dict[str, Any]] = {}
-        self._failed: dict[int, GroundswellError] = {}
-
-    def answers(self, budget_s: float | None) -> Answers:
-        wanted = []
-        for place, task in enumerate(self._tasks):
-            if task.problem:
-                self._fail(place, BadInput(task.problem, field=f"tasks[{place}]"))
-            else:
-                wanted.append(place)
-        if self._version and wanted:
-            self._decisions = self._model.decisions(self._version)
-            self._predict_live(self._answer_stored(wanted), budget_s)
-        else:
-            self._services.metrics.predicted("none", len(wanted))
-        ours = [error for error in self._failed.values() if not isinstance(error, BadInput)]
-        if ours and not self._found:
-            raise ours[0]
-        results: list[dict[str, Any] | list[Any]] = [
-            self._found.get(place, []) for place in range(len(self._tasks))
-        ]
-        return Answers(results, {place: str(error) for place, error in sorted(self._failed.items())})
-
-    def _answer_stored(self, wanted: Sequence[int]) -> list[int]:
-        """Answer what the pool holds; returns the places it does not hold."""
-        left = []
-        stored = self._stored([i for place in wanted if (i := self._tasks[place].id) is not None])
-        for place in wanted:
-            task_id = self._tasks[place].id
-            if task_id not in stored:
-                left.append(place)
-                continue
-            entry, rows = stored[task_id]
-            if entry.error:
-                self._fail(place, BadImage(entry.error, field="data"))
-            else:
-                self._answer(place, rows, entry.hw, entry.score, source="store")
-        return left
-
-    def _stored(self, task_ids: Sequence[int]) -> Mapping[int | None, tuple[TaskEntry, PoolTable]]:
-        pool = self._services.pools.of(self._model.project_id, self._version)
-        try:
-            tables = pool.read(task_ids)
-            entries = {task_id: pool.entry(task_id) for task_id in tables}
-        except GroundswellError as error:  # the model can be asked instead
-            _log.warning("project %s: pool of %s: %s", self._model.project_id, self._version, error)
-            return {}
-        return {task_id: (e, tables[task_id]) for task_id, e in entries.items() if e is not None}
-
-    def _predict_live(self, places: Sequence[int], budget_s: float | None) -> None:
-        """Ask the model, a few images at a time. The first failure of the model ends the batch."""
-        if not places:
-            return
-        end = None if budget_s is None else time.monotonic() + budget_s
-        services = self._services
-        error: GroundswellError
-        try:
-            with services.predictors.use(
-                self._model.project_id, self._version, device=services.settings.device
-            ) as predictor:
-                for start in range(0, len(places), _BATCH):
-                    if end is not None and time.monotonic() > end:
-                        raise ModelError(
-                            f"busy: {len(places) - start} of {len(places)} tasks would not be done in time",
-                            hint="The worker predicts all open tasks by itself; ask for fewer at once",
-                        )
-                    self._predict_few(places[start : start + _BATCH], predictor)
-            return
-        except GroundswellError as raised:
-            error = raised
-        except (RuntimeError, MemoryError, ValueError, OSError) as raised:
-            _log.exception("project %s: model %s failed", self._model.project_id, self._version)
-            error = ModelError(
-                f"the model failed ({raised})", hint="See the log of the backend: is there enough memory?"
-            )
-        for place in places:
-            if place not in self._found and place not in self._failed:
-                self._fail(place, error)
-
-    def _predict_few(self, places: Sequence[int], predictor: Predictor) -> None:
-        loaded: list[tuple[int, ImageRef, npt.NDArray[np.uint8]]] = []
-        for place in places:
-            try:
-                loaded.append((place, *self._load(self._tasks[place])))
-            except GroundswellError as error:
-                self._fail(place, error)
-        with self._services.metrics.phase("predict"):
-            found = list(predictor.predict([pixels for _, _, pixels in loaded]))
-        for (place, ref, _), instances in zip(loaded, found, strict=True):
-            usable = usable_instances(instances)
-            rows = table_of(self._tasks[place].id or 0, usable, predictor.labels, ref.hw)
-            self._answer(place, rows, ref.hw, confidence(usable), source="model")
-
-    def _load(self, task: TaskIn) -> tuple[ImageRef, npt.NDArray[np.uint8]]:
-        address = self._model.config.image_of(task.data)
-        metrics = self._services.metrics
-        with metrics.phase("fetch"):
-            ref = self._services.images.get(
-                address, task_id=task.id, project_id=self._model.project_id or None
-            )
-        with metrics.phase("decode"):
-            return ref, self._services.images.pixels(ref)
-
-    def _answer(self, place: int, rows: PoolTable, hw: tuple[int, int], score: float, *, source: str) -> None:
-        try:
-            with self._services.metrics.phase("serialise"):
-                made: TaskPrediction = make_prediction(
-                    rows,
-                    self._model.config,
-                    hw,
-                    self._decisions.verdicts,
-                    round_number=self._decisions.round_number,
-                    min_score=self._model.min_score,
-                    score=score,
-                )
-        except GroundswellError as error:
-            self._fail(place, error)
-            return
-        self._services.metrics.predicted(source)
-        self._found[place] = {"result": made.result, "score": made.score, "model_version": self._name}
-
-    def _fail(self, place: int, error: GroundswellError) -> None:
-        _log.warning("project %s task %s: %s", self._model.project_id, self._tasks[place].id, error)
-        self._services.metrics.failed(type(error).__name__)
-        self._failed[place] = error

@@ -47,7 +47,7 @@ class BackendSettings(BaseSettings):
         default="", description="user name that Label Studio sends to the backend; empty: none is asked for"
     )
     basic_auth_pass: SecretStr = Field(
-        default=SecretStr(""), description="password that goes with basic_auth_user"
+        default=SecretStr(""), validate_default=True, description="password that goes with basic_auth_user"
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="logs as lines of text, or one JSON object a line"

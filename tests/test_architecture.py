@@ -44,6 +44,7 @@ LAYERS: dict[str, list[str]] = {
         "clicks.training",
         "task_prediction",
         "services",
+        "task_answers",
         "model",
         "app label_studio_ml_adapter",
         "_wsgi",
@@ -65,6 +66,7 @@ WEB_FACE = (
     "ml_backend.app",
     "ml_backend.model",
     "ml_backend.services",
+    "ml_backend.task_answers",
     "ml_backend.metrics",
     "ml_backend._wsgi",
 )

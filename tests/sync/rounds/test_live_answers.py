@@ -48,7 +48,7 @@ def test_live_answers_and_pushed_predictions_are_the_same(make_world: MakeWorld)
         assert report.error == ""
         world.answer_all(limit=6)
     assert world.worker().look(world.project_id) is not None
-    record = trained_round(world.open())
+    record = trained_round(world.open().db)
     assert record is not None
     verdicts = [v.verdict for v in read_verdicts(world.open().paths.round(record.number)).values()]
     assert {-1, 1} <= set(verdicts)
