@@ -165,6 +165,7 @@ def test_an_admins_commands_fail_for_no_missing_package(
         (["up", "--no-worker"], "backend"),
         (["simulate", "--pool", "pool.npz", "--policy", "original"], "cluster"),
         (["demo", "--headless"], "backend,worker,plots"),
+        (["pool", "--images", ".", "--coco", "a.json", "--out", "a.npz"], "models"),
     ],
 )
 def test_a_command_names_the_extra_that_it_needs(
