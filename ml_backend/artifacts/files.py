@@ -1,4 +1,8 @@
-"""The one way to write a derived file: to a temporary name, then renamed."""
+"""The one way to write a derived file: to a temporary name, then renamed.
+
+A ``Guard`` is entered around the rename. It raises when the file must not appear any more, for instance
+because another worker has taken over.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,17 @@ from pydantic import ValidationError
 
 from ml_backend.errors import StorageError
 
-__all__ = ["format_errors", "publish_dir", "read_json", "storage_errors", "write_atomic", "write_json"]
+__all__ = [
+    "Guard",
+    "format_errors",
+    "publish_dir",
+    "read_json",
+    "storage_errors",
+    "write_atomic",
+    "write_json",
+]
+
+Guard = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
@@ -46,10 +60,11 @@ def format_errors(path: Path, *, hint: str) -> Iterator[None]:
         raise StorageError(f"{path} is damaged: {first['msg']}", field=where, hint=hint) from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, guard: Guard = nullcontext) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
-    The mode of the file follows the umask, as for any file a program writes. Raises StorageError.
+    The mode of the file follows the umask, as for any file a program writes. Raises StorageError, and what
+    ``guard`` raises.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,15 +74,16 @@ def write_atomic(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(staging, path)
+            with guard():
+                os.replace(staging, path)
         except BaseException:
             staging.unlink(missing_ok=True)
             raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, guard: Guard = nullcontext) -> None:
     """Write ``value`` as JSON, atomically, keys sorted so that equal values give equal bytes."""
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode())
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode(), guard=guard)
 
 
 def read_json(path: Path) -> Any:
@@ -76,7 +92,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def publish_dir(target: Path) -> Iterator[Path]:
+def publish_dir(target: Path, *, guard: Guard = nullcontext) -> Iterator[Path]:
     """Give a staging folder; on success rename it to ``target``, on failure remove it.
 
     If ``target`` exists already (an earlier run got this far), the new folder is dropped: artefacts
@@ -87,10 +103,12 @@ def publish_dir(target: Path) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             yield staging
-            if target.exists():
+            with guard():
+                is_new = not target.exists()
+                if is_new:
+                    os.replace(staging, target)
+            if not is_new:
                 shutil.rmtree(staging)
-            else:
-                os.replace(staging, target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise

@@ -11,13 +11,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ml_backend.artifacts.files import format_errors, publish_dir, read_json, write_atomic
+from ml_backend.artifacts.files import Guard, format_errors, publish_dir, read_json, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError
 
@@ -79,22 +80,23 @@ class ModelRegistry:
         build: Callable[[Path], Mapping[str, Any]],
         *,
         make_current: bool = True,
+        guard: Guard = nullcontext,
     ) -> VersionInfo:
         """Build a version in a staging folder and publish it by rename.
 
         ``build`` writes the files and returns the manifest. A version that is there already is kept and
         ``build`` is not called: versions are named by what they were made from. Nothing is published when
-        ``build`` raises.
+        ``build`` raises, or when ``guard`` does (see ``artifacts.files``).
         """
         target = self.folder(project_id, version)
         if not (target / "manifest.json").exists():
-            with publish_dir(target) as staging:
+            with publish_dir(target, guard=guard) as staging:
                 manifest = {"created_at": time.time(), **build(staging), "version": version}
                 write_atomic(
                     staging / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode()
                 )
         if make_current:
-            self.set_current(project_id, version)
+            self.set_current(project_id, version, guard=guard)
         return self.info(project_id, version)
 
     def current(self, project_id: int) -> str | None:
@@ -104,10 +106,10 @@ class ModelRegistry:
         except FileNotFoundError:
             return None
 
-    def set_current(self, project_id: int, version: str) -> None:
+    def set_current(self, project_id: int, version: str, *, guard: Guard = nullcontext) -> None:
         """Make a published version the one that serves. Raises ModelError when it is not published."""
         self.info(project_id, version)
-        write_atomic(self._current_file(project_id), version.encode())
+        write_atomic(self._current_file(project_id), version.encode(), guard=guard)
 
     def versions(self, project_id: int) -> list[VersionInfo]:
         """All published versions, oldest first."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.files import Guard, write_atomic
 from ml_backend.artifacts.pool_parts import INSTANCES, TASKS, part_names
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Instances
@@ -36,12 +37,19 @@ class PoolWriter:
     """
 
     def __init__(
-        self, folder: Path, labels: Sequence[str], *, embedding_dim: int, tasks_per_part: int = 256
+        self,
+        folder: Path,
+        labels: Sequence[str],
+        *,
+        embedding_dim: int,
+        tasks_per_part: int = 256,
+        guard: Guard = nullcontext,
     ) -> None:
         self._folder = folder
         self._labels = tuple(labels)
         self._dim = embedding_dim
         self._tasks_per_part = tasks_per_part
+        self._guard = guard
         self._buffer = _Buffer()
 
     def __enter__(self) -> PoolWriter:
@@ -82,8 +90,10 @@ class PoolWriter:
         buffer, self._buffer = self._buffer, _Buffer()
         stem = f"part-{_next_number(self._folder):06d}-{os.urandom(4).hex()}.parquet"
         if buffer.instances:
-            _write_table(self._folder / INSTANCES / stem, _instance_table(buffer, self._labels, self._dim))
-        _write_table(self._folder / TASKS / stem, _task_table(buffer))
+            _write_table(
+                self._folder / INSTANCES / stem, _instance_table(buffer, self._labels, self._dim), self._guard
+            )
+        _write_table(self._folder / TASKS / stem, _task_table(buffer), self._guard)
 
 
 def write_pool(
@@ -104,14 +114,14 @@ def _next_number(folder: Path) -> int:
     return 1 + max((int(name.split("-")[1]) for name in part_names(folder)), default=-1)
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
+def _write_table(path: Path, table: pa.Table, guard: Guard) -> None:
     import pyarrow.parquet as pq
 
     file = io.BytesIO()
     # Floats do not compress and have no repeats: storing them plainly makes reading several times faster.
     squeeze = {name: "zstd" for name in table.column_names if name != "embedding"}
     pq.write_table(table, file, compression=squeeze, use_dictionary=["label"])
-    write_atomic(path, file.getvalue())
+    write_atomic(path, file.getvalue(), guard=guard)
 
 
 def _instance_table(buffer: _Buffer, labels: tuple[str, ...], dim: int) -> pa.Table:

@@ -12,6 +12,7 @@ import io
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.files import Guard, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.caches import ByteCache
 from ml_backend.errors import StorageError
@@ -170,14 +171,14 @@ class VerdictTable(Mapping[str, Verdict]):
 NO_VERDICTS: Final = VerdictTable()
 
 
-def write_verdicts(folder: Path, rows: Sequence[Verdict]) -> VerdictTable:
+def write_verdicts(folder: Path, rows: Sequence[Verdict], *, guard: Guard = nullcontext) -> VerdictTable:
     """Replace the verdicts of a round."""
     import pyarrow.parquet as pq
 
     table = VerdictTable(rows)
     file = io.BytesIO()
     pq.write_table(table.to_arrow(), file, compression="zstd")
-    write_atomic(folder / "verdicts.parquet", file.getvalue())
+    write_atomic(folder / "verdicts.parquet", file.getvalue(), guard=guard)
     return table
 
 

@@ -249,7 +249,7 @@ def _store_decisions(
 ) -> VerdictTable:
     """Replace decisions and verdicts of the round by those of this look."""
     rows = [row for look in looks for row in _verdict_rows(look)]
-    verdicts = write_verdicts(paths.round(record.number), rows)
+    verdicts = write_verdicts(paths.round(record.number), rows, guard=db.write)
     with db.write() as session:
         session.execute(
             delete(DecisionRecord).where(

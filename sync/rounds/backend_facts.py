@@ -40,4 +40,4 @@ def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> No
     except BadInput:
         known, fresh = None, ProjectFacts(project_id=db.id, **changes)
     if fresh != known:
-        save_facts(data_dir, fresh)
+        save_facts(data_dir, fresh, guard=db.write)

@@ -16,7 +16,7 @@ from ml_backend.clicks.project_network.versions import is_outdated
 from ml_backend.clicks.serving.prewarm import TaskRef, embed_ahead
 from ml_backend.clicks.serving.service import ClickService
 from ml_backend.images.store import ImageStore
-from sync.rounds.click_training import ClickTraining, training_reason
+from sync.rounds.click_training import ClickTraining, click_lease, training_reason
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.push import serving_order
 from sync.rounds.round_records import finish_step
@@ -72,6 +72,8 @@ def _note_training(
         progress.report("clicks", min(training.share, 0.99), training.line)
         return record
     del memo["click training", db.id]
+    if not training.figures:
+        return record  # another worker took over
     figures = {"trained": training.digest, **training.figures}
     noted = finish_step(db, paths, training.round, "clicks", figures)
     if figures["failed"]:
@@ -102,9 +104,16 @@ def _train_if_due(
     ):
         return
     reason = training_reason(paths, record)
-    if reason:
-        progress.report("clicks", 0.0, f"training a click network: {reason}")
-        memo["click training", db.id] = ClickTraining(db, settings, paths, images, record)
+    lease = click_lease(db, settings)
+    if not reason or not lease.acquire():
+        return
+    try:
+        training = ClickTraining(db, settings, paths, images, record, lease)
+    except BaseException:
+        lease.release()
+        raise
+    progress.report("clicks", 0.0, f"training a click network: {reason}")
+    memo["click training", db.id] = training
 
 
 def _embed(

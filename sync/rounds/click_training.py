@@ -2,6 +2,9 @@
 
 It runs in a process of its own at low priority, watched by a thread; each look only asks how far it is. The
 process ends with the worker, however that ends: what was not finished is begun anew.
+
+A training outlasts the look that started it, so it holds a lease of its own: one worker trains for a project
+at a time. When that lease is lost the training is stopped and publishes nothing.
 """
 
 from __future__ import annotations
@@ -11,22 +14,23 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.project_network.versions import is_usable
 from ml_backend.clicks.training.job import job_spec, publish_click_model
-from ml_backend.errors import GroundswellError
+from ml_backend.errors import GroundswellError, LeaseLost
 from ml_backend.images.store import ImageStore
 from sync.rounds.round_records import load_snapshot
 from sync.rounds.train import examples_of
 from sync.settings import Settings
+from sync.store.lease import Lease, worker_name
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
-__all__ = ["ClickTraining", "last_version", "training_reason"]
+__all__ = ["ClickTraining", "click_lease", "last_version", "training_reason"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +41,9 @@ GROWTH = 1.25
 
 
 class ClickTraining:
-    """One click network in training. ``share`` and ``line`` say how far it is; ``figures`` what came of it,
-    None until then.
+    """One click network in training. ``share`` and ``line`` say how far it is, ``figures`` what came of it.
+
+    ``figures`` is None until the end, and empty when another worker took over: nothing came of it then.
     """
 
     def __init__(
@@ -48,12 +53,19 @@ class ClickTraining:
         paths: ProjectPaths,
         images: ImageStore,
         record: RoundRecord,
+        lease: Lease,
     ) -> None:
-        """Start at once. Raises BadInput when the snapshot of the round cannot be read."""
+        """Start at once; ``lease`` is held already and released at the end.
+
+        Raises BadInput when the snapshot of the round cannot be read.
+        """
+        self._lease = lease
+        self._guard = replace(db, lease=lease).write
         self.project_id, self.round, self.digest = db.id, record.number, record.digest
         self.share, self.line = 0.0, "training"
         self.figures: dict[str, Any] | None = None
-        _sweep(paths)
+        with self._guard():
+            _sweep(paths)
         snapshot = load_snapshot(paths, record.number)
         labels = tuple(str(label) for label in snapshot["labels"])
         last = last_version(paths)
@@ -76,21 +88,34 @@ class ClickTraining:
         self._thread.join(timeout_s)
 
     def _progress(self, share: float, line: str) -> None:
+        self._lease.check()  # raising here ends the training process
         self.share, self.line = share, line
 
     def _run(self, paths: ProjectPaths, version: str, spec: Mapping[str, Any]) -> None:
+        with self._lease:
+            self.figures = self._train(paths, version, spec)
+
+    def _train(self, paths: ProjectPaths, version: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
         try:
-            report = publish_click_model(paths, version, spec, self._progress)
+            report = publish_click_model(paths, version, spec, self._progress, guard=self._guard)
+        except LeaseLost as error:
+            _log.warning(
+                "project %s: the click network of round %s was stopped: %s",
+                self.project_id,
+                self.round,
+                error,
+            )
+            return {}
         except GroundswellError as error:
             _log.error("project %s: the click network of round %s: %s", self.project_id, self.round, error)
-            self.figures = {"failed": str(error)}
+            return {"failed": str(error)}
         except Exception as error:
             # a bug here must not pass silently in a thread nobody joins: it is shown like any failure
             _log.exception("project %s: the click network of round %s", self.project_id, self.round)
-            self.figures = {"failed": f"unexpected {type(error).__name__}: {error}"}
+            return {"failed": f"unexpected {type(error).__name__}: {error}"}
         else:
-            self.figures = {
+            return {
                 "failed": "",
                 "version": version,
                 "serves": bool(report["use"]),
@@ -106,6 +131,17 @@ class LastVersion:
     version: str
     n_train: int
     usable: bool
+
+
+def click_lease(db: ProjectStore, settings: Settings) -> Lease:
+    """The lease that a training of this project's click network holds, not taken yet."""
+    return Lease(
+        db.store,
+        f"clicks/{db.id}",
+        worker_name(),
+        ttl_s=settings.lease_ttl_s,
+        heartbeat_s=settings.heartbeat_s,
+    )
 
 
 def _sweep(paths: ProjectPaths) -> None:

@@ -80,10 +80,11 @@ def cluster(
         tree = grow_tree(label_pool(mine), linkage=_linkage(settings), seed=settings.seed)
         file = io.BytesIO()
         tree.save(file)
-        write_atomic(folder / f"tree-{i}.npz", file.getvalue())
-        write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key])
+        write_atomic(folder / f"tree-{i}.npz", file.getvalue(), guard=db.write)
+        write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key], guard=db.write)
         progress.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
-    write_json(folder / "pool.json", {"labels": labels, "version": record.model_version, "sizes": sizes})
+    frozen = {"labels": labels, "version": record.model_version, "sizes": sizes}
+    write_json(folder / "pool.json", frozen, guard=db.write)
     figures: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3), "pool": sizes}
     if dropped:
         figures["dropped"] = dropped

@@ -78,6 +78,7 @@ def infer(
             predictor.labels,
             embedding_dim=predictor.embedding_dim,
             tasks_per_part=settings.infer_part,
+            guard=db.write,
         )
         with writer:
             done = 0
@@ -86,7 +87,7 @@ def infer(
                 found_here, failed_here = _infer_batch(db, predictor, writer, batch)
                 found, failed, done = found + found_here, failed + failed_here, done + len(batch)
                 progress.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
-    registry.set_current(db.id, info.version)
+    registry.set_current(db.id, info.version, guard=db.write)
     progress.report("infer", 1.0, f"{len(todo)} tasks looked at, {found} instances")
     if not todo and has_finished(record, "infer"):
         return record

@@ -106,7 +106,7 @@ def push(
         if studio.project(db.id).model_version != version:
             studio.set_model_version(db.id, version)
         retired = _retire(db, studio, progress, version)
-        save_upcoming(settings.data_dir, db.id, serving_order(db, paths, record))
+        save_upcoming(settings.data_dir, db.id, serving_order(db, paths, record), guard=db.write)
     report = PushReport(version, sent, len(wanted), accepted, tuple(retired))
     if sent or record.pushed != version:
         update_round(db, paths, record.number, pushed=version, pushed_at=utc_now())

@@ -54,7 +54,7 @@ def begin_round(
 ) -> RoundRecord:
     """Start round ``number`` on ``snapshot`` (JSON-ready). The same round begun twice is the same round."""
     digest = digest_of(snapshot)
-    write_json(paths.round(number) / "snapshot.json", snapshot)
+    write_json(paths.round(number) / "snapshot.json", snapshot, guard=db.write)
     now = utc_now()
     with db.write() as session:
         record = session.get(RoundRecord, (db.id, number))
@@ -158,4 +158,4 @@ def _mirror(db: ProjectStore, paths: ProjectPaths, number: int) -> None:
     for name, value in row.items():
         if isinstance(value, datetime):
             row[name] = value.isoformat()
-    write_json(paths.round(number) / "round.json", row)
+    write_json(paths.round(number) / "round.json", row, guard=db.write)

@@ -80,7 +80,6 @@ def start_round(
             hint=f"Finish at least {settings.min_finished} tasks first",
         )
     last = current_round(db)
-    settings = settings
     snapshot = {
         "config": config.digest,
         "labels": list(config.labels),
@@ -116,7 +115,7 @@ def frozen_test_split(
         rng = np.random.default_rng([settings.seed, db.id])
         size = min(wanted, len(finished) // 2)
         drawn = {int(task) for task in rng.choice(np.array(sorted(finished), np.int64), size, replace=False)}
-        write_json(path, {"test": sorted(drawn)})
+        write_json(path, {"test": sorted(drawn)}, guard=db.write)
     with db.write() as session:
         for task in sorted(drawn):
             session.merge(SplitRecord(project_id=db.id, task_id=task))
@@ -145,7 +144,8 @@ def train(
     registry = ModelRegistry(settings.data_dir)
     snapshot = load_snapshot(paths, record.number)
     started = time.monotonic()
-    _remove_leftovers(paths.models, record.model_version)
+    with db.write():  # a worker that lost its lease must not take the folder of its successor away
+        _remove_leftovers(paths.models, record.model_version)
 
     def build(folder: Path) -> Mapping[str, Any]:
         spec = _spec(db, settings, images, registry, snapshot)
@@ -157,7 +157,7 @@ def train(
         return _manifest(record, snapshot, spec, report)
 
     try:
-        info = registry.publish(db.id, record.model_version, build, make_current=False)
+        info = registry.publish(db.id, record.model_version, build, make_current=False, guard=db.write)
     except ModelError as error:
         attempts = int(record.figures.get("train", {}).get("attempts", 0)) + 1
         figures = {**record.figures, "train": {"attempts": attempts}}

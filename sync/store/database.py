@@ -26,7 +26,7 @@ from ml_backend.errors import BadInput, LeaseLost, StorageError
 from sync.store.migrate import bring_up_to_date, is_up_to_date
 from sync.store.tables import Base, LeaseRecord, ProjectRecord
 
-__all__ = ["Fence", "Store", "utc_now"]
+__all__ = ["Fence", "Store", "database_now", "utc_now"]
 
 _BUSY_TIMEOUT_MS = 30_000
 _IDLE_TIMEOUT_MS = 600_000
@@ -40,6 +40,15 @@ _GONE = (OperationalError, InterfaceError, InternalError)
 def utc_now() -> datetime:
     """The time, aware and in UTC."""
     return datetime.now(UTC)
+
+
+def database_now(session: Session) -> datetime:
+    """The database's own clock, aware and in UTC: the same for all workers, whatever their clocks say."""
+    if session.get_bind().dialect.name == "postgresql":
+        moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+        return moment.astimezone(UTC)
+    text = session.scalars(select(func.strftime("%Y-%m-%d %H:%M:%f", "now"))).one()
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 class Fence:

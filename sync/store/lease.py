@@ -1,9 +1,13 @@
 """Leases: one worker per project at a time, with heartbeat and fencing number.
 
-A worker that dies stops beating; after ``ttl_s`` another may take over and gets a higher fencing number. If
+A worker that dies stops beating. After ``ttl_s`` another may take over and gets a higher fencing number. If
 the first was only slow, its next write sees the number and stops with LeaseLost: nothing of it reaches the
-store.
-Clocks of workers on several machines must agree to well below ``ttl_s``.
+store. Files are renamed into place inside such a write (``ProjectStore.write`` as guard), so nothing of it
+reaches the data directory either.
+
+Times in the store are those of the database's clock. A worker measures the time since its own last sign of
+life with its own clock and counts its lease as lost when ``ttl_s`` has passed, also when it cannot ask the
+database.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -19,14 +24,20 @@ from types import TracebackType
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from ml_backend.errors import GroundswellError, LeaseLost
-from sync.store.database import Fence, Store, utc_now
+from sync.store.database import Fence, Store, database_now
 from sync.store.tables import LeaseRecord
 
 __all__ = ["Lease", "worker_name"]
 
 _log = logging.getLogger(__name__)
+
+
+def _seconds() -> float:
+    """Seconds that pass also while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def worker_name() -> str:
@@ -44,7 +55,8 @@ class Lease:
     holder : who holds it
     ttl_s : seconds of silence after which another worker may take over
     heartbeat_s : seconds between signs of life; 0 = no thread (call ``beat`` yourself)
-    now : the clock
+    now : the clock that all holders share; by default that of the database
+    seconds : a clock of this process that never goes back
     """
 
     def __init__(
@@ -55,7 +67,8 @@ class Lease:
         *,
         ttl_s: float,
         heartbeat_s: float,
-        now: Callable[[], datetime] = utc_now,
+        now: Callable[[Session], datetime] = database_now,
+        seconds: Callable[[], float] = _seconds,
     ) -> None:
         self._store = store
         self._name = name
@@ -63,6 +76,8 @@ class Lease:
         self._ttl = timedelta(seconds=ttl_s)
         self._heartbeat_s = heartbeat_s
         self._now = now
+        self._seconds = seconds
+        self._beaten_at = 0.0
         self._fence: Fence | None = None
         self._lost = threading.Event()
         self._stop = threading.Event()
@@ -83,8 +98,9 @@ class Lease:
         return True
 
     def _take(self) -> bool:
-        now = self._now()
+        asked_at = self._seconds()
         with self._store.write() as session:
+            now = self._now(session)
             row = session.scalar(select(LeaseRecord).where(LeaseRecord.name == self._name).with_for_update())
             if row is None:
                 row = LeaseRecord(name=self._name, holder="", fence=0, heartbeat_at=now)
@@ -98,26 +114,38 @@ class Lease:
             row.holder = self._holder
             row.fence += 1
             row.heartbeat_at = now
-            self._fence = Fence(self._name, row.fence)
+            fence = Fence(self._name, row.fence)
+        self._fence, self._beaten_at = fence, asked_at
         return True
 
     @property
     def fence(self) -> Fence:
-        """What store writes must carry. Raises LeaseLost when the lease is not held."""
+        """What store writes must carry. Raises LeaseLost when the lease is not held, or not for sure."""
+        fence = self._held()
+        silent_s = self._seconds() - self._beaten_at
+        if silent_s >= self._ttl.total_seconds():
+            raise LeaseLost(
+                f"lease {self._name} has run out: no sign of life reached the store for {silent_s:.0f} s",
+                hint="Another worker may hold it now; the next look starts anew",
+            )
+        return fence
+
+    def _held(self) -> Fence:
         if self._fence is None or self._lost.is_set():
             raise LeaseLost(f"lease {self._name} is not held by this worker")
         return self._fence
 
     def check(self) -> None:
-        """Raise LeaseLost when the heartbeat found another holder. Call before writing outside the store."""
+        """Raise LeaseLost when another holds the lease, or when ``ttl_s`` passed without a sign of life."""
         _ = self.fence
 
     def beat(self) -> None:
         """Give a sign of life. Raises LeaseLost when another worker took over."""
-        fence = self.fence
+        fence = self._held()
+        asked_at = self._seconds()
         with self._store.write(fence) as session:
-            row = session.get_one(LeaseRecord, self._name)
-            row.heartbeat_at = self._now()
+            session.get_one(LeaseRecord, self._name).heartbeat_at = self._now(session)
+        self._beaten_at = asked_at
 
     def release(self) -> None:
         """Stop the heartbeat and leave the lease to others at once. Does nothing when it was lost."""
@@ -142,7 +170,7 @@ class Lease:
                 self._lost.set()
                 return
             except GroundswellError as error:
-                # a busy or full disk now need not mean a lost lease; the fence decides at the next write
+                # the lease is kept if a later beat comes through in time
                 _log.warning("%s: heartbeat failed: %s", self._name, error)
 
     def __enter__(self) -> Lease:

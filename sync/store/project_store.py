@@ -32,5 +32,9 @@ class ProjectStore:
         return self.store.read()
 
     def write(self) -> AbstractContextManager[Session]:
-        """A write transaction under the lease, if there is one. Raises LeaseLost, StorageError."""
+        """A write transaction under the lease, if there is one. Raises LeaseLost, StorageError.
+
+        Also the guard of files (``artifacts.files.Guard``): while a file is renamed inside it, no other
+        worker can take the lease over.
+        """
         return self.store.write(None if self.lease is None else self.lease.fence)

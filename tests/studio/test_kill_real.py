@@ -28,7 +28,7 @@ OPTIONS: dict[str, Any] = {
     "signing_key": "a signing key",
     "infer_part": 4,
     "push_rows": 3,
-    "lease_ttl_s": 1.5,
+    "lease_ttl_s": 4.0,
     "heartbeat_s": 0.3,
     "policy": "original",
     "policy_options": {"min_size": 8, "sample": 8},

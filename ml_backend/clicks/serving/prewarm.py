@@ -13,11 +13,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ml_backend.artifacts.files import write_json
+from ml_backend.artifacts.files import Guard, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import GroundswellError
 
@@ -93,10 +94,12 @@ def embed_ahead(
     return EmbedReport(encoded, present, failed, time.monotonic() - began)
 
 
-def save_upcoming(data_dir: Path, project_id: int, tasks: Sequence[tuple[int, str]]) -> None:
+def save_upcoming(
+    data_dir: Path, project_id: int, tasks: Sequence[tuple[int, str]], *, guard: Guard = nullcontext
+) -> None:
     """Write the tasks of a project, (id, address of the image), in the order in which they are served."""
     path = ProjectPaths(data_dir, project_id).root / "upcoming.json"
-    write_json(path, [[task_id, url] for task_id, url in tasks])
+    write_json(path, [[task_id, url] for task_id, url in tasks], guard=guard)
 
 
 class Upcoming:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ml_backend.artifacts.files import publish_dir, read_json, write_atomic
+from ml_backend.artifacts.files import Guard, publish_dir, read_json, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.project_network.versions import is_outdated
 from ml_backend.clicks.training.options import click_options
@@ -77,7 +78,12 @@ def run_click_job(
 
 
 def publish_click_model(
-    project: ProjectPaths, version: str, spec: Mapping[str, Any], progress: Progress
+    project: ProjectPaths,
+    version: str,
+    spec: Mapping[str, Any],
+    progress: Progress,
+    *,
+    guard: Guard = nullcontext,
 ) -> dict[str, Any]:
     """What the worker calls: train ``version`` unless it exists, publish it by rename, and let ``current``
     name it if it is to be used (by rename too); take ``current`` away if the incumbent serves better.
@@ -90,14 +96,15 @@ def publish_click_model(
     if is_outdated(folder):
         shutil.rmtree(folder)
     if not folder.exists():
-        with publish_dir(folder) as staging:
+        with publish_dir(folder, guard=guard) as staging:
             run_click_job(spec, staging, progress)
     report: dict[str, Any] = read_json(folder / "report.json")
     current = project.clicks / "current"
     if report["use"]:
-        write_atomic(current, version.encode())
+        write_atomic(current, version.encode(), guard=guard)
     else:
-        current.unlink(missing_ok=True)
+        with guard():
+            current.unlink(missing_ok=True)
     return report
 
 

@@ -20,6 +20,7 @@ from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
 from sync.rounds.click_training import ClickTraining
 from sync.rounds.round_records import current_round
+from sync.store.tables import LeaseRecord
 from sync.worker.look import LookReport
 from sync.worker.loop import Worker
 from tests.sync.conftest import World
@@ -198,6 +199,28 @@ def test_a_click_network_that_fails_leaves_the_round_alone(make_world: MakeWorld
     _look(worker, world)
     assert len(job.asked) == 1  # the same masks would fail again
     assert not (world.open().paths.clicks / "current").exists()
+
+
+def test_a_training_that_lost_its_lease_stops_and_publishes_nothing(make_world: MakeWorld, job: Job) -> None:
+    job.may_end.clear()
+    world = make_world(20, train_clicks=True)
+    world.label(*range(14))
+    worker = world.worker()
+    _look(worker, world)
+    name = f"clicks/{world.project_id}"
+    _look(world.worker(), world)  # another worker leaves the training to the first
+    assert len(job.asked) == 1
+    with world.store.write() as session:
+        lease = session.get_one(LeaseRecord, name)
+        lease.holder, lease.fence = "another worker", lease.fence + 1
+    job.may_end.set()
+    _end(worker, world)
+    clicks = world.open().paths.clicks
+    assert [path for path in clicks.rglob("*") if path.is_file()] == []
+    _look(worker, world)
+    assert "failed" not in _figures(world)
+    with world.store.read() as session:
+        assert session.get_one(LeaseRecord, name).holder == "another worker"
 
 
 def test_a_bug_in_the_training_is_shown(make_world: MakeWorld, job: Job) -> None:

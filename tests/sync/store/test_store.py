@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
 
+from ml_backend.artifacts.files import publish_dir, read_json, write_json
+from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.errors import BadInput, LeaseLost, StorageError
+from ml_backend.instances import Instances
 from sync.rounds.project import project_ids
-from sync.store.database import Store, utc_now
+from sync.store.database import Store, database_now, utc_now
 from sync.store.lease import Lease
+from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, LeaseRecord, ProjectRecord, TaskRecord
 
 
@@ -22,8 +27,11 @@ class Clock:
     def __init__(self) -> None:
         self.time = datetime(2026, 1, 1, tzinfo=UTC)
 
-    def __call__(self) -> datetime:
+    def __call__(self, session: object = None) -> datetime:
         return self.time
+
+    def seconds(self) -> float:
+        return self.time.timestamp()
 
     def forward(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
@@ -224,6 +232,78 @@ def test_the_heartbeat_thread_notices_a_takeover(store: Store) -> None:
     with pytest.raises(LeaseLost):
         lease.check()
     lease.release()
+
+
+def test_a_lease_counts_as_lost_when_no_sign_of_life_came_through(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    lease = Lease(store, "x", "a", ttl_s=60, heartbeat_s=0, now=clock, seconds=clock.seconds)
+    assert lease.acquire()
+    clock.forward(50)
+    lease.beat()
+    clock.forward(59)
+    lease.check()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", _database_is_away)
+        with pytest.raises(StorageError):
+            lease.beat()
+    clock.forward(1)
+    with pytest.raises(LeaseLost, match="run out"):
+        lease.check()
+    lease.beat()  # nobody took it over meanwhile: the store says that it is still ours
+    lease.check()
+
+
+def _database_is_away(*_: object) -> None:
+    raise StorageError("away")
+
+
+def test_clocks_of_workers_do_not_matter(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose clock is hours ahead does not see its neighbour as silent."""
+    store = Store(database)
+    assert Lease(store, "x", "a", ttl_s=60, heartbeat_s=0).acquire()
+    ahead = "sync.store.database.datetime"
+    monkeypatch.setattr(ahead, _Ahead)
+    assert not Lease(store, "x", "b", ttl_s=60, heartbeat_s=0).acquire()
+    with store.read() as session:
+        assert abs(database_now(session).timestamp() - time.time()) < 30
+    store.close()
+
+
+class _Ahead(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> _Ahead:  # type: ignore[override]
+        return super().now(tz) + timedelta(hours=5)  # type: ignore[return-value]
+
+
+def test_a_stale_worker_cannot_replace_the_files_of_its_successor(store: Store, tmp_path: Path) -> None:
+    clock = Clock()
+    leases = [Lease(store, "x", name, ttl_s=60, heartbeat_s=0, now=clock) for name in "ab"]
+    assert leases[0].acquire()
+    stale = ProjectStore(1, "1.0", "t", store, leases[0])
+    write_json(tmp_path / "snapshot.json", "first", guard=stale.write)
+    clock.forward(61)
+    assert leases[1].acquire()
+    write_json(
+        tmp_path / "snapshot.json", "second", guard=ProjectStore(1, "1.0", "t", store, leases[1]).write
+    )
+    with pytest.raises(LeaseLost):
+        write_json(tmp_path / "snapshot.json", "late", guard=stale.write)
+    with pytest.raises(LeaseLost), publish_dir(tmp_path / "version", guard=stale.write) as staging:
+        (staging / "weights").write_text("late")
+    with pytest.raises(LeaseLost):
+        publish_late(tmp_path, stale)
+    assert read_json(tmp_path / "snapshot.json") == "second"
+    assert sorted(
+        path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "sub"
+    ) == ["snapshot.json"]
+
+
+def publish_late(folder: Path, stale: ProjectStore) -> None:
+    with PoolWriter(folder / "pool", ["disc"], embedding_dim=2, guard=stale.write) as writer:
+        writer.add(1, Instances.empty(2))
 
 
 def test_drop_derived_keeps_projects_and_forgets_watermarks(store: Store) -> None:

@@ -82,7 +82,7 @@ def _make(make_world: MakeWorld, name: str, **more: Any) -> World:
         **more,
         "infer_part": 4,
         "push_rows": 3,
-        "lease_ttl_s": 1.5,
+        "lease_ttl_s": 4.0,
         "heartbeat_s": 0.3,
         "policy_options": {"min_size": 8, "sample": 8},
     }
