@@ -19,7 +19,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 
 FENCE = re.compile(r"^(`{3,})(\w*)[^\n]*\n(.*?)^\1`*\s*$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-SHELLS = ("", "sh", "bash", "console", "text")
+SHELLS = ("", "sh", "bash", "console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,12 @@ def inline_codes(text: str) -> list[str]:
 def command_lines(text: str, program: str) -> Iterator[CommandLine]:
     """Every call of ``program`` in the shell blocks and in the inline code of a page."""
     for language, block in code_blocks(text):
-        if language in SHELLS:
-            for line in block.replace("\\\n", " ").splitlines():
-                yield from (CommandLine(words, True) for words in _calls(line, program))
+        if language == "text":  # the help of a command: an example may go over several lines
+            lines = [" ".join(part.split()).removeprefix("Example: ") for part in block.split("\n\n")]
+        else:
+            lines = block.replace("\\\n", " ").splitlines() if language in SHELLS else []
+        for line in lines:
+            yield from (CommandLine(words, True) for words in _calls(line, program))
     for code in inline_codes(text):
         yield from (CommandLine(words, False) for words in _calls(code, program))
 

@@ -66,6 +66,7 @@ def test_every_groundswell_command_line_is_understood(name: str) -> None:
         ("```sh\ngroundswell evaluate\n```", "missing"),
         ("`groundswell round --project three`", "integer"),
         ("`groundswell init --title Cars`", ""),
+        ("```text\nShow it.\n\nExample: groundswell status\n--frobnicate\n```", "--frobnicate"),
         ("```sh\ngroundswell init --title Cars …\n```", ""),
         ("```sh\ngroundswell status  # what runs --frobnicate\n```", ""),
         ("`groundswell status --json`", ""),
