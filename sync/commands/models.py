@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
             return
         import json
 
-        listed = _listed(data_dir, project)
+        from sync.report.model_list import list_models
+
+        listed = list_models(_settings(data_dir), project)
         if as_json:
             typer.echo(json.dumps(listed, indent=1))
             return
@@ -129,47 +131,3 @@ def _settings(data_dir: Path | None) -> Any:
 
     settings = load_settings()
     return settings if data_dir is None else settings.model_copy(update={"data_dir": data_dir})
-
-
-def _listed(data_dir: Path | None, project: int | None) -> dict[str, list[dict[str, Any]]]:
-    """Rows of name, summary, ready, reason (and in_use) by kind."""
-    from dataclasses import asdict
-    from importlib.util import find_spec
-
-    from ml_backend.artifacts.paths import ProjectPaths
-    from ml_backend.clicks.segmenters.sam_checkpoints import CHECKPOINTS
-    from ml_backend.clicks.serving.catalog import list_segmenters
-    from ml_backend.learners.registry import LEARNERS
-
-    settings = _settings(data_dir)
-    paths = None if project is None else ProjectPaths(settings.data_dir, project)
-    segmenters = [
-        {**asdict(row), "in_use": row.name == settings.segmenter} for row in list_segmenters(settings, paths)
-    ]
-    learners = []
-    for name, target in LEARNERS.items():
-        needed = "detectron2" if name == "detectron2" else "torchvision"
-        here = find_spec(needed) is not None
-        learners.append(
-            {
-                "name": name,
-                "summary": target.partition(":")[0],
-                "ready": here,
-                "reason": "" if here else f"needs {needed}",
-                "in_use": name == settings.learner,
-            }
-        )
-    checkpoints = []
-    for checkpoint in CHECKPOINTS.values():
-        path = settings.data_dir / "checkpoints" / checkpoint.file
-        here = path.exists() and path.stat().st_size == checkpoint.size
-        checkpoints.append(
-            {
-                "name": checkpoint.name,
-                "summary": f"{checkpoint.file}, {checkpoint.size / 1e6:.0f} MB",
-                "ready": here,
-                "reason": "" if here else f"groundswell models pull {checkpoint.name}",
-                "in_use": settings.sam_checkpoint == path,
-            }
-        )
-    return {"segmenters": segmenters, "learners": learners, "checkpoints": checkpoints}

@@ -11,7 +11,8 @@ from ml_backend.errors import GroundswellError
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.masks.coco import CocoSet
 from sync.lab.demo_report import DemoReport, RoundFigures, measure_round
-from sync.lab.played_people import Annotator, CrowdWorker, Truth, play_crowd
+from sync.lab.ground_truth import Truth
+from sync.lab.simulated_people import Annotator, CrowdWorker, play_crowd
 from sync.projects.init_project import InitReport, init_project
 from sync.review.answers import review_project_of
 from sync.review.review_project import FORMS

@@ -8,28 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StorageError
-from sync.lab.played_people import GOOD_IOU, Truth
+from sync.lab.ground_truth import GOOD_IOU, Truth
 from sync.rounds.cluster import load_label_pools
 from sync.rounds.progress import Memo
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord, TaskRecord
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-__all__ = ["DemoReport", "RoundFigures", "Share", "measure_round", "plot_report", "report_table"]
+__all__ = ["DemoReport", "RoundFigures", "Share", "measure_round"]
 
 _Z = 1.959963984540054
 
@@ -97,11 +92,6 @@ class DemoReport:
     def as_json(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
-
-    def save(self, path: Path) -> None:
-        """Write ``path`` (JSON) and the plot beside it (.png)."""
-        write_json(path, self.as_json())
-        plot_report(self, path.with_suffix(".png"))
 
 
 def measure_round(
@@ -186,84 +176,3 @@ def _good(db: ProjectStore, table: PoolTable, truth: Truth) -> dict[str, bool]:
 def _true_instances(db: ProjectStore, tables: Sequence[PoolTable], truth: Truth) -> int:
     tasks = np.unique(np.concatenate([t.task_id for t in tables])) if tables else np.zeros(0, np.int64)
     return sum(len(truth.image(address).label) for address in _addresses(db, tasks).values())
-
-
-def report_table(report: DemoReport) -> Table:
-    """The rounds as a table for the terminal."""
-    from rich.table import Table
-
-    table = Table(title=str(report.setup.get("title", "Groundswell")), show_lines=False)
-    for name in (
-        "round",
-        "labelled",
-        "AP (95 %)",
-        "pool",
-        "good in pool",
-        "questions",
-        "accepted",
-        "propagated",
-        f"precision (IoU ≥ {GOOD_IOU})",
-        "masks/question",
-    ):
-        table.add_column(name, justify="right")
-    used = [" ".join(f"{name} {value:.0f}" for name, value in row.seconds.items()) for row in report.rounds]
-    table.caption = "\n".join(
-        f"round {row.round}, seconds: {text}" for row, text in zip(report.rounds, used, strict=True)
-    )
-    for row in report.rounds:
-        table.add_row(
-            str(row.round),
-            str(row.labelled_tasks),
-            _text(row.ap),
-            str(row.pool),
-            "–" if row.pool_precision is None else f"{row.pool_precision.value:.2f}",
-            str(row.answers),
-            str(row.accepted),
-            str(row.propagated),
-            _text(row.precision),
-            "–" if row.masks_per_question is None else f"{row.masks_per_question:.2f}",
-        )
-    return table
-
-
-def _text(share: Share | None) -> str:
-    return "–" if share is None else f"{share.value:.3f} ({share.low:.3f}–{share.high:.3f})"
-
-
-def plot_report(report: DemoReport, path: Path) -> None:
-    """AP and precision with their intervals, and masks against questions, per round (PNG)."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    from ml_backend.artifacts.files import write_atomic
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rounds = [row.round for row in report.rounds]
-    for name, shares in (
-        ("AP on the test split", [row.ap for row in report.rounds]),
-        ("precision of accepted masks", [row.precision for row in report.rounds]),
-        ("good masks in the pool", [row.pool_precision for row in report.rounds]),
-    ):
-        known = [(r, share) for r, share in zip(rounds, shares, strict=True) if share is not None]
-        if known:
-            value = np.array([share.value for _, share in known])
-            spread = np.abs(np.array([(share.low, share.high) for _, share in known]).T - value)
-            left.errorbar([r for r, _ in known], value, yerr=spread, marker="o", capsize=3, label=name)
-    left.set(xlabel="round", ylim=(0, 1.02), xticks=rounds)
-    if left.has_data():
-        left.legend(fontsize=8)
-    width = 0.27
-    for shift, name, values in (
-        (-width, "questions", [row.answers for row in report.rounds]),
-        (0.0, "masks accepted", [row.accepted for row in report.rounds]),
-        (width, "of them propagated", [row.propagated for row in report.rounds]),
-    ):
-        right.bar(np.array(rounds) + shift, values, width, label=name)
-    right.set(xlabel="round", xticks=rounds)
-    right.legend(fontsize=8)
-    figure.suptitle(str(report.setup.get("title", "")))
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130)
-    write_atomic(path, file.getvalue())

@@ -18,7 +18,7 @@ from ml_backend.errors import BadInput
 from ml_backend.masks.coco import CocoSet, load_coco
 from sync.console import interruptible, say, show_login
 from sync.lab.demo import Demo, DemoPlan
-from sync.lab.demo_report import report_table
+from sync.lab.demo_report_output import report_table, save_report
 from sync.lab.sample_set import make_sample_set
 from sync.local.up import Stack
 from sync.projects.init_project import InitReport
@@ -61,7 +61,7 @@ class DemoRun:
             with stack:
                 found = Demo(stack.settings, coco, self._titled_plan(), say=quiet).play()
             if report is not None:
-                found.save(report)
+                save_report(found, report)
             if as_json:
                 typer.echo(json.dumps(found.as_json(), indent=1))
                 return

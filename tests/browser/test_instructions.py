@@ -13,8 +13,9 @@ from werkzeug.serving import make_server
 from ml_backend.app import create_app
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.coco import load_coco
-from sync.lab.played_people import Annotator, Truth
+from sync.lab.ground_truth import Truth
 from sync.lab.sample_set import LABELS, make_sample_set
+from sync.lab.simulated_people import Annotator
 from sync.projects.init_project import InitReport, init_project
 from sync.review.crops import CropLinks
 from sync.review.instructions import refresh_instructions

@@ -22,7 +22,8 @@ from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.learners.registry import LEARNERS
 from ml_backend.masks.coco import CocoSet, load_coco
-from sync.lab.played_people import GOOD_IOU, Annotator, CrowdWorker, Truth, play_crowd
+from sync.lab.ground_truth import GOOD_IOU, Truth
+from sync.lab.simulated_people import Annotator, CrowdWorker, play_crowd
 from sync.projects.init_project import InitReport, init_project
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines

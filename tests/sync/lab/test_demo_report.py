@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from sync.lab.demo_report import DemoReport, RoundFigures, Share, report_table
+from sync.lab.demo_report import DemoReport, RoundFigures, Share
+from sync.lab.demo_report_output import report_table, save_report
 
 
 @pytest.mark.parametrize(("good", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (7, 9), (930, 1000)])
@@ -52,7 +53,7 @@ def figures(number: int, *, empty: bool = False) -> RoundFigures:
 @pytest.mark.parametrize("empty", [False, True])
 def test_a_report_is_saved_with_its_plot_even_when_nothing_was_found(tmp_path: Path, empty: bool) -> None:
     report = DemoReport({"title": "cells"}, [figures(1, empty=True), figures(2, empty=empty)], 60.0)
-    report.save(tmp_path / "out" / "report.json")
+    save_report(report, tmp_path / "out" / "report.json")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["rounds"][1]["accepted"] == (0 if empty else 75)
     assert saved["rounds"][0]["ap"] is None

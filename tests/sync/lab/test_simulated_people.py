@@ -15,8 +15,9 @@ from ml_backend.label_studio.config_builder import build_label_config, build_she
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.masks.coco import CocoImage, CocoSet, load_coco
-from sync.lab.played_people import Annotator, CrowdWorker, Truth, play_crowd
+from sync.lab.ground_truth import Truth
 from sync.lab.sample_set import LABELS, make_sample_set
+from sync.lab.simulated_people import Annotator, CrowdWorker, play_crowd
 from sync.review.review_project import Question, parse_answers, sheet_task, single_task
 from sync.review.review_project import build_review_config as review_config
 from tests.fakes.label_studio import FakeStudio
