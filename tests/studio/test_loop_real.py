@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from ml_backend.learners.registry import LEARNERS
 from ml_backend.masks.coco import CocoSet, load_coco
 from sync.lab.demo import Demo, DemoPlan
-from sync.lab.demo_report import DemoReport, report_table
+from sync.lab.demo_report import DemoReport
+from sync.lab.demo_report_output import report_table
 from tests.studio.conftest import Site
 from tests.sync import tiny_learner
 
