@@ -1,4 +1,4 @@
-"""Devices: which one, one gate per device with clicks first, out of memory, and the allocator's settings."""
+"""Taking turns on a device: one gate per device, and clicks go before background work."""
 
 from __future__ import annotations
 

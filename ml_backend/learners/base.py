@@ -100,7 +100,7 @@ class Learner(Protocol):
         """Train into the empty folder ``out`` (weights.safetensors, learner.json).
 
         Examples whose picture cannot be read or does not fit its masks are left out and named in the report.
-        Raises BadInput for options, and for examples of which none can be used.
+        Raises BadInput for options and for examples without a mask, ModelError when no picture can be used.
         """
         ...
 

@@ -32,12 +32,12 @@ def mask_attention(roi: Tensor, probability: Tensor, projection: Tensor) -> Tens
 
 
 def expected_iou(probability: Tensor) -> Tensor:
-    """(n,) stand-in for the predicted IoU of a mask with the true one, in 0..1, from its pixels alone.
+    """(n,) estimate of the IoU of each mask with the true one, in 0..1, from its pixel probabilities alone.
 
     With p the probability per pixel of ``probability`` (n, m, m) and M = {p > 0.5} the mask given out,
     the true object is taken as a draw of independent pixels. Then E|M ∩ T| = Σ_M p and
     E|M ∪ T| = |M| + Σ_{not M} p, and their ratio is the expected IoU to first order. 0 for an empty mask.
-    It knows of unsure outlines, not of confidently wrong ones; a trained IoU head is to replace it.
+    It sees unsure outlines, but not masks that are wrong with confidence.
     """
     inside = probability > 0.5
     hit = (probability * inside).sum((1, 2))

@@ -49,8 +49,8 @@ def evaluate(
 
     COCOeval's definition (10 thresholds, 101 recalls, all areas), with ``max_detections`` per image and
     label instead of 100, since fields of cells hold more. Images are matched once; each resample only
-    accumulates the matches of the images drawn. Labels without a true instance take no part in the means
-    (in a resample: labels the draw holds); with no true instance at all the metrics are empty.
+    accumulates the matches of the images drawn. A mean leaves out labels without a true instance, in a
+    resample those without one in the images drawn. With no true instance at all the metrics are empty.
 
     Raises ValueError when the two sequences differ in length.
     """

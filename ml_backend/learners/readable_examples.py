@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ml_backend.errors import BadImage, BadInput
+from ml_backend.errors import BadImage, BadInput, GroundswellError, ModelError
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.learners.base import LeftOut
@@ -45,13 +45,17 @@ def readable_examples(examples: Sequence[Example]) -> ReadableExamples:
     return ReadableExamples(kept, tuple(left_out))
 
 
-def nothing_left(left_out: Sequence[LeftOut]) -> BadInput:
-    """The error of a training that has no usable example; names the first ones left out."""
+def nothing_left(left_out: Sequence[LeftOut]) -> GroundswellError:
+    """The error of a training that has no usable example.
+
+    BadInput when nobody drew anything; ModelError, naming the first tasks left out, when pictures are to
+    blame.
+    """
     if not left_out:
         return BadInput("there is no instance to train on", hint="Annotate some images first", field="train")
     named = "; ".join(f"task {entry.task_id}: {entry.reason}" for entry in left_out[:_NAMED])
     more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-    return BadInput(
+    return ModelError(
         f"none of the pictures to train on can be used ({named}{more})",
         hint="Replace the pictures or annotate others",
         field="train",

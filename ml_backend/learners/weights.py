@@ -31,8 +31,8 @@ def published_weights(backbone: str, *, wanted: str) -> tuple[dict[str, Tensor] 
     """The published weights of a backbone, or None, and a sentence that says which.
 
     ``wanted`` is ``auto`` (the local torch hub cache, else a download), ``cached`` (no download), ``none``
-    or the path of a file (.pth, .safetensors). Only a path that cannot be read is an error (ModelError):
-    training without published weights is slower, not wrong.
+    or the path of a file (.pth, .safetensors). A path that cannot be read raises ModelError. All else gives
+    None: training without published weights is slower, but not wrong.
     """
     if wanted == "none":
         return None, "random weights (published ones were not wanted)"
@@ -82,7 +82,9 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """urllib in torch.hub takes no time-out: set the process's default while it downloads."""
+    """Set the process's default time-out while torch.hub downloads: its urllib calls take none of their
+    own.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -120,6 +120,7 @@ class ClickTraining:
                 "version": version,
                 "serves": bool(report["use"]),
                 "reason": str(report.get("reason", "")),
+                "left_out": list(report.get("left_out", [])),
                 "seconds": round(time.monotonic() - began, 3),
             }
 

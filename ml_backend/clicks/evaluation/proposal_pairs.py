@@ -59,7 +59,7 @@ def pair_proposals(
 ) -> list[int | None]:
     """For each target of one image, the index of its proposal: one to one, greedily by falling IoU, or None.
 
-    Below ``min_iou`` a proposal is one for something else, and the person would start empty.
+    A proposal that overlaps less than ``min_iou`` is about something else: the person would start without it.
     """
     pairs: list[int | None] = [None] * len(targets)
     if not targets or not proposals:

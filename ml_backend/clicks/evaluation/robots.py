@@ -1,6 +1,6 @@
 """Simulated users: where a person would click next, given what the mask still gets wrong.
 
-Two placements occur in the literature, and figures are only comparable within one of them:
+Two placements occur in the literature. Compare figures only if both come from the same one:
 
 ``component_robot``  the largest connected component of wrong pixels, clicked at its inner-most pixel.
 ``ritm_robot``       the inner-most wrong pixel of the whole picture, clicked pixels left out; the robot of

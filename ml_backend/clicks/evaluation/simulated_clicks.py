@@ -1,8 +1,8 @@
 """Clicks that a simulated user needs: NoC, failures, IoU per click, with intervals, for any ClickSegmenter.
 
 The simulated user (Xu et al. 2016; Sofiiuk et al. 2022) wants one true mask, looks at the mask shown,
-clicks where a robot says, and stops once the mask is good enough or after ``max_clicks``. A start from a
-proposal shows the segmenter's zero-click answer to that proposal first. Each mask fed back is the segmenter's
+clicks where a robot says, and stops once the mask is good enough or after ``max_clicks``. With a proposal,
+the user first sees what the segmenter answers to it without a click. Each mask fed back is the segmenter's
 own, never the true one.
 
 All intervals are 95 % bootstrap over *images*, because the masks of one image are not independent.
@@ -22,6 +22,7 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.clicks.base import ClickSegmenter, Embedding, Prior, Prompt
 from ml_backend.clicks.evaluation.robots import Robot, RobotClick, ritm_robot
+from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.instances import Rle
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "PairedScores",
     "Start",
     "binarise",
-    "box_of",
     "compare",
     "evaluate_clicks",
     "mask_iou",
@@ -146,14 +146,6 @@ def mask_iou(predicted: Mask, target: Mask) -> float:
     return int(np.count_nonzero(predicted & target)) / union if union else 1.0
 
 
-def box_of(mask: Mask) -> tuple[float, float, float, float]:
-    """(x0, y0, x1, y1) around the True pixels, ends exclusive; all 0 for an empty mask."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if len(rows) == 0:
-        return 0.0, 0.0, 0.0, 0.0
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
 def simulate_user(
     segmenter: ClickSegmenter,
     embedding: Embedding,
@@ -174,7 +166,7 @@ def simulate_user(
     shown = np.zeros(target.shape, bool)
     prior: Prior | None = None
     if start == "proposal" and proposal is not None and proposal.any():
-        prior = Prior(mask=proposal, logits=None, box_xyxy=box_of(proposal), from_proposal=True)
+        prior = Prior(mask=proposal, logits=None, box_xyxy=box_of_mask(proposal), from_proposal=True)
         shown = binarise(segmenter.segment(embedding, Prompt((), None, label), prior).masks[0])
     had_proposal = prior is not None
     ious = [mask_iou(shown, target)]
@@ -195,7 +187,7 @@ def simulate_user(
         seconds.append(perf_counter() - began)
         shown = binarise(result.masks[0])
         logits = None if result.logits is None else result.logits[0]
-        prior = Prior(mask=shown, logits=logits, box_xyxy=box_of(shown), from_proposal=False)
+        prior = Prior(mask=shown, logits=logits, box_xyxy=box_of_mask(shown), from_proposal=False)
         ious.append(mask_iou(shown, target))
     return ClickTrace(image, start, had_proposal, tuple(ious), tuple(clicks), tuple(seconds))
 

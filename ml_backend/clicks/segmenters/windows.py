@@ -24,7 +24,6 @@ __all__ = [
     "crop_image",
     "crop_mask",
     "fit_window",
-    "mask_box",
     "paste_logits",
     "windows_agree",
 ]
@@ -152,14 +151,6 @@ def box_around(boxes: list[Box]) -> Box:
     low = np.min(boxes, axis=0)
     high = np.max(boxes, axis=0)
     return float(low[0]), float(low[1]), float(high[2]), float(high[3])
-
-
-def mask_box(mask: Mask) -> Box:
-    """(x0, y0, x1, y1) of the True pixels of an (H, W) mask, ends exclusive; zeros when there are none."""
-    x, y, width, height = cv2.boundingRect(
-        mask.view(np.uint8) if mask.flags.c_contiguous else mask.astype(np.uint8)
-    )
-    return float(x), float(y), float(x + width), float(y + height)
 
 
 def windows_agree(

@@ -28,10 +28,10 @@ from ml_backend.clicks.segmenters.windows import (
     crop_image,
     crop_mask,
     fit_window,
-    mask_box,
     paste_logits,
     windows_agree,
 )
+from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.errors import BadPrompt
 
 __all__ = ["ZoomSegmenter"]
@@ -139,7 +139,7 @@ class ZoomSegmenter(ABC):
         changed = ((patch > 0) != before).astype(np.uint8)
         changed[row, column] = 1
         _, parts = cv2.connectedComponents(changed, connectivity=8)
-        x0, y0, x1, y1 = mask_box(parts == parts[row, column])
+        x0, y0, x1, y1 = box_of_mask(parts == parts[row, column])
         box = (x0 + columns.start, y0 + rows.start, x1 + columns.start, y1 + rows.start)
         hw = (prior.mask.shape[0], prior.mask.shape[1])
         closer = fit_window(box, max(FOCUS * max(x1 - x0, y1 - y0), self.min_side), hw)
@@ -152,7 +152,7 @@ class ZoomSegmenter(ABC):
         if prompt.box is not None:
             boxes.append(prompt.box)
         if prior is not None:
-            boxes.append(mask_box(prior.mask))
+            boxes.append(box_of_mask(prior.mask))
         if not boxes:  # negative clicks alone: nothing can be inside, look around them
             boxes = [(x, y, x + 1, y + 1) for x, y, _ in prompt.points]
         union = box_around(boxes)
@@ -180,7 +180,7 @@ def _refit(
         return None
     size = len(found)
     scale = window.side / size
-    x0, y0, x1, y1 = mask_box(found)
+    x0, y0, x1, y1 = box_of_mask(found)
     cut = (
         (x0 == 0 and window.x0 > 0)
         or (y0 == 0 and window.y0 > 0)

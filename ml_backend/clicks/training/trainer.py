@@ -39,6 +39,7 @@ from ml_backend.clicks.project_network.click_net import (
 )
 from ml_backend.clicks.training.options import ClickOptions
 from ml_backend.clicks.training.window_samples import Sample, Sampler, next_click
+from ml_backend.devices import resolve_device
 from ml_backend.errors import BadInput
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
@@ -143,8 +144,7 @@ def train_network(
 
     Raises BadInput when no example holds a usable mask.
     """
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    device = torch.device(wanted)
+    device = torch.device(resolve_device(options.device))
     _keep_pages()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)

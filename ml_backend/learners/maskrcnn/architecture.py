@@ -124,8 +124,8 @@ def _light(config: NetworkConfig, classes: int, common: dict[str, Any]) -> MaskR
 
 
 class _BatchOnly(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """Only pads and batches: images come scaled and normalised. (The option to skip the resize holds in
-    training only.)"""
+    """Only pads and batches, because images come scaled and normalised. (torchvision's own option to skip the
+    resize works in training only.)"""
 
     def __init__(self) -> None:
         super().__init__(1, 1, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], size_divisible=32)
@@ -176,8 +176,9 @@ class _FirstLevels(nn.Module):
 
 
 def _fix_pool_scales(model: MaskRCNN, pyramid: int) -> None:
-    """Have the RoI poolers settle their scales now, on a square: they keep what the first image gives, and
-    a narrow one, padded, would give wrong ones for good."""
+    """Let the RoI poolers derive their scales now, from a square. They would take them from the first image
+    and keep them, and a narrow image, once padded, gives wrong ones.
+    """
     channels = int(model.backbone.out_channels)
     square = {str(i): torch.zeros(1, channels, 64 >> i, 64 >> i) for i in range(min(pyramid, 4))}
     box = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
@@ -186,7 +187,7 @@ def _fix_pool_scales(model: MaskRCNN, pyramid: int) -> None:
 
 
 def _start_rare(model: MaskRCNN) -> None:
-    """Objects are rare among anchors and boxes: start both classifiers there instead of at one half."""
+    """Start both classifiers at a low probability of an object, since most anchors and boxes hold none."""
     with torch.no_grad():
         nn.init.constant_(model.rpn.head.cls_logits.bias, -2.0)
         bias = model.roi_heads.box_predictor.cls_score.bias

@@ -71,9 +71,9 @@ def fit_geometry(
 ) -> Geometry:
     """Fit scale, anchors and cap.
 
-    The scale brings the median object to ``target_px`` and the 10 % quantile to ``small_px``, whichever
-    asks for more, within limits: the usual image stays between ``min_side`` (short side) and
-    ``max_side`` (long side), and is never enlarged more than 3 times.
+    The scale is the larger of two: one brings the median object to ``target_px``, the other brings the 10 %
+    quantile to ``small_px``. Limits: the short side of the median image is at least ``min_side``, its long
+    side at most ``max_side``, and no image is enlarged more than 3 times.
     """
     wh = sizes.wh[(sizes.wh > 0).all(axis=1)]
     if not len(wh):

@@ -60,7 +60,7 @@ class MaskRcnn:
         progress(0.0, f"starting from {said}, on {device}")
         iterations = settings.iterations if spec.start is None else settings.continue_iterations
         crops = Crops(
-            # images a person found empty teach what is no object; they take part like all others
+            # images on which people found nothing show the network what is not an object
             spec.train,
             CropSettings(settings.size, config.geometry.scale, config.normalise, _turn(spec, settings, said)),
             spec.seed,
@@ -180,7 +180,9 @@ def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, tor
 
 
 def _turn(spec: TrainSpec, settings: TrainSettings, said: str) -> str:
-    """Boxes must stay boxes; what was learnt from photographs stays upright; else any turn."""
+    """How crops may be turned: ``quarter`` if all masks are boxes (a box must stay a box), ``none`` on
+    weights learnt from photographs (where up and down differ), else ``any``.
+    """
     from ml_backend.masks.statistics import STATISTICS, mask_statistics
 
     if settings.turn != "auto":

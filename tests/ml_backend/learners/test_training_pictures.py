@@ -15,7 +15,7 @@ import pytest
 
 from ml_backend.clicks.training.options import ClickOptions
 from ml_backend.clicks.training.window_samples import Sampler
-from ml_backend.errors import BadInput
+from ml_backend.errors import ModelError
 from ml_backend.examples import Example
 from ml_backend.images.store import ImageStore
 from ml_backend.learners.base import LeftOut, TrainSpec
@@ -164,7 +164,7 @@ def test_bad_pictures_are_left_out_and_named(tmp_path: Path) -> None:
 
 def test_training_fails_only_when_nothing_is_left(tmp_path: Path) -> None:
     bad = tuple(example(save_truncated(tmp_path / f"{i}.png", upright()), i) for i in range(5))
-    with pytest.raises(BadInput, match=r"task 0: .*damaged.*and 2 more") as caught:
+    with pytest.raises(ModelError, match=r"task 0: .*damaged.*and 2 more") as caught:
         MaskRcnn().train(
             TrainSpec(LABELS, bad, (), device="cpu", options=FAST), tmp_path / "v", lambda *_: None
         )

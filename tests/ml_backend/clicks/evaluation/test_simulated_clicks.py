@@ -17,13 +17,13 @@ from ml_backend.clicks.evaluation.simulated_clicks import (
     ClickTrace,
     Start,
     binarise,
-    box_of,
     compare,
     evaluate_clicks,
     mask_iou,
     score,
     simulate_user,
 )
+from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.instances import Rle
 
@@ -79,8 +79,8 @@ def test_iou_of_empties() -> None:
     assert mask_iou(empty, empty) == 1.0
     assert mask_iou(empty, block(0, 0, 2, 2)) == 0.0
     assert mask_iou(block(0, 0, 4, 2), block(2, 0, 6, 2)) == pytest.approx(1 / 3)
-    assert box_of(empty) == (0, 0, 0, 0)
-    assert box_of(block(3, 4, 9, 6)) == (3, 4, 9, 6)
+    assert box_of_mask(empty) == (0, 0, 0, 0)
+    assert box_of_mask(block(3, 4, 9, 6)) == (3, 4, 9, 6)
 
 
 def test_user_feeds_the_segmenters_own_mask_back_and_stops_when_satisfied() -> None:

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
-from ml_backend.clicks.evaluation.simulated_clicks import box_of, mask_iou
+from ml_backend.clicks.evaluation.simulated_clicks import mask_iou
 from ml_backend.clicks.project_network.click_net import (
     ClickNet,
     NetworkManifest,
@@ -37,6 +37,7 @@ from ml_backend.clicks.segmenters.windows import (
     fit_window,
 )
 from ml_backend.clicks.segmenters.zoom import ZoomSegmenter
+from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.clicks.training.job import job_spec, publish_click_model, run_click_job
 from ml_backend.clicks.training.options import ClickOptions
 from ml_backend.clicks.training.trainer import train_click_model, train_network
@@ -180,7 +181,7 @@ def test_a_small_correction_of_a_large_object_is_looked_at_closely() -> None:
     segmenter = Blurred(truth)
     embedding = segmenter.embed(np.zeros((400, 400, 3), np.uint8))
     result = segmenter.segment(
-        embedding, click((200, 200), (350, 200)), Prior(body, None, box_of(body), False)
+        embedding, click((200, 200), (350, 200)), Prior(body, None, box_of_mask(body), False)
     )
     closest = min(segmenter.windows, key=lambda w: w.side)
     assert closest.side < 0.5 * max(w.side for w in segmenter.windows)
@@ -188,12 +189,14 @@ def test_a_small_correction_of_a_large_object_is_looked_at_closely() -> None:
     bump = (slice(180, 221), slice(330, 371))
     coarse = Blurred(truth)
     coarse._sharpen = lambda *a: a[4]  # type: ignore[method-assign]
-    blurred = coarse.segment(embedding, click((200, 200), (350, 200)), Prior(body, None, box_of(body), False))
+    blurred = coarse.segment(
+        embedding, click((200, 200), (350, 200)), Prior(body, None, box_of_mask(body), False)
+    )
     near, far = (mask_iou(r.masks[0][bump], truth[bump]) for r in (result, blurred))
     assert near > far + 0.1
     # a click on what is right already asks for nothing
     segmenter.windows.clear()
-    segmenter.segment(embedding, click((200, 200)), Prior(truth, None, box_of(truth), False))
+    segmenter.segment(embedding, click((200, 200)), Prior(truth, None, box_of_mask(truth), False))
     assert len({w.side for w in segmenter.windows}) == 1
 
 
@@ -251,7 +254,9 @@ def test_any_size_of_picture(folder: Path, hw: tuple[int, int]) -> None:
 def test_without_a_prompt_the_prior_comes_back_untouched(folder: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     mask = disc((60, 80), 30, 30, 11)
-    result = ask(ProjectSegmenter(folder), image, Prompt((), None, ""), Prior(mask, None, box_of(mask), True))
+    result = ask(
+        ProjectSegmenter(folder), image, Prompt((), None, ""), Prior(mask, None, box_of_mask(mask), True)
+    )
     assert (result.masks[0] == mask).all()
     empty = Prior(np.zeros((60, 80), bool), None, (0, 0, 0, 0), True)
     for prior in (None, empty):
