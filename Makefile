@@ -58,6 +58,7 @@ bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure
 	$(BIN)/python -m bench.clicks --quick
 	$(BIN)/python -m bench.train --quick
 	$(BIN)/python -m bench.infer --quick
+	$(BIN)/python -m bench.pool_lookup --quick
 
 clean:  ## remove environments, caches and the demo's data
 	rm -rf $(VENV) $(STUDIO_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis groundswell-data

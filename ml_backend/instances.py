@@ -1,4 +1,4 @@
-"""Instances as columns: the currency between learners, pools and regions."""
+"""Instances as columns: the form in which learners, pools and regions pass them on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model versions: published by rename, named once, loaded once per device.
+"""Model versions: published whole, by renaming a folder, and never changed afterwards.
 
 A version is a folder that never changes: weights, and ``manifest.json`` with what it was trained on and how
 good it is. ``current`` names the version that serves; changing it is one rename. A version that fails to
@@ -30,9 +30,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """A published version: its name, folder, and manifest as published (with ``version`` and ``created_at``
-    added).
-    """
+    """A published version: its name, its folder, and its manifest with ``version`` and ``created_at``."""
 
     version: str
     folder: Path
@@ -57,8 +55,9 @@ class _ManifestFields(BaseModel):
 
 
 class ModelRegistry:
-    """Versions of all projects below ``data_dir``. ``area`` is ``models`` or ``clicks``: each has its own
-    current.
+    """Versions of all projects below ``data_dir``.
+
+    ``area`` is ``models`` (detectors) or ``clicks`` (click networks): each has a current version of its own.
     """
 
     def __init__(self, data_dir: Path, *, area: Area = "models") -> None:
@@ -66,11 +65,9 @@ class ModelRegistry:
         self._area = area
 
     def folder(self, project_id: int, version: str) -> Path:
-        """Where a version lives (whether or not it is there). Raises BadInput on a name that is no plain
-        name.
-        """
+        """Where a version lives or would live. Raises BadInput when the name could lead elsewhere."""
         if not _NAME.fullmatch(version):
-            raise BadInput(f"{version!r} is no name of a model version", field="version")
+            raise BadInput(f"{version!r} cannot be the name of a model version", field="version")
         return self._root(project_id) / version
 
     def publish(
@@ -140,7 +137,7 @@ class ModelRegistry:
             ) from error
         if not isinstance(manifest, dict):
             raise ModelError(
-                f"the manifest of model version {version!r} is no object", hint=f"Delete {folder}"
+                f"the manifest of model version {version!r} is not a JSON object", hint=f"Delete {folder}"
             )
         with format_errors(folder / "manifest.json", hint=f"Delete {folder} and train again"):
             _ManifestFields.model_validate(manifest)

@@ -1,4 +1,4 @@
-"""Where derived files live, and the one way to write them: to a temporary name, then renamed.
+"""Where Groundswell's files live. How they are written: ``ml_backend.artifacts.files``.
 
 Layout below ``data_dir``::
 

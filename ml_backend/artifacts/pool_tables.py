@@ -40,10 +40,10 @@ def instance_key(task_id: int, label: str, counts: str) -> str:
 
 
 def task_of_key(key: str) -> int:
-    """The task of an instance key; ValueError when it is none."""
+    """The task id in an instance key. Raises ValueError when the text is not an instance key."""
     head, _, tail = key.partition("-")
     if not head.startswith("t") or not tail:
-        raise ValueError(f"{key!r} is no instance key")
+        raise ValueError(f"{key!r} is not an instance key")
     return int(head[1:])
 
 

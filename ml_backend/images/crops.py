@@ -1,8 +1,8 @@
-"""Crops for review: the instance with some surroundings, its outline readable on any background.
+"""Crops for review: an instance with some surroundings, its outline readable on any background.
 
-A crop is named by the key of its instance, which is made from label and mask, so the same key always shows
-the same picture: it is rendered once and served with long caching. The worker renders ahead; the server
-renders what is missing from the pool and the image cache.
+A crop is named by the key of its instance. The key is made from label and mask, so it always shows the same
+picture: a crop is rendered once, and browsers may keep it. The worker renders crops ahead; the server renders
+those that are missing, from the pool and the image cache.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ml_backend.artifacts.pool_tables import task_of_key
 from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Rle
+from ml_backend.masks.outlines import outline_rings
 from ml_backend.masks.rle import decode_rle, rle_box
 
 __all__ = ["CropStore", "crop_window", "render_crop"]
@@ -65,12 +66,18 @@ def crop_window(
 def render_crop(
     pixels: npt.NDArray[np.uint8], rle: Rle, *, size_px: int = 448, context: float = 0.4, outline: bool = True
 ) -> bytes:
-    """JPEG of an instance and its surroundings, ``size_px`` on the longer side, outline of all parts and
-    holes.
+    """JPEG of an instance and its surroundings, with the outline of all its parts and holes.
 
-    ``pixels`` is the (H, W, 3) RGB image at the size of the mask. The outline is a light line inside a dark
-    one, so one of the two stands out anywhere; it is drawn after enlarging and does not hide the edge it
-    follows. Raises BadInput when mask and image differ in size or the mask is empty.
+    Parameters
+    ----------
+    pixels : (H, W, 3) RGB image at the size of the mask
+    rle : the mask
+    size_px : longer side of the JPEG
+    context : margin around the instance, see ``crop_window``
+    outline : a light line inside a dark one, so that one of the two stands out on any background. It is
+        drawn after enlarging, so it stays thin and does not hide the edge.
+
+    Raises BadInput when mask and image differ in size or the mask is empty.
     """
     hw = (int(pixels.shape[0]), int(pixels.shape[1]))
     mask = decode_rle(rle)
@@ -94,11 +101,10 @@ def render_crop(
 
 def _draw_outline(crop: npt.NDArray[np.uint8], soft: npt.NDArray[np.float32], size_px: int) -> None:
     level = min(0.5, float(soft.max()) / 2)  # a mask much thinner than a pixel of the crop still shows
-    inside = (soft > level).astype(np.uint8)
-    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings = outline_rings(soft > level, holes=True)
     width = max(2, round(size_px / 220))
-    cv2.drawContours(crop, contours, -1, _DARK, width + 3, cv2.LINE_AA)
-    cv2.drawContours(crop, contours, -1, _LIGHT, width, cv2.LINE_AA)
+    cv2.drawContours(crop, rings, -1, _DARK, width + 3, cv2.LINE_AA)
+    cv2.drawContours(crop, rings, -1, _LIGHT, width, cv2.LINE_AA)
 
 
 class CropStore:

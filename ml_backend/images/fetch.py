@@ -1,4 +1,4 @@
-"""The one place that opens an image address: ordered strategies, tokens, and what is not allowed.
+"""The one place that opens an image address: what is tried in which order, with which token, what is refused.
 
 Task data is written by whoever may import tasks, so addresses are not trusted:
 
@@ -58,8 +58,9 @@ class _TooSlow(httpx.TimeoutException):
 
 
 class StudioAuth:
-    """The Authorization header for Label Studio, from either kind of token. Safe under threads; never
-    prints.
+    """The Authorization header for Label Studio, from either kind of token. Safe under threads.
+
+    The token appears in no message.
 
     ``read_token`` gives the token as it is now; it is asked at the start and whenever one was refused.
     """
@@ -320,7 +321,7 @@ class Fetcher:
     def _check_host(self, address: str, field: str, tried: list[str], *, redirected_by_studio: bool) -> None:
         parts = urlsplit(address)
         if scheme_of(address, field) not in DEFAULT_PORT or not parts.hostname:
-            raise BadImage(f"{short_address(address)} is no http address", field=field)
+            raise BadImage(f"{short_address(address)} is not an http address", field=field)
         if self._is_studio(address):
             if is_image_route(address, self._base):
                 return

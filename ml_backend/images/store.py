@@ -1,7 +1,7 @@
-"""Images: checked, cached by content, decoded once. Opening addresses is ``ml_backend.images.fetch``'s work.
+"""Images: checked, cached by content, decoded once. ``ml_backend.images.fetch`` opens their addresses.
 
-Tiers: an index from address to content hash, the bytes on disk by content hash, decoded pixels in memory. Two
-threads that want one cold image fetch it once.
+There are three stages: an index from address to content hash, the bytes on disk by content hash, and decoded
+pixels in memory. Threads that want the same image at the same time fetch it once.
 
 Pixels are those the editor shows: EXIF orientation is applied, as browsers do, so ``hw`` is the size in which
 Label Studio states its coordinates (``original_height``, ``original_width``). Transparency is laid on white,

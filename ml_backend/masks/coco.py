@@ -168,7 +168,7 @@ def _images(document: Mapping[str, Any], images_dir: Path) -> dict[int, tuple[Pa
 def segmentation_to_rle(segmentation: object, hw: tuple[int, int], *, field: str = "segmentation") -> Rle:
     """A COCO segmentation (polygons, uncompressed or compressed RLE) as an RLE of size ``hw``.
 
-    Raises BadInput naming ``field`` when it is none of these or does not fit the image.
+    Raises BadInput naming ``field`` when it has another form or does not fit the image.
     """
     if isinstance(segmentation, dict):
         return parse_rle(segmentation, hw, field=field)

@@ -1,6 +1,9 @@
-"""Masks and polygons: outline within a tolerance, with the IoU it costs, and filled polygons."""
+"""Outlines of masks: polygons within a tolerance, with the IoU that costs, and polygons filled to masks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
@@ -11,7 +14,19 @@ from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
 from ml_backend.masks.rle import decode_rle, empty_rle, encode_mask, rle_box, rle_iou
 
-__all__ = ["polygon_to_rle", "rle_to_polygon"]
+__all__ = ["outline_rings", "polygon_to_rle", "rle_to_polygon"]
+
+
+def outline_rings(
+    inside: npt.NDArray[np.bool_] | npt.NDArray[np.uint8], *, holes: bool
+) -> Sequence[npt.NDArray[np.int32]]:
+    """Closed rings through the outermost pixels of each part of an (H, W) mask, and of each hole if asked.
+
+    A ring is (k, 1, 2) int32, x and y of every pixel on the way, as OpenCV draws and thins it.
+    """
+    which = cv2.RETR_CCOMP if holes else cv2.RETR_EXTERNAL
+    rings, _ = cv2.findContours(np.ascontiguousarray(inside, np.uint8), which, cv2.CHAIN_APPROX_NONE)
+    return cast("Sequence[npt.NDArray[np.int32]]", rings)
 
 
 def polygon_to_rle(points: npt.NDArray[np.float64], hw: tuple[int, int]) -> Rle:
@@ -32,8 +47,8 @@ def polygon_to_rle(points: npt.NDArray[np.float64], hw: tuple[int, int]) -> Rle:
     ):
         found = coco.frPyObjects([ring.reshape(-1).tolist()], height, width)[0]
         return {"size": [height, width], "counts": found["counts"].decode("ascii")}
-    # COCO's fill expects corners inside: fill on a canvas that holds the polygon, then cut the image out of
-    # it
+    # COCO's fill expects corners inside: fill on a canvas that holds the whole polygon, then cut the image
+    # out of it
     x0, y0 = np.floor(np.minimum(ring.min(axis=0), 0)).astype(int)
     x1, y1 = np.ceil(np.maximum(ring.max(axis=0), (width, height))).astype(int)
     found = coco.frPyObjects([(ring - (x0, y0)).reshape(-1).tolist()], int(y1 - y0), int(x1 - x0))[0]
@@ -59,8 +74,7 @@ def rle_to_polygon(rle: Rle, *, tolerance_px: float = 1.0) -> tuple[npt.NDArray[
     # Twice as large, the outline of pixel centres can be moved by half a pixel onto the pixels' edges.
     large = np.zeros((2 * crop.shape[0] + 2, 2 * crop.shape[1] + 2), np.uint8)
     large[1:-1, 1:-1] = crop.repeat(2, 0).repeat(2, 1)
-    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    ring = max(contours, key=cv2.contourArea)
+    ring = max(outline_rings(large, holes=False), key=cv2.contourArea)
     thin = cv2.approxPolyDP(ring, 2 * max(tolerance_px, 0.0), closed=True) if tolerance_px > 0 else ring
     if len(thin) < 3:
         a, b, c, d = x0, y0, x1, y1

@@ -35,7 +35,7 @@ __all__ = [
     "transpose_toggles",
 ]
 DENSE: Final = 16
-"""Masks with more than one toggle in so many pixels (noise) go by way of the pixels, which is faster."""
+"""A mask with more than one toggle in this many pixels is noise, and faster to handle as pixels."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -112,7 +112,7 @@ def parse_rle(value: object, hw: tuple[int, int] | None = None, *, field: str = 
 
     Returns
     -------
-    the RLE with compressed counts as str. Raises BadInput when it is none, or does not fit its size.
+    the RLE with compressed counts as str. Raises BadInput when it is not an RLE or does not fit its size.
     """
     if not isinstance(value, Mapping):
         raise BadInput(f"a mask is an object with size and counts, got {type(value).__name__}", field=field)
@@ -211,7 +211,7 @@ def fill_toggles(toggles: Ints, size: int) -> npt.NDArray[np.bool_]:
 
 
 def _cancel_pairs(values: Ints) -> Ints:
-    """Sorted values with equal neighbours removed two by two (two toggles at one place are none)."""
+    """Sorted values without pairs of equal ones: two toggles at one place change nothing."""
     fresh = values[1:] != values[:-1]
     if fresh.all():
         return values

@@ -67,7 +67,7 @@ def bitmask_to_rle(url: object, hw: tuple[int, int]) -> Rle:
 
 
 def check_bitmask(url: object, hw: tuple[int, int]) -> None:
-    """Look at the PNG's header only. Raises BadRegion when there is none or it states another size."""
+    """Look at the PNG's header only. Raises BadRegion when it is missing or states another size."""
     try:
         _check_header(base64.b64decode(_body(url)[:48], validate=True), hw)
     except _DAMAGE as error:

@@ -91,7 +91,7 @@ def _encode_toggles(toggles: Ints, size: int) -> list[int]:
 
 
 def check_brush(data: Sequence[int] | bytes, hw: tuple[int, int]) -> None:
-    """Look at the header only. Raises BadRegion when there is none or it is of another image size."""
+    """Look at the header only. Raises BadRegion when it is missing or states another image size."""
     if len(data) * 8 < _HEADER_BITS:
         raise BadRegion(f"rle of {len(data)} bytes is too short for its header", field="value.rle")
     try:
