@@ -75,7 +75,7 @@ def progress(*, quiet: bool = False) -> Iterator[ReportShare]:
 
 
 def show_login(stack: Stack) -> None:
-    """Address and login of a started stack."""
+    """Print the addresses and the login of what was started."""
     typer.echo("")
     typer.secho(f"  Label Studio  {stack.url}", bold=True)
     if stack.embedded:

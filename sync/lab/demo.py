@@ -1,4 +1,4 @@
-"""The demo: a project on pictures with known truth, people played through the real Label Studio API."""
+"""The demo: a project on pictures with known truth; simulated people use the real Label Studio API."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class DemoRun:
     api_key: str = ""
 
     def headless(self, *, report: Path | None, as_json: bool) -> None:
-        """Play everybody, print and write the report, leave nothing running."""
+        """Simulate all people, print and write the report, leave nothing running."""
         quiet = (lambda line: None) if as_json else say
         with self._settings_for_headless() as settings, interruptible(exit_code=130):
             coco = self._pictures(settings)
@@ -67,13 +67,13 @@ class DemoRun:
                 return
             from rich.console import Console
 
-            # a log or a pipe has no width of its own: eighty columns would cut every figure short
+            # where there is no terminal, rich takes eighty columns, which cuts the figures off
             Console(width=None if sys.stdout.isatty() else 150).print(report_table(found))
             if report is not None:
                 say(f"report: {report}, plot: {report.with_suffix('.png')}")
 
     def interactive(self) -> None:
-        """Start everything, play the first annotator, wait for predictions, and stay."""
+        """Start everything, simulate the first annotator, wait for predictions, and keep running."""
         settings = load_settings(**({} if self.data_dir is None else {"data_dir": self.data_dir}))
         coco = self._pictures(settings)
         stack = Stack(
@@ -97,7 +97,7 @@ class DemoRun:
             stack.watch()
 
     def _titled_plan(self) -> DemoPlan:
-        if self.images is None:  # drawn things are learnt soon, and a newcomer waits for it
+        if self.images is None:  # few steps are enough for generated pictures, and somebody is waiting
             return replace(self.plan, options={"iterations": _SAMPLE_ITERATIONS, **self.plan.options})
         folder = self.images if self.images.name != "images" else self.images.resolve().parent
         return replace(self.plan, title=f"Groundswell demo: {folder.resolve().name}"[:50])

@@ -49,7 +49,7 @@ def read_pool(path: Path) -> list[KnownPool]:
     iou = columns["iou"].astype(np.float64)
     n = len(iou)
     if n and not (np.isfinite(iou).all() and iou.min() >= 0.0 and iou.max() <= 1.0):
-        raise BadInput(f"{path}: a true IoU is not within 0..1", field="pool")
+        raise BadInput(f"{path}: a true IoU is not within 0..1", field="pool", hint="Column iou holds shares")
     label = columns.get("label", np.zeros(n, np.int64))
     labels = [str(name) for name in columns.get("labels", np.array(["all"]))]
     if len(label) != n or (n and (label.min() < 0 or label.max() >= len(labels))):

@@ -23,7 +23,7 @@ __all__ = ["LABELS", "Picture", "draw_picture", "make_sample_set"]
 
 LABELS = ("washer", "nut", "apple", "leaf")
 _MIN_VISIBLE = 0.35
-"""share of an object that must stay visible; people would not draw what is more hidden"""
+"""an object of which less than this share is visible is left out of the truth: people would not draw it"""
 _SUPERSAMPLE = 2
 Rng = np.random.Generator
 Floats = npt.NDArray[np.float32]
@@ -181,7 +181,7 @@ def _paste(canvas: Floats, item: _Object, place: tuple[int, int], light: float) 
     """Draw shadow and object into ``canvas``; returns the object's mask on it."""
     top, left = place
     h, w = item.alpha.shape
-    # only the surroundings that the shadow can reach are touched
+    # only the part of the canvas that the object and its shadow cover is changed
     reach = int(item.height_px * 2.5) + 12
     y0, y1 = max(top - reach, 0), min(top + h + reach, canvas.shape[0])
     x0, x1 = max(left - reach, 0), min(left + w + reach, canvas.shape[1])

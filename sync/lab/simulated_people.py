@@ -1,9 +1,9 @@
-"""Annotators and crowd workers played from ground truth, through the real Label Studio API.
+"""Annotators and crowd workers simulated from ground truth, through the real Label Studio API.
 
 They see what people see: an annotator draws the true instances on the task that Label Studio serves next; a
 crowd worker answers the review task that is served next, wrongly with a given probability. Whether an answer
-is wrong follows from (seed, worker, question) alone, so that a simulation that is cut off and goes on gives
-the same answers, in whatever order the questions come.
+is wrong depends on seed, worker and question alone. So a simulation that was interrupted gives the same
+answers when it goes on, in whatever order the questions come.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def play_crowd(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Let the workers answer in turn until none of them is served anything more; answers given."""
+    """Let the workers answer in turn until none of them is served a task; returns the number of answers."""
     before = sum(worker.answered for worker in workers)
     idle: set[tuple[int, int]] = set()
     places = [(w, p) for p in review_projects for w in range(len(workers))]
@@ -136,6 +136,6 @@ def _choice(name: str, to_name: str, values: Sequence[str]) -> dict[str, Any]:
 
 
 def _uniform(seed: int, who: str, what: str) -> float:
-    """A number in 0..1 that follows from its arguments alone."""
+    """A random number in 0..1, the same for the same arguments."""
     digest = hashlib.blake2b(f"{seed}\0{who}\0{what}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

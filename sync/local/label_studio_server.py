@@ -1,4 +1,4 @@
-"""Start and stop an embedded Label Studio from its own virtual environment, without a prompt and offline."""
+"""Start and stop an embedded Label Studio that has a virtual environment of its own."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def check_port(host: str, port: int, what: str) -> None:
 
 
 def studio_env(data_dir: Path, login: Login, *, files_root: Path) -> dict[str, str]:
-    """Environment of a server that asks nothing, phones nobody and may reach a backend on this machine."""
+    """Environment of a server that asks nothing, calls nobody and may reach a backend on this machine."""
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return env | {
         "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir),
@@ -91,10 +91,10 @@ def studio_env(data_dir: Path, login: Login, *, files_root: Path) -> dict[str, s
         "COLLECT_ANALYTICS": "False",
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
-        # a backend and its webhook on a private address are refused otherwise
+        # without these two, Label Studio refuses a backend or webhook with a private address
         "ML_BLOCK_LOCAL_IP": "false",
         "SSRF_PROTECTION_ENABLED": "false",
-        # by default a picture that someone opened and left stays closed to everybody else for 24 h
+        # seconds. Somebody opens a task and leaves: by default nobody else gets it for 24 hours
         "TASK_LOCK_TTL": "3600",
     }
 

@@ -13,7 +13,7 @@ __all__ = ["is_running", "start_time", "stop_group", "stop_left_over"]
 
 _KILL_S = 5.0
 _CLOCK_STEP_S = 2.0
-"""start times count from the boot, which is told in wall time: setting the clock moves them a little"""
+"""start times are computed from the time of the boot, so they move a little when the clock is set"""
 
 
 def start_time(pid: int) -> float | None:
@@ -38,7 +38,7 @@ def stop_group(process: subprocess.Popen[bytes], *, grace_s: float = 10.0) -> No
     """End ``process`` (made with ``start_new_session=True``) and all it started: politely, then by force."""
 
     def reap() -> None:
-        process.poll()  # or the ended leader would stay as a zombie
+        process.poll()  # until its end is noticed here, an ended process stays as a zombie
 
     _end(process.pid, reap, grace_s)
     process.wait(timeout=_KILL_S)
@@ -54,7 +54,7 @@ def stop_left_over(pid: int, started: float | None, *, grace_s: float = 10.0) ->
 
 def _end(leader: int, reap: Callable[[], None], grace_s: float) -> None:
     reap()
-    # taken before the first signal: once a parent is gone, its children can be found by their group only
+    # asked before the first signal: the tree is lost when a parent ends, the group is not
     known = {process.pid: process for process in _tree(leader)}
     for send, wait_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, _KILL_S)):
         end = time.monotonic() + wait_s

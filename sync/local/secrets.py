@@ -76,7 +76,7 @@ def _create(path: Path, email: str) -> None:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:
         json.dump(asdict(made), file, indent=1)
-    # a link, not a rename: it fails, and so keeps the other's file, when somebody was faster
+    # a rename would replace the file of a process that was faster; a link fails and keeps it
     with contextlib.suppress(FileExistsError):
         os.link(temporary, path)
     temporary.unlink()

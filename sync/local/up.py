@@ -35,7 +35,7 @@ _BACKEND_START_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class UpState:
-    """What ``groundswell up`` wrote about itself; ``running`` is checked, not believed."""
+    """What ``groundswell up`` wrote about itself; ``running`` says whether that process is still there."""
 
     pid: int
     studio_url: str
@@ -72,7 +72,7 @@ def read_state(data_dir: Path) -> UpState | None:
 
 
 def _started(raw: dict[str, Any]) -> float | None:
-    """Start time that was written down; None in the form of earlier versions, which names no process."""
+    """The start time that was written down; None where an earlier version wrote it in another form."""
     value = raw["started"]
     return float(value) if isinstance(value, int | float) else None
 
@@ -155,7 +155,7 @@ class Stack:
         )
 
     def _token_file(self, settings: Settings, api_key: str) -> Path | None:
-        """File in which the parts read the API key again when it is refused."""
+        """The file in which backend and worker look for a new API key when theirs is refused."""
         if self.embedded:
             return self.data_dir / "secrets.json"
         return None if api_key else settings.studio_token_file
@@ -236,7 +236,7 @@ class Stack:
             "ml_backend._wsgi:app",
             *("--bind", f"{self.host}:{self.backend_port}", "--worker-class", "gthread"),
             *("--workers", "1", "--threads", "8", "--timeout", "120", "--graceful-timeout", "5"),
-            # the default is one path for all servers of a user: each would take it from the one before
+            # by default all servers of a user have the same socket: each would take it from the one before
             *("--control-socket", str(self.data_dir / "backend.ctl")),
         ]
         part = self._spawn("backend", command)

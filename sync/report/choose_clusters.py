@@ -127,7 +127,10 @@ def label_section(
 
 
 def _shown(tree: ClusterTree, decided: dict[int, Purity], limits: Limits) -> dict[int, tuple[int, ...]]:
-    """Shown children of every shown node: ways to the largest decided clusters, then the largest clusters."""
+    """The shown children of every shown node.
+
+    First come the paths from the root to the largest decided clusters, then the largest other clusters.
+    """
     wanted: set[int] = set()
     for one in sorted(decided, key=lambda node: -int(tree.size[node])):
         way = {one, *tree.ancestors(one).tolist()}
@@ -152,7 +155,10 @@ def _shown(tree: ClusterTree, decided: dict[int, Purity], limits: Limits) -> dic
 
 
 def _fork(tree: ClusterTree, node: int, least: int, wanted: set[int]) -> tuple[int, ...]:
-    """The next real division below a node: stragglers that split off one by one are passed over."""
+    """The next division below a node into two clusters of at least ``least`` members.
+
+    Divisions that only split off a few members are skipped.
+    """
     while (pair := tree.children(node)) is not None:
         kept = tuple(child for child in pair if tree.size[child] >= least or child in wanted)
         if len(kept) == 2 or any(child in wanted for child in kept):

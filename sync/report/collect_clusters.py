@@ -129,7 +129,7 @@ def _purity(decision: DecisionRecord) -> Purity:
 
 
 def _pictures(db: ProjectStore, images: ImageStore, pool: LabelPool, size_px: int) -> Callable[[int], bytes]:
-    """Renders a member once; an image that has gone leaves an empty card."""
+    """A function that renders a member once; the result is empty where the image cannot be read."""
     kept: dict[int, bytes] = {}
 
     def picture(row: int) -> bytes:
@@ -153,7 +153,9 @@ def _render(db: ProjectStore, images: ImageStore, pool: LabelPool, row: int, siz
     image = images.get(task.image, task_id=task.id, project_id=task.project_id)
     crop = render_crop(images.pixels(image), pool.table.rle(row), size_px=2 * size_px)
     file = io.BytesIO()
-    with Image.open(io.BytesIO(crop)) as large:  # drawn large, shown small: the outline stays fine
+    with Image.open(
+        io.BytesIO(crop)
+    ) as large:  # rendered at twice the size and scaled down, so that the outline is thin
         large.thumbnail((size_px, size_px))
         large.save(file, "JPEG", quality=80)
     return file.getvalue()

@@ -38,7 +38,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Try everything, in an order in which the first trouble explains those after it."""
+    """Try everything. Each check needs those before it: mend the first fault first."""
     yield from _try("data directory", lambda: _data_dir(settings))
     state = read_state(settings.data_dir)
     if state is not None:

@@ -1,4 +1,4 @@
-"""Plots of simulated plays: what the questions bought."""
+"""Plots of simulated reviews: accepted masks, precision and recall against questions and hours."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ def plot_curves(
     from matplotlib import pyplot as plt
 
     last = [int(curve.questions[-1]) for runs in curves.values() for curve in runs]
-    # policies that differ by orders of magnitude need a logarithmic axis; looks before any question fall off
-    # it
+    # policies that differ by orders of magnitude need a logarithmic axis; it leaves out points at 0 questions
     wide = max(last, default=0) > 8 * max(1, min(last, default=0))
     figure, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     for axis, (x_name, y_name, y_title, x_title) in zip(axes.flat, _PANELS, strict=False):
@@ -81,7 +80,7 @@ def _median(
         at = np.searchsorted(getattr(curve, x_name), grid, side="right") - 1
         values.append(np.asarray(getattr(curve, y_name), np.float64)[np.maximum(at, 0)])
     table = np.array(values)
-    # before the first acceptance precision is undefined: those columns stay empty
+    # precision is not defined before the first mask is accepted
     some = ~np.isnan(table).all(axis=0)
     median = np.full(len(grid), np.nan)
     median[some] = np.nanmedian(table[:, some], axis=0)

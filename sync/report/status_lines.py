@@ -118,9 +118,10 @@ def _worker_line(row: dict[str, Any]) -> str:
 
 
 def _crowd_lines(workers: Sequence[dict[str, Any]], policy: str) -> list[str]:
-    """How the workers whose answers count did on gold, and how to make the test allow for it.
+    """How well the workers whose answers count did on gold, and the option that makes the test allow for it.
 
-    Of one answer each: verdicts of several answers err less, so that the test stays on the safe side.
+    The counts are of single answers. A verdict made of several answers errs less, so the test stays
+    on the safe side.
     """
     counted = [row["gold_counts"] for row in workers if not row["suspended"] and "gold_counts" in row]
     yes, good, no, bad = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0, 0, 0)

@@ -38,7 +38,7 @@ def data_fields(label_config: str) -> tuple[str, ...]:
 
 
 def check_predictions(label_config: str, rows: Sequence[PredictionRow]) -> None:
-    """Raise StudioError naming the first rows that Label Studio would drop; nothing has been sent then."""
+    """Raise StudioError naming the first rows that Label Studio would drop without an error."""
     interface = label_interface(label_config)
     wrong: list[str] = []
     for row in rows:

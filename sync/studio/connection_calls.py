@@ -41,7 +41,7 @@ class ConnectionCalls(PredictionCalls):
             if row["url"].rstrip("/") == url.rstrip("/"):
                 found = int(row["id"])
             elif row["title"] == title:
-                # ours at an earlier address: Label Studio would go on asking the first
+                # our backend at an earlier address: Label Studio asks only the first one
                 self._http.call("DELETE", f"/api/ml/{row['id']}")
         body = {"project": project_id, "url": url, "title": title, "is_interactive": True, **login}
         if found is None:

@@ -151,7 +151,7 @@ class StudioHttp:
     def _headers(self) -> Mapping[str, str]:
         try:
             return self._make_headers()
-        except httpx.HTTPError as error:  # a personal token is traded for an access token over the network
+        except httpx.HTTPError as error:  # a personal token is exchanged for an access token over the network
             raise _unreachable(error, "POST", "/api/token/refresh/", self.base_url) from error
 
 

@@ -38,7 +38,7 @@ def _time(text: str) -> datetime:
 
 
 def project_row(item: Json) -> ProjectRow:
-    """A project of any of Label Studio's answers."""
+    """A project, from any answer of Label Studio that holds one."""
     created = int(_time(item["created_at"]).timestamp())
     return ProjectRow(
         id=int(item["id"]),
@@ -53,7 +53,7 @@ def project_row(item: Json) -> ProjectRow:
 
 
 def task_row(item: Json) -> TaskRow:
-    """A task of a listing, of ``next`` or of its own address."""
+    """A task, from a list of tasks, from ``next``, or read by its number."""
     return TaskRow(
         id=int(item["id"]),
         project_id=int(item["project"]),
