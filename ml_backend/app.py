@@ -46,7 +46,7 @@ _CROP_AGE_S: Final = 7 * 24 * 3600
 
 
 def create_app(settings: BackendSettings | None = None, *, services: Services | None = None) -> Flask:
-    """Build the app. Loads no model; safe to call many times in one process."""
+    """Build the app. Loads no model. May be called many times in one process."""
     shared = services or Services.from_settings(settings or BackendSettings())
     app = Flask("ml_backend", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
@@ -67,7 +67,7 @@ def _add_model_routes(app: Flask, shared: Services) -> None:
 
     @app.post("/setup")
     def setup() -> dict[str, Any]:
-        """Called often, and inside people's requests: two small files, no model."""
+        """Label Studio calls this often, while people wait: it reads two small files and loads no model."""
         wanted = parse_setup(parse_body(request.get_data(cache=False)))
         return GroundswellModel(shared, wanted.project, wanted.label_config).setup()
 
@@ -105,7 +105,10 @@ def _add_other_routes(app: Flask, shared: Services) -> None:
 
     @app.get("/crops/<int:project_id>/<key>.jpg")
     def crop(project_id: int, key: str) -> Response:
-        """A review picture, for whoever has its signed link; canvas use needs the CORS header."""
+        """A review picture, for whoever has its signed link.
+
+        Label Studio draws it on a canvas, for which browsers want the two cross-origin headers.
+        """
         path = crop_path(project_id, key)
         if not shared.signer.verify(path, request.args.get("sig", ""), request.args.get("exp", "")):
             return _error_response(403, "this link is not signed by this server or has expired", field="sig")

@@ -1,4 +1,4 @@
-"""Everything the app's routes share, built once per process and handed down; nothing heavy is loaded here."""
+"""What all routes of the app share. It is built once per process, and loads no model."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _log = logging.getLogger(__name__)
 
 
 class PoolProposals:
-    """The current model's instances of a task, for clicks to start from.
+    """The masks that a model found on a task, for clicks to start from.
 
-    ``model_version`` of the facts must be the version whose pool is meant, as ``GroundswellModel.click``
-    sees to.
+    They come from the pool of the version in the facts (``model_version``), where ``GroundswellModel.click``
+    puts the one that serves.
     """
 
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
 
     def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
-        """Instances of one task out of the pool; None when there is no pool or it holds none of the task."""
+        """Instances of one task; None when the pool does not hold the task or cannot be read."""
         from ml_backend.clicks.start_masks import Proposals
 
         version = project.model_version
@@ -57,7 +57,7 @@ class PoolProposals:
 
 @dataclass(slots=True)
 class Services:
-    """Shared by all requests of one process; every part is safe under threads."""
+    """One of these serves all requests of a process. Every part may be used by several threads at once."""
 
     settings: BackendSettings
     metrics: Metrics
@@ -94,7 +94,7 @@ class Services:
 
     @property
     def clicks(self) -> ClickService:
-        """The click service, imported and built at the first click. Raises ModelError when it cannot be."""
+        """The click service, built at the first click. Raises ModelError when a package for it is missing."""
         if self._clicks is None:
             with self._lock:
                 if self._clicks is None:

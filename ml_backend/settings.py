@@ -1,4 +1,4 @@
-"""Settings of the backend, read once from the environment (prefix ``GROUNDSWELL_``)."""
+"""Settings of the backend, read once from the environment (variables that begin with ``GROUNDSWELL_``)."""
 
 from __future__ import annotations
 
