@@ -81,7 +81,7 @@ def test_areas_are_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../v1", ".hidden", "a/b", "a" * 101, "v\n1"])
 def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadInput, match="no name"):
+    with pytest.raises(BadInput, match="cannot be the name"):
         ModelRegistry(tmp_path).publish(3, name, build)
 
 
@@ -91,7 +91,7 @@ def test_missing_and_damaged_versions_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'v9'.*Versions: v1"):
         registry.set_current(3, "v9")
     manifest = registry.folder(3, "v1") / "manifest.json"
-    for text, words in (("{", "damaged"), ("[]", "no object")):
+    for text, words in (("{", "damaged"), ("[]", "not a JSON object")):
         manifest.write_text(text)
         with pytest.raises(ModelError, match=words):
             registry.info(3, "v1")
