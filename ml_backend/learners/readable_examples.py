@@ -34,7 +34,7 @@ class ReadableExamples:
 
 def readable_examples(examples: Sequence[Example]) -> ReadableExamples:
     """Split examples into those that can be used and those that cannot; the reasons are logged too."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
         reasons = list(threads.map(_problem, examples))
     left_out = []
     for example, reason in zip(examples, reasons, strict=True):

@@ -11,11 +11,11 @@ from typing import Any
 
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.evaluation.experiment import (
-    ClickBenchmark,
+    ClickExperiment,
     ClickSplit,
     compare_reports,
     pick_targets,
-    run_benchmark,
+    run_experiment,
     split_images,
     stored_proposals,
     with_starts,
@@ -109,13 +109,13 @@ def evaluate_clicks(
     """
     plan.check()
     split = split_images(data, train_fraction=plan.train_fraction, seed=plan.seed)
-    benchmark = ClickBenchmark(limit=plan.limit, max_clicks=plan.max_clicks, seed=plan.seed)
-    benchmark = with_starts(benchmark, plan.starts)  # type: ignore[arg-type]
+    experiment = ClickExperiment(limit=plan.limit, max_clicks=plan.max_clicks, seed=plan.seed)
+    experiment = with_starts(experiment, plan.starts)  # type: ignore[arg-type]
     with ExitStack() as scratch:
         found: dict[int, list[Rle]] = {}
         if "proposal" in plan.starts:
             found = _proposals(plan, split, data.categories, scratch, report)
-        targets = pick_targets(split.test, data.categories, benchmark, found)
+        targets = pick_targets(split.test, data.categories, experiment, found)
         built = [_segmenter(name, plan, split, settings, scratch, report) for name in plan.segmenters]
         reports: list[dict[str, Any]] = []
         differences: list[Mapping[str, Any]] = []
@@ -124,10 +124,10 @@ def evaluate_clicks(
             runs: list[dict[str, Any]] = []
             for segmenter in built:
                 share = len(reports + runs) / total
-                measured = run_benchmark(
+                measured = run_experiment(
                     segmenter,
                     targets,
-                    replace(benchmark, robot=robot),  # type: ignore[arg-type]
+                    replace(experiment, robot=robot),  # type: ignore[arg-type]
                     lambda line, share=share: report(share, line),  # type: ignore[misc]
                 )
                 runs.append(measured)
@@ -149,11 +149,11 @@ def _proposals(
     plan: ClickEvaluation, split: ClickSplit, labels: Sequence[str], scratch: ExitStack, report: Report
 ) -> dict[int, list[Rle]]:
     """Masks to start from, by image: stored ones, or those of the model, trained first when missing."""
-    from ml_backend.clicks.evaluation.proposal_model import propose
+    from ml_backend.clicks.evaluation.proposal_model import proposals_of_model
 
     if plan.proposals is not None:
         return stored_proposals(plan.proposals, split.test)
-    found = propose(
+    found = proposals_of_model(
         split,
         labels,
         plan.model or _temporary(scratch, "click-proposer-") / "model",

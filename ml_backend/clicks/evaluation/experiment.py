@@ -35,12 +35,12 @@ from ml_backend.learners.base import Predictor
 from ml_backend.masks.coco import CocoImage, CocoSet
 
 __all__ = [
-    "ClickBenchmark",
+    "ClickExperiment",
     "ClickSplit",
     "compare_reports",
     "pick_targets",
     "predict_proposals",
-    "run_benchmark",
+    "run_experiment",
     "split_images",
 ]
 
@@ -56,7 +56,7 @@ class ClickSplit:
 
 
 @dataclass(frozen=True, slots=True)
-class ClickBenchmark:
+class ClickExperiment:
     """What to run. ``limit`` masks are measured at most, spread over the test images; masks of under
     ``min_area`` pixels are left out (nobody clicks single pixels).
     """
@@ -86,7 +86,7 @@ def split_images(images: CocoSet, *, train_fraction: float, seed: int) -> ClickS
 def pick_targets(
     images: Sequence[CocoImage],
     categories: Sequence[str],
-    benchmark: ClickBenchmark,
+    experiment: ClickExperiment,
     proposals: Mapping[int, Sequence[Rle]],
 ) -> list[ClickTarget]:
     """Masks to click, a random first of each image, then a second…, each with its proposal if one overlaps
@@ -95,15 +95,15 @@ def pick_targets(
     Proposals (by image id) are paired with *all* masks of their image before any are left out. BadInput
     when there is no mask.
     """
-    rng = np.random.default_rng(benchmark.seed)
+    rng = np.random.default_rng(experiment.seed)
     queues: list[list[ClickTarget]] = []
     for image in images:
         found = proposals.get(image.image_id, ())
-        pairs = pair_proposals(image.rle, found, min_iou=benchmark.min_proposal_iou)
+        pairs = pair_proposals(image.rle, found, min_iou=experiment.min_proposal_iou)
         usable = [
             ClickTarget(image.path, categories[label], rle, None if pair is None else found[pair])
             for label, rle, box, pair in zip(image.label, image.rle, image.boxes_only, pairs, strict=True)
-            if not box and int(coco_mask.area(rle)) >= benchmark.min_area
+            if not box and int(coco_mask.area(rle)) >= experiment.min_area
         ]
         queues.append([usable[int(i)] for i in rng.permutation(len(usable))])
     targets = [
@@ -114,7 +114,7 @@ def pick_targets(
     ]
     if not targets:
         raise BadInput("no masks to click", field="coco", hint="Boxes alone cannot be measured")
-    return targets[: benchmark.limit]
+    return targets[: experiment.limit]
 
 
 def predict_proposals(
@@ -134,13 +134,13 @@ def stored_proposals(path: Path, images: Sequence[CocoImage]) -> dict[int, list[
     return read_proposals(path, {image.image_id: image.hw for image in images})
 
 
-def run_benchmark(
-    segmenter: ClickSegmenter, targets: Sequence[ClickTarget], benchmark: ClickBenchmark, say: Say
+def run_experiment(
+    segmenter: ClickSegmenter, targets: Sequence[ClickTarget], experiment: ClickExperiment, say: Say
 ) -> dict[str, Any]:
     """Simulated users over all starts; the report as JSON values, see docs/click-networks.md for its
     fields.
     """
-    if "proposal" in benchmark.starts and not any(t.proposal is not None for t in targets):
+    if "proposal" in experiment.starts and not any(t.proposal is not None for t in targets):
         raise BadInput(
             "none of the masks has a proposal",
             field="proposals",
@@ -153,33 +153,35 @@ def run_benchmark(
             say(f"{segmenter.name}: {done} of {total} masks, {time.monotonic() - began:.0f} s")
 
     traces, embed_s = evaluate_clicks(
-        segmenter, targets, read_image, starts=benchmark.starts, robot=ROBOTS[benchmark.robot],
-        max_clicks=benchmark.max_clicks, progress=progress,
+        segmenter, targets, read_image, starts=experiment.starts, robot=ROBOTS[experiment.robot],
+        max_clicks=experiment.max_clicks, progress=progress,
     )  # fmt: skip
     report: dict[str, Any] = {
         "segmenter": segmenter.name,
         "encoder": segmenter.encoder,
-        "settings": as_json(benchmark),
+        "settings": as_json(experiment),
         "starts": {
             start: as_json(
-                score(found, segmenter=segmenter.name, max_clicks=benchmark.max_clicks, embed_s=embed_s)
+                score(found, segmenter=segmenter.name, max_clicks=experiment.max_clicks, embed_s=embed_s)
             )
             for start, found in traces.items()
         },
         "traces": {start: [_trace_row(trace) for trace in found] for start, found in traces.items()},
     }
     if "empty" in traces and "proposal" in traces:
-        report["proposal_against_empty"] = _paired(traces, benchmark)
+        report["proposal_against_empty"] = _paired(traces, experiment)
     return report
 
 
-def _paired(traces: Mapping[Start, list[ClickTrace]], benchmark: ClickBenchmark) -> dict[str, Any]:
+def _paired(traces: Mapping[Start, list[ClickTrace]], experiment: ClickExperiment) -> dict[str, Any]:
     """Paired differences: all masks, and those that had a proposal to start from."""
     had = [trace.had_proposal for trace in traces["proposal"]]
     some = {start: [t for t, kept in zip(found, had, strict=True) if kept] for start, found in traces.items()}
     return {
         name: [
-            as_json(compare(part["empty"], part["proposal"], target_iou=iou, max_clicks=benchmark.max_clicks))
+            as_json(
+                compare(part["empty"], part["proposal"], target_iou=iou, max_clicks=experiment.max_clicks)
+            )
             for iou in TARGET_IOUS
         ]
         for name, part in (("all", traces), ("with_proposal", some))
@@ -187,8 +189,8 @@ def _paired(traces: Mapping[Start, list[ClickTrace]], benchmark: ClickBenchmark)
 
 
 def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Paired differences of two reports of ``run_benchmark`` over the same masks: per common start and target
-    IoU the fields of ``PairedScores`` (below 0: b needs fewer clicks), with ``a``, ``b``, ``start``.
+    """Paired differences of two reports of ``run_experiment`` over the same masks: per common start and
+    target IoU the fields of ``PairedScores`` (below 0: b needs fewer clicks), with ``a``, ``b``, ``start``.
     """
     rows = []
     for start in a["traces"]:
@@ -216,6 +218,6 @@ def _trace_row(trace: ClickTrace) -> dict[str, Any]:
     }
 
 
-def with_starts(benchmark: ClickBenchmark, asked: Sequence[Start]) -> ClickBenchmark:
+def with_starts(experiment: ClickExperiment, asked: Sequence[Start]) -> ClickExperiment:
     """Both starts when the proposal start is asked for: its gain is a paired difference."""
-    return replace(benchmark, starts=("empty", "proposal") if "proposal" in asked else ("empty",))
+    return replace(experiment, starts=("empty", "proposal") if "proposal" in asked else ("empty",))

@@ -14,12 +14,12 @@ from ml_backend.learners.base import Predictor, Progress, TrainSpec
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
 
-__all__ = ["load_proposer", "propose", "train_proposer"]
+__all__ = ["load_proposal_model", "proposals_of_model", "train_proposal_model"]
 
 _DESCRIPTION = "learner.json"
 
 
-def train_proposer(
+def train_proposal_model(
     split: ClickSplit,
     labels: Sequence[str],
     folder: Path,
@@ -45,7 +45,7 @@ def train_proposer(
         run_training(learner, spec, staging, progress)
 
 
-def load_proposer(folder: Path) -> Predictor:
+def load_proposal_model(folder: Path) -> Predictor:
     """The model version in ``folder``, of whichever learner. Raises ModelError when there is none."""
     try:
         learner = str(read_json(folder / _DESCRIPTION)["learner"])
@@ -54,7 +54,7 @@ def load_proposer(folder: Path) -> Predictor:
     return get_learner(learner).load(folder)
 
 
-def propose(
+def proposals_of_model(
     split: ClickSplit,
     labels: Sequence[str],
     folder: Path,
@@ -69,5 +69,5 @@ def propose(
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()  # a version appears by rename
     if not folder.exists():
-        train_proposer(split, labels, folder, progress, options=options, seed=seed)
-    return predict_proposals(load_proposer(folder), split.test)
+        train_proposal_model(split, labels, folder, progress, options=options, seed=seed)
+    return predict_proposals(load_proposal_model(folder), split.test)

@@ -42,7 +42,7 @@ class MaskRcnnPredictor:
         self._device = device
         self._batch = max(1, batch)
         self._lock = threading.Lock()
-        self.fallback = DeviceFallback("the detector", str(device))
+        self.fallback = DeviceFallback("maskrcnn", str(device))
         self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         pooled = model.backbone.out_channels * 49
         self._projection = projection_matrix(int(pooled)).to(device)
