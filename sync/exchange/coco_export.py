@@ -245,7 +245,7 @@ def _size(images: ImageStore, task: TaskRecord, regions: Sequence[Any]) -> tuple
     if regions:
         height, width = regions[0]["rle"]["size"]
         return int(height), int(width)
-    return images.get(task.image, task_id=task.id).hw
+    return images.get(task.image, task_id=task.id, project_id=task.project_id).hw
 
 
 def _number(value: float) -> float | None:
