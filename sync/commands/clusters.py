@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
         """
         import json
 
+        from sync.console import progress
         from sync.installation import open_installation
         from sync.report.choose_clusters import Limits
         from sync.report.collect_clusters import write_cluster_page
@@ -44,15 +45,17 @@ def register(app: typer.Typer) -> None:
             project,
             review_studio=installation.review_studio,
         )
-        sections = write_cluster_page(
-            opened.db,
-            opened.settings,
-            opened.paths,
-            opened.images,
-            opened.memo,
-            out,
-            limits=Limits(most, least, pictures),
-        )
+        with progress(quiet=as_json) as report:
+            sections = write_cluster_page(
+                opened.db,
+                opened.settings,
+                opened.paths,
+                opened.images,
+                opened.memo,
+                out,
+                limits=Limits(most, least, pictures),
+                report=report,
+            )
         rows = [
             {
                 "label": section.label,

@@ -42,10 +42,12 @@ def write_cluster_page(
     *,
     limits: Limits | None = None,
     thumbnail_px: int = 144,
+    report: Callable[[float, str], None] = lambda share, line: None,
 ) -> list[Section]:
     """Write the page of the newest clustered round and return what it shows.
 
-    Raises BadInput when no round was clustered yet, StorageError when ``out`` cannot be written.
+    ``report`` is called with the share done (0..1) and a line about it. Raises BadInput when no round was
+    clustered yet, StorageError when ``out`` cannot be written.
     """
     record = trained_round(db)
     if record is None or not has_finished(record, "cluster"):
@@ -55,7 +57,15 @@ def write_cluster_page(
             hint="Label a few tasks and let `groundswell round` or the worker finish a round",
         )
     sections = project_sections(
-        db, settings, paths, images, memo, record, limits=limits or Limits(), thumbnail_px=thumbnail_px
+        db,
+        settings,
+        paths,
+        images,
+        memo,
+        record,
+        limits=limits or Limits(),
+        thumbnail_px=thumbnail_px,
+        report=report,
     )
     subtitle = f"project {db.id} · round {record.number} · {record.model_version}"
     page = render_cluster_page(sections, title=f"Clusters of {db.title}", subtitle=subtitle)
@@ -73,6 +83,7 @@ def project_sections(
     *,
     limits: Limits,
     thumbnail_px: int,
+    report: Callable[[float, str], None] = lambda share, line: None,
 ) -> list[Section]:
     """One section per label of a clustered round."""
     pools = load_label_pools(db, paths, memo, record)
@@ -87,7 +98,8 @@ def project_sections(
             )
         )
     sections = []
-    for pool in pools:
+    for number, pool in enumerate(pools):
+        report(number / len(pools), f"pictures of {pool.label}, {len(pool)} instances")
         mine = [one for one in decisions if one.label == pool.label and one.action in ("accept", "reject")]
         sections.append(
             label_section(

@@ -23,9 +23,9 @@ from sync.local.label_studio_server import StudioServer
 from sync.projects.init_project import BACKEND_TITLE, InitReport, init_project
 from sync.rounds.project import project_ids
 from sync.store.database import Store
-from tests.conftest import LOGIN
+from tests.conftest import LOGIN, free_port
 from tests.ml_backend.notices import noted_actions
-from tests.studio.conftest import Site
+from tests.studio.conftest import Site, serve_backend
 
 pytestmark = pytest.mark.studio
 
@@ -116,16 +116,19 @@ def test_the_backend_moves_without_leaving_the_old_address_behind(site: Site, ti
 
 
 def test_a_login_set_later_reaches_a_connection_that_is_there(site: Site, title: str) -> None:
-    made = init_project(site.studio, title=title, labels=["Cat"], settings=site.settings)
-    (before,) = call(site, "/api/ml/", project=made.project_id)
-    locked = site.settings.model_copy(
-        update={"basic_auth_user": "studio", "basic_auth_pass": SecretStr("a password")}
-    )
-    for _ in range(2):
-        init_project(site.studio, title=title, labels=["Cat"], settings=locked)
-        (backend,) = call(site, "/api/ml/", project=made.project_id)
-        assert backend["id"] == before["id"]
-        assert (backend["auth_method"], backend["basic_auth_user"]) == ("BASIC_AUTH", "studio")
+    port = free_port()
+    locked = site.settings.model_copy(update={"backend_url": f"http://127.0.0.1:{port}"})
+    no_login = locked.model_copy(update={"basic_auth_user": "", "basic_auth_pass": SecretStr("")})
+    with serve_backend(no_login, port):
+        made = init_project(site.studio, title=title, labels=["Cat"], settings=no_login)
+        (before,) = call(site, "/api/ml/", project=made.project_id)
+    with serve_backend(locked, port):
+        for _ in range(2):
+            init_project(site.studio, title=title, labels=["Cat"], settings=locked)
+            (backend,) = call(site, "/api/ml/", project=made.project_id)
+            assert backend["id"] == before["id"]
+            assert (backend["auth_method"], backend["basic_auth_user"]) == ("BASIC_AUTH", "groundswell")
+            assert backend["state"] == "CO"
 
 
 def test_uploaded_and_served_pictures_can_be_read_by_the_worker(
