@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_VERDICTS", "Verdict", "VerdictCache", "VerdictTable", "read_verdicts", "write_verdicts"]
 
+_FILE: Final = "verdicts.parquet"
+
 _NUMBERS: Final = ("verdict", "verified", "decision", "cluster", "lower", "upper", "confidence")
 _WORDS: Final = ("label", "test")
 """columns of few different values"""
@@ -178,7 +180,7 @@ def write_verdicts(folder: Path, rows: Sequence[Verdict], *, guard: Guard = null
     table = VerdictTable(rows)
     file = io.BytesIO()
     pq.write_table(table.to_arrow(), file, compression="zstd")
-    write_atomic(folder / "verdicts.parquet", file.getvalue(), guard=guard)
+    write_atomic(folder / _FILE, file.getvalue(), guard=guard)
     return table
 
 
@@ -187,7 +189,7 @@ def read_verdicts(folder: Path) -> VerdictTable:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = folder / "verdicts.parquet"
+    path = folder / _FILE
     if not path.exists():
         return NO_VERDICTS
     try:
@@ -218,7 +220,7 @@ class VerdictCache:
         """The verdicts of a round as they are now; empty before its first look. Raises StorageError."""
         folder = ProjectPaths(self._data_dir, project_id).round(number)
         try:
-            now = (folder / "verdicts.parquet").stat()
+            now = (folder / _FILE).stat()
         except FileNotFoundError:
             return NO_VERDICTS
         stamp = (now.st_ino, now.st_mtime_ns)
