@@ -46,6 +46,13 @@ class Settings(BackendSettings):
         default=30.0, ge=0, description="seconds that a pull looks back, for changes committed late"
     )
 
+    compare_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="seconds between comparisons of all tasks with Label Studio, which find changes that a "
+        "pull missed",
+    )
+
     review_url: str = Field(default="", description="Label Studio of the review projects, if another one")
     review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
 

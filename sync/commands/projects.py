@@ -55,10 +55,10 @@ def register(app: typer.Typer) -> None:
         """
         from ml_backend.errors import BadInput
         from sync.installation import open_store
-        from sync.rounds.project import project_ids, unregister_project
+        from sync.rounds.registration import project_ids, unregister_project
 
         _, store = open_store(data_dir)
-        if project not in (known := project_ids(store)):
+        if project not in (known := project_ids(store) + project_ids(store, gone=True)):
             listed = ", ".join(map(str, known)) or "none"
             raise BadInput(
                 f"project {project} does not take part", field="project", hint=f"Those that do: {listed}"

@@ -33,13 +33,13 @@ def register(app: typer.Typer) -> None:
 
         require_extra("worker")
         from sync.installation import open_installation
-        from sync.rounds.project import project_ids, register_project
+        from sync.rounds.registration import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
 
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
         if project not in project_ids(installation.store):
-            register_project(installation.store, installation.studio, project)
+            register_project(installation.settings, installation.store, installation.studio, project)
         with WorkerConsole(quiet=as_json) as console:
             made = Worker(
                 installation.settings,

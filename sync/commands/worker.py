@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         require_extra("worker")
         from ml_backend.logs import set_up_logging
         from sync.installation import open_installation
-        from sync.rounds.project import project_ids, register_project
+        from sync.rounds.registration import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
 
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
         known = set(project_ids(installation.store))
         for number in project or []:
             if number not in known:
-                register_project(installation.store, installation.studio, number)
+                register_project(installation.settings, installation.store, installation.studio, number)
         with WorkerConsole(quiet=as_json) as console:
             made = Worker(
                 installation.settings,

@@ -27,7 +27,7 @@ from sync.local.up import read_state
 from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
 from sync.projects.pictures import find_images
 from sync.review.review_project import ensure_review_project
-from sync.rounds.project import register_project
+from sync.rounds.registration import check_project_settings, register_project
 from sync.settings import Settings, load_settings
 from sync.store.database import Store
 from sync.studio.client import AnyClient, Studio, as_studio
@@ -110,13 +110,13 @@ def init_project(
         )
     config = build_label_config(labels, output=output, kind=kind)
     if options is not None:
-        settings.for_project(options)
+        check_project_settings(settings.for_project(options))
     found, refused = ([], []) if images is None else find_images(images)
     row, created = _ensure_project(studio, title.strip(), config, labels)
     report(f"project {row.id} {row.title!r} {'created' if created else 'found'}")
 
     store = Store(settings.database())
-    register_project(store, studio, row.id, options=options)
+    register_project(settings, store, studio, row.id, options=options)
     review = _review_studio(studio, settings, review_client)
     review_id = ensure_review_project(
         review,

@@ -10,8 +10,9 @@ from ml_backend.errors import GroundswellError
 from sync.review.answers import pull_answers
 from sync.review.review import review
 from sync.rounds.backend_facts import write_facts
-from sync.rounds.project import open_project, project_ids, refreshed, register_project
+from sync.rounds.project import open_project, refreshed
 from sync.rounds.pull import pull
+from sync.rounds.registration import project_ids, register_project
 from sync.rounds.round_records import has_finished, restore_rounds, trained_round
 from sync.rounds.train import restore_test_split
 from sync.settings import Settings
@@ -78,7 +79,9 @@ def _rebuild_project(
     review_studio: StudioClient | None,
     project_id: int,
 ) -> RebuildReport:
-    register_project(store, studio, project_id, options=_options_on_disk(settings, store, project_id))
+    register_project(
+        settings, store, studio, project_id, options=_options_on_disk(settings, store, project_id)
+    )
     reviews = find_review_projects(review_studio or studio, project_id)
     with store.write() as session:
         record = session.get_one(ProjectRecord, project_id)

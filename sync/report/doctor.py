@@ -15,7 +15,7 @@ from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import parse_label_config
 from sync.local.up import read_state
 from sync.projects.init_project import BACKEND_TITLE
-from sync.rounds.project import project_ids
+from sync.rounds.registration import project_ids
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.tables import ProjectRecord

@@ -1,19 +1,15 @@
-"""A project opened for a look or a command, and which projects take part."""
+"""A project opened for a look or a command: what its steps need, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from sqlalchemy import select
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from sync.rounds.progress import Memo, Progress
-from sync.rounds.pull import refresh_project
+from sync.rounds.registration import refresh_project
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease
@@ -21,14 +17,7 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 
-__all__ = [
-    "OpenProject",
-    "open_project",
-    "project_ids",
-    "refreshed",
-    "register_project",
-    "unregister_project",
-]
+__all__ = ["OpenProject", "open_project", "refreshed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,44 +43,6 @@ class OpenProject:
     def id(self) -> int:
         """Number of the project in Label Studio."""
         return self.db.id
-
-
-def register_project(
-    store: Store, studio: StudioClient, project_id: int, *, options: Mapping[str, Any] | None = None
-) -> None:
-    """Let a Label Studio project take part; ``options`` replace its own options when given (idempotent).
-
-    Raises BadLabelConfig when the project's label config cannot be used, BadInput on a wrong option,
-    StudioError when the project is not there. Nothing is stored then.
-    """
-    row = studio.project(project_id)
-    parse_label_config(row.label_config)
-    if options is not None:
-        Settings().for_project(options)
-    with store.write() as session:
-        record = session.get(ProjectRecord, project_id)
-        if record is None:
-            record = ProjectRecord(id=project_id, options={})
-            session.add(record)
-        record.key = row.key
-        record.title = row.title
-        record.label_config = row.label_config
-        if options is not None:
-            record.options = dict(options)
-
-
-def unregister_project(store: Store, project_id: int) -> None:
-    """Forget a project; nothing is deleted in Label Studio or on disk."""
-    with store.write() as session:
-        record = session.get(ProjectRecord, project_id)
-        if record is not None:
-            session.delete(record)
-
-
-def project_ids(store: Store) -> list[int]:
-    """Projects that take part, in order."""
-    with store.read() as session:
-        return list(session.scalars(select(ProjectRecord.id).order_by(ProjectRecord.id)))
 
 
 def open_project(
@@ -130,5 +81,5 @@ def open_project(
 
 def refreshed(project: OpenProject) -> OpenProject:
     """The project with the title and label config of now; see ``refresh_project``."""
-    title, config = refresh_project(project.db, project.studio, project.config)
+    title, config = refresh_project(project.db, project.studio, project.paths)
     return replace(project, config=config, db=replace(project.db, title=title))

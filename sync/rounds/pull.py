@@ -2,8 +2,10 @@
 
 Incremental by ``updated_at`` with an overlap, oldest change first, stored in batches with the watermark, so
 a killed pull goes on where it was. A task that reappears is compared annotation by annotation: created,
-changed, skipped and deleted ones are found, drafts and false alarms cost nothing. Deleted tasks do not appear
-in the listing; they show as a difference in the number of tasks, which sets off a comparison of all ids.
+changed, skipped and deleted ones are found, drafts and false alarms cost nothing.
+
+The listing of changes misses deleted tasks, and changes that were committed later than the overlap. So all
+tasks are compared by id and time of change when the number of tasks differs, and else every ``compare_s``.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from ml_backend.errors import BadInput, BadLabelConfig
-from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.errors import BadInput, BadLabelConfig, StudioError
+from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.progress import Progress
 from sync.rounds.region_rows import region_rows
 from sync.rounds.task_queries import effective_annotation
@@ -29,9 +31,9 @@ from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, ProjectRecord, TaskRecord
-from sync.studio.protocol import AnnotationRow, ProjectRow, StudioClient, TaskRow
+from sync.studio.protocol import AnnotationRow, StudioClient, TaskRow
 
-__all__ = ["PullReport", "pull", "refresh_project"]
+__all__ = ["PullReport", "TaskDifferences", "compare_tasks", "is_comparison_due", "pull"]
 
 _BATCH = 100
 
@@ -59,28 +61,36 @@ class PullReport:
         )
 
 
-def refresh_project(db: ProjectStore, studio: StudioClient, config: LabelConfig) -> tuple[str, LabelConfig]:
-    """Title and label config of now; a new config makes the next pull a full one.
+@dataclass(frozen=True, slots=True)
+class TaskDifferences:
+    """Tasks to drop from the store, and tasks to fetch because they are missing or older there; ascending."""
 
-    Raises BadLabelConfig when the config was edited into one that cannot be used; the store keeps the old.
+    gone: tuple[int, ...] = ()
+    to_fetch: tuple[int, ...] = ()
+
+
+def compare_tasks(there: Mapping[int, datetime], here: Mapping[int, datetime]) -> TaskDifferences:
+    """What differs between Label Studio and the store; both map task ids to the time of the last change."""
+    to_fetch = [task for task, changed_at in there.items() if here.get(task) != changed_at]
+    return TaskDifferences(tuple(sorted(set(here) - set(there))), tuple(sorted(to_fetch)))
+
+
+def is_comparison_due(
+    counted: int,
+    stored: int,
+    surplus: int | None,
+    compared_at: datetime | None,
+    now: datetime,
+    every_s: float,
+) -> bool:
+    """Whether all tasks should be compared now.
+
+    Label Studio counts ``counted`` tasks, the store holds ``stored``. ``surplus`` is by how much the two
+    differed after the last comparison: a count that stays wrong is no reason to compare at every look.
     """
-    row = studio.project(db.id)
-    fresh = parse_label_config(row.label_config)
-    with db.read() as session:
-        record = session.get_one(ProjectRecord, db.id)
-        stored = (record.title, record.label_config, record.key)
-    if stored != (row.title, row.label_config, row.key):
-        with db.write() as session:
-            record = session.get_one(ProjectRecord, db.id)
-            record.title, record.label_config, record.key = row.title, row.label_config, row.key
-            if fresh.digest != config.digest:
-                record.watermark = None
-                # regions are read with the config: what was unreadable may be readable now, and the reverse
-                for annotation in session.scalars(
-                    select(AnnotationRecord).where(AnnotationRecord.project_id == db.id)
-                ):
-                    annotation.digest = ""
-    return row.title, fresh
+    if compared_at is None or stored - counted != (surplus or 0):
+        return True
+    return (now - compared_at).total_seconds() >= every_s
 
 
 def pull(
@@ -90,8 +100,73 @@ def pull(
     with db.read() as session:
         watermark = session.get_one(ProjectRecord, db.id).watermark
     since = None if watermark is None else watermark - timedelta(seconds=settings.overlap_s)
+    started_at = utc_now()
     counts: Counter[str] = Counter()
-    for batch in _batches(studio.tasks(db.id, changed_since=since), _BATCH):
+    _store_rows(db, config, progress, studio.tasks(db.id, changed_since=since), counts)
+    counted = studio.project(db.id).task_number
+    with db.write() as session:
+        record = session.get_one(ProjectRecord, db.id)
+        if watermark is None:  # everything was listed just now
+            record.compared_at, record.compared_surplus = started_at, 0
+        record.pulled_at = utc_now()
+        compared_at, surplus = record.compared_at, record.compared_surplus
+        stored = session.scalar(
+            select(func.count()).select_from(TaskRecord).where(TaskRecord.project_id == db.id)
+        )
+    if is_comparison_due(counted, stored or 0, surplus, compared_at, utc_now(), settings.compare_s):
+        _compare_all(db, studio, config, progress, counted, counts)
+    report = PullReport(**counts)
+    progress.report("pull", 1.0, f"{report.tasks_seen} tasks compared, {report.changes} changes")
+    return report
+
+
+def _compare_all(
+    db: ProjectStore,
+    studio: StudioClient,
+    config: LabelConfig,
+    progress: Progress,
+    counted: int,
+    counts: Counter[str],
+) -> None:
+    """Compare all tasks, then drop and fetch what differs."""
+    there = studio.task_times(db.id)
+    with db.read() as session:
+        query = select(TaskRecord.id, TaskRecord.updated_at).where(TaskRecord.project_id == db.id)
+        here = {task: changed_at for task, changed_at in session.execute(query)}
+    found = compare_tasks(there, here)
+    progress.at("pull.compare")
+    with db.write() as session:
+        counts["tasks_gone"] += len(found.gone)
+        for start in range(0, len(found.gone), 500):  # databases limit the number of bound values
+            session.execute(delete(TaskRecord).where(TaskRecord.id.in_(found.gone[start : start + 500])))
+    if len(found.to_fetch) > _BATCH:
+        _store_rows(db, config, progress, studio.tasks(db.id), counts)
+    else:
+        _store_rows(db, config, progress, _fetched(studio, found.to_fetch), counts)
+    with db.write() as session:
+        record = session.get_one(ProjectRecord, db.id)
+        record.compared_at, record.compared_surplus = utc_now(), len(there) - counted
+
+
+def _fetched(studio: StudioClient, tasks: Sequence[int]) -> Iterator[TaskRow]:
+    """These tasks one by one; one that was deleted meanwhile is left to the next comparison."""
+    for task in tasks:
+        try:
+            yield studio.task(task)
+        except StudioError as error:
+            if error.status != 404:
+                raise
+
+
+def _store_rows(
+    db: ProjectStore,
+    config: LabelConfig,
+    progress: Progress,
+    rows: Iterator[TaskRow],
+    counts: Counter[str],
+) -> None:
+    """Store tasks in batches, with the newest time of change that was seen."""
+    for batch in _batches(rows, _BATCH):
         progress.at("pull.batch")
         with db.write() as session:
             _store_tasks(session, db, config, batch, counts)
@@ -100,13 +175,6 @@ def pull(
             if record.watermark is None or newest > record.watermark:
                 record.watermark = newest
         progress.report("pull", 0.5, f"{counts['tasks_seen']} tasks compared")
-    row = studio.project(db.id)
-    _drop_deleted_tasks(db, studio, row, counts)
-    with db.write() as session:
-        session.get_one(ProjectRecord, db.id).pulled_at = utc_now()
-    report = PullReport(**counts)
-    progress.report("pull", 1.0, f"{report.tasks_seen} tasks compared, {report.changes} changes")
-    return report
 
 
 def _batches(rows: Iterator[TaskRow], size: int) -> Iterator[list[TaskRow]]:
@@ -118,6 +186,14 @@ def _store_tasks(
     session: Session, db: ProjectStore, config: LabelConfig, rows: Sequence[TaskRow], counts: Counter[str]
 ) -> None:
     ids = [row.id for row in rows]
+    # Label Studio gives a number once; rows of another project with these numbers are of a server set up anew
+    annotation_ids = [annotation.id for row in rows for annotation in row.annotations]
+    session.execute(
+        delete(AnnotationRecord).where(
+            AnnotationRecord.project_id != db.id, AnnotationRecord.id.in_(annotation_ids)
+        )
+    )
+    session.execute(delete(TaskRecord).where(TaskRecord.project_id != db.id, TaskRecord.id.in_(ids)))
     tasks = {task.id: task for task in session.scalars(select(TaskRecord).where(TaskRecord.id.in_(ids)))}
     stored: dict[int, dict[int, AnnotationRecord]] = {task_id: {} for task_id in ids}
     for known in session.scalars(select(AnnotationRecord).where(AnnotationRecord.task_id.in_(ids))):
@@ -187,19 +263,3 @@ def _image(config: LabelConfig, data: Mapping[str, Any]) -> tuple[str, str]:
         return config.image_of(data), ""
     except BadLabelConfig as error:
         return "", str(error)
-
-
-def _drop_deleted_tasks(
-    db: ProjectStore, studio: StudioClient, row: ProjectRow, counts: Counter[str]
-) -> None:
-    mine = select(TaskRecord.id).where(TaskRecord.project_id == db.id)
-    with db.read() as session:
-        known = session.scalar(select(func.count()).select_from(mine.subquery()))
-    if known == row.task_number:
-        return
-    there = studio.task_ids(db.id)
-    with db.write() as session:
-        gone = sorted(set(session.scalars(mine)) - there)
-        counts["tasks_gone"] += len(gone)
-        for start in range(0, len(gone), 500):  # databases limit the number of bound values
-            session.execute(delete(TaskRecord).where(TaskRecord.id.in_(gone[start : start + 500])))

@@ -64,7 +64,8 @@ def begin_round(
         record.digest = digest
         record.model_version = f"{version_prefix(db.id)}{number}-{digest[:10]}"
         record.step = "start"
-        record.failed = ""
+        if record.failed:  # begun anew on another snapshot
+            record.failed, record.figures = "", {}
         record.finished_tasks = len(snapshot["train"]) + len(snapshot["test"])
         record.updated_at = now
     _mirror(db, paths, number)

@@ -30,13 +30,21 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.training_job import run_training
 from sync.rounds.progress import Progress
-from sync.rounds.round_records import begin_round, current_round, finish_step, load_snapshot, update_round
+from sync.rounds.registration import check_project_settings
+from sync.rounds.round_records import (
+    begin_round,
+    current_round,
+    finish_step,
+    load_snapshot,
+    update_round,
+)
 from sync.rounds.task_queries import finished_tasks, note_image_errors
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
 
 __all__ = [
+    "begin_again",
     "examples_of",
     "frozen_test_split",
     "is_retry_due",
@@ -47,6 +55,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_ATTEMPTS = 3
+_SETTINGS = ("config", "labels", "learner", "preset", "iterations", "options", "seed")
 
 
 def training_due(db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths) -> str:
@@ -68,7 +78,42 @@ def training_due(db: ProjectStore, config: LabelConfig, settings: Settings, path
 def start_round(
     db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths
 ) -> RoundRecord:
-    """Freeze what the next round trains on. Raises BadInput when too little is finished."""
+    """Freeze what the next round trains on.
+
+    Raises BadInput when too little is finished, or when an option is wrong: no round is begun then.
+    """
+    check_project_settings(settings)
+    last = current_round(db)
+    number = 1 if last is None else last.number + 1
+    snapshot = _snapshot(db, config, settings, paths, last)
+    return begin_round(db, paths, number, snapshot)
+
+
+def begin_again(
+    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, record: RoundRecord
+) -> RoundRecord | None:
+    """A round whose training failed, begun anew; None when its settings are still those of now.
+
+    Newly finished tasks are no reason: a training that fails would be started at every annotation. Raises
+    what ``start_round`` raises.
+    """
+    frozen = load_snapshot(paths, record.number)
+    if {name: frozen.get(name) for name in _SETTINGS} == _frozen_settings(config, settings):
+        return None
+    check_project_settings(settings)
+    with db.read() as session:
+        before = session.get(RoundRecord, (db.id, record.number - 1))
+    return begin_round(db, paths, record.number, _snapshot(db, config, settings, paths, before))
+
+
+def _snapshot(
+    db: ProjectStore,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    last: RoundRecord | None,
+) -> dict[str, Any]:
+    """What a round that follows ``last`` would train on, as JSON-ready values."""
     finished = finished_tasks(db)
     test = frozen_test_split(db, settings, paths, sorted(finished))
     rows = [_snapshot_row(task, annotation) for task, annotation in finished.values()]
@@ -79,8 +124,17 @@ def start_round(
             field="project",
             hint=f"Finish at least {settings.min_finished} tasks first",
         )
-    last = current_round(db)
-    snapshot = {
+    return {
+        **_frozen_settings(config, settings),
+        "start": _start_version(db, config, settings, last),
+        "train": train_rows,
+        "test": [row for row in rows if row["task"] in test],
+    }
+
+
+def _frozen_settings(config: LabelConfig, settings: Settings) -> dict[str, Any]:
+    """The part of a snapshot that comes from label config and settings: the fields ``_SETTINGS``."""
+    return {
         "config": config.digest,
         "labels": list(config.labels),
         "learner": settings.learner,
@@ -88,11 +142,7 @@ def start_round(
         "iterations": settings.iterations,
         "options": settings.learner_options,
         "seed": settings.seed,
-        "start": _start_version(db, config, settings, last),
-        "train": train_rows,
-        "test": [row for row in rows if row["task"] in test],
     }
-    return begin_round(db, paths, 1 if last is None else last.number + 1, snapshot)
 
 
 def frozen_test_split(
@@ -139,7 +189,8 @@ def train(
 ) -> RoundRecord:
     """Train the round's snapshot and publish its version, unless it is published already.
 
-    Raises ModelError when training fails; the round is marked, the last good version keeps serving.
+    Raises ModelError when training fails, BadInput when it can never succeed with these options. The round is
+    marked as failed then and the last good version keeps serving.
     """
     registry = ModelRegistry(settings.data_dir)
     snapshot = load_snapshot(paths, record.number)
@@ -158,8 +209,10 @@ def train(
 
     try:
         info = registry.publish(db.id, record.model_version, build, make_current=False, guard=db.write)
-    except ModelError as error:
+    except (ModelError, BadInput) as error:
         attempts = int(record.figures.get("train", {}).get("attempts", 0)) + 1
+        if isinstance(error, BadInput):
+            attempts = _ATTEMPTS  # trying again would change nothing
         figures = {**record.figures, "train": {"attempts": attempts}}
         update_round(db, paths, record.number, failed=str(error), figures=figures)
         _log.error("project %s round %s: training failed: %s", db.id, record.number, error)
@@ -329,6 +382,6 @@ def _remove_leftovers(folder: Path, version: str) -> None:
 
 
 def is_retry_due(record: RoundRecord, now_s: float) -> bool:
-    """A failed training is tried again twice, after 1 and 5 minutes; then only with new labels."""
+    """A failed training is tried again twice, after 1 and 5 minutes; then only on another snapshot."""
     attempts = int(record.figures.get("train", {}).get("attempts", 1))
-    return attempts < 3 and now_s - record.updated_at.timestamp() >= 60.0 * 5.0 ** (attempts - 1)
+    return attempts < _ATTEMPTS and now_s - record.updated_at.timestamp() >= 60.0 * 5.0 ** (attempts - 1)

@@ -88,8 +88,8 @@ class ProjectRecord(Base):
     pulled_at: Mapped[datetime | None]
     compared_at: Mapped[datetime | None]
     """when all tasks were last compared with Label Studio, not only those that changed"""
-    compared_number: Mapped[int | None]
-    """how many tasks Label Studio said the project has, at that comparison"""
+    compared_surplus: Mapped[int | None]
+    """how many more tasks Label Studio listed than it counted, at that comparison; 0 as a rule"""
     gone_at: Mapped[datetime | None]
     """when Label Studio first said that the project is not there; such a project is not looked at"""
 
@@ -185,7 +185,7 @@ class RoundRecord(Base):
     pushed_at: Mapped[datetime | None]
     review_done: Mapped[bool] = mapped_column(default=False)
     failed: Mapped[str] = mapped_column(default="")
-    """why the round could not be trained; it is not tried again with the same snapshot"""
+    """why the round could not be trained; on another snapshot it is begun anew"""
     started_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     figures: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -127,6 +127,10 @@ class StudioClient(Protocol):
         """Ids of all tasks of the project, cheaply."""
         ...
 
+    def task_times(self, project_id: int) -> dict[int, datetime]:
+        """For every task of the project the time of its last change, without data or annotations."""
+        ...
+
     def task_values(self, project_id: int, field: str) -> dict[str, int]:
         """For every task whose data has ``field``: value (str) → task id. Used to find keyed review tasks."""
         ...

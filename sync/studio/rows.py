@@ -11,6 +11,7 @@ from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, TaskR
 
 __all__ = [
     "annotation_row",
+    "parse_time",
     "prediction_chunks",
     "project_row",
     "task_filter",
@@ -33,13 +34,13 @@ def time_filter_value(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def project_row(item: Json) -> ProjectRow:
     """A project, from any answer of Label Studio that holds one."""
-    created = int(_time(item["created_at"]).timestamp())
+    created = int(parse_time(item["created_at"]).timestamp())
     return ProjectRow(
         id=int(item["id"]),
         title=str(item["title"]),
@@ -58,7 +59,7 @@ def task_row(item: Json) -> TaskRow:
         id=int(item["id"]),
         project_id=int(item["project"]),
         data=item["data"],
-        updated_at=_time(item["updated_at"]),
+        updated_at=parse_time(item["updated_at"]),
         is_labeled=bool(item["is_labeled"]),
         annotations=tuple(annotation_row(row, int(item["id"])) for row in item.get("annotations") or ()),
     )
@@ -75,8 +76,8 @@ def annotation_row(item: Json, task_id: int) -> AnnotationRow:
         was_cancelled=bool(item.get("was_cancelled")),
         ground_truth=bool(item.get("ground_truth")),
         completed_by=int(user["id"]) if isinstance(user, dict) else user,
-        created_at=_time(item["created_at"]),
-        updated_at=_time(item["updated_at"]),
+        created_at=parse_time(item["created_at"]),
+        updated_at=parse_time(item["updated_at"]),
         lead_time_s=None if lead_time is None else float(lead_time),
     )
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from sync.studio.checks import data_fields
 from sync.studio.project_calls import SLOW_CALL_S, ProjectCalls
 from sync.studio.protocol import TaskRow
-from sync.studio.rows import task_filter, task_row, time_filter_value
+from sync.studio.rows import parse_time, task_filter, task_row, time_filter_value
 from sync.studio.task_listing import page_of_tasks, tasks_by_id
 
 __all__ = ["TaskCalls"]
@@ -72,6 +72,10 @@ class TaskCalls(ProjectCalls):
 
     def task_ids(self, project_id: int) -> set[int]:
         return {int(item["id"]) for item in tasks_by_id(self._http, project_id, "id")}
+
+    def task_times(self, project_id: int) -> dict[int, datetime]:
+        rows = tasks_by_id(self._http, project_id, "id,updated_at")
+        return {int(row["id"]): parse_time(row["updated_at"]) for row in rows}
 
     def task_values(self, project_id: int, field: str) -> dict[str, int]:
         rows = tasks_by_id(self._http, project_id, "id,data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ml_backend.errors import ModelError
+from ml_backend.errors import BadInput, ModelError
 from sync.review.review import ReviewReport, review
 from sync.rounds.backend_facts import write_facts
 from sync.rounds.click_preparation import prepare_clicks
@@ -15,7 +15,7 @@ from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
 from sync.rounds.push import PushReport, push, push_version
 from sync.rounds.round_records import current_round, has_finished, reload_round, trained_round
-from sync.rounds.train import is_retry_due, start_round, train, training_due
+from sync.rounds.train import begin_again, is_retry_due, start_round, train, training_due
 from sync.store.database import utc_now
 from sync.store.tables import RoundRecord
 
@@ -115,6 +115,11 @@ def _train_if_due(project: OpenProject, *, force: bool) -> tuple[str, str]:
     newest = current_round(project.db)
     reason = training_due(project.db, project.config, project.settings, project.paths)
     if newest is not None and not has_finished(newest, "train"):
+        again = None
+        if newest.failed:
+            again = begin_again(project.db, project.config, project.settings, project.paths, newest)
+        if again is not None:
+            return _train(project, again)
         waiting = newest.failed and not is_retry_due(newest, time.time())
         if not waiting or force:
             return _train(project, newest)
@@ -132,7 +137,7 @@ def _train(project: OpenProject, record: RoundRecord) -> tuple[str, str]:
         return train(
             project.db, project.settings, project.paths, project.images, project.progress, record
         ).model_version, ""
-    except ModelError as error:
+    except (ModelError, BadInput) as error:
         project.progress.report("train", 1.0, f"round {record.number} failed: {error}")
         return "", f"training of round {record.number} failed: {error}"
 

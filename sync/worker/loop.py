@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ml_backend.artifacts.inbox import last_notice
-from ml_backend.errors import GroundswellError, LeaseLost
+from ml_backend.errors import GroundswellError, LeaseLost, StudioError
 from ml_backend.images.store import ImageStore
 from sync.rounds.progress import Progress, Report
-from sync.rounds.project import OpenProject, open_project, project_ids
+from sync.rounds.project import OpenProject, open_project
+from sync.rounds.registration import mark_gone, project_ids
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease, worker_name
@@ -33,6 +34,7 @@ __all__ = ["Stopped", "Worker"]
 _log = logging.getLogger(__name__)
 
 
+_ASK_FOR_GONE_S = 3600.0
 _WAITING = ("train.start", "train.progress", "clicks.progress")
 
 
@@ -75,6 +77,7 @@ class Worker:
         self._stop = threading.Event()
         self._memo: dict[object, object] = {}
         self._waits = False
+        self._asked_for_gone = time.monotonic()
 
     def stop(self, *_: object) -> None:
         """Ask the worker to stop at the next boundary (also a signal handler)."""
@@ -103,7 +106,7 @@ class Worker:
 
     def look_at_all(self) -> list[LookReport]:
         """One look at every project, in random order so that none starves; errors of one spare the others."""
-        ids = list(self._only) if self._only is not None else project_ids(self._store)
+        ids = list(self._only) if self._only is not None else project_ids(self._store) + self._gone()
         random.shuffle(ids)
         reports = []
         for project_id in ids:
@@ -113,6 +116,13 @@ class Worker:
             if found is not None:
                 reports.append(found)
         return reports
+
+    def _gone(self) -> list[int]:
+        """Now and then, the projects that were gone: a backup of Label Studio may have brought them back."""
+        if time.monotonic() - self._asked_for_gone < _ASK_FOR_GONE_S:
+            return []
+        self._asked_for_gone = time.monotonic()
+        return project_ids(self._store, gone=True)
 
     def look(self, project_id: int, *, force_round: bool = False) -> LookReport | None:
         """One look at one project; None when another worker holds it. Deliberate errors end in the report."""
@@ -130,7 +140,8 @@ class Worker:
         except GroundswellError as error:
             _log.error("project %s: %s", project_id, error)
             self._report(project_id, "error", 1.0, str(error))
-            _note_error(self._store, project_id, str(error))
+            if not self._is_gone(project_id, error):
+                _note_error(self._store, project_id, str(error))
             return LookReport(project_id, error=str(error))
         except Exception as error:
             # a bug met in one project must not stop the work on the others; it is shown, not hidden
@@ -139,6 +150,16 @@ class Worker:
             self._report(project_id, "error", 1.0, text)
             _note_error(self._store, project_id, text)
             return LookReport(project_id, error=text)
+
+    def _is_gone(self, project_id: int, error: GroundswellError) -> bool:
+        """Whether Label Studio has no such project any more; it is marked then."""
+        if not isinstance(error, StudioError) or error.status != 404:
+            return False
+        try:
+            return mark_gone(self._store, self._studio, project_id)
+        except StudioError as second:
+            _log.warning("project %s: %s", project_id, second)
+            return False
 
     @contextmanager
     def _opened(self, project_id: int) -> Iterator[OpenProject | None]:
@@ -190,7 +211,8 @@ class Worker:
 def _note_error(store: Store, project_id: int, text: str) -> None:
     with store.read() as session:
         record = session.get(ProjectRecord, project_id)
-    if record is None or record.error == text:
+    if record is None or (record.error == text and record.gone_at is None):
         return
     with store.write() as session:
-        session.get_one(ProjectRecord, project_id).error = text
+        record = session.get_one(ProjectRecord, project_id)
+        record.error, record.gone_at = text, None

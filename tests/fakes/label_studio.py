@@ -153,6 +153,11 @@ class FakeStudio:
         self._get("projects", project_id)
         return {row["id"] for row in self._of("tasks", project=project_id)}
 
+    def task_times(self, project_id: int) -> dict[int, datetime]:
+        self._call("task_times")
+        self._get("projects", project_id)
+        return {row["id"]: _time(row["updated_at"]) for row in self._of("tasks", project=project_id)}
+
     def task_values(self, project_id: int, field: str) -> dict[str, int]:
         self._call("task_values")
         rows = self._of("tasks", project=project_id)

@@ -97,6 +97,8 @@ def test_imported_tasks_come_back_in_order_with_their_data(client: StudioClient,
     ids = client.import_tasks(project, images(5))
     assert ids == sorted(ids)
     assert client.task_ids(project) == set(ids)
+    listed = {task.id: task.updated_at for task in client.tasks(project)}
+    assert client.task_times(project) == listed == {task: client.task(task).updated_at for task in ids}
     assert client.project(project).task_number == 5
     rows = list(client.tasks(project))
     assert [row.data["key"] for row in sorted(rows, key=lambda row: row.id)] == [f"k{i}" for i in range(5)]

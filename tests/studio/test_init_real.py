@@ -21,7 +21,7 @@ from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import parse_label_config
 from sync.local.label_studio_server import StudioServer
 from sync.projects.init_project import BACKEND_TITLE, InitReport, init_project
-from sync.rounds.project import project_ids
+from sync.rounds.registration import project_ids
 from sync.store.database import Store
 from tests.conftest import LOGIN, free_port
 from tests.ml_backend.notices import noted_actions

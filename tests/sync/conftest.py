@@ -19,7 +19,8 @@ from ml_backend.learners.registry import LEARNERS, get_learner
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.review.review_project import Question, read_questions
 from sync.rounds.progress import Progress
-from sync.rounds.project import OpenProject, open_project, register_project
+from sync.rounds.project import OpenProject, open_project
+from sync.rounds.registration import register_project
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.tables import ProjectRecord
@@ -84,7 +85,7 @@ class World:
         options = {"learner": tiny_learner.NAME, "heartbeat_s": 5.0, "push_interval_s": 0.0, **options}
         self.settings = Settings(data_dir=folder / "data", allow_image_dirs=str(images), **options)
         self.store = Store(self.settings.database())
-        register_project(self.store, self.studio, self.project_id)
+        register_project(self.settings, self.store, self.studio, self.project_id)
 
     def open(self, checkpoint: Callable[[str], None] = lambda place: None) -> OpenProject:
         return open_project(

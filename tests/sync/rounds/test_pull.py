@@ -7,11 +7,12 @@ import copy
 import struct
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from ml_backend.errors import BadLabelConfig, StudioError
 from ml_backend.label_studio.config_builder import build_label_config
@@ -19,8 +20,9 @@ from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.regions import Region
 from ml_backend.masks.rle import encode_mask
-from sync.rounds.project import refreshed, register_project
-from sync.rounds.pull import pull
+from sync.rounds.project import refreshed
+from sync.rounds.pull import TaskDifferences, compare_tasks, is_comparison_due, pull
+from sync.rounds.registration import register_project
 from sync.rounds.task_queries import effective_annotation
 from sync.store.tables import AnnotationRecord, TaskRecord
 from tests.sync.conftest import World
@@ -105,6 +107,106 @@ def test_one_deleted_and_one_added_task_are_both_seen(make_world: MakeWorld) -> 
     assert [task[0] for task in _dump(world)[0]] == [*world.tasks[1:], new]
 
 
+T1, T2 = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "gone", "to_fetch"),
+    [
+        ({}, {}, (), ()),
+        ({1: T1}, {1: T1}, (), ()),
+        ({1: T1, 2: T1}, {2: T1, 3: T1}, (3,), (1,)),
+        ({1: T2, 2: T1}, {1: T1, 2: T1}, (), (1,)),
+    ],
+)
+def test_differences_of_all_tasks(
+    there: dict[int, datetime],
+    here: dict[int, datetime],
+    gone: tuple[int, ...],
+    to_fetch: tuple[int, ...],
+) -> None:
+    assert compare_tasks(there, here) == TaskDifferences(gone, to_fetch)
+
+
+@pytest.mark.parametrize(
+    ("counted", "stored", "surplus", "compared_at", "due"),
+    [
+        (5, 5, 0, T1, False),
+        (5, 5, 0, None, True),
+        (5, 5, None, T1, False),
+        (6, 5, 0, T1, True),
+        (4, 5, 0, T1, True),
+        (4, 5, 1, T1, False),  # Label Studio counted one too few already when all were compared
+        (5, 5, 1, T1, True),
+        (5, 5, 0, T1 - timedelta(seconds=600), True),
+    ],
+)
+def test_when_all_tasks_are_compared(
+    counted: int, stored: int, surplus: int | None, compared_at: datetime | None, due: bool
+) -> None:
+    now = T1 + timedelta(seconds=10)
+    assert is_comparison_due(counted, stored, surplus, compared_at, now, 600.0) is due
+
+
+def _committed_late(world: World, task: int) -> None:
+    """Label Studio shows a change only now whose time lies far before the last pull."""
+    world.studio._db["tasks"][str(task)]["updated_at"] = "2020-01-01T00:00:00+00:00"
+
+
+def test_a_task_committed_late_is_fetched(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    step(pull, world.open())
+    (late,) = world.studio.import_tasks(world.project_id, [{"image": "x.png"}])
+    _committed_late(world, late)
+    assert step(pull, world.open()).tasks_new == 1
+    assert [task[0] for task in _dump(world)[0]] == [*world.tasks, late]
+
+
+def test_one_deleted_and_one_committed_late_are_both_seen(make_world: MakeWorld) -> None:
+    world = make_world(3, compare_s=0.001)
+    step(pull, world.open())
+    world.studio.delete_tasks(world.project_id, [world.tasks[0]])
+    (late,) = world.studio.import_tasks(world.project_id, [{"image": "x.png"}])
+    _committed_late(world, late)
+    step(pull, world.open())
+    assert [task[0] for task in _dump(world)[0]] == [*world.tasks[1:], late]
+
+
+def test_an_annotation_committed_late_is_found_by_the_next_comparison(make_world: MakeWorld) -> None:
+    world = make_world(3, compare_s=0.001)
+    step(pull, world.open())
+    world.label(1)
+    _committed_late(world, world.tasks[1])
+    assert step(pull, world.open()).annotations_created == 1
+
+
+def test_nothing_new_costs_two_requests(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    step(pull, world.open())
+    calls: list[str] = []
+    world.studio.before_call = calls.append
+    step(pull, world.open())
+    assert calls == ["tasks", "project"]
+
+
+def test_an_edited_config_of_many_annotations_is_one_statement(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    world.label(0, 1, 2)
+    step(pull, world.open())
+    world.studio._db["projects"][str(world.project_id)]["label_config"] = build_label_config(["disc"])
+    loaded: list[object] = []
+
+    def count(target: object, _: object) -> None:
+        loaded.append(target)
+
+    event.listen(AnnotationRecord, "load", count)
+    refreshed(world.open())
+    event.remove(AnnotationRecord, "load", count)
+    assert loaded == []
+    with world.store.read() as session:
+        assert set(session.scalars(select(AnnotationRecord.digest))) == {""}
+
+
 def test_broken_tasks_are_named_and_the_others_are_unharmed(make_world: MakeWorld) -> None:
     world = make_world(2)
     world.label(0)
@@ -175,7 +277,7 @@ def test_a_killed_pull_goes_on(make_world: MakeWorld, monkeypatch: pytest.Monkey
     step(pull, world.open())
     undisturbed = make_world(0, world.studio, name="other")
     undisturbed.project_id = world.project_id
-    register_project(undisturbed.store, world.studio, world.project_id)
+    register_project(undisturbed.settings, undisturbed.store, world.studio, world.project_id)
     step(pull, undisturbed.open())
     assert _dump(world) == _dump(undisturbed)
 

@@ -16,7 +16,7 @@ from ml_backend.artifacts.files import publish_dir, read_json, write_json
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.errors import BadInput, LeaseLost, StorageError
 from ml_backend.instances import Instances
-from sync.rounds.project import project_ids
+from sync.rounds.registration import project_ids
 from sync.store.database import Store, database_now, utc_now
 from sync.store.lease import Lease
 from sync.store.project_store import ProjectStore

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StudioError
-from sync.rounds.project import register_project
+from sync.rounds.registration import register_project
 from sync.store.tables import (
     DecisionRecord,
     LeaseRecord,
@@ -207,7 +207,7 @@ def test_one_bad_project_does_not_stop_the_others(make_world: MakeWorld) -> None
     world = make_world(8)
     world.label(*range(5))
     other = world.studio.create_project("Broken", world.studio.project(world.project_id).label_config).id
-    register_project(world.store, world.studio, other)
+    register_project(world.settings, world.store, world.studio, other)
     world.studio._db["projects"][str(other)]["label_config"] = "<View></View>"
     reports = {report.project_id: report for report in world.worker().look_at_all()}
     assert "Image tag" in reports[other].error

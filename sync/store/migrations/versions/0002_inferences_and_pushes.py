@@ -32,5 +32,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "version", "task_id"),
     )
     op.add_column("projects", sa.Column("compared_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("projects", sa.Column("compared_number", sa.Integer(), nullable=True))
+    op.add_column("projects", sa.Column("compared_surplus", sa.Integer(), nullable=True))
     op.add_column("projects", sa.Column("gone_at", sa.DateTime(timezone=True), nullable=True))

@@ -1,0 +1,227 @@
+"""Which Label Studio projects take part, and whether a project is still the one that was registered.
+
+Label Studio numbers its projects from 1. A server that was set up anew gives old numbers to new projects, so
+a project is known by its key, ``<number>.<seconds of its creation>``. When the key is another one, the rows
+of the old project are dropped and its folder is renamed to ``projects/<old key>``: no mask, round or model of
+it is used for the new one. Nothing a person did is lost, since answers live in Label Studio.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from clustering.search import make_policy
+from ml_backend.artifacts.files import read_json, storage_errors
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.training.options import click_options
+from ml_backend.errors import BadInput, ModelError
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.learners.registry import check_options
+from sync.settings import Settings
+from sync.store.database import Store, utc_now
+from sync.store.project_store import ProjectStore
+from sync.store.tables import AnnotationRecord, Base, LeaseRecord, ProjectRecord
+from sync.studio.protocol import ProjectRow, StudioClient
+
+__all__ = [
+    "ProjectChanges",
+    "check_project_settings",
+    "compare_project",
+    "mark_gone",
+    "project_ids",
+    "refresh_project",
+    "register_project",
+    "unregister_project",
+]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectChanges:
+    """How a project in Label Studio differs from the one in the store and on disk."""
+
+    old_key: str = ""
+    """key of the project that had this number before; empty when it is the same project"""
+    is_stored: bool = True
+    """title, label config and key in the store are those of now"""
+    has_new_config: bool = False
+
+
+def compare_project(row: ProjectRow, record: ProjectRecord | None, key_on_disk: str) -> ProjectChanges:
+    """What changed since ``record`` was written. ``key_on_disk`` is empty when the folder names none."""
+    known = [key for key in (key_on_disk, record.key if record is not None else "") if key]
+    old = next((key for key in known if key != row.key), "")
+    if record is None:
+        return ProjectChanges(old, is_stored=False, has_new_config=True)
+    return ProjectChanges(
+        old,
+        is_stored=(record.title, record.label_config, record.key) == (row.title, row.label_config, row.key),
+        has_new_config=record.label_config != row.label_config,
+    )
+
+
+def check_project_settings(settings: Settings) -> None:
+    """Raise BadInput, naming what is wrong, unless rounds could run with these settings."""
+    options = dict(settings.learner_options)
+    if settings.iterations is not None:
+        options["iterations"] = settings.iterations
+    try:
+        check_options(settings.learner, settings.preset, options)
+    except ModelError as error:
+        _log.warning("options of the learner are not checked: %s", error)  # the worker may have the package
+    click_options(settings.click_options)
+    try:
+        make_policy(settings.policy, **settings.policy_options)
+    except (ValueError, TypeError) as error:
+        raise BadInput(
+            str(error), field="options.policy_options", hint="docs/questions.md lists the policies"
+        ) from error
+
+
+def register_project(
+    settings: Settings,
+    store: Store,
+    studio: StudioClient,
+    project_id: int,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Let a Label Studio project take part; ``options`` replace its own options when given (idempotent).
+
+    Raises BadLabelConfig when the project's label config cannot be used, BadInput on a wrong option,
+    StudioError when the project is not there. Nothing is stored then.
+    """
+    row = studio.project(project_id)
+    parse_label_config(row.label_config)
+    if options is not None:
+        check_project_settings(settings.for_project(options))
+    paths = ProjectPaths(settings.data_dir, project_id)
+    with store.write() as session:
+        record = session.get(ProjectRecord, project_id)
+        changes = compare_project(row, record, _key_on_disk(paths))
+        if changes.old_key:
+            _make_way(session, paths, changes.old_key)
+            record = None
+            session.execute(  # a worker that is at the old project stops at its next write
+                update(LeaseRecord)
+                .where(LeaseRecord.name == f"project/{project_id}")
+                .values(fence=LeaseRecord.fence + 1, holder="")
+            )
+        if record is None:
+            record = ProjectRecord(id=project_id, options={})
+            session.add(record)
+        record.key, record.title, record.label_config = row.key, row.title, row.label_config
+        record.gone_at, record.error = None, ""
+        if options is not None:
+            record.options = dict(options)
+
+
+def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths) -> tuple[str, LabelConfig]:
+    """Title and label config of now; a new config makes the next pull a full one.
+
+    Raises BadLabelConfig when the config was edited into one that cannot be used; the store keeps the old.
+    Raises BadInput when the number belongs to a new project now; the next look starts with that one.
+    """
+    row = studio.project(db.id)
+    with db.read() as session:
+        changes = compare_project(row, session.get(ProjectRecord, db.id), _key_on_disk(paths))
+    if changes.old_key:
+        with db.write() as session:
+            kept = _make_way(session, paths, changes.old_key)
+            session.add(
+                ProjectRecord(
+                    id=db.id, key=row.key, title=row.title, label_config=row.label_config, options={}
+                )
+            )
+        raise BadInput(
+            f"project {db.id} is a new one ({row.title!r}); the one that had this number before is gone",
+            field="project",
+            hint=f"Its rounds and models lie in {kept}; the next look starts with the new project",
+        )
+    fresh = parse_label_config(row.label_config)
+    if not changes.is_stored:
+        with db.write() as session:
+            record = session.get_one(ProjectRecord, db.id)
+            record.title, record.label_config, record.key = row.title, row.label_config, row.key
+            if changes.has_new_config:
+                record.watermark = None
+                # regions are read with the config: what was unreadable may be readable now, and the reverse
+                session.execute(
+                    update(AnnotationRecord).where(AnnotationRecord.project_id == db.id).values(digest="")
+                )
+    return row.title, fresh
+
+
+def unregister_project(store: Store, project_id: int) -> None:
+    """Forget a project; nothing is deleted in Label Studio or on disk."""
+    with store.write() as session:
+        record = session.get(ProjectRecord, project_id)
+        if record is not None:
+            session.delete(record)
+
+
+def project_ids(store: Store, *, gone: bool = False) -> list[int]:
+    """Projects that take part, in order; with ``gone`` those that Label Studio does not have any more."""
+    here = ProjectRecord.gone_at.is_not(None) if gone else ProjectRecord.gone_at.is_(None)
+    with store.read() as session:
+        return list(session.scalars(select(ProjectRecord.id).where(here).order_by(ProjectRecord.id)))
+
+
+def mark_gone(store: Store, studio: StudioClient, project_id: int) -> bool:
+    """Note that Label Studio does not have a project any more, if so; True when it does not.
+
+    Called after a 404, which also comes from a wrong address: the project must be missing in the list of all
+    projects. Raises StudioError when that list cannot be had.
+    """
+    if any(row.id == project_id for row in studio.projects()):
+        return False
+    with store.write() as session:
+        record = session.get(ProjectRecord, project_id)
+        if record is not None:
+            record.gone_at = record.gone_at or utc_now()
+            record.error = (
+                f"Label Studio has no project {project_id} any more; it is not looked at. "
+                f"`groundswell projects remove {project_id}` forgets it"
+            )
+    return True
+
+
+def _key_on_disk(paths: ProjectPaths) -> str:
+    """Key of the project that the files belong to; empty when they do not say."""
+    try:
+        return str(read_json(paths.facts).get("key", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _make_way(session: Session, paths: ProjectPaths, old_key: str) -> Path:
+    """Drop the rows of the project that had this number, and rename its folder; returns the new name.
+
+    The folder goes first: after a kill in between it is not there any more, and the rows are dropped next.
+    """
+    kept = paths.root.with_name(old_key)
+    number = 1
+    while kept.exists():
+        number += 1
+        kept = paths.root.with_name(f"{old_key}.{number}")
+    if paths.root.exists():
+        with storage_errors(kept):
+            os.replace(paths.root, kept)
+        _log.warning("project %s is a new one; files of the old one are in %s", paths.project_id, kept)
+    for table in Base.metadata.sorted_tables[::-1]:
+        if "project_id" in table.columns:
+            session.execute(delete(table).where(table.c.project_id == paths.project_id))
+    record = session.get(ProjectRecord, paths.project_id)
+    if record is not None:
+        session.delete(record)
+    session.flush()
+    return kept
