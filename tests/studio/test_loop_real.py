@@ -16,7 +16,7 @@ from ml_backend.learners.registry import LEARNERS
 from ml_backend.masks.coco import CocoSet, load_coco
 from sync.lab.demo import Demo, DemoPlan
 from sync.lab.demo_report import DemoReport
-from sync.lab.demo_report_output import report_table
+from sync.lab.demo_report_output import report_table, save_report
 from tests.studio.conftest import Site
 from tests.sync import tiny_learner
 
@@ -142,7 +142,7 @@ def test_two_rounds_label_propagate_and_push(
     assert served is not None
     assert scores[served.id] == min(scores.values())
 
-    report.save(tmp_path / "report.json")
+    save_report(report, tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text())
     assert [r["accepted"] for r in saved["rounds"]] == [first.accepted, second.accepted]
     assert (tmp_path / "report.png").stat().st_size > 5_000
