@@ -107,8 +107,15 @@ def interruptible(*, exit_code: int = 0) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # the handlers stay: a signal while Python winds up must not change the exit code
         typer.echo("\n· stopped")
         raise typer.Exit(exit_code) from None
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    except BaseException:
+        _restore(numbers, before)
+        raise
+    _restore(numbers, before)
+
+
+def _restore(numbers: Sequence[signal.Signals], handlers: Sequence[Any]) -> None:
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)

@@ -349,3 +349,20 @@ def test_options_are_json_where_they_can_be() -> None:
     }
     with pytest.raises(BadInput, match="name=value"):
         parse_options(["min_finished"])
+
+
+def test_a_second_signal_after_the_clean_up_does_not_change_the_exit_code() -> None:
+    script = """
+import os, signal, time, typer
+from sync.console import interruptible
+try:
+    with interruptible(exit_code=7):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+except typer.Exit as exit:
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise SystemExit(exit.exit_code)
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", script], check=False, stdout=subprocess.DEVNULL).returncode == 7
+    )
