@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ class Truth:
     def image(self, address: str) -> CocoImage:
         """The picture behind a task's image address (upload, local file or path)."""
         name = address.rsplit("/", 1)[-1].rsplit("?d=", 1)[-1]
-        for candidate in (name, _UPLOAD.sub("", name)):
+        for candidate in (name, unquote(name), _UPLOAD.sub("", name)):
             if candidate in self._by_name:
                 return self._by_name[candidate]
         raise BadInput(

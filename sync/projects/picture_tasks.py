@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ml_backend.errors import BadInput
 from sync.projects.pictures import (
@@ -67,7 +67,7 @@ def serve_pictures(
     BadInput when a picture is not below it, StudioError when Label Studio does not serve the first one.
     """
 
-    def address(path: Path) -> str:
+    def path_served(path: Path) -> str:
         real = path.resolve()
         if files_root is None or not real.is_relative_to(files_root):
             raise BadInput(
@@ -76,27 +76,40 @@ def serve_pictures(
                 hint="Start `groundswell up --files-root` with a folder above it, name that of another "
                 "server with --files-root, or use --serve upload",
             )
-        return f"/data/local-files/?d={real.relative_to(files_root).as_posix()}"
+        return real.relative_to(files_root).as_posix()
 
-    given = name_pictures(paths, place.folder, address)
-    found = compare_pictures(given, _held(place, place.field), clean=_clean)
+    given = name_pictures(paths, place.folder, path_served)
+    found = compare_pictures(given, _held(place, place.field, _path_served), clean=_clean)
     if found.new:
         above = os.path.commonpath([one.path.resolve().parent for one in found.new])
         place.studio.ensure_local_files(place.project_id, Path(above))
     if found.new and isinstance(place.studio, Studio):
-        place.studio.check_file(found.new[0].identity)
-    rows = [{PATH_FIELD: one.name, place.field: one.identity} for one in found.new]
+        place.studio.check_file(_address(found.new[0].identity))
+    rows = [{PATH_FIELD: one.name, place.field: _address(one.identity)} for one in found.new]
     place.studio.import_tasks(place.project_id, rows)
     report(f"{len(rows)} pictures served from where they lie")
     return Added(len(rows), _renamed(found, given))
 
 
-def _held(place: PictureProject, identity_field: str) -> Iterator[Held]:
+def _address(path_served: str) -> str:
+    """The address of a served file; characters such as ``&``, ``#`` and ``+`` mean others in a query."""
+    return f"/data/local-files/?d={quote(path_served)}"
+
+
+def _path_served(address: str) -> str:
+    """The path in an address of a served file; addresses made by older releases are not quoted."""
+    given = address.partition("?d=")[2]
+    return unquote(given) if given else address
+
+
+def _held(
+    place: PictureProject, identity_field: str, read: Callable[[str], str] = lambda value: value
+) -> Iterator[Held]:
     for _, data in place.studio.task_data(place.project_id):
         if place.field in data:
             yield Held(
                 name=str(data.get(PATH_FIELD, "")),
-                identity=str(data.get(identity_field, "")),
+                identity=read(str(data.get(identity_field, ""))),
                 file_name=_stored_file_name(str(data[place.field])),
             )
 

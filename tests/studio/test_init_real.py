@@ -139,8 +139,13 @@ def test_uploaded_and_served_pictures_can_be_read_by_the_worker(
     served = make(site, f"{title} local", pictures, serve="local", files_root=root)
     assert served.images_added == 3
     assert make(site, f"{title} local", pictures, serve="local", files_root=root).images_added == 0
+    odd = root / f"{title} R&D #2"
+    odd.mkdir()
+    Image.new("RGB", (80, 60), (9, 9, 9)).save(odd / "a&b=c 50%25 + #1.png")
+    odd_names = make(site, f"{title} odd names", odd, serve="local", files_root=root)
+    assert odd_names.images_added == 1
     images = ImageStore(site.settings)
-    for made in (uploaded, served):
+    for made in (uploaded, served, odd_names):
         for row in site.studio.tasks(made.project_id):
             ref = images.get(str(row.data["image"]), task_id=row.id)
             assert images.pixels(ref).shape == (60, 80, 3)

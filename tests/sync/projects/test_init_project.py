@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
@@ -136,6 +137,21 @@ def test_pictures_can_stay_where_they_are(init: Init, pictures: Path, tmp_path: 
     assert init(studio, images=pictures, serve="local", files_root=tmp_path).images_added == 0
     with pytest.raises(BadInput, match="--files-root"):
         init(studio, images=pictures, serve="local")
+
+
+def test_served_pictures_may_have_any_name(init: Init, tmp_path: Path) -> None:
+    folder = tmp_path / "R&D #2"
+    folder.mkdir()
+    names = ["a&b=c.png", "50%25 + x.png", "ü #1.png"]
+    for shade, name in enumerate(names):
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(folder / name)
+    studio = FakeStudio()
+    made = init(studio, images=folder, serve="local", files_root=tmp_path)
+    values = list(studio.task_values(made.project_id, "image"))
+    read = [parse_qs(urlsplit(value).query) for value in values]
+    assert sorted(query["d"][0] for query in read) == sorted(f"R&D #2/{name}" for name in names)
+    assert all(set(query) == {"d"} for query in read)
+    assert init(studio, images=folder, serve="local", files_root=tmp_path).images_added == 0
 
 
 def test_files_that_are_no_pictures_are_listed(pictures: Path) -> None:
