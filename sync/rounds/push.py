@@ -1,10 +1,11 @@
-"""Push: a prediction for every unfinished task, under a version that names model and decisions.
+"""Push: a prediction for every unfinished task that shows the round's masks and decisions.
 
-The version label is ``<model version>.<digest of the decisions>``; pushing is a comparison: tasks that hold a
-prediction of this label are done, the others are sent in bulk (each small import costs Label Studio a pass
-over the whole project). Only when all are there is the project switched to the label, and only then are the
-older ones retired, so annotators see the old set or the new one, and a kill anywhere is followed by the same
-comparison.
+All predictions that are shown carry one version label, ``<model version>.<digest of the decisions>``. A push
+compares what each task should show with what was sent for it (``push_plan``). A few changed predictions are
+replaced one by one under the label that is shown. When many changed, a whole new set is sent under a new
+label (in bulk: each import costs Label Studio a pass over the whole project); only when it is complete is the
+project switched to it, and only then is the old set deleted. So annotators see the old set or the new one,
+and after a kill anywhere the same comparison goes on.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pool_index import read_index
-from ml_backend.artifacts.pool_tables import PoolTable, TaskTable
-from ml_backend.artifacts.pools import read_pool, read_tasks
+from ml_backend.artifacts.pool_index import PoolIndex, read_index
+from ml_backend.artifacts.pool_tables import PoolTable
+from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.clicks.serving.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
@@ -28,6 +29,7 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_check import validate_result
 from ml_backend.task_prediction import make_prediction
 from sync.rounds.progress import Progress
+from sync.rounds.push_plan import PushPlan, Shown, load_pushed, plan_push, save_pushed, shown_by_task
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
 from sync.rounds.task_queries import open_task_ids, task_images
 from sync.settings import Settings
@@ -36,10 +38,12 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 from sync.studio.protocol import PredictionRow, StudioClient
 
-__all__ = ["PushReport", "push", "push_version", "serving_order"]
+__all__ = ["PushReport", "PushState", "note_order", "push", "push_state", "serving_order"]
 
 _READ_TASKS = 256
 _COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
+_SAVED_EVERY = 20
+"""replaced predictions after which what was sent is noted"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +57,57 @@ class PushReport:
     retired: tuple[str, ...]
 
 
-def push_version(
+@dataclass(frozen=True, slots=True, eq=False)
+class PushState:
+    """What is to be shown, what was sent, and the difference.
+
+    ``is_urgent`` says that tasks lack a prediction; changed decisions may wait.
+    """
+
+    index: PoolIndex
+    verdicts: VerdictTable
+    wanted: dict[int, Shown]
+    held: dict[str, dict[int, Shown]]
+    plan: PushPlan
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether tasks lack a prediction, or none of this round was shown yet."""
+        return not self.held or bool(self.plan.add and self.plan.version in self.held)
+
+
+def push_state(
+    db: ProjectStore,
     config: LabelConfig,
     settings: Settings,
     paths: ProjectPaths,
     record: RoundRecord,
-    verdicts: VerdictTable | None = None,
+) -> PushState:
+    """Compare what each task should show with what was sent; asks the store and files only."""
+    index = read_index(paths.pool(record.model_version))
+    verdicts = read_verdicts(paths.round(record.number))
+    setting = digest_of((record.model_version, config.digest, settings.push_min_score))
+    wanted = shown_by_task(_wanted(db, index), index, verdicts, setting=setting, round_number=record.number)
+    held = load_pushed(paths.round(record.number))
+    plan = plan_push(
+        wanted,
+        held,
+        shown=record.pushed if record.pushed in held else "",
+        fresh=_fresh_version(config, settings, record, verdicts),
+        with_bounds=record.review_done,
+    )
+    return PushState(index, verdicts, wanted, held, plan)
+
+
+def _fresh_version(
+    config: LabelConfig, settings: Settings, record: RoundRecord, verdicts: VerdictTable
 ) -> str:
-    """The prediction version of a round as decided so far (``verdicts``: as read already)."""
-    verdicts = read_verdicts(paths.round(record.number)) if verdicts is None else verdicts
-    shown = (verdicts.digest, config.digest, settings.push_min_score)
-    return f"{record.model_version}.{digest_of(shown)[:8]}"
+    """Name of a new set of predictions with the decisions so far; another one than the set that is shown."""
+    shown: tuple[object, ...] = (verdicts.digest, config.digest, settings.push_min_score)
+    version = f"{record.model_version}.{digest_of(shown)[:8]}"
+    if version == record.pushed:
+        version = f"{record.model_version}.{digest_of((*shown, version))[:8]}"
+    return version
 
 
 def push(
@@ -80,58 +124,139 @@ def push(
     Raises StudioError when Label Studio refuses a chunk; what was sent before stays and is not sent again.
     """
     started = time.monotonic()
-    folder = paths.pool(record.model_version)
-    verdicts = read_verdicts(paths.round(record.number))
-    version = push_version(config, settings, paths, record, verdicts)
-    tasks = read_tasks(folder)
-    wanted = _wanted(db, tasks)
-    have = studio.predicted_tasks(db.id, version)
-    missing = [task for task in wanted if task not in have]
-    sent = accepted = 0
-    for chunk in _chunks(settings, _rows(config, settings, paths, record, version, missing, tasks, verdicts)):
-        progress.at("push.chunk")
-        created = studio.import_predictions(db.id, chunk)
-        if created != len(chunk):
-            raise StudioError(
-                f"Label Studio kept {created} of {len(chunk)} predictions",
-                field=f"project {db.id}",
-                hint="The rest is sent at the next look; compare the label config with the model's labels",
-            )
-        sent += len(chunk)
-        accepted += sum("meta" in item for row in chunk for item in row.result)
-        progress.report("push", 0.9 * sent / len(missing), f"{sent} of {len(missing)} sent")
+    state = _with_what_is_there(
+        db, studio, push_state(db, config, settings, paths, record), config, settings, record
+    )
+    version = state.plan.version
+    sender = _Sender(db, studio, settings, paths, progress, record, state)
+    sender.add(_rows(config, settings, paths, record, version, state.plan.add, state))
+    sender.replace(_rows(config, settings, paths, record, version, state.plan.replace, state))
+    wanted = state.wanted
     retired: list[str] = []
     if wanted:
         progress.at("push.switch")
         if studio.project(db.id).model_version != version:
             studio.set_model_version(db.id, version)
         retired = _retire(db, studio, progress, version)
-        save_upcoming(settings.data_dir, db.id, serving_order(db, paths, record), guard=db.write)
-    report = PushReport(version, sent, len(wanted), accepted, tuple(retired))
-    if sent or record.pushed != version:
+        if set(state.held) - {version}:
+            save_pushed(paths.round(record.number), {version: state.held.get(version, {})}, guard=db.write)
+        note_order(db, settings, paths, record)
+    report = PushReport(version, sender.sent, len(wanted), sender.accepted, tuple(retired))
+    if sender.sent or record.pushed != version:
         update_round(db, paths, record.number, pushed=version, pushed_at=utc_now())
-        figures: dict[str, Any] = {"version": version, "tasks": len(wanted), "sent": sent}
+        figures: dict[str, Any] = {"version": version, "tasks": len(wanted), "sent": sender.sent}
         before = float(record.figures.get("push", {}).get("seconds", 0.0))
         figures["seconds"] = round(before + time.monotonic() - started, 3)
         finish_step(db, paths, record.number, "push", figures)
-    progress.report("push", 1.0, f"{len(wanted)} tasks show {version}")
+    progress.report("push", 1.0, f"{len(wanted)} tasks show {version}, {sender.sent} sent")
     return report
 
 
-def _wanted(db: ProjectStore, tasks: TaskTable) -> list[int]:
+def _with_what_is_there(
+    db: ProjectStore,
+    studio: StudioClient,
+    state: PushState,
+    config: LabelConfig,
+    settings: Settings,
+    record: RoundRecord,
+) -> PushState:
+    """The state without predictions that somebody deleted, and with those that were sent but not noted.
+
+    A kill between sending and noting leaves predictions that are not noted. Under the label of a new set they
+    show what that label stands for; under the label that is shown they are replaced.
+    """
+    counts = studio.prediction_versions(db.id)
+    names = {name for name in (record.pushed, state.plan.version) if name}
+    if all(counts.get(name, 0) == len(state.held.get(name, {})) for name in names):
+        return state
+    held: dict[str, dict[int, Shown]] = {}
+    for name in sorted(names):
+        there = studio.predicted_tasks(db.id, name) if counts.get(name) else set()
+        noted = state.held.get(name, {})
+        unknown = Shown("") if name == record.pushed else None
+        held[name] = {
+            task: noted.get(task) or unknown or state.wanted[task]
+            for task in sorted(there)
+            if task in noted or unknown is not None or task in state.wanted
+        }
+    shown = record.pushed if held.get(record.pushed) else ""
+    fresh = _fresh_version(config, settings, record, state.verdicts)
+    plan = plan_push(state.wanted, held, shown=shown, fresh=fresh, with_bounds=record.review_done)
+    return PushState(state.index, state.verdicts, state.wanted, held, plan)
+
+
+class _Sender:
+    """Sends predictions and notes what was sent."""
+
+    def __init__(
+        self,
+        db: ProjectStore,
+        studio: StudioClient,
+        settings: Settings,
+        paths: ProjectPaths,
+        progress: Progress,
+        record: RoundRecord,
+        state: PushState,
+    ) -> None:
+        self._db, self._studio, self._settings, self._progress = db, studio, settings, progress
+        self._folder = paths.round(record.number)
+        self._state = state
+        self._total = len(state.plan.add) + len(state.plan.replace)
+        self.sent = self.accepted = 0
+
+    def add(self, rows: Iterator[PredictionRow]) -> None:
+        """Send new predictions in chunks. Raises StudioError when Label Studio keeps fewer than were sent."""
+        for chunk in _chunks(self._settings, rows):
+            self._progress.at("push.chunk")
+            created = self._studio.import_predictions(self._db.id, chunk)
+            if created != len(chunk):
+                raise StudioError(
+                    f"Label Studio kept {created} of {len(chunk)} predictions",
+                    field=f"project {self._db.id}",
+                    hint="The rest is sent at the next look; does the label config have the model's labels?",
+                )
+            self._note(chunk)
+
+    def replace(self, rows: Iterator[PredictionRow]) -> None:
+        """Replace predictions one by one."""
+        done: list[PredictionRow] = []
+        for row in rows:
+            self._progress.at("push.replace")
+            self._studio.replace_prediction(self._db.id, row)
+            done.append(row)
+            if len(done) == _SAVED_EVERY:
+                self._note(done)
+                done = []
+        if done:
+            self._note(done)
+
+    def _note(self, rows: Sequence[PredictionRow]) -> None:
+        held = self._state.held.setdefault(self._state.plan.version, {})
+        held.update({row.task_id: self._state.wanted[row.task_id] for row in rows})
+        save_pushed(self._folder, self._state.held, guard=self._db.write)
+        self.sent += len(rows)
+        self.accepted += sum("meta" in item for row in rows for item in row.result)
+        self._progress.report("push", 0.9 * self.sent / self._total, f"{self.sent} of {self._total} sent")
+
+
+def _wanted(db: ProjectStore, index: PoolIndex) -> list[int]:
     """Unfinished tasks the model could read, in order of id."""
     open_ids = set(open_task_ids(db))
-    readable = tasks.task_id[tasks.error == ""]
-    return sorted(int(task) for task in readable if int(task) in open_ids)
+    return [task for task in index.task_id.tolist() if task in open_ids and task not in index.error]
 
 
 def serving_order(db: ProjectStore, paths: ProjectPaths, record: RoundRecord) -> list[tuple[int, str]]:
     """Unfinished tasks and their images in the order in which uncertainty sampling serves them."""
-    tasks = read_tasks(paths.pool(record.model_version))
-    score = {int(task): float(tasks.score[row]) for row, task in enumerate(tasks.task_id)}
-    wanted = sorted(_wanted(db, tasks), key=lambda task: (score[task], task))
+    index = read_index(paths.pool(record.model_version))
+    score = dict(zip(index.task_id.tolist(), index.score.tolist(), strict=True))
+    wanted = sorted(_wanted(db, index), key=lambda task: (score[task], task))
     images = task_images(db)
     return [(task, images[task]) for task in wanted]
+
+
+def note_order(db: ProjectStore, settings: Settings, paths: ProjectPaths, record: RoundRecord) -> None:
+    """Write down which tasks are served next, for the backend's preparation of clicks."""
+    save_upcoming(settings.data_dir, db.id, serving_order(db, paths, record), guard=db.write)
 
 
 def _rows(
@@ -140,27 +265,24 @@ def _rows(
     paths: ProjectPaths,
     record: RoundRecord,
     version: str,
-    missing: Sequence[int],
-    tasks: TaskTable,
-    verdicts: VerdictTable,
+    tasks: Sequence[int],
+    state: PushState,
 ) -> Iterator[PredictionRow]:
     folder = paths.pool(record.model_version)
-    place = {int(task): row for row, task in enumerate(tasks.task_id)}
-    index = read_index(folder)
-    for start in range(0, len(missing), _READ_TASKS):
-        part = missing[start : start + _READ_TASKS]
-        pool = read_pool(folder, columns=_COLUMNS, task_ids=part, index=index)
+    for start in range(0, len(tasks), _READ_TASKS):
+        part = tasks[start : start + _READ_TASKS]
+        pool = read_pool(folder, columns=_COLUMNS, task_ids=part, index=state.index)
         for task, rows in zip(part, _by_task(pool, part), strict=True):
-            at = place[task]
-            hw = (int(tasks.hw[at, 0]), int(tasks.hw[at, 1]))
+            entry = state.index.entry(task)
+            assert entry is not None, "only tasks of the index are wanted"
             made = make_prediction(
                 pool.take(rows),
                 config,
-                hw,
-                verdicts,
+                entry.hw,
+                state.verdicts,
                 round_number=record.number,
                 min_score=settings.push_min_score,
-                score=float(tasks.score[at]),
+                score=entry.score,
             )
             problems = validate_result(made.result, config, made.score)
             if problems:

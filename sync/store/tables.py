@@ -32,7 +32,6 @@ __all__ = [
     "InferenceRecord",
     "LeaseRecord",
     "ProjectRecord",
-    "PushedRecord",
     "QuestionRecord",
     "ReviewTaskRecord",
     "RoundRecord",
@@ -147,17 +146,6 @@ class InferenceRecord(Base):
     """how often the image could not be read, in a row"""
     retry_at: Mapped[datetime | None]
     """when to try again; None when the image was read, or when trying again is of no use"""
-
-
-class PushedRecord(Base):
-    """One prediction that Label Studio holds for us. ``digest`` says what it shows."""
-
-    __tablename__ = "pushed_predictions"
-
-    project_id: Mapped[int] = mapped_column(primary_key=True)
-    version: Mapped[str] = mapped_column(String(160), primary_key=True)
-    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    digest: Mapped[str] = mapped_column(String(64))
 
 
 class SplitRecord(Base):

@@ -73,6 +73,18 @@ class PredictionCalls(ProjectCalls):
         )
         return int(answer["deleted_predictions"])
 
+    def replace_prediction(self, project_id: int, row: PredictionRow) -> None:
+        found = self._http.get("/api/predictions/", task=row.task_id)
+        mine = sorted(int(one["id"]) for one in found if one["model_version"] == row.model_version)
+        if not mine:
+            self.import_predictions(project_id, [row])
+            return
+        check_predictions(self.project(project_id).label_config, [row])
+        body = {"result": [dict(item) for item in row.result], "score": row.score}
+        self._http.call("PATCH", f"/api/predictions/{mine[0]}/", json=body)
+        for double in mine[1:]:
+            self._http.call("DELETE", f"/api/predictions/{double}/")
+
     def predictions(self, task_id: int) -> list[PredictionRow]:
         """All predictions of a task, in id order."""
         rows = sorted(self._http.get("/api/predictions/", task=task_id), key=lambda row: row["id"])

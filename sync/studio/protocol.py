@@ -181,6 +181,13 @@ class StudioClient(Protocol):
         """Make this version the one that is shown and sampled by (it must have predictions)."""
         ...
 
+    def replace_prediction(self, project_id: int, row: PredictionRow) -> None:
+        """Make ``row`` the one prediction of its task under its version; adds it when there is none.
+
+        An existing one is changed in place, so nobody sees the task without it or with two.
+        """
+        ...
+
     def delete_predictions(self, project_id: int, model_version: str) -> int: ...
 
     def create_annotation(

@@ -13,13 +13,13 @@ from sync.rounds.cluster import cluster
 from sync.rounds.infer import infer, tasks_to_infer
 from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
-from sync.rounds.push import PushReport, push, push_version
+from sync.rounds.push import PushReport, note_order, push, push_state
 from sync.rounds.round_records import current_round, has_finished, reload_round, trained_round
 from sync.rounds.train import begin_again, is_retry_due, start_round, train, training_due
 from sync.store.database import utc_now
 from sync.store.tables import RoundRecord
 
-__all__ = ["LookReport", "review_tick", "run_round"]
+__all__ = ["LookReport", "look"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,10 @@ def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
     record = cluster(db, project.config, settings, paths, progress, record)
     reviewed = _review(project, record)
     record = reload_round(db, record)
-    if _push_due(project, record, reviewed, pulled):
+    if _push_due(project, record, reviewed):
         pushed = _push(project, record)
+    elif pulled.changes and pushed is None:
+        note_order(db, settings, paths, record)
     write_facts(db, project.config, settings)
     record = reload_round(db, record)
     is_new_order = pushed is not None
@@ -64,31 +66,6 @@ def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
         db, settings, paths, project.images, progress, project.memo, record, is_new_order=is_new_order
     )
     return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error)
-
-
-def run_round(project: OpenProject) -> LookReport:
-    """Run a whole round of one project now, even when few tasks are new.
-
-    A round that was begun and not pushed yet is finished instead of starting another. Calling ``look`` or
-    ``review_tick`` afterwards goes on with its review.
-    """
-    return look(project, force_round=True)
-
-
-def review_tick(project: OpenProject, *, with_push: bool = True) -> ReviewReport | None:
-    """One look at the review of the newest trained round, decisions pushed when it is done.
-
-    None when there is no round to review yet.
-    """
-    record = trained_round(project.db)
-    if record is None or not has_finished(record, "cluster"):
-        return None
-    reviewed = _review(project, record)
-    record = reload_round(project.db, record)
-    if with_push and _push_due(project, record, reviewed, PullReport()):
-        _push(project, record)
-        write_facts(project.db, project.config, project.settings)
-    return reviewed
 
 
 def _push(project: OpenProject, record: RoundRecord) -> PushReport:
@@ -142,9 +119,10 @@ def _train(project: OpenProject, record: RoundRecord) -> tuple[str, str]:
         return "", f"training of round {record.number} failed: {error}"
 
 
-def _push_due(project: OpenProject, record: RoundRecord, reviewed: ReviewReport, pulled: PullReport) -> bool:
-    """Whether to push: re-opened tasks at once, decisions when review is done or the last push is old."""
-    if record.pushed == push_version(project.config, project.settings, project.paths, record):
-        return pulled.changes > 0
+def _push_due(project: OpenProject, record: RoundRecord, reviewed: ReviewReport) -> bool:
+    """Whether to push: missing predictions at once, decisions when review is done or the last push is old."""
+    state = push_state(project.db, project.config, project.settings, project.paths, record)
+    if state.plan.is_empty and state.plan.version == record.pushed:
+        return False
     age = None if record.pushed_at is None else (utc_now() - record.pushed_at).total_seconds()
-    return reviewed.done or age is None or age >= project.settings.push_interval_s
+    return state.is_urgent or reviewed.done or age is None or age >= project.settings.push_interval_s

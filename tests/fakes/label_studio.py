@@ -262,6 +262,22 @@ class FakeStudio:
         project["model_version"] = model_version
         self._save()
 
+    def replace_prediction(self, project_id: int, row: PredictionRow) -> None:
+        self._call("replace_prediction")
+        check_predictions(self._get("projects", project_id)["label_config"], [row])
+        found = [
+            one
+            for one in self._of("predictions", task=row.task_id)
+            if one["model_version"] == row.model_version
+        ]
+        if not found:
+            self.import_predictions(project_id, [row])
+            return
+        found[0]["result"], found[0]["score"] = [dict(item) for item in row.result], float(row.score)
+        for double in found[1:]:
+            del self._db["predictions"][str(double["id"])]
+        self._save()
+
     def delete_predictions(self, project_id: int, model_version: str) -> int:
         self._call("delete_predictions")
         project = self._get("projects", project_id)

@@ -276,6 +276,29 @@ def test_prediction_versions_are_kept_apart(client: StudioClient, project: int) 
     assert client.predicted_tasks(project, "v1") == set()
 
 
+def test_a_prediction_is_replaced_in_place(client: StudioClient, project: int) -> None:
+    ids = client.import_tasks(project, images(3))
+    client.import_predictions(project, score_rows(ids, [0.1, 0.2, 0.3], "v1"))
+    client.import_predictions(project, score_rows(ids[:1], [0.9], "others"))
+    client.set_model_version(project, "v1")
+    client.replace_prediction(project, PredictionRow(ids[0], [box("Dog")], 0.7, "v1"))
+    assert client.project(project).model_version == "v1"
+    found = client.predictions(ids[0])  # type: ignore[attr-defined]
+    assert [(row.model_version, row.score) for row in found] == [("v1", 0.7), ("others", 0.9)]
+    assert found[0].result[0]["value"]["rectanglelabels"] == ["Dog"]
+    served = client.next_task(project)
+    assert served is not None
+    assert served.id == ids[1], "the new score counts in the order of tasks"
+
+    client.import_predictions(project, score_rows(ids[1:2], [0.5], "v1"))  # a double
+    client.replace_prediction(project, PredictionRow(ids[1], [box()], 0.6, "v1"))
+    assert [row.score for row in client.predictions(ids[1])] == [0.6]  # type: ignore[attr-defined]
+    client.replace_prediction(project, PredictionRow(ids[2], [box()], 0.8, "v2"))  # there is none of v2
+    assert client.prediction_versions(project) == {"v1": 3, "v2": 1, "others": 1}
+    with pytest.raises(StudioError):
+        client.replace_prediction(project, PredictionRow(ids[2], [box("Horse")], 0.8, "v2"))
+
+
 def test_sending_predictions_again_doubles_them(client: StudioClient, project: int) -> None:
     ids = client.import_tasks(project, images(1))
     for _ in range(2):

@@ -20,9 +20,9 @@ from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
     Base,
+    InferenceRecord,
     LeaseRecord,
     ProjectRecord,
-    PushedRecord,
     QuestionRecord,
     RoundRecord,
     TaskRecord,
@@ -83,7 +83,7 @@ def test_a_store_of_the_first_release_keeps_its_rows(database: str, old_store: E
         for table in (QuestionRecord, AnswerRecord):
             assert session.scalar(select(func.count()).select_from(table)) == 1
     with store.write() as session:
-        session.add(PushedRecord(project_id=7, version="v", task_id=71, digest="d"))
+        session.add(InferenceRecord(project_id=7, task_id=71, model_version="v", image="b.png"))
     store.close()
     assert _differences(old_store) == []
     Store(database).close()  # a second start finds nothing to do

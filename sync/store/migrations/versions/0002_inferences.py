@@ -1,4 +1,4 @@
-"""Tasks looked at, predictions pushed, and projects that are gone."""
+"""Tasks looked at, comparisons of all tasks, and projects that are gone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,6 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("retry_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("project_id", "task_id"),
-    )
-    op.create_table(
-        "pushed_predictions",
-        sa.Column("project_id", sa.Integer(), nullable=False),
-        sa.Column("version", sa.String(length=160), nullable=False),
-        sa.Column("task_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.PrimaryKeyConstraint("project_id", "version", "task_id"),
     )
     op.add_column("projects", sa.Column("compared_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("projects", sa.Column("compared_surplus", sa.Integer(), nullable=True))

@@ -1,0 +1,152 @@
+"""Which predictions have to be sent: what Label Studio holds compared with what it should show.
+
+A prediction is known by the digest of what it shows. ``rounds/<n>/pushed.json`` holds the digests of what was
+sent, by prediction version and task; it survives a rebuild of the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_backend.artifacts.files import Guard, read_json, write_json
+from ml_backend.artifacts.pool_index import PoolIndex
+from ml_backend.artifacts.pool_tables import task_of_key
+from ml_backend.artifacts.verdicts import Verdict
+
+__all__ = ["PushPlan", "Shown", "load_pushed", "plan_push", "save_pushed", "shown_by_task"]
+
+_FEW = 3
+_FEW_SHARE = 0.1
+"""Up to so many changed predictions are replaced one by one; more are sent in bulk as a new set, since
+replacing takes two requests each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Digests of what one prediction shows: ``masks`` without the bounds on purity, ``bounds`` of these.
+
+    Each answer moves the bounds of a whole cluster. While review goes on that alone is no reason to send its
+    masks again.
+    """
+
+    masks: str
+    bounds: str = ""
+
+    def is_as(self, other: Shown, *, with_bounds: bool) -> bool:
+        """Whether both show the same; ``with_bounds`` compares the bounds too."""
+        return self == other if with_bounds else self.masks == other.masks
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """What to send: predictions to add in bulk, and those to replace one by one, by task, ascending.
+
+    ``version`` is the prediction version that is shown in the end.
+    """
+
+    version: str
+    add: tuple[int, ...] = ()
+    replace: tuple[int, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be sent."""
+        return not self.add and not self.replace
+
+
+def plan_push(
+    wanted: Mapping[int, Shown],
+    held: Mapping[str, Mapping[int, Shown]],
+    *,
+    shown: str,
+    fresh: str,
+    with_bounds: bool,
+) -> PushPlan:
+    """What to send so that every task of ``wanted`` has a prediction that shows what it should.
+
+    Parameters
+    ----------
+    wanted : what each task should show
+    held : what Label Studio holds, by prediction version and task
+    shown : the version that is shown now; empty when none of this round is
+    fresh : name for a whole new set, used when there is none or when many predictions changed
+    with_bounds : whether changed bounds on the purity of a cluster count as a change
+    """
+
+    def missing(version: str) -> tuple[int, ...]:
+        return tuple(sorted(set(wanted) - set(held.get(version, {}))))
+
+    def changed(version: str) -> tuple[int, ...]:
+        there = held.get(version, {})
+        return tuple(
+            sorted(
+                task
+                for task, show in wanted.items()
+                if task in there and not show.is_as(there[task], with_bounds=with_bounds)
+            )
+        )
+
+    if shown:
+        different = changed(shown)
+        if len(different) <= max(_FEW, int(_FEW_SHARE * len(wanted))):
+            return PushPlan(shown, missing(shown), different)
+    return PushPlan(fresh, missing(fresh), changed(fresh))
+
+
+def shown_by_task(
+    tasks: Sequence[int],
+    index: PoolIndex,
+    verdicts: Mapping[str, Verdict],
+    *,
+    setting: str,
+    round_number: int,
+) -> dict[int, Shown]:
+    """What the prediction of each task should show, as digests of all that it is made from.
+
+    ``setting`` stands for what all share: model version, label config, smallest score. The part of the pool
+    that holds a task changes when its image was looked at again.
+    """
+    decided: dict[int, tuple[list[str], list[str]]] = {}
+    for key in sorted(verdicts):
+        verdict = verdicts[key]
+        masks, bounds = decided.setdefault(task_of_key(key), ([], []))
+        masks.append(f"{key} {verdict.verdict} {verdict.verified} {verdict.cluster}")
+        if verdict.verdict > 0:
+            bounds.append(repr(sorted(verdict.provenance(round_number).items())))
+    found = {}
+    for task in tasks:
+        entry = index.entry(task)
+        masks, bounds = decided.get(task, ([], []))
+        found[task] = Shown(
+            _digest(setting, "" if entry is None else entry.part, *masks), _digest(*bounds) if bounds else ""
+        )
+    return found
+
+
+def load_pushed(folder: Path) -> dict[str, dict[int, Shown]]:
+    """What was sent in the round of this folder, by version and task; empty when nothing was noted."""
+    try:
+        stored: Mapping[str, Mapping[str, Any]] = read_json(folder / "pushed.json")
+    except FileNotFoundError:
+        return {}
+    return {
+        version: {int(task): Shown(*digests) for task, digests in rows.items()}
+        for version, rows in stored.items()
+    }
+
+
+def save_pushed(folder: Path, held: Mapping[str, Mapping[int, Shown]], *, guard: Guard) -> None:
+    """Note what was sent."""
+    rows = {
+        version: {str(task): [show.masks, show.bounds] for task, show in shown.items()}
+        for version, shown in held.items()
+    }
+    write_json(folder / "pushed.json", rows, guard=guard)
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,172 @@
+"""Push: only what changed is sent, annotators see the old set or the new one, and a kill changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from ml_backend.artifacts.pools import read_pool
+from ml_backend.artifacts.verdicts import Verdict, read_verdicts, write_verdicts
+from sync.rounds.push import push
+from sync.rounds.push_plan import PushPlan, Shown, plan_push
+from sync.rounds.round_records import trained_round
+from sync.store.tables import RoundRecord
+from tests.sync.conftest import World
+from tests.sync.steps import step
+
+MakeWorld = Callable[..., World]
+A, B, A_BOUNDS = Shown("a"), Shown("b"), Shown("a", "other bounds")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "held", "shown", "with_bounds", "plan"),
+    [
+        ({}, {}, "", False, PushPlan("new")),
+        ({1: A, 2: A}, {}, "", False, PushPlan("new", add=(1, 2))),
+        ({1: A, 2: A}, {"new": {1: A}}, "", False, PushPlan("new", add=(2,))),
+        ({1: A, 2: A}, {"old": {1: A, 2: A}}, "old", False, PushPlan("old")),
+        ({1: A, 2: A, 3: A}, {"old": {1: A, 2: A}}, "old", False, PushPlan("old", add=(3,))),
+        ({1: B, 2: A}, {"old": {1: A, 2: A}}, "old", False, PushPlan("old", replace=(1,))),
+        ({2: A}, {"old": {1: A, 2: A}}, "old", False, PushPlan("old")),  # task 1 was finished
+        ({1: A_BOUNDS}, {"old": {1: A}}, "old", False, PushPlan("old")),
+        ({1: A_BOUNDS}, {"old": {1: A}}, "old", True, PushPlan("old", replace=(1,))),
+        (dict.fromkeys(range(9), B), {"old": dict.fromkeys(range(9), A)}, "old", False,
+         PushPlan("new", add=tuple(range(9)))),
+        (dict.fromkeys(range(9), B), {"old": dict.fromkeys(range(9), A), "new": {0: B, 1: B}}, "old", False,
+         PushPlan("new", add=tuple(range(2, 9)))),
+    ],
+)  # fmt: skip
+def test_what_is_sent(
+    wanted: Mapping[int, Shown],
+    held: Mapping[str, Mapping[int, Shown]],
+    shown: str,
+    with_bounds: bool,
+    plan: PushPlan,
+) -> None:
+    assert plan_push(wanted, held, shown=shown, fresh="new", with_bounds=with_bounds) == plan
+
+
+def _pushed(make_world: MakeWorld, n: int = 30, **options: Any) -> tuple[World, RoundRecord]:
+    world = make_world(n, question_budget=0, **options)
+    world.label(*range(6))
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    return world, _record(world)
+
+
+def _record(world: World) -> RoundRecord:
+    record = trained_round(world.open().db)
+    assert record is not None
+    return record
+
+
+def _decide(world: World, record: RoundRecord, *numbers: int, verdict: int = -1) -> None:
+    """Reject (or accept) the first mask of these tasks, as answers would."""
+    folder = world.open().paths.round(record.number)
+    rows = list(read_verdicts(folder).values())
+    pool = world.open().paths.pool(record.model_version)
+    nan = float("nan")
+    for number in numbers:
+        key = read_pool(pool, columns=("key", "task_id"), task_ids=[world.tasks[number]]).key[0]
+        rows.append(Verdict(str(key), "disc", verdict, True, -1, -1, nan, nan, nan, "verdict"))
+    write_verdicts(folder, rows)
+
+
+class Calls:
+    """Counts calls of the fake Label Studio, and rows sent."""
+
+    def __init__(self, world: World) -> None:
+        self.by_name: Counter[str] = Counter()
+        self.rows = 0
+        world.studio.before_call = lambda name: self.by_name.update([name])
+        original = world.studio.import_predictions
+
+        def counted(project_id: int, rows: Any) -> int:
+            self.rows += len(rows)
+            return original(project_id, rows)
+
+        world.studio.import_predictions = counted  # type: ignore[method-assign]
+
+
+def test_changed_decisions_send_their_own_tasks_only(make_world: MakeWorld) -> None:
+    world, record = _pushed(make_world)
+    label = world.studio.project(world.project_id).model_version
+    before = {task: world.studio.predictions(task) for task in world.tasks}
+    _decide(world, record, 10, 12, 20)
+    calls = Calls(world)
+    report = step(push, world.open(), _record(world))
+    assert (report.sent, report.version, calls.rows) == (3, label, 0)
+    assert calls.by_name["replace_prediction"] == 3
+    assert calls.by_name["predicted_tasks"] == 0
+    assert world.studio.project(world.project_id).model_version == label
+    changed = [n for n, task in enumerate(world.tasks) if world.studio.predictions(task) != before[task]]
+    assert changed == [10, 12, 20]
+    assert all(len(world.studio.predictions(task)) == 1 for task in world.tasks[6:])
+    assert step(push, world.open(), _record(world)).sent == 0
+
+
+def test_many_changed_decisions_send_a_new_set_and_switch_to_it(make_world: MakeWorld) -> None:
+    world, record = _pushed(make_world)
+    label = world.studio.project(world.project_id).model_version
+    _decide(world, record, *range(8, 16))
+    report = step(push, world.open(), _record(world))
+    assert report.sent == 24
+    assert report.version != label
+    assert list(world.studio.prediction_versions(world.project_id)) == [report.version]
+
+
+def test_a_submitted_annotation_sends_and_lists_nothing(make_world: MakeWorld) -> None:
+    world, _ = _pushed(make_world)
+    worker = world.worker()
+    worker.look(world.project_id)
+    world.label(10)
+    calls = Calls(world)
+    report = worker.look(world.project_id)
+    assert report is not None
+    assert report.pushed is None
+    assert calls.rows == 0
+    assert not {"predicted_tasks", "prediction_versions", "import_predictions"} & set(calls.by_name)
+
+
+def test_a_kill_between_sending_and_noting_doubles_nothing(make_world: MakeWorld) -> None:
+    world, record = _pushed(make_world, push_rows=5)
+    (new,) = world.studio.import_tasks(world.project_id, [world.studio.task(world.tasks[9]).data])
+    world.tasks.append(new)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for numbers in ((10, 11), tuple(range(12, 24))):  # replaced one by one, then a whole new set
+        _decide(world, record, *numbers)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sync.rounds.push.save_pushed", killed)
+            with pytest.raises(KeyboardInterrupt):
+                step(push, world.open(), _record(world))
+        report = step(push, world.open(), _record(world))
+        assert list(world.studio.prediction_versions(world.project_id)) == [report.version]
+        assert all(len(world.studio.predictions(task)) == 1 for task in world.tasks[6:30])
+        assert step(push, world.open(), _record(world)).sent == 0
+    world.worker().look(world.project_id)
+    assert len(world.studio.predictions(new)) == 1
+
+
+def test_predictions_that_somebody_deleted_are_sent_again(make_world: MakeWorld) -> None:
+    world, record = _pushed(make_world)
+    for row in list(world.studio._db["predictions"].values())[:2]:
+        del world.studio._db["predictions"][str(row["id"])]
+    _decide(world, record, 20)
+    report = step(push, world.open(), _record(world))
+    assert report.sent == 3
+    assert all(len(world.studio.predictions(task)) == 1 for task in world.tasks[6:])
+
+
+def test_what_was_sent_is_known_after_a_rebuild(make_world: MakeWorld) -> None:
+    from sync.projects.rebuild import rebuild
+
+    world, _ = _pushed(make_world)
+    rebuild(world.settings, world.store, world.studio)
+    assert step(push, world.open(), _record(world)).sent == 0
