@@ -15,7 +15,7 @@ from sync.lab.ground_truth import Truth
 from sync.lab.simulated_people import Annotator, CrowdWorker, play_crowd
 from sync.projects.init_project import InitReport, init_project
 from sync.review.answers import review_project_of
-from sync.review.review_project import FORMS
+from sync.review.question import FORMS
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.round_records import trained_round
 from sync.settings import Settings

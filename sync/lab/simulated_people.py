@@ -17,7 +17,8 @@ from ml_backend.label_studio.label_config import VERDICTS, LabelConfig
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.regions import region_id
 from sync.lab.ground_truth import GOOD_IOU, Truth
-from sync.review.review_project import Question, read_questions
+from sync.review.question import Question
+from sync.review.review_tasks import read_questions
 from sync.studio.protocol import StudioClient
 
 __all__ = ["Annotator", "CrowdWorker", "play_crowd"]

@@ -26,7 +26,7 @@ from ml_backend.label_studio.label_config import Kind, Output, parse_label_confi
 from sync.local.up import read_state
 from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
 from sync.projects.pictures import find_images
-from sync.review.review_project import ensure_review_project
+from sync.review.review_project import ReviewOwner, ensure_review_project, installation_id
 from sync.rounds.registration import check_project_settings, register_project
 from sync.settings import Settings, load_settings
 from sync.store.database import Store
@@ -120,7 +120,7 @@ def init_project(
     review = _review_studio(studio, settings, review_client)
     review_id = ensure_review_project(
         review,
-        row.id,
+        ReviewOwner(row.key, installation_id(settings.data_dir)),
         row.title,
         form="single",
         labels=labels,

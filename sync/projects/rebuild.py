@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ml_backend.errors import GroundswellError
 from sync.review.answers import pull_answers
 from sync.review.review import review
+from sync.review.review_project import ReviewOwner, find_review_projects, installation_id
 from sync.rounds.backend_facts import write_facts
 from sync.rounds.project import open_project, refreshed
 from sync.rounds.pull import pull
@@ -20,9 +20,7 @@ from sync.store.database import Store
 from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 
-__all__ = ["RebuildReport", "find_review_projects", "rebuild"]
-
-_MARKER = re.compile(r"· review (\d+) \((single|sheet)\)$")
+__all__ = ["RebuildReport", "rebuild"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +60,6 @@ def rebuild(
     return reports
 
 
-def find_review_projects(studio: StudioClient, project_id: int) -> dict[str, int]:
-    """Review projects of a project by form, recognised by their titles."""
-    found = {}
-    for row in studio.projects():
-        match = _MARKER.search(row.title)
-        if match and int(match.group(1)) == project_id:
-            found[match.group(2)] = row.id
-    return found
-
-
 def _rebuild_project(
     settings: Settings,
     store: Store,
@@ -82,11 +70,12 @@ def _rebuild_project(
     register_project(
         settings, store, studio, project_id, options=_options_on_disk(settings, store, project_id)
     )
-    reviews = find_review_projects(review_studio or studio, project_id)
     with store.write() as session:
         record = session.get_one(ProjectRecord, project_id)
-        record.review_project_id = reviews.get("single")
-        record.sheet_project_id = reviews.get("sheet")
+        owner = ReviewOwner(record.key, installation_id(settings.data_dir))
+        reviews = find_review_projects((review_studio or studio).projects(), owner)
+        record.review_project_id = reviews["single"].id if "single" in reviews else None
+        record.sheet_project_id = reviews["sheet"].id if "sheet" in reviews else None
     project = refreshed(open_project(settings, store, studio, project_id, review_studio=review_studio))
     pulled = pull(project.db, project.studio, project.config, project.settings, project.progress)
     restore_test_split(project.db, project.settings, project.paths)

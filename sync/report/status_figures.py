@@ -84,7 +84,9 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "test_split": session.scalar(select(func.count()).where(SplitRecord.project_id == project.id)),
         "broken": [{"task": task, "reason": reason or image} for task, reason, image in broken],
         "questions": session.scalar(questions),
-        "answers": session.scalar(select(func.count()).where(AnswerRecord.project_id == project.id)),
+        "answers": session.scalar(
+            select(func.count()).where(AnswerRecord.project_id == project.id, AnswerRecord.value != "skip")
+        ),
         "serving": ModelRegistry(settings.data_dir).current(project.id),
         "click_model": _current_click_model(settings, project.id),
         "rounds": [_round_status(session, record) for record in rounds],

@@ -76,6 +76,10 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             f"good, purity {row['lower']:.2f}–{row['upper']:.2f} ({row['confidence']:.0%})"
             for row in review.get("audits", [])
         ]
+        lines += [
+            f"    lost     review task {row['review_task']} cannot be read: {row['reason']} ({row['url']})"
+            for row in review.get("unreadable", [])[:_SHOWN_FOR_EXPERTS]
+        ]
         if review.get("expert_queue"):
             lines.append(
                 f"    expert   {review['expert_queue']} questions used up their workers (--json lists them)"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ml_backend.instances import Rle
 from ml_backend.masks.rle import decode_rle, encode_mask
 
-__all__ = ["half", "merged", "shifted", "spoiled"]
+__all__ = ["half", "merged", "shifted", "wrong_mask"]
 
 
 def shifted(rle: Rle) -> Rle | None:
@@ -72,7 +72,7 @@ def _moved(mask: npt.NDArray[np.uint8], dx: int, dy: int) -> npt.NDArray[np.uint
     return np.asarray(cv2.warpAffine(mask, shift, (width, height), flags=cv2.INTER_NEAREST), np.uint8)
 
 
-def spoiled(rle: Rle, rng: np.random.Generator) -> Rle | None:
+def wrong_mask(rle: Rle, rng: np.random.Generator) -> Rle | None:
     """A drawn mask made wrong: moved, grown or cut until its IoU with itself is between 0.3 and 0.65."""
     mask = decode_rle(rle).astype(np.uint8)
     y, x = np.nonzero(mask)
@@ -81,7 +81,7 @@ def spoiled(rle: Rle, rng: np.random.Generator) -> Rle | None:
     for way in ways:
         for step in range(1, 12):
             amount = max(1, round(step * size / 12))
-            other = _spoil(mask, way, amount, rng)
+            other = _made_wrong(mask, way, amount, rng)
             union = int((mask | other).sum())
             iou = int((mask & other).sum()) / max(union, 1)
             if 0.3 <= iou <= 0.65:
@@ -91,7 +91,7 @@ def spoiled(rle: Rle, rng: np.random.Generator) -> Rle | None:
     return None
 
 
-def _spoil(
+def _made_wrong(
     mask: npt.NDArray[np.uint8], way: int, amount: int, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     if way == 0:

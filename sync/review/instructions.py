@@ -27,7 +27,8 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.rle import decode_rle
 from sync.review.answers import review_project_of
 from sync.review.gold_masks import half, merged, shifted
-from sync.review.review_project import FORMS, Example, instructions
+from sync.review.instruction_text import Example, instructions
+from sync.review.question import FORMS
 from sync.rounds.progress import Progress
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings

@@ -19,7 +19,8 @@ from sync.lab.simulated_people import Annotator
 from sync.projects.init_project import InitReport, init_project
 from sync.review.crops import CropLinks
 from sync.review.instructions import refresh_instructions
-from sync.review.review_project import Question, single_task
+from sync.review.question import Question
+from sync.review.review_tasks import single_task
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.pull import pull
 from sync.rounds.task_queries import finished_tasks

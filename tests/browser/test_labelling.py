@@ -14,7 +14,9 @@ from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.masks.rle import decode_rle
-from sync.review.review_project import Question, ensure_review_project, parse_answers, sheet_task, single_task
+from sync.review.question import Question
+from sync.review.review_project import ReviewOwner, ensure_review_project
+from sync.review.review_tasks import parse_answers, sheet_task, single_task
 from sync.studio.client import Studio
 from sync.studio.protocol import TaskRow
 from tests.browser.place import DISCS, HW, Place, disc_mask, open_stream, place, regions, sign_in
@@ -161,7 +163,8 @@ def test_a_contact_sheet_is_answered_by_keyboard(here: Place, page: Page) -> Non
     rles = here.push_discs()
     asked = [question(here, task, i, rle, 1) for task in here.tasks for i, rle in enumerate(rles)]
     by_id = {t.id: t for t in here.tasks}
-    review = ensure_review_project(here.studio, here.made.project_id, "browser discs", form="sheet")
+    owner = ReviewOwner(here.studio.project(here.made.project_id).key, "browser")
+    review = ensure_review_project(here.studio, owner, "browser discs", form="sheet")
     try:
         sheet = sheet_task(asked, [crop_of(here, by_id[q.task_id], q) for q in asked])
         here.studio.import_tasks(review, [sheet])

@@ -28,7 +28,7 @@ from sync.projects.init_project import InitReport, init_project
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
 from sync.review.answers import review_project_of
-from sync.review.review_project import HIDDEN
+from sync.review.question import HIDDEN
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.round_records import trained_round
 from sync.store.database import Store

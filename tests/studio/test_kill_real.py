@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from ml_backend.artifacts.model_versions import ModelRegistry
-from sync.review.review_project import read_questions
+from sync.review.review_tasks import read_questions
 from sync.store.tables import AnswerRecord, QuestionRecord
 from sync.studio.client import Studio
 from tests.conftest import LOGIN

@@ -17,7 +17,8 @@ from ml_backend.label_studio.regions import Region
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import LEARNERS, get_learner
 from ml_backend.masks.rle import decode_rle, encode_mask
-from sync.review.review_project import Question, read_questions
+from sync.review.question import Question
+from sync.review.review_tasks import read_questions
 from sync.rounds.progress import Progress
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.registration import register_project

@@ -18,8 +18,9 @@ from ml_backend.masks.coco import CocoImage, CocoSet, load_coco
 from sync.lab.ground_truth import Truth
 from sync.lab.sample_set import LABELS, make_sample_set
 from sync.lab.simulated_people import Annotator, CrowdWorker, play_crowd
-from sync.review.review_project import Question, parse_answers, sheet_task, single_task
+from sync.review.question import Question
 from sync.review.review_project import build_review_config as review_config
+from sync.review.review_tasks import parse_answers, sheet_task, single_task
 from tests.fakes.label_studio import FakeStudio
 
 

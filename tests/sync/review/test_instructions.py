@@ -14,10 +14,11 @@ from PIL import Image
 
 from ml_backend.app import create_app
 from ml_backend.masks.rle import decode_rle, encode_mask
-from sync.review.gold_masks import half, merged, shifted, spoiled
+from sync.review.gold_masks import half, merged, shifted, wrong_mask
+from sync.review.instruction_text import Example, instructions
 from sync.review.instructions import example_masks, refresh_instructions
 from sync.review.review import review
-from sync.review.review_project import Example, instructions, read_questions
+from sync.review.review_tasks import read_questions
 from sync.rounds.round_records import trained_round
 from tests.sync.conftest import World
 from tests.sync.steps import step
@@ -38,7 +39,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
 def test_spoiled_masks_are_wrong_and_still_masks(x: int, y: int) -> None:
     mask = _disc(x, y)
     rle = encode_mask(mask)
-    for made in (shifted(rle), half(rle), spoiled(rle, np.random.default_rng(x))):
+    for made in (shifted(rle), half(rle), wrong_mask(rle, np.random.default_rng(x))):
         assert made is not None
         other = decode_rle(made).astype(bool)
         assert 0.1 < _iou(mask, other) < 0.7

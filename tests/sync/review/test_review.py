@@ -18,17 +18,11 @@ from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
+from sync.review.question import Question
 from sync.review.questions import gold_questions, spread
 from sync.review.review import review
-from sync.review.review_project import (
-    Question,
-    ensure_review_project,
-    parse_answers,
-    read_questions,
-    sheet_key,
-    sheet_task,
-    single_task,
-)
+from sync.review.review_project import ReviewOwner, ensure_review_project
+from sync.review.review_tasks import parse_answers, read_questions, sheet_key, sheet_task, single_task
 from sync.rounds.cluster import load_label_pools
 from sync.rounds.round_records import trained_round
 from sync.store.tables import AnswerRecord, QuestionRecord
@@ -91,9 +85,10 @@ def test_questions_travel_in_their_tasks() -> None:
 
 def test_answers_of_both_forms_are_read() -> None:
     studio = FakeStudio()
-    single = ensure_review_project(studio, 7, "Cells", form="single")
-    assert ensure_review_project(studio, 7, "Cells renamed", form="single") == single
-    sheet = ensure_review_project(studio, 7, "Cells", form="sheet")
+    owner = ReviewOwner("7.0", "here")
+    single = ensure_review_project(studio, owner, "Cells", form="single")
+    assert ensure_review_project(studio, owner, "Cells renamed", form="single") == single
+    sheet = ensure_review_project(studio, owner, "Cells", form="sheet")
     assert sheet != single
     questions = [_question(i) for i in range(3)]
     data = {"single": single_task(questions[0], "u"), "sheet": sheet_task(questions, ["u", "v", "w"])}
@@ -280,8 +275,10 @@ def test_answers_are_carried_over_and_old_questions_withdrawn(make_world: MakeWo
     report = world.worker().look(world.project_id)
     assert report is not None
     assert report.round == 2
-    left = world.studio.task_ids(world.review_projects()["single"])
-    assert first & left == answered
+    left = {task.id: task for task in world.studio.tasks(world.review_projects()["single"])}
+    assert first <= set(left)  # nothing is deleted
+    assert {task for task in first if task is not None and left[task].annotations} == answered
+    assert all(left[task].is_labeled for task in first if task is not None)  # nobody is served them any more
     figures = _figures(world)
     with world.store.read() as session:
         told = {q.instance for q in session.scalars(select(QuestionRecord)) if q.review_task_id in answered}

@@ -1,0 +1,159 @@
+"""Ask: make review tasks of questions, each task once, and the review projects they stand in."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_backend.errors import BadImage, StudioError
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.label_config import LabelConfig
+from sync.review.answers import ReviewTask, review_owner, review_project_of, store_read_tasks
+from sync.review.crops import CropLinks
+from sync.review.question import FORMS, Question
+from sync.review.review_project import ensure_review_project
+from sync.review.review_tasks import KEY_FIELD, sheet_key, sheet_task, single_task
+from sync.rounds.progress import Progress
+from sync.settings import Settings
+from sync.store.project_store import ProjectStore
+from sync.store.tables import ProjectRecord
+from sync.studio.protocol import StudioClient
+
+__all__ = ["Asked", "NewTask", "ask", "tasks_to_ask"]
+
+_log = logging.getLogger(__name__)
+_SHEET_SIZE = 9
+_LARGEST_SHEET = 36
+_IMPORT_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How many questions were asked, and why pictures of tasks could not be shown."""
+
+    count: int
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A review task to be made."""
+
+    key: str
+    questions: tuple[Question, ...]
+
+
+def tasks_to_ask(form: str, questions: Sequence[Question], there: Mapping[str, int]) -> list[NewTask]:
+    """The review tasks that these questions still need; ``there``: keys of those that are there."""
+    if form == "single":
+        tasks = [NewTask(question.key, (question,)) for question in questions]
+    else:
+        tasks = [NewTask(sheet_key(group), tuple(group)) for group in _sheets(questions)]
+    return [task for task in tasks if task.key not in there]
+
+
+def ask(
+    db: ProjectStore,
+    review_studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    images: ImageStore,
+    progress: Progress,
+    questions: Sequence[Question],
+) -> Asked:
+    """Import these questions as review tasks; those that are there already are left out.
+
+    A picture that cannot be read costs its own questions only. Raises StudioError.
+    """
+    links = CropLinks(db, settings, images)
+    urls: dict[str, str] = {}
+    unreadable: dict[int, str] = {}
+    for question in questions:
+        try:
+            urls[question.key] = links.url(question)
+        except BadImage as error:
+            unreadable[question.task_id] = str(error)
+            _log.warning("project %s: question %s is not asked: %s", db.id, question.key, error)
+    count = 0
+    for number, form in enumerate(FORMS):
+        mine = [question for question in questions if question.form == number and question.key in urls]
+        if not mine:
+            continue
+        review_id = _ensure_project(db, review_studio, config, settings, form)
+        todo = tasks_to_ask(form, mine, review_studio.task_values(review_id, KEY_FIELD))
+        for start in range(0, len(todo), _IMPORT_ROWS):
+            part = todo[start : start + _IMPORT_ROWS]
+            progress.at("review.ask")
+            ids = review_studio.import_tasks(review_id, [_task_data(form, task, urls) for task in part])
+            made = [_made(task_id, number, task, urls) for task_id, task in zip(ids, part, strict=True)]
+            with db.write() as session:
+                store_read_tasks(session, db.id, made)
+            count += sum(len(task.questions) for task in part)
+    return Asked(count, unreadable)
+
+
+def _made(task_id: int, form: int, task: NewTask, urls: Mapping[str, str]) -> ReviewTask:
+    pictures = tuple((question.instance, urls[question.key]) for question in task.questions)
+    return ReviewTask(task_id, form, task.key, is_open=True, pictures=pictures, questions=task.questions)
+
+
+def _sheets(questions: Sequence[Question]) -> list[list[Question]]:
+    """Contact sheets: those the policy laid out; what it did not, by label and cluster, nine to a sheet."""
+    groups: dict[tuple[str, int, int, int], list[Question]] = defaultdict(list)
+    for question in questions:
+        by_policy = question.sheet >= 0
+        cluster, stream = (-1, -1) if by_policy else (question.cluster, question.stream)
+        groups[question.label, question.sheet, cluster, stream].append(question)
+    return [
+        group[start : start + size]
+        for (_, sheet, _, _), group in groups.items()
+        for size in [_LARGEST_SHEET if sheet >= 0 else _SHEET_SIZE]
+        for start in range(0, len(group), size)
+    ]
+
+
+def _task_data(form: str, task: NewTask, urls: Mapping[str, str]) -> dict[str, Any]:
+    if form == "single":
+        return single_task(task.questions[0], urls[task.key])
+    return sheet_task(task.questions, [urls[question.key] for question in task.questions])
+
+
+def _ensure_project(
+    db: ProjectStore, review_studio: StudioClient, config: LabelConfig, settings: Settings, form: str
+) -> int:
+    known = review_project_of(db, form)
+    if known is not None:
+        return known
+    review_id = ensure_review_project(
+        review_studio,
+        review_owner(db, settings),
+        db.title,
+        form=form,
+        labels=config.labels,
+        maximum_annotations=settings.review_overlap,
+    )
+    _ensure_webhook(db, review_studio, settings, review_id)
+    with db.write() as session:
+        record = session.get_one(ProjectRecord, db.id)
+        if form == "single":
+            record.review_project_id = review_id
+        else:
+            record.sheet_project_id = review_id
+    return review_id
+
+
+def _ensure_webhook(
+    db: ProjectStore, review_studio: StudioClient, settings: Settings, review_id: int
+) -> None:
+    """Let answers shorten the wait for the next look; without a webhook the worker just looks as usual."""
+    secret = settings.webhook_secret.get_secret_value()
+    if not secret:
+        return
+    backend = (settings.backend_internal_url or settings.backend_url).rstrip("/")
+    try:
+        review_studio.ensure_webhook(review_id, f"{backend}/webhook?project={db.id}", secret=secret)
+    except StudioError as error:
+        _log.warning("review project %s has no webhook: %s", review_id, error)

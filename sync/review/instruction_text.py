@@ -1,0 +1,61 @@
+"""The text that review workers read before their first question."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Example", "instructions"]
+
+_EXAMPLE_PX = 92  # six stand beside each other in the dialog
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture in the instructions; ``key`` names its crop, ``caption`` says what it shows."""
+
+    label: str
+    key: str
+    url: str
+    is_good: bool
+    caption: str
+
+
+def instructions(labels: Sequence[str], *, form: str, examples: Sequence[Example] = ()) -> str:
+    """Instructions for review workers as HTML, with a row of small pictures for each label that has examples.
+
+    Label Studio removes ``style`` attributes here: size and layout are attributes of tables and pictures.
+    """
+    names = ", ".join(f"<b>{html.escape(label)}</b>" for label in labels)
+    about = f"<p>The objects: {names}.</p>" if names else ""
+    if form == "single":
+        how = (
+            "<p>Each picture shows one outlined object and names it. Is the name right, and does the outline "
+            "follow the object? Small wobbles are fine.</p>"
+            "<p>Press <b>y</b> for yes. Press <b>n</b> for no: it is something else, only a part of the "
+            "object, or several objects together. Press <b>u</b> if you cannot tell. Then press "
+            "Ctrl+Enter.</p>"
+        )
+    else:
+        how = (
+            "<p>Each card shows one outlined object. Tick every card that is <b>wrong</b>: something else, "
+            "only a part of the object, or several objects together. Do not tick the good ones. Then press "
+            "Ctrl+Enter.</p>"
+        )
+    rows = [[example for example in examples if example.label == label] for label in labels]
+    return how + about + "".join(_example_row(row, form) for row in rows if row)
+
+
+def _example_row(examples: Sequence[Example], form: str) -> str:
+    keep, refuse = ("<b>y</b>", "<b>n</b>") if form == "single" else ("leave", "<b>tick</b>")
+    cells = "".join(
+        f'<td align="center" valign="top" width="{_EXAMPLE_PX + 6}">'
+        f'<img src="{html.escape(e.url)}" width="{_EXAMPLE_PX}" alt="{html.escape(e.caption)}">'
+        f"{keep if e.is_good else refuse} · {html.escape(e.caption)}</td>"
+        for e in examples
+    )
+    return (
+        f"<p><b>{html.escape(examples[0].label)}</b></p>"
+        f'<table cellpadding="3" cellspacing="0"><tbody><tr>{cells}</tr></tbody></table>'
+    )

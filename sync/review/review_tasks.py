@@ -1,0 +1,151 @@
+"""Review tasks: the two forms in which people see questions, and how their answers are read.
+
+* *single*: one crop on a canvas with the keys y, n and u. One question per task.
+* *sheet*: a grid of cards. The wrong ones are ticked (number keys), one submit for all.
+
+A review task carries its questions under ``groundswell``, so the store can be rebuilt from Label Studio
+alone. Whether the answer is known already (gold) is not in there, since workers could read it: it follows
+from the annotations of the task that shows the mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ml_backend.errors import BadInput
+from ml_backend.label_studio.label_config import VERDICTS
+from ml_backend.masks.rle import parse_rle
+from sync.review.question import FORMS, Question
+from sync.studio.protocol import AnnotationRow
+
+__all__ = [
+    "KEY_FIELD",
+    "RawAnswer",
+    "parse_answers",
+    "pictures_of",
+    "read_questions",
+    "sheet_key",
+    "sheet_task",
+    "single_task",
+    "with_pictures",
+]
+
+KEY_FIELD = "groundswell_key"
+_CARD = "width:200px;height:200px;object-fit:contain;background:#888"  # ten cards fit a laptop's window
+_QUESTIONS = TypeAdapter(list[Question])
+"""fields that a newer version added are ignored"""
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """What one annotation says about one question; ``seconds`` is the share of this question in its time."""
+
+    question_key: str
+    value: str
+    seconds: float | None
+
+
+def single_task(question: Question, image_url: str) -> dict[str, Any]:
+    """Task data of a single question."""
+    return {
+        "image": image_url,
+        "question": f"Is the outlined object a good {question.label}?  y = yes   n = no   u = unsure",
+        KEY_FIELD: question.key,
+        "groundswell": {"form": "single", "questions": [asdict(question)]},
+    }
+
+
+def sheet_key(questions: Sequence[Question]) -> str:
+    """Key of the contact sheet that shows exactly these questions."""
+    digest = hashlib.sha256(" ".join(question.key for question in questions).encode()).hexdigest()
+    return f"{questions[0].round}:sheet:{digest[:24]}"
+
+
+def sheet_task(questions: Sequence[Question], image_urls: Sequence[str]) -> dict[str, Any]:
+    """Task data of a contact sheet: card ``card<i>`` shows question i."""
+    return {
+        "question": f"Tick every card that is NOT a good {questions[0].label}. Leave the good ones.",
+        "cards": _cards(image_urls),
+        KEY_FIELD: sheet_key(questions),
+        "groundswell": {"form": "sheet", "questions": [asdict(question) for question in questions]},
+    }
+
+
+def pictures_of(data: Mapping[str, Any]) -> list[str]:
+    """Addresses of the crops that a review task shows, in the order of its questions."""
+    if "cards" not in data:
+        return [str(data.get("image", ""))]
+    texts = [str(card.get("html", "")) for card in data["cards"]]
+    return [html.unescape(text.partition('src="')[2].partition('"')[0]) for text in texts]
+
+
+def with_pictures(data: Mapping[str, Any], image_urls: Sequence[str]) -> dict[str, Any]:
+    """The data of a review task with other addresses of its crops; all else stays."""
+    change = {"cards": _cards(image_urls)} if "cards" in data else {"image": image_urls[0]}
+    return {**data, **change}
+
+
+def _cards(image_urls: Sequence[str]) -> list[dict[str, str]]:
+    return [
+        {"value": f"card{i}", "html": f'<img src="{html.escape(url, quote=True)}" style="{_CARD}" alt=""/>'}
+        for i, url in enumerate(image_urls)
+    ]
+
+
+def read_questions(data: Mapping[str, Any]) -> tuple[str, list[Question]]:
+    """Form and questions of a review task; fields that this version does not know are ignored.
+
+    Raises BadInput when the task is not one of ours or was edited.
+    """
+    meta = data.get("groundswell")
+    if not isinstance(meta, Mapping) or meta.get("form") not in FORMS:
+        raise BadInput("no review task of Groundswell", field="data.groundswell", hint="Delete the task")
+    form, field = str(meta["form"]), "data.groundswell.questions"
+    try:
+        questions = _QUESTIONS.validate_python(meta.get("questions"))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"the question cannot be read: {place} {first['msg']}",
+            field=field,
+            hint="Restore the data of the task, or delete the task: it is then asked again",
+        ) from error
+    if not questions or (form == "single" and len(questions) > 1):
+        raise BadInput(f"{len(questions)} questions in a task of the form {form}", field=field)
+    for i, question in enumerate(questions):
+        parse_rle(question.rle, field=f"{field}[{i}].rle")
+    return form, questions
+
+
+def parse_answers(data: Mapping[str, Any], annotation: AnnotationRow) -> list[RawAnswer]:
+    """Answers in one submitted annotation; none for a skip or an incomplete single form."""
+    if annotation.was_cancelled:
+        return []
+    form, questions = read_questions(data)
+    if form == "single":
+        chosen = _choices(annotation, "verdict")
+        if len(chosen) != 1 or chosen[0] not in VERDICTS:
+            return []
+        return [RawAnswer(questions[0].key, chosen[0], annotation.lead_time_s)]
+    wrong = set(_choices(annotation, "wrong"))
+    seconds = None if annotation.lead_time_s is None else annotation.lead_time_s / len(questions)
+    return [
+        RawAnswer(question.key, "no" if f"card{i}" in wrong else "yes", seconds)
+        for i, question in enumerate(questions)
+    ]
+
+
+def _choices(annotation: AnnotationRow, name: str) -> list[str]:
+    found: list[str] = []
+    for item in annotation.result:
+        value = item.get("value")
+        if item.get("from_name") == name and item.get("type") == "choices" and isinstance(value, Mapping):
+            found += [str(choice) for choice in value.get("choices", [])]
+    return found
