@@ -5,6 +5,7 @@ GroundswellError            catch this to catch everything below
 │                           nothing was changed
 │   ├── BadLabelConfig
 │   ├── BadImage
+│   │   └── ImageUnavailable it could not be fetched now
 │   ├── BadRegion
 │   ├── BadPrompt
 │   └── UnknownProject      Groundswell does not look after this project
@@ -23,6 +24,7 @@ __all__ = [
     "BadPrompt",
     "BadRegion",
     "GroundswellError",
+    "ImageUnavailable",
     "LeaseLost",
     "ModelError",
     "StorageError",
@@ -54,6 +56,10 @@ class BadLabelConfig(BadInput):
 
 class BadImage(BadInput):
     """An image is missing, unreadable, too large or not an image."""
+
+
+class ImageUnavailable(BadImage):
+    """An image could not be fetched now; nothing says that it could not be fetched later."""
 
 
 class BadRegion(BadInput):

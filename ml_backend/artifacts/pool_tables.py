@@ -20,6 +20,7 @@ __all__ = [
     "TaskEntry",
     "TaskTable",
     "instance_key",
+    "joined",
     "task_of_key",
 ]
 
@@ -105,6 +106,13 @@ class PoolTable:
             self.quality[rows],
             self.embedding[rows],
         )
+
+
+def joined(first: PoolTable, second: PoolTable) -> PoolTable:
+    """The rows of both tables, which hold the same columns."""
+    return PoolTable(
+        *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in PoolTable.__slots__)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,17 +15,21 @@ This module reads a whole pool or many tasks of it; ``pool_reader`` keeps pools 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ml_backend.artifacts.pool_index import PoolIndex, read_index
 from ml_backend.artifacts.pool_parts import TASKS, as_objects, read_columns, read_instances, to_pool_table
 from ml_backend.artifacts.pool_tables import ALL_COLUMNS, PoolTable, TaskTable
+from ml_backend.errors import StorageError
 
-__all__ = ["done_tasks", "read_pool", "read_tasks"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["done_tasks", "read_pool", "read_replaced", "read_tasks"]
 
 _SHA: Final = ("task_id", "image_sha")
 
@@ -78,3 +82,21 @@ def read_pool(
         mine = np.isin(ids, index.task_id[wanted[index.part[wanted] == number]])
         tables.append(table if mine.all() else table.filter(mine))
     return to_pool_table(tables)
+
+
+def read_replaced(folder: Path, keys: Collection[str], *, columns: Sequence[str] = ALL_COLUMNS) -> PoolTable:
+    """Instances with these keys, also of parts that a newer part replaces. Raises StorageError.
+
+    A tree that was grown before the image of a task changed still counts the old instances among its leaves.
+    """
+    index = read_index(folder)
+    found: dict[str, tuple[pa.Table, int]] = {}
+    for part in index.parts:
+        try:
+            table = read_instances(folder, part, columns)
+        except StorageError:
+            continue  # a part without instances has no file
+        for row, key in enumerate(table["key"].to_pylist()):
+            if key in keys:
+                found[key] = (table, row)
+    return to_pool_table([table.slice(row, 1) for table, row in found.values()])

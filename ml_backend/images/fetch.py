@@ -31,7 +31,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 
-from ml_backend.errors import BadImage, StudioError
+from ml_backend.errors import BadImage, ImageUnavailable, StudioError
 from ml_backend.images.addresses import (
     DEFAULT_PORT,
     CacheKey,
@@ -55,6 +55,10 @@ _CONNECT_S: Final = 5.0
 
 class _TooSlow(httpx.TimeoutException):
     """The fetch as a whole reached its deadline, though each read came in time."""
+
+
+_PASSING: Final = frozenset({401, 403, 408, 409, 425, 429})
+"""statuses that may change when a token, a permission or the load changes; so may all from 500 on"""
 
 
 class StudioAuth:
@@ -287,7 +291,7 @@ class Fetcher:
                     field=field,
                     hint="Check GROUNDSWELL_STUDIO_URL: it must be the address as seen from this machine",
                 ) from error
-            raise _nothing(address, tried, field) from error
+            raise _nothing(address, tried, field, kind=ImageUnavailable) from error
 
     def _time_left(self, end: float) -> httpx.Timeout:
         """Time-outs of one request, within what is left of the deadline of the fetch."""
@@ -306,7 +310,8 @@ class Fetcher:
                 404: "The file is gone, or local file serving is off or has no storage row for its folder",
             }.get(status, "See Label Studio's log")
         tried.append(f"GET {short_address(address)}: HTTP {status}")
-        return _nothing(address, tried, field, hint=hint)
+        passes = status in _PASSING or status >= 500
+        return _nothing(address, tried, field, hint=hint, kind=ImageUnavailable if passes else BadImage)
 
     def _within_cap(self, data: bytes, field: str) -> bytes:
         if len(data) > self._max_bytes:
@@ -348,8 +353,10 @@ class Fetcher:
         )
 
 
-def _nothing(value: str, tried: list[str], field: str, *, hint: str = "") -> BadImage:
-    return BadImage(
+def _nothing(
+    value: str, tried: list[str], field: str, *, hint: str = "", kind: type[BadImage] = BadImage
+) -> BadImage:
+    return kind(
         f"cannot read {short_address(value)}: {'; '.join(tried) or 'nothing to try'}", field=field, hint=hint
     )
 

@@ -20,8 +20,8 @@ from clustering.trees.linkage import ExactLinkage, Linkage, TwoLevelLinkage, gro
 from clustering.trees.tree import ClusterTree
 from ml_backend.artifacts.files import read_json, write_atomic, write_json
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pool_tables import PoolTable
-from ml_backend.artifacts.pools import read_pool
+from ml_backend.artifacts.pool_tables import PoolTable, joined
+from ml_backend.artifacts.pools import read_pool, read_replaced
 from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.statistics import mask_statistics
@@ -129,10 +129,14 @@ def _read_label_pools(paths: ProjectPaths, record: RoundRecord) -> list[LabelPoo
     folder = paths.round(record.number)
     labels = [str(label) for label in read_json(folder / "pool.json")["labels"]]
     table = read_pool(paths.pool(record.model_version))
+    keys_of = [[str(key) for key in read_json(folder / f"keys-{i}.json")] for i in range(len(labels))]
+    replaced = {key for keys in keys_of for key in keys} - {str(key) for key in table.key}
+    if replaced:  # the image of a task changed after the pool was frozen
+        table = joined(table, read_replaced(paths.pool(record.model_version), replaced))
     place = {str(key): row for row, key in enumerate(table.key)}
     pools = []
     for i, label in enumerate(labels):
-        keys = read_json(folder / f"keys-{i}.json")
+        keys = keys_of[i]
         mine = table.take(np.array([place[key] for key in keys], np.intp))
         pools.append(LabelPool(label, mine, label_pool(mine), ClusterTree.load(folder / f"tree-{i}.npz")))
     return pools

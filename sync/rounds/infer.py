@@ -11,28 +11,31 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import select
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pool_index import read_index
 from ml_backend.artifacts.pool_writer import PoolWriter
-from ml_backend.artifacts.pools import done_tasks
-from ml_backend.errors import BadImage
+from ml_backend.errors import BadImage, ImageUnavailable
 from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
 from ml_backend.task_prediction import usable_instances
+from sync.rounds.infer_plan import LookedAt, next_try, tasks_left
 from sync.rounds.progress import Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import note_image_errors, open_task_ids, task_images
 from sync.settings import Settings
+from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
-from sync.store.tables import RoundRecord
+from sync.store.tables import InferenceRecord, RoundRecord
 
 __all__ = ["infer", "tasks_to_infer"]
 
@@ -42,16 +45,35 @@ _FETCHERS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
+    """One task's image; ``passes`` says that it may be there later."""
+
     task: int
+    image: str
     ref: ImageRef | None
     pixels: npt.NDArray[np.uint8] | None
     error: str
+    passes: bool = False
 
 
 def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, version: str) -> list[int]:
-    """Unfinished tasks with an image that this version has not looked at, in order of id."""
-    done = done_tasks(paths.pool(version))
-    return [task for task in open_task_ids(db) if task not in done]
+    """Unfinished tasks whose image of now this version has not looked at, in order of id."""
+    index = read_index(paths.pool(version))
+    addresses = task_images(db)
+    return tasks_left(
+        {task: addresses[task] for task in open_task_ids(db)},
+        set(index.task_id.tolist()),
+        index.error.keys(),
+        _looked_at(db, version),
+        utc_now(),
+    )
+
+
+def _looked_at(db: ProjectStore, version: str) -> dict[int, LookedAt]:
+    query = select(InferenceRecord).where(
+        InferenceRecord.project_id == db.id, InferenceRecord.model_version == version
+    )
+    with db.read() as session:
+        return {row.task_id: LookedAt(row.image, row.tries, row.retry_at) for row in session.scalars(query)}
 
 
 def infer(
@@ -64,7 +86,8 @@ def infer(
 ) -> RoundRecord:
     """Fill the pool of the round's version for all unfinished tasks; safe to repeat and to kill.
 
-    A task whose image cannot be read gets an empty row with the reason; the next version tries it again.
+    A task whose image cannot be read gets an empty row with the reason. One that could not be fetched is
+    tried again by later looks, at growing intervals; one that is damaged by the next version.
     """
     registry = ModelRegistry(settings.data_dir)
     info = registry.info(db.id, record.model_version)
@@ -80,13 +103,17 @@ def infer(
             tasks_per_part=settings.infer_part,
             guard=db.write,
         )
+        looked: list[_Loaded] = []
         with writer:
             done = 0
             for batch in _loaded_batches(db, settings, images, todo):
                 progress.at("infer.batch")
                 found_here, failed_here = _infer_batch(db, predictor, writer, batch)
+                looked += [replace(item, ref=None, pixels=None) for item in batch]
                 found, failed, done = found + found_here, failed + failed_here, done + len(batch)
                 progress.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
+        # after the last part is written: a task noted here is not looked at again
+        _note_looked_at(db, info.version, looked)
     registry.set_current(db.id, info.version, guard=db.write)
     progress.report("infer", 1.0, f"{len(todo)} tasks looked at, {found} instances")
     if not todo and has_finished(record, "infer"):
@@ -99,6 +126,26 @@ def infer(
         "unreadable": before.get("unreadable", 0) + failed,
     }
     return finish_step(db, paths, record.number, "infer", figures)
+
+
+def _note_looked_at(db: ProjectStore, version: str, looked: Sequence[_Loaded]) -> None:
+    known = _looked_at(db, version)
+    now = utc_now()
+    with db.write() as session:
+        for item in looked:
+            before = known.get(item.task)
+            same = before is not None and before.image == item.image
+            tries = (before.tries if before is not None and same else 0) + 1 if item.error else 0
+            session.merge(
+                InferenceRecord(
+                    project_id=db.id,
+                    task_id=item.task,
+                    model_version=version,
+                    image=item.image,
+                    tries=tries,
+                    retry_at=next_try(tries, now) if item.passes else None,
+                )
+            )
 
 
 def _infer_batch(
@@ -154,7 +201,7 @@ def _loaded_batches(
 def _load(db: ProjectStore, images: ImageStore, task: int, image: str) -> _Loaded:
     try:
         ref = images.get(image, task_id=task, project_id=db.id)
-        return _Loaded(task, ref, images.pixels(ref), "")
+        return _Loaded(task, image, ref, images.pixels(ref), "")
     except BadImage as error:
         _log.warning("project %s task %s: %s", db.id, task, error)
-        return _Loaded(task, None, None, str(error))
+        return _Loaded(task, image, None, None, str(error), isinstance(error, ImageUnavailable))
