@@ -33,6 +33,6 @@ class CropLinks:
                 task = session.get(TaskRecord, question.task_id)
             if task is None:
                 raise BadImage(f"task {question.task_id} was deleted", field="question.task_id")
-            image = self._images.get(task.image, task_id=task.id)
+            image = self._images.get(task.image, task_id=task.id, project_id=self._db.id)
             self._crops.ensure(self._db.id, question.instance, image, question.rle)
         return crop_url(self._settings, self._db.id, question.instance)

@@ -15,7 +15,7 @@ __all__ = ["half", "merged", "shifted", "wrong_mask"]
 
 
 def shifted(rle: Rle) -> Rle | None:
-    """The mask moved over the background, towards the middle of the image, by half of its size."""
+    """The mask moved towards the middle of the image by about half its size; None when too little changes."""
     mask = decode_rle(rle).astype(np.uint8)
     x0, x1, y0, y1 = _bounds(mask)
     height, width = mask.shape
@@ -25,7 +25,7 @@ def shifted(rle: Rle) -> Rle | None:
 
 
 def half(rle: Rle) -> Rle | None:
-    """One half of the mask, cut across its longer side."""
+    """One half of the mask, cut across its longer side; None when too little changes."""
     mask = decode_rle(rle).astype(np.uint8)
     x0, x1, y0, y1 = _bounds(mask)
     cut = mask.copy()
@@ -37,7 +37,7 @@ def half(rle: Rle) -> Rle | None:
 
 
 def merged(rle: Rle, others: Sequence[Rle]) -> Rle | None:
-    """The mask together with its nearest neighbour in the image; None when all are further than its size."""
+    """The mask together with its nearest neighbour; None when all are further away than its own size."""
     mask = decode_rle(rle).astype(np.uint8)
     x0, x1, y0, y1 = _bounds(mask)
     far = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
@@ -73,7 +73,10 @@ def _moved(mask: npt.NDArray[np.uint8], dx: int, dy: int) -> npt.NDArray[np.uint
 
 
 def wrong_mask(rle: Rle, rng: np.random.Generator) -> Rle | None:
-    """A drawn mask made wrong: moved, grown or cut until its IoU with itself is between 0.3 and 0.65."""
+    """A drawn mask moved, grown or cut until its IoU with the mask as drawn is between 0.3 and 0.65.
+
+    None when no amount of any of the three gives such a mask.
+    """
     mask = decode_rle(rle).astype(np.uint8)
     y, x = np.nonzero(mask)
     size = max(int(np.ptp(x)), int(np.ptp(y)), 2) + 1

@@ -1,9 +1,9 @@
-"""Instructions of the review projects: per class good and bad examples, made from masks people drew.
+"""Instructions of the review projects: good and bad examples of each label, made from masks people drew.
 
-Good examples are drawn masks as they are; bad ones are the same masks moved, cut in half or merged with
-their neighbour, and good masks of another class. The pictures are small crops of their own behind signed
-links. Chosen examples stay as long as their masks do, so that workers do not meet new instructions every
-day, and Label Studio is written to only when the text is another one.
+Good examples are drawn masks as they are. Bad ones are the same masks moved, cut in half or merged with a
+neighbour, and good masks of another label. The pictures are small crops behind signed links. An example stays
+as long as its mask does, so that workers do not meet new instructions every day. Label Studio is written to
+only when the text changed.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ __all__ = ["example_masks", "refresh_instructions"]
 _log = logging.getLogger(__name__)
 _SIZE_PX = 224
 _MOST_LABELS = 12
-"""labels with pictures; workers read no more, further ones are named only"""
+"""labels with pictures; further ones are named only, since nobody reads more"""
 _LOOKED_AT = 200
 """drawn masks per label among which examples are chosen"""
 Masks = list[tuple[TaskRecord, Rle]]
 
 
 def example_masks(paths: ProjectPaths) -> frozenset[tuple[int, str]]:
-    """(task, counts) of the drawn masks that the instructions show: their answers are given away."""
+    """(task, RLE counts) of the drawn masks that the instructions show, and so must not be gold."""
     chosen = _read_state(paths).get("examples", {})
     return frozenset((int(task), str(counts)) for rows in chosen.values() for task, counts in rows)
 
@@ -65,31 +65,34 @@ def refresh_instructions(
 ) -> bool:
     """Set the instructions of the review projects where they changed; True when something was sent.
 
-    To be called before gold questions are chosen, which avoid the examples, and after review projects were
-    made. Looks at the drawn masks once per round. An image that cannot be read costs its own example only.
+    Call it before gold questions are chosen, since they avoid the examples, and again after a review project
+    was made. The drawn masks are looked at once per round. A picture that cannot be read costs its own
+    example only.
     """
     found = {form: review_project_of(db, form) for form in FORMS}
     reviews = {form: number for form, number in found.items() if number is not None}
     state = _read_state(paths)
-    now = {"round": round_number, "labels": list(config.labels), "reviews": reviews}
+    # links change with the signing key and with the address of the backend
+    link = hashlib.sha256(crop_url(settings, db.id, "example").encode()).hexdigest()
+    now = {"round": round_number, "labels": list(config.labels), "reviews": reviews, "link": link}
     is_same = all(state.get(name) == value for name, value in now.items())
     if is_same and all(_crops(settings, images).path(db.id, key).exists() for key in state["crops"]):
         return False
     chosen, drawn = _choose(db, config, state.get("examples", {}))
     examples = _render(db, settings, images, chosen, drawn)
-    shown = dict(state.get("shown", {}))
+    sent_before = dict(state.get("shown", {}))
     sent = False
     for form, review_id in reviews.items():
         text = instructions(config.labels, form=form, examples=examples)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        if shown.get(str(review_id)) != digest:
+        if sent_before.get(str(review_id)) != digest:
             progress.at("review.instructions")
             review_studio.set_instruction(review_id, text)
-            shown[str(review_id)] = digest
+            sent_before[str(review_id)] = digest
             sent = True
     keys = sorted({example.key for example in examples})
     rows = {label: [[task.id, str(rle["counts"])] for task, rle in masks] for label, masks in chosen.items()}
-    write_json(_state_path(paths), {**now, "examples": rows, "crops": keys, "shown": shown})
+    write_json(_state_path(paths), {**now, "examples": rows, "crops": keys, "shown": sent_before})
     return sent
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -340,13 +341,21 @@ def test_new_links_reach_open_review_tasks(make_world: MakeWorld) -> None:
     world.answer_all(limit=1)
     _look(world)
     kept = world.studio.task(answered.id)
-    for change in (
-        {"signing_key": SecretStr("another key for links")},
+    changes: list[dict[str, Any]] = [
+        {"signing_key": SecretStr("a first key for links")},
+        {"signing_key": SecretStr("a second key that does not know the first")},
         {"backend_url": "http://crops.example"},
-    ):
+    ]
+    for change in changes:
         world.settings = world.settings.model_copy(update=change)
         _look(world)
         client = create_app(world.settings).test_client()
+        text = world.studio._db["projects"][str(sheet)]["instruction"].replace("&amp;", "&")
+        examples = re.findall(r'<img src="([^"]+)"', text)
+        assert examples
+        for link in examples:
+            assert link.startswith(world.settings.backend_url)
+            assert client.get(link.removeprefix(world.settings.backend_url)).status_code == 200
         tasks = [task for task in world.studio.tasks(sheet) if not task.is_labeled]
         assert tasks
         for task in tasks:
