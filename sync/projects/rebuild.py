@@ -1,23 +1,30 @@
-"""Rebuild: throw away what is derived and get the same state again from Label Studio and the artefacts."""
+"""Rebuild: throw away what is derived and get the same state again from Label Studio and the data directory.
+
+Label Studio is only read. Nothing is asked, withdrawn, pushed or connected: that is left to the next look.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ml_backend.errors import GroundswellError
+from ml_backend.errors import BadInput, GroundswellError
 from sync.review.answers import pull_answers
-from sync.review.review import review
+from sync.review.decide import decide
+from sync.review.decisions import store_decisions
 from sync.review.review_project import ReviewOwner, find_review_projects, installation_id
 from sync.rounds.backend_facts import write_facts
-from sync.rounds.project import open_project, refreshed
+from sync.rounds.cluster import load_label_pools
+from sync.rounds.project import OpenProject, open_project
 from sync.rounds.pull import pull
 from sync.rounds.registration import project_ids, register_project
 from sync.rounds.round_records import has_finished, restore_rounds, trained_round
 from sync.rounds.train import restore_test_split
 from sync.settings import Settings
 from sync.store.database import Store
-from sync.store.tables import ProjectRecord
+from sync.store.lease import Lease, worker_name
+from sync.store.tables import ProjectRecord, RoundRecord
 from sync.studio.protocol import StudioClient
 
 __all__ = ["RebuildReport", "rebuild"]
@@ -46,13 +53,46 @@ def rebuild(
 
     Projects are those of the store and, where the store was lost, those of the data directory. One project
     that cannot be rebuilt does not stop the others.
+
+    Raises BadInput when a worker holds one of the projects; nothing was dropped then.
     """
-    store.drop_derived()
-    ids = sorted({*project_ids(store), *_projects_on_disk(settings)})
+    ids = sorted({*project_ids(store), *project_ids(store, gone=True), *_projects_on_disk(settings)})
+    with ExitStack() as stack:
+        leases = {project_id: stack.enter_context(_held(settings, store, project_id)) for project_id in ids}
+        store.drop_derived()
+        return _rebuild_all(settings, store, studio, review_studio, leases, report)
+
+
+def _held(settings: Settings, store: Store, project_id: int) -> Lease:
+    """The lease of a project, taken; no worker works on the project meanwhile."""
+    lease = Lease(
+        store,
+        f"project/{project_id}",
+        worker_name(),
+        ttl_s=settings.lease_ttl_s,
+        heartbeat_s=settings.heartbeat_s,
+    )
+    if not lease.acquire():
+        raise BadInput(
+            f"worker {lease.holder()} holds project {project_id}",
+            field="project",
+            hint=f"Stop it first; one that was killed counts as stopped after {settings.lease_ttl_s:g} s",
+        )
+    return lease
+
+
+def _rebuild_all(
+    settings: Settings,
+    store: Store,
+    studio: StudioClient,
+    review_studio: StudioClient | None,
+    leases: Mapping[int, Lease],
+    report: Callable[[str], None],
+) -> list[RebuildReport]:
     reports = []
-    for project_id in ids:
+    for project_id, lease in leases.items():
         try:
-            reports.append(_rebuild_project(settings, store, studio, review_studio, project_id))
+            reports.append(_rebuild_project(settings, store, studio, review_studio, project_id, lease))
             report(f"project {project_id}: {reports[-1].tasks} tasks, {reports[-1].rounds} rounds")
         except GroundswellError as error:
             reports.append(RebuildReport(project_id, error=str(error)))
@@ -66,36 +106,35 @@ def _rebuild_project(
     studio: StudioClient,
     review_studio: StudioClient | None,
     project_id: int,
+    lease: Lease,
 ) -> RebuildReport:
     register_project(
         settings, store, studio, project_id, options=_options_on_disk(settings, store, project_id)
     )
-    with store.write() as session:
+    with store.write(lease.fence) as session:
         record = session.get_one(ProjectRecord, project_id)
         owner = ReviewOwner(record.key, installation_id(settings.data_dir))
         reviews = find_review_projects((review_studio or studio).projects(), owner)
         record.review_project_id = reviews["single"].id if "single" in reviews else None
         record.sheet_project_id = reviews["sheet"].id if "sheet" in reviews else None
-    project = refreshed(open_project(settings, store, studio, project_id, review_studio=review_studio))
+    project = open_project(settings, store, studio, project_id, review_studio=review_studio, lease=lease)
     pulled = pull(project.db, project.studio, project.config, project.settings, project.progress)
     restore_test_split(project.db, project.settings, project.paths)
     rounds = restore_rounds(project.db, project.paths)
     review_tasks = pull_answers(project.db, project.review_studio, project.settings, project.progress)
     latest = trained_round(project.db)
     if latest is not None and has_finished(latest, "cluster"):
-        review(
-            project.db,
-            project.review_studio,
-            project.config,
-            project.settings,
-            project.paths,
-            project.images,
-            project.progress,
-            project.memo,
-            latest,
-        )
+        _decide_again(project, latest)
     write_facts(project.db, project.config, project.settings)
     return RebuildReport(project_id, pulled.tasks_new, rounds, review_tasks)
+
+
+def _decide_again(project: OpenProject, record: RoundRecord) -> None:
+    """Decisions and verdicts of a round from the answers; whatever it would ask is left to the next look."""
+    db, settings, paths = project.db, project.settings, project.paths
+    pools = [pool for pool in load_label_pools(db, paths, project.memo, record) if len(pool)]
+    plan = decide(db, settings, paths, project.progress, record, pools)
+    store_decisions(db, paths, record, plan.outcomes)
 
 
 def _projects_on_disk(settings: Settings) -> list[int]:

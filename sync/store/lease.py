@@ -139,6 +139,12 @@ class Lease:
         """Raise LeaseLost when another holds the lease, or when ``ttl_s`` passed without a sign of life."""
         _ = self.fence
 
+    def holder(self) -> str:
+        """Who holds the lease, as far as the store knows; empty when nobody does."""
+        with self._store.read() as session:
+            row = session.get(LeaseRecord, self._name)
+        return "" if row is None else row.holder
+
     def beat(self) -> None:
         """Give a sign of life. Raises LeaseLost when another worker took over."""
         fence = self._held()

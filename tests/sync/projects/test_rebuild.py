@@ -1,0 +1,45 @@
+"""Rebuild reads Label Studio and changes nothing there; it leaves projects alone that a worker holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import func, select
+
+from ml_backend.errors import BadInput
+from sync.projects.rebuild import rebuild
+from sync.store.tables import LeaseRecord, TaskRecord
+from tests.sync.conftest import World
+
+MakeWorld = Callable[..., World]
+READS = {"project", "projects", "tasks", "task", "task_ids", "task_times", "task_values", "task_data"}
+
+
+def test_label_studio_is_only_read(make_world: MakeWorld) -> None:
+    world = make_world(20, question_batch=4)
+    world.label(*range(6))
+    world.worker().look(world.project_id)
+    world.answer_all(limit=2)  # the review would ask again now
+    world.label(6, 7)  # and withdraw, and push
+    calls: Counter[str] = Counter()
+    world.studio.before_call = lambda name: calls.update([name])
+    (report,) = rebuild(world.settings, world.store, world.studio)
+    assert report.error == ""
+    assert calls
+    assert set(calls) <= READS
+    world.studio.before_call = None
+    assert world.worker().look(world.project_id) is not None, "its lease is given back"
+
+
+def test_a_project_that_a_worker_holds_is_not_rebuilt(make_world: MakeWorld) -> None:
+    world = make_world(6)
+    worker = world.worker()
+    worker.look(world.project_id)
+    with worker._opened(world.project_id), pytest.raises(BadInput) as caught:
+        rebuild(world.settings, world.store, world.studio)
+    assert worker._name in str(caught.value)
+    with world.store.read() as session:
+        assert session.scalar(select(func.count()).select_from(TaskRecord)) == 6
+        assert session.get_one(LeaseRecord, f"project/{world.project_id}").holder == ""
