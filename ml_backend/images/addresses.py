@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_PORT",
     "CacheKey",
     "cache_key",
+    "checked_address",
     "file_path",
     "joined",
     "origin_of",
@@ -70,6 +71,19 @@ def cache_key(value: str, *, studio_url: str, scope: str) -> CacheKey:
             CacheKey(f"{studio_url}{parts.path}?{parts.query}", is_immutable=True) if is_upload else for_scope
         )
     return CacheKey(full, is_immutable=False) if parts.scheme.lower() in DEFAULT_PORT else for_scope
+
+
+def checked_address(value: str, field: str) -> str:
+    """An address of task data without the spaces around it.
+
+    Raises BadImage when it holds half a character (a lone surrogate, which JSON can write): no file and no
+    address can be called that.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadImage("the address holds half a character", field=field) from None
+    return value.strip()
 
 
 def short_address(address: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,8 @@ MAX_PIXELS: Final = 200_000_000
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _DAMAGE: Final = (
-    OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError,
-    TypeError, KeyError, IndexError, struct.error,
+    OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, RuntimeError,
+    TypeError, AttributeError, LookupError, struct.error, zlib.error,
 )  # fmt: skip
 """What Pillow's readers raise on damaged files, by experience."""
 
@@ -63,7 +64,9 @@ def open_image(data: bytes, *, max_pixels: int, field: str) -> Iterator[Image.Im
     if not data:
         raise BadImage("the file is empty", field=field)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+        warnings.simplefilter("ignore")  # of sizes, which our own limit follows, and of odd metadata
+        # Pillow refuses what is twice as large as its limit, before ours is looked at
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise BadImage(

@@ -36,6 +36,7 @@ from ml_backend.images.addresses import (
     DEFAULT_PORT,
     CacheKey,
     cache_key,
+    checked_address,
     file_path,
     joined,
     origin_of,
@@ -142,10 +143,20 @@ class Fetcher:
         """The credentials used for Label Studio's own host."""
         return self._auth
 
-    def cache_key(self, value: str, *, task_id: int | None = None, project_id: int | None = None) -> CacheKey:
-        """Under which name an address may be cached; see ``ml_backend.images.addresses.cache_key``."""
+    def cache_key(
+        self,
+        value: str,
+        *,
+        task_id: int | None = None,
+        project_id: int | None = None,
+        field: str = "data.image",
+    ) -> CacheKey:
+        """Under which name an address may be cached; see ``ml_backend.images.addresses.cache_key``.
+
+        Raises BadImage when the address is no text that can be sent.
+        """
         scope = f"task {task_id}" if project_id is None else f"project {project_id}"
-        return cache_key(value.strip(), studio_url=self._base, scope=scope)
+        return cache_key(checked_address(value, field), studio_url=self._base, scope=scope)
 
     def fetch(
         self,
@@ -158,7 +169,7 @@ class Fetcher:
         """The bytes behind an address. Raises BadImage or StudioError, saying what was tried and what to
         set.
         """
-        value = value.strip()
+        value = checked_address(value, field)
         if not value:
             raise BadImage("the task has no image address", field=field)
         if value.startswith("data:"):

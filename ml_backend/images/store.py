@@ -111,7 +111,7 @@ class ImageStore:
         ``task_id`` and ``project_id`` are the task's: Label Studio may answer differently for others. Raises
         BadImage with what was tried and what to set, StudioError when Label Studio refuses or is away.
         """
-        key = self._fetcher.cache_key(value, task_id=task_id, project_id=project_id)
+        key = self._fetcher.cache_key(value, task_id=task_id, project_id=project_id, field=field)
         source = ImageSource(value, task_id, project_id)
         found = self._indexed(key)
         if found is not None:

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Literal
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from ml_backend.caches import ByteCache
 from ml_backend.errors import BadLabelConfig
 
 __all__ = ["KIND_OF_CLASS", "VERDICTS", "ControlTag", "Kind", "LabelConfig", "Output", "parse_label_config"]
@@ -49,7 +50,11 @@ KIND_OF_CLASS: Final[Mapping[str, Kind]] = {
 }
 """Kinds that share the tags of others are told apart by a class on the outer ``View``."""
 
-_MAX_BYTES: Final = 1_000_000
+_MAX_CHARACTERS: Final = 1_000_000
+_MAX_DEPTH: Final = 100
+_CACHE_BYTES: Final = 16 * 1024**2
+_BYTES_PER_CHARACTER: Final = 8
+"""Memory of a parsed config by the length of its text, about: the text, its labels and their objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +134,22 @@ class LabelConfig:
         return value.strip()
 
 
-@lru_cache(maxsize=256)
+_known: Final[ByteCache[str, LabelConfig]] = ByteCache(
+    _CACHE_BYTES, lambda config: _BYTES_PER_CHARACTER * len(config.xml)
+)
+"""Parsed configs by their text. Whoever calls ``/predict`` chooses the text, so bytes are counted."""
+
+
 def parse_label_config(xml: str) -> LabelConfig:
     """Parse the XML of a label config. Raises BadLabelConfig naming the tag or attribute that is wrong."""
+    found = _known.get(xml)
+    if found is None:
+        found = _parse(xml)
+        _known.put(xml, found)
+    return found
+
+
+def _parse(xml: str) -> LabelConfig:
     root = _parse_xml(xml)
     images = [e for e in root.iter() if e.tag.lower() == "image"]
     if not images:
@@ -142,14 +160,14 @@ def parse_label_config(xml: str) -> LabelConfig:
         )
     keys = {_attribute(e, "name"): _image_key(e) for e in images}
     controls = tuple(c for e in root.iter() if (c := _control(e, keys)) is not None)
-    names = [c.name for c in controls]
-    if double := sorted({n for n in names if names.count(n) > 1}):
+    uses = Counter(c.name for c in controls)
+    if double := sorted(name for name, count in uses.items() if count > 1):
         raise BadLabelConfig(f"two control tags are named {double[0]!r}", field="label_config.name")
     outputs = _outputs(controls)
     choices = next((c for c in controls if c.type == "choices"), None)
     kind = _kind(root, outputs, choices)
     labels = outputs[0].labels if outputs else choices.labels if choices else ()
-    extra = tuple(dict.fromkeys(x for c in outputs[1:] for x in c.labels if x not in labels))
+    every = tuple(dict.fromkeys((*labels, *(x for c in outputs[1:] for x in c.labels))))
     image_name = (outputs[0] if outputs else choices or controls[0]).to_name
     prompts = tuple(c for c in controls if c.type in _PROMPT_TAGS and c.smart and c not in outputs)
     text = repr((kind, image_name, keys[image_name], controls))
@@ -160,7 +178,7 @@ def parse_label_config(xml: str) -> LabelConfig:
         controls=controls,
         outputs=outputs,
         prompts=prompts,
-        labels=labels + extra,
+        labels=every,
         digest=hashlib.sha256(text.encode()).hexdigest()[:12],
         xml=xml,
     )
@@ -171,8 +189,10 @@ def _parse_xml(xml: str) -> Element:
         raise BadLabelConfig(
             "the label config is empty", field="label_config", hint="Set one in the project's settings"
         )
-    if len(xml) > _MAX_BYTES:
-        raise BadLabelConfig(f"the label config is longer than {_MAX_BYTES} characters", field="label_config")
+    if len(xml) > _MAX_CHARACTERS:
+        raise BadLabelConfig(
+            f"the label config is longer than {_MAX_CHARACTERS} characters", field="label_config"
+        )
     try:
         root: Element = fromstring(xml, forbid_dtd=True)
     except DefusedXmlException as error:
@@ -183,7 +203,16 @@ def _parse_xml(xml: str) -> Element:
         raise BadLabelConfig(
             f"the label config is not well-formed XML ({error})", field="label_config"
         ) from error
+    if _is_deeper(root, _MAX_DEPTH):
+        raise BadLabelConfig(f"tags are nested more than {_MAX_DEPTH} deep", field="label_config")
     return root
+
+
+def _is_deeper(root: Element, limit: int) -> bool:
+    level = [root]
+    for _ in range(limit):
+        level = [child for element in level for child in element]
+    return bool(level)
 
 
 def _attribute(element: Element, name: str) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ml_backend.artifacts.files import Guard, write_json
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.caches import ByteCache
 from ml_backend.errors import GroundswellError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = ["EmbedReport", "Embedder", "Prewarmer", "TaskRef", "Upcoming", "embed
 log = logging.getLogger(__name__)
 
 _MOST_QUEUED = 64
+_LIST_BYTES = 64 * 1024**2
+_ROW_BYTES = 300  # of a row beside its text: two numbers, a tuple, a text object, an entry of the dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,30 +110,42 @@ class Upcoming:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._lock = threading.Lock()
-        self._known: dict[int, tuple[int, list[tuple[int, str]], dict[int, int]]] = {}
+        self._known: ByteCache[int, _TaskList] = ByteCache(_LIST_BYTES, lambda tasks: tasks.nbytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the lists held now, about."""
+        return self._known.nbytes
 
     def after(self, project_id: int, task_id: int, count: int) -> list[tuple[int, str]]:
         """The next ``count`` tasks after one; the first ones when it is not listed; empty without a list."""
         path = ProjectPaths(self._data_dir, project_id).root / "upcoming.json"
         try:
-            stamp = path.stat().st_mtime_ns
+            stat = path.stat()
         except FileNotFoundError:
             return []
-        with self._lock:
-            known = self._known.get(project_id)
-        if known is None or known[0] != stamp:
+        known = self._known.get(project_id)
+        if known is None or known.stamp != stat.st_mtime_ns:
             try:
                 rows = [(int(task), str(url)) for task, url in json.loads(path.read_text())]
-            except (ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError) as error:
                 log.warning("%s cannot be read (%s); nothing is prewarmed", path, error)
                 rows = []
-            known = (stamp, rows, {task: index for index, (task, _) in enumerate(rows)})
-            with self._lock:
-                self._known[project_id] = known
-        _, rows, position = known
-        begin = position.get(task_id, -1) + 1
-        return rows[begin : begin + count]
+            position = {task: index for index, (task, _) in enumerate(rows)}
+            known = _TaskList(stat.st_mtime_ns, rows, position, stat.st_size + _ROW_BYTES * len(rows))
+            self._known.put(project_id, known)
+        begin = known.position.get(task_id, -1) + 1
+        return known.rows[begin : begin + count]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _TaskList:
+    """The upcoming tasks as read when the file had this ``stamp``; ``nbytes`` of memory, about."""
+
+    stamp: int
+    rows: list[tuple[int, str]]
+    position: dict[int, int]
+    nbytes: int
 
 
 class Prewarmer:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_backend.clicks.serving import prewarm
 from ml_backend.clicks.serving.prewarm import Prewarmer, TaskRef, Upcoming, embed_ahead, save_upcoming
 from ml_backend.clicks.serving.service import ClickService
 from ml_backend.images.store import ImageStore
@@ -69,6 +70,17 @@ def test_upcoming_tasks_follow_the_clicked_one(tmp_path: Path) -> None:
     assert upcoming.after(1, 2, 2) == []
     assert upcoming.after(1, 1234, 2) == [(7, "a"), (5, "b")]
     assert upcoming.after(2, 5, 2) == []
+
+
+def test_lists_of_tasks_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prewarm, "_LIST_BYTES", 200_000)
+    upcoming = Upcoming(tmp_path)
+    for project_id in range(1, 6):
+        save_upcoming(tmp_path, project_id, [(i, f"/data/upload/{i}.png") for i in range(200)])
+    for _ in range(2):
+        for project_id in range(1, 6):
+            assert upcoming.after(project_id, 5, 1) == [(6, "/data/upload/6.png")]
+    assert 0 < upcoming.nbytes <= 200_000
 
 
 def test_a_click_prewarms_the_next_tasks(service: ClickService, segmenter: TellTale, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 import threading
@@ -337,7 +338,12 @@ def test_an_absent_studio_is_a_studio_error(tmp_path: Path, error: Exception) ->
 
 
 @pytest.mark.parametrize(
-    "address", ["", "   ", "ftp://x/a.png", "javascript:alert(1)", "http://", "http://[::1"]
+    "address",
+    ["", "   ", "ftp://x/a.png", "javascript:alert(1)", "http://", "http://[::1"]
+    + [
+        head + "\ud800"
+        for head in ("", "/data/upload/", "data:image/png,", "s3://b/", "file:///", "http://x/")
+    ],
 )
 def test_nonsense_addresses(tmp_path: Path, address: str) -> None:
     with pytest.raises(BadImage):
@@ -354,6 +360,7 @@ def absent(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageStore, FakeSt
 @given(
     st.one_of(
         st.text(max_size=60),
+        st.text(st.characters(), max_size=60),  # with halves of characters
         st.from_regex(r"(http|https|file|s3|data|ftp)://?[a-z0-9.:@\[\]%/?#_ -]{0,40}", fullmatch=True),
         st.from_regex(r"/[\x00-\x7f]{0,30}", fullmatch=True),
     )
@@ -420,10 +427,34 @@ def test_transparency_is_laid_on_white() -> None:
     assert (decode_image(file.getvalue(), max_pixels=100) == 255).all()
 
 
+def test_the_largest_picture_is_what_the_settings_say(tmp_path: Path) -> None:
+    store = store_for(tmp_path, FakeStudioServer({}), max_image_pixels=500_000_000)
+    assert store.put(b"P4\n20000 22000\n").hw == (22_000, 20_000)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "AVIF"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_file_is_read_or_a_bad_image(fmt: str, data: st.DataObject) -> None:
+    damaged = bytearray(image_bytes(fmt=fmt))
+    for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=5)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(BadImage):
+        assert decode_image(bytes(damaged), max_pixels=10**6).dtype == np.uint8
+
+
+def test_a_damaged_avif_is_a_bad_image() -> None:
+    whole = image_bytes(fmt="AVIF")
+    with pytest.raises(BadImage, match="damaged"):  # Pillow raises RuntimeError
+        decode_image(whole.replace(b"pitm", bytes(4)), max_pixels=10**6)
+
+
 def test_too_many_pixels_and_damaged_files(tmp_path: Path) -> None:
     store = store_for(tmp_path, FakeStudioServer({}), max_image_pixels=1000)
     with pytest.raises(BadImage, match="more than 1000"):
         store.put(PNG)
+    with pytest.raises(BadImage, match="more than 200000000"):
+        store_for(tmp_path, FakeStudioServer({})).put(b"P4\n20000 20000\n")
     whole = image_bytes((200, 200), fmt="JPEG")
     ref = store_for(tmp_path, FakeStudioServer({})).put(whole[: len(whole) // 3])
     with pytest.raises(BadImage, match="damaged"):

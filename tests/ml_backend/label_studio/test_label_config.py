@@ -8,6 +8,7 @@ import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
 from ml_backend.errors import BadLabelConfig
+from ml_backend.label_studio import label_config
 from ml_backend.label_studio.config_builder import build_label_config, build_review_config, build_sheet_config
 from ml_backend.label_studio.label_config import VERDICTS, parse_label_config
 
@@ -131,6 +132,7 @@ def test_words_about_doctypes_are_no_doctype() -> None:
             "twice",
         ),
         (f"<View>{brush()}{brush()}{IMAGE}</View>", "label_config.name", "two control"),
+        ("<View>" * 5000 + brush() + IMAGE + "</View>" * 5000, "label_config", "nested"),
         (
             f'<View className="groundswell-weak">{brush()}{IMAGE}</View>',
             "label_config.Choices",
@@ -184,3 +186,20 @@ def test_review_and_sheet_configs() -> None:
     assert 'choice="multiple"' in sheet
     assert 'value="$cards"' in sheet
     assert "required" not in sheet
+
+
+def test_labels_of_all_outputs_come_once_each() -> None:
+    many = [f"label {i}" for i in range(10_000)]
+    first = "".join(f'<Label value="{name}"/>' for name in many)
+    second = "".join(f'<Label value="{name}"/>' for name in ["other", *many])
+    polygon = f'<PolygonLabels name="p" toName="i" smart="false">{second}</PolygonLabels>'
+    config = parse_label_config(f"<View>{brush(first)}{polygon}{IMAGE}</View>")
+    assert config.labels == (*many, "other")
+
+
+def test_what_is_kept_of_label_configs_is_bounded_by_bytes() -> None:
+    for i in range(30):
+        text = f"<View>{brush()}{IMAGE}<!-- {i}{' ' * 400_000} --></View>"
+        assert parse_label_config(text) is parse_label_config(text)
+    assert label_config._known.nbytes <= 16 * 1024**2
+    assert len(label_config._known) < 30
