@@ -13,7 +13,7 @@ from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.errors import BadInput, UnknownProject
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
-from ml_backend.label_studio.protocol import ProjectKey, TaskIn
+from ml_backend.label_studio.protocol import ProjectKey, TaskIn, parse_task
 from ml_backend.services import Services
 from ml_backend.task_answers import Answers, ModelSource, answer_tasks
 
@@ -57,7 +57,7 @@ class GroundswellModel:
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
     ) -> Sequence[dict[str, Any] | list[Any]]:
         """The contract's form: raw task dicts in, one entry per task out (see ``Answers.results``)."""
-        parsed = [TaskIn(t.get("id"), t.get("data") or {}) for t in tasks]
+        parsed = [parse_task(t) for t in tasks]
         return [self.click(parsed[0], context)] if context else self.predict_tasks(parsed).results
 
     def fit(self, event: str, data: Mapping[str, Any] | None = None, **_: Any) -> dict[str, Any]:

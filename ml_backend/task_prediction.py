@@ -53,7 +53,7 @@ def make_prediction(
     verdicts : what was decided, by instance key
     round_number : the round they belong to
     min_score : class score from which undecided masks are shown
-    score : how sure the model is of the whole task; clipped to 0..1
+    score : how sure the model is of the whole task; clipped to 0..1, 0 when not a number
 
     Raises BadLabelConfig and BadRegion, as ``to_result`` does.
     """
@@ -77,8 +77,10 @@ def make_prediction(
         meta=[None if (v := found[i]) is None else v.meta(round_number) for i in keep],
     )
 
-    in_pool = float(np.float32(score))  # as the pool keeps it, so that live and pushed scores are equal
-    return TaskPrediction(result, round(min(max(in_pool, 0.0), 1.0), 6))
+    in_pool = np.nan_to_num(
+        np.float32(score)
+    )  # as the pool keeps it, so that live and pushed scores are equal
+    return TaskPrediction(result, round(min(max(float(in_pool), 0.0), 1.0), 6))
 
 
 def best_of_each_object(rows: PoolTable, keep: list[int], found: Sequence[Verdict | None]) -> list[int]:

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.clicks.base import Prior, Prompt
 from ml_backend.instances import Instances
+from ml_backend.masks.rle import rle_hw
 
 __all__ = ["Proposals", "box_of_mask", "mask_logits", "prior_from_mask", "proposal_for"]
 
@@ -66,17 +67,21 @@ def mask_logits(
     return logits
 
 
-def proposal_for(proposals: Proposals | None, prompt: Prompt) -> tuple[int, Prior] | None:
-    """The proposal that a prompt is about, as (row, prior), or None.
+def proposal_for(
+    proposals: Proposals | None, prompt: Prompt, hw: tuple[int, int]
+) -> tuple[int, Prior] | None:
+    """The proposal that a prompt on an image of size ``hw`` is about, as (row, prior), or None.
 
     Of the prompt's label: for clicks, the best mask (score × quality) under the *first* click, so that
-    further clicks of the same series keep their start; for a box, the one whose box agrees best.
+    further clicks of the same series keep their start; for a box, the one whose box agrees best. A mask of
+    another size was found on an earlier image of the task and is passed over.
     """
     if proposals is None or prompt.label not in proposals.labels or len(proposals.instances) == 0:
         return None
     found = proposals.instances
     worth = found.score * found.quality
     usable = (found.label == proposals.labels.index(prompt.label)) & (worth >= MIN_PROPOSAL)
+    usable &= np.array([rle_hw(rle) == hw for rle in found.rle], bool)
     if prompt.box is not None:
         overlap = np.where(usable, _box_iou(found.box_xyxy, prompt.box), 0.0)
         best = int(overlap.argmax())

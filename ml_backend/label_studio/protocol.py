@@ -32,6 +32,7 @@ __all__ = [
     "parse_predict",
     "parse_project_key",
     "parse_setup",
+    "parse_task",
     "parse_webhook",
     "project_key_of",
     "strip_rle",
@@ -49,6 +50,7 @@ _RLE_KEY: Final = b'"rle"'
 _LIST_START: Final = re.compile(rb"\s*:\s*\[")
 _ACTION: Final = re.compile(rb'^\s*\{\s*"action"\s*:\s*"([A-Z_]{1,60})"')
 _MAX_TASKS: Final = 100_000
+_MAX_ID: Final = 2**63 - 1  # of a column of Label Studio's database, and of ours
 _KEY_HINT: Final = "Expected '<id>.<created unix seconds>'"
 
 
@@ -193,7 +195,7 @@ def parse_predict(body: Mapping[str, Any]) -> PredictRequest:
         raise BadInput(
             "is missing", field="project", hint="Send Label Studio's project key or a label_config"
         )
-    return PredictRequest(key, found.label_config or "", tuple(_task(t) for t in tasks), context or None)
+    return PredictRequest(key, found.label_config or "", tuple(parse_task(t) for t in tasks), context or None)
 
 
 def parse_setup(body: Mapping[str, Any]) -> SetupRequest:
@@ -221,7 +223,7 @@ def parse_project_key(key: object) -> ProjectKey:
     text = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
     head, dot, tail = text.partition(".")
     if not (_is_number(head) and int(head) > 0) or (dot and not _is_number(tail)):
-        raise BadInput(f"{key!r} is no project key", field="project", hint=_KEY_HINT)
+        raise BadInput(f"{_short(key)} is no project key", field="project", hint=_KEY_HINT)
     return ProjectKey(int(head), int(tail) if dot else None)
 
 
@@ -236,6 +238,11 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
+def _short(key: object) -> str:
+    """What was sent instead of a project key, fit for a message."""
+    return f"{key[:40]!r}" if isinstance(key, str) else _kind(key)
+
+
 def _seconds(created_at: object) -> int | None:
     """Unix seconds of a time as Label Studio writes it, as it makes its own project keys."""
     if not isinstance(created_at, str):
@@ -247,11 +254,14 @@ def _seconds(created_at: object) -> int | None:
     return None if moment.tzinfo is None else int(moment.timestamp())
 
 
-def _task(task: object) -> TaskIn:
+def parse_task(task: object) -> TaskIn:
+    """One task of a request. What is wrong with it is its ``problem``: the other tasks are answered."""
     if not isinstance(task, Mapping):
         return TaskIn(None, {}, f"the task is {_kind(task)}, expected an object")
     number = task.get("id")
     number = number if isinstance(number, int) and not isinstance(number, bool) else None
+    if number is not None and abs(number) > _MAX_ID:
+        return TaskIn(None, {}, "id is too large for a task of Label Studio")
     try:
         return TaskIn(number, _validated(_Task, task).data)
     except BadInput as error:

@@ -78,6 +78,6 @@ def _problem_of_region(item: Mapping[str, Any], control: ControlTag, *, deep: bo
             read_region(item, control, (height, width), "")
     except GroundswellError as error:
         return str(error)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         return f"value: unreadable ({error})"
     return ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.errors import BadRegion, GroundswellError
+from ml_backend.label_studio.codecs.base import finite
 from ml_backend.label_studio.codecs.choices import read_choices
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.label_studio.regions import CODECS, Region, label_of, value_of
@@ -90,14 +91,14 @@ def read_region(item: Mapping[str, Any], control: ControlTag, hw: tuple[int, int
     rle = codec.read(value, hw)
     if rle_area(rle) == 0:
         raise BadRegion("the region covers no pixel", field="value")
-    score, meta = item.get("score"), item.get("meta")
+    meta = item.get("meta")
     return Region(
         id=identity,
         kind=codec.kind,
         label=label,
         rle=rle,
         box_xyxy=rle_box(rle),
-        score=float(score) if isinstance(score, int | float) else None,
+        score=finite(item.get("score")),
         meta=meta if isinstance(meta, Mapping) else {},
         origin=str(item.get("origin", "")),
     )

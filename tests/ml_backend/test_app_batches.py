@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+from typing import Any
 
 import httpx
 import numpy as np
@@ -92,6 +94,14 @@ def test_new_parts_and_versions_are_seen_at_once(backend: Backend) -> None:
     assert ThresholdLearner.loads == 0
 
 
+def _damaged_avif() -> str:
+    data = image_bytes(fmt="AVIF").replace(b"pitm", bytes(4))  # Pillow raises RuntimeError
+    return "data:image/avif;base64," + base64.b64encode(data).decode()
+
+
+AVIF = _damaged_avif()
+
+
 def test_a_broken_task_gets_no_prediction_and_a_reason(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -121,6 +131,29 @@ def test_a_broken_task_gets_no_prediction_and_a_reason(
         assert answer["model_version"] == "r1-aaaa"
     text = backend.client.get("/metrics").text
     assert 'groundswell_task_failures_total{reason="BadImage"} 3.0' in text
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"id": 10**30, "data": {"image": "/data/upload/1/2.png"}},
+        {"id": -(10**30), "data": {"image": "/data/upload/1/2.png"}},
+        task(2, image="/data/upload/1/\ud800.png"),
+        task(2, image="data:image/png,\ud800"),
+        task(2, image="s3://bucket/\ud800"),
+        task(2, image=AVIF),
+    ],
+    ids=["large id", "low id", "half a character", "half in data:", "half in s3:", "damaged AVIF"],
+)
+def test_a_hostile_task_costs_no_other_its_answer(backend: Backend, bad: dict[str, Any]) -> None:
+    backend.publish()
+    backend.fill_pool([1])
+    reply = backend.post(task(1), bad, task(3))
+    assert reply.status_code == 200, reply.json
+    assert [bool(answer) for answer in reply.json["results"]] == [True, False, True]
+    assert len(reply.json["errors"]) == 1
+    assert "model failed" not in reply.json["errors"][0]["error"]
+    assert "cannot be reached" not in reply.json["errors"][0]["error"]
 
 
 def test_the_pools_error_is_passed_on(backend: Backend) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from ml_backend.artifacts.pool_tables import PoolTable
-from ml_backend.artifacts.verdicts import Verdict
+from ml_backend.artifacts.verdicts import NO_VERDICTS, Verdict
+from ml_backend.label_studio.config_builder import build_label_config
+from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.rle import encode_mask
-from ml_backend.task_prediction import best_of_each_object
+from ml_backend.task_prediction import best_of_each_object, make_prediction
+
+CONFIG = parse_label_config(build_label_config(["washer", "nut"]))
 
 
 def table(boxes: list[tuple[int, int, int, int]], scores: list[float]) -> PoolTable:
@@ -51,3 +59,25 @@ def test_touching_objects_stay_apart_and_nothing_is_no_problem() -> None:
     rows = table([(0, 0, 20, 20), (10, 0, 30, 20)], [0.5, 0.9])
     assert best_of_each_object(rows, [0, 1], [None, None]) == [0, 1]
     assert best_of_each_object(rows, [], [None, None]) == []
+
+
+@pytest.mark.parametrize(("score", "shown"), [(math.nan, 0.0), (math.inf, 1.0), (-math.inf, 0.0), (7.0, 1.0)])
+def test_the_score_of_a_prediction_is_a_number_from_0_to_1(score: float, shown: float) -> None:
+    made = make_prediction(
+        table(TWICE[2:], [0.9]), CONFIG, (40, 40), NO_VERDICTS, round_number=0, min_score=0.3, score=score
+    )
+    assert made.score == shown
+    assert len(made.result) == 1
+
+
+@pytest.mark.parametrize(("verdict", "shown"), [(1, 1), (-1, 0), (None, 0)])
+def test_a_verdict_goes_before_the_score_in_both_directions(verdict: int | None, shown: int) -> None:
+    rows = table(TWICE[2:], [0.1])
+    found = (
+        {} if verdict is None else {str(rows.key[0]): replace(accepted(str(rows.key[0])), verdict=verdict)}
+    )
+    made = make_prediction(rows, CONFIG, (40, 40), found, round_number=1, min_score=0.3, score=0.5)
+    assert len(made.result) == shown
+    sure = table(TWICE[2:], [0.9])
+    made = make_prediction(sure, CONFIG, (40, 40), found, round_number=1, min_score=0.3, score=0.5)
+    assert len(made.result) == (1 if verdict is None else shown)

@@ -8,6 +8,7 @@ together a box and the points after it, which the editor sends in requests of th
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -169,7 +170,7 @@ def to_prompt(context: PromptContext, hw: tuple[int, int]) -> Prompt:
 
 
 def _number(value: object, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise BadPrompt(f"expected a number, got {value!r:.60}", field=field)
     return float(value)
 

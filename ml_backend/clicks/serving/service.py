@@ -160,7 +160,7 @@ class ClickService:
         start = None
         if self.proposals is not None:
             found_here = self.proposals.proposals(task.project, task.task_id)
-            chosen = proposal_for(found_here, prompt)
+            chosen = proposal_for(found_here, prompt, image.hw)
             if found_here is not None and chosen is not None:
                 start = ChainStart(chosen[1], (found_here.version, task.task_id, chosen[0]))
         began, before = time.perf_counter(), sum(times.seconds.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
 
-__all__ = ["RegionCodec", "RegionKind", "number_of"]
+__all__ = ["RegionCodec", "RegionKind", "finite", "number_of"]
 
 RegionKind = Literal["mask", "box", "polygon"]
 Value = Mapping[str, Any]
@@ -41,6 +41,14 @@ class RegionCodec:
 def number_of(value: Value, key: str) -> float:
     """A finite number under ``value``. Raises BadRegion naming the field."""
     found = value.get(key)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise BadRegion(f"{key} is {found!r}, expected a number", field=f"value.{key}")
-    return float(found)
+    number = finite(found)
+    if number is None:
+        raise BadRegion(f"{key} is {found!r:.60}, expected a number", field=f"value.{key}")
+    return number
+
+
+def finite(value: object) -> float | None:
+    """A number of JSON as float; None when it is none, not finite, or a whole number too large for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None

@@ -36,6 +36,9 @@ __all__ = ["BRUSH", "brush_to_rle", "check_brush", "decode_brush", "encode_brush
 _HEADER_BITS: Final = 32 + 5 + 16
 _RUN_BITS: Final = np.array([3, 4, 8, 16], np.int64)
 _LONGEST: Final = 1 << 16
+_MOST_BITS: Final = 3 + 16 + 8
+"""Bits a value may take: a token of its own with the largest run size. What follows after all values is not
+read, so that a long list costs no more than its image could."""
 
 
 # Label Studio's brush RLE
@@ -139,8 +142,9 @@ def _decode_toggles(data: Sequence[int] | bytes, hw: tuple[int, int], *, thresho
 def _decode_runs(data: Sequence[int] | bytes, hw: tuple[int, int]) -> tuple[Ints, Ints]:
     """(values, lengths) of the byte stream, both (k,)."""
     check_brush(data, hw)
+    longest = (_HEADER_BITS + hw[0] * hw[1] * 4 * _MOST_BITS) // 8 + 1
     try:
-        raw = np.frombuffer(bytes(data), np.uint8)
+        raw = np.frombuffer(bytes(data[:longest]), np.uint8)
     except (TypeError, ValueError) as error:
         raise BadRegion("rle is not a list of bytes (0..255)", field="value.rle") from error
     # window[p] = the 24 bits from bit p on

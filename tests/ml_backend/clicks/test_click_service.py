@@ -277,6 +277,16 @@ def test_bad_proposals_are_not_started_from(build: Build, tmp_path: Path) -> Non
     assert segmenter.priors[-1] is None
 
 
+def test_a_proposal_from_an_image_of_another_size_is_not_started_from(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    service = build(segmenter, proposals=OneProposal([np.ones((60, 80), bool)]))
+    for hw in ((30, 40), (120, 160)):
+        image = save_picture(tmp_path / f"{hw[0]}.png", 3, hw)
+        for context in ([click(37.5, 50)], [click(99, 99)], [rectangle(0, 0, 100, 100)]):
+            assert service.predict(task(7, image), {"result": context}, facts())["result"]
+            assert segmenter.priors[-1] is None
+
+
 def test_proposals_come_from_the_pool_of_the_shown_version(settings: BackendSettings, tmp_path: Path) -> None:
     mask = disc((60, 80), 30, 30, 15)
     found = OneProposal([mask]).found.instances

@@ -109,6 +109,8 @@ def _changed(path: str, value: object) -> dict[str, Any]:
         (_changed("value.x", 100.5), "context.result[1].value.x", "outside"),
         (_changed("value.y", -0.1), "context.result[1].value.y", "outside"),
         (_changed("value.y", float("nan")), "context.result[1].value.y", "number"),
+        (_changed("value.y", 10**400), "context.result[1].value.y", "number"),
+        (_changed("image_rotation", 10**400), "context.result[1].image_rotation", "number"),
         (_changed("value.y", "7"), "context.result[1].value.y", "number"),
         (_changed("value.x", KeyError), "context.result[1].value.x", "number"),
         (_changed("type", "brushlabels"), "context.result[1].type", "cannot be a prompt"),

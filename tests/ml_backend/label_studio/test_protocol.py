@@ -122,7 +122,8 @@ def test_a_batch_request() -> None:
         ({"tasks": {}}, "tasks", "an object"),
         ({"tasks": [1] * 100_001}, "tasks", "at most"),
         ({"project": "x"}, "project", "no project key"),
-        ({"project": []}, "project", "no project key"),
+        ({"project": []}, "project", "^project: a list is no project key"),
+        ({"project": "9" * 100_000}, "project", "^project: '9{40}' is no project key"),
         ({"project": None, "label_config": None, "tasks": []}, "project", "missing"),
         ({"label_config": 7}, "label_config", "a number"),
         ({"params": []}, "params", "a list"),
@@ -138,7 +139,8 @@ def test_predict_errors_name_the_field(change: dict[str, Any], field: str, words
 
 
 @pytest.mark.parametrize(
-    "task", [1, None, "x", [], {"id": 1}, {"id": 1, "data": []}, {"id": "5", "data": {}}]
+    "task",
+    [1, None, "x", [], {"id": 1}, {"id": 1, "data": []}, {"id": "5", "data": {}}, {"id": 2**63, "data": {}}],
 )
 def test_a_broken_task_does_not_break_the_batch(task: Any) -> None:
     found = parse_predict(GOOD | {"tasks": [task, TASK]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -207,6 +208,8 @@ def png(mode: str, size: tuple[int, int]) -> str:
         ("polygon", {"points": [[1, 2], [3, 4]], "polygonlabels": ["cat"]}, "three"),
         ("polygon", {"points": "abc", "polygonlabels": ["cat"]}, "unreadable"),
         ("polygon", {"points": [[1, 2], [3, float("nan")], [5, 6]], "polygonlabels": ["cat"]}, "finite"),
+        ("polygon", {"points": [[1, 2], [3, 10**400], [5, 6]], "polygonlabels": ["cat"]}, "unreadable"),
+        ("rectangle", {"x": 10**400, "y": 1, "width": 2, "height": 2, "rectanglelabels": ["cat"]}, "number"),
         ("polygon", {"points": [[200, 200], [220, 200], [220, 220]], "polygonlabels": ["cat"]}, "no pixel"),
         ("rectangle", {"x": "1", "y": 1, "width": 2, "height": 2, "rectanglelabels": ["cat"]}, "number"),
         ("rectangle", {"x": 1, "y": 1, "width": 0, "height": 2, "rectanglelabels": ["cat"]}, "no pixel"),
@@ -385,3 +388,24 @@ def test_sizes_beyond_any_image_break_their_region_only(name: str) -> None:
     parsed = parse_annotation([bad, good], CONFIGS[name])
     assert len(parsed.regions) == 1
     assert [d.broken for d in parsed.dropped] == [True]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), 10**400, "0.5", True])
+def test_a_score_that_is_no_number_is_none(score: Any) -> None:
+    (item,) = to_result(instances(ellipse()), CONFIGS["brush"], HW)
+    (region,) = parse_annotation([item | {"score": score}], CONFIGS["brush"]).regions
+    assert region.score is None
+    assert validate_result([item | {"score": 10**400}], CONFIGS["brush"], deep=True)
+
+
+def test_a_long_stroke_list_costs_no_more_than_its_image_could() -> None:
+    (item,) = to_result(instances(ellipse()), CONFIGS["brush"], HW)
+    item["value"]["rle"] = [*item["value"]["rle"], *[255] * 1_000_000]
+    tracemalloc.start()
+    try:
+        (region,) = parse_annotation([item], CONFIGS["brush"]).regions
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(decode_rle(region.rle), ellipse())
+    assert peak < 50_000_000
