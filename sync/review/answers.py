@@ -40,6 +40,7 @@ __all__ = [
     "read_review_task",
     "review_owner",
     "review_project_of",
+    "set_overlap",
     "store_read_tasks",
     "store_review_tasks",
 ]
@@ -129,8 +130,8 @@ def pull_answers(
 ) -> int:
     """Bring questions and answers level; returns how many review tasks had changed.
 
-    Also brings the number of people per task to ``review_overlap``. A review project that was deleted, or
-    that belongs to another label project, is forgotten: the next question makes or finds another.
+    Only reads Label Studio. A review project that was deleted, or that belongs to another label project, is
+    forgotten: the next question makes or finds another.
     """
     changed = 0
     owner = review_owner(db, settings)
@@ -144,13 +145,25 @@ def pull_answers(
             _log.warning("project %s: review project %s %s and is forgotten", db.id, review_id, reason)
             _forget_form(db, form)
             continue
-        if row.maximum_annotations != settings.review_overlap:
-            progress.at("answers.overlap")
-            review_studio.set_maximum_annotations(review_id, settings.review_overlap)
-            with db.write() as session:  # which tasks are open changes without a date: look at all of them
-                setattr(session.get_one(ProjectRecord, db.id), _WATERMARK[form], None)
-        changed += _pull_form(db, review_studio, settings, progress, form, review_id)
+        changed += _pull_form(db, review_studio, settings, progress, form, row)
     return changed
+
+
+def set_overlap(db: ProjectStore, review_studio: StudioClient, settings: Settings) -> None:
+    """Bring the number of people who are served each review task to ``review_overlap``.
+
+    The next pull then reads all review tasks: which of them are open changes without a new date.
+    """
+    for form in FORMS:
+        review_id = review_project_of(db, form)
+        row = None if review_id is None else _project_if_there(review_studio, review_id)
+        if row is None or row.maximum_annotations == settings.review_overlap:
+            continue
+        if belongs_to_another(row, review_owner(db, settings)):
+            continue
+        review_studio.set_maximum_annotations(row.id, settings.review_overlap)
+        with db.write() as session:
+            setattr(session.get_one(ProjectRecord, db.id), _WATERMARK[form], None)
 
 
 def _project_if_there(studio: StudioClient, project_id: int) -> ProjectRow | None:
@@ -181,26 +194,26 @@ def _pull_form(
     settings: Settings,
     progress: Progress,
     form: str,
-    review_id: int,
+    row: ProjectRow,
 ) -> int:
     with db.read() as session:
         watermark: datetime | None = getattr(session.get_one(ProjectRecord, db.id), _WATERMARK[form])
     since = None if watermark is None else watermark - timedelta(seconds=settings.overlap_s)
     changed = 0
-    rows = review_studio.tasks(review_id, changed_since=since)
+    rows = review_studio.tasks(row.id, changed_since=since)
     while batch := list(islice(rows, _BATCH)):
         progress.at("answers.batch")
         with db.write() as session:
             changed += store_review_tasks(session, db.id, form, batch)
             record = session.get_one(ProjectRecord, db.id)
-            newest = max(row.updated_at for row in batch)
+            newest = max(task.updated_at for task in batch)
             known: datetime | None = getattr(record, _WATERMARK[form])
             if known is None or newest > known:
                 setattr(record, _WATERMARK[form], newest)
-    return changed + _level_ids(db, review_studio, form, review_id)
+    return changed + _level_ids(db, review_studio, form, row)
 
 
-def _level_ids(db: ProjectStore, review_studio: StudioClient, form: str, review_id: int) -> int:
+def _level_ids(db: ProjectStore, review_studio: StudioClient, form: str, row: ProjectRow) -> int:
     """Forget deleted review tasks and fetch those that were never seen; how many there were of both.
 
     Questions of a deleted task are asked again if they are still wanted, unless another task shows them too.
@@ -210,9 +223,9 @@ def _level_ids(db: ProjectStore, review_studio: StudioClient, form: str, review_
     )
     with db.read() as session:
         known = {task: key for task, key in session.execute(query)}
-    if len(known) == review_studio.project(review_id).task_number:
+    if len(known) == row.task_number:
         return 0
-    there = review_studio.task_ids(review_id)
+    there = review_studio.task_ids(row.id)
     gone = sorted(known.keys() - there)
     keys = {known[task] for task in gone} - {""}
     doubles = {task for task in known.keys() & there if known[task] in keys}

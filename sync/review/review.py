@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
-from sync.review.answers import pull_answers
+from sync.review.answers import pull_answers, set_overlap
 from sync.review.ask import ask
 from sync.review.decide import decide
 from sync.review.decisions import store_decisions
@@ -57,6 +57,7 @@ def review(
     Raises BadInput when policy or options are wrong, StudioError when Label Studio refuses something.
     """
     started = time.monotonic()
+    set_overlap(db, review_studio, settings)
     pull_answers(db, review_studio, settings, progress)
     tidy_open_tasks(db, review_studio, settings, progress, record.number)
     refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)

@@ -325,6 +325,8 @@ def test_a_later_change_of_overlap_reaches_the_review_project(make_world: MakeWo
     _look(world)
     other = world.studio.as_user("other@example.com", "x")
     world.settings = world.settings.model_copy(update={"review_overlap": 2})
+    assert rebuild(world.settings, world.store, world.studio)[0].error == ""
+    assert world.studio.project(_single(world)).maximum_annotations == 1  # a rebuild only reads
     _look(world)
     assert world.studio.project(_single(world)).maximum_annotations == 2
     answered_once = {a.review_task_id for a in _answers(world)}
