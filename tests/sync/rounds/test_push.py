@@ -6,15 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import Verdict, read_verdicts, write_verdicts
+from ml_backend.instances import Instances
+from ml_backend.masks.rle import encode_mask
 from sync.rounds.push import push
 from sync.rounds.push_plan import PushPlan, Shown, plan_push
 from sync.rounds.round_records import trained_round
 from sync.store.tables import RoundRecord
-from tests.sync.conftest import World
+from tests.sync.conftest import HW, LABELS, World
 from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
@@ -170,3 +174,21 @@ def test_what_was_sent_is_known_after_a_rebuild(make_world: MakeWorld) -> None:
     world, _ = _pushed(make_world)
     rebuild(world.settings, world.store, world.studio)
     assert step(push, world.open(), _record(world)).sent == 0
+
+
+def test_an_empty_mask_in_a_pool_of_an_earlier_release_does_not_stop_the_push(make_world: MakeWorld) -> None:
+    world, record = _pushed(make_world)
+    task = world.tasks[10]
+    folder = world.open().paths.pool(record.model_version)
+    mask = np.zeros(HW, bool)
+    mask[5:9, 5:9] = True
+    good, empty = encode_mask(mask), encode_mask(np.zeros(HW, bool))
+    instances = Instances(
+        np.zeros(2, np.int64), np.array([[5, 5, 9, 9], [0, 0, 0, 0]], np.float32), [good, empty],
+        np.array([0.9, 0.8], np.float32), np.ones(2, np.float32), np.zeros((2, 3), np.float32),
+    )  # fmt: skip
+    with PoolWriter(folder, LABELS, embedding_dim=3) as writer:
+        writer.add(task, instances, hw=HW, score=0.5)
+    assert step(push, world.open(), _record(world)).sent == 1
+    (row,) = world.studio.predictions(task)
+    assert len(row.result) == 1
