@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pool_index import read_index
+from ml_backend.artifacts.pool_index import PoolIndex, read_index
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.errors import BadImage, ImageUnavailable
 from ml_backend.images.store import ImageRef, ImageStore
@@ -29,7 +29,7 @@ from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
 from ml_backend.task_prediction import usable_instances
 from sync.rounds.infer_plan import LookedAt, next_try, tasks_left
-from sync.rounds.progress import Progress
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import note_image_errors, open_task_ids, task_images
 from sync.settings import Settings
@@ -37,7 +37,7 @@ from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
 from sync.store.tables import InferenceRecord, RoundRecord
 
-__all__ = ["infer", "tasks_to_infer"]
+__all__ = ["infer", "pool_index", "tasks_to_infer"]
 
 _log = logging.getLogger(__name__)
 _FETCHERS = 4
@@ -55,9 +55,22 @@ class _Loaded:
     passes: bool = False
 
 
-def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, version: str) -> list[int]:
+def pool_index(paths: ProjectPaths, memo: Memo, version: str) -> PoolIndex:
+    """The index of a version's pool; only parts that are new since the last call are opened.
+
+    Raises StorageError when a pool that was there is gone.
+    """
+    name = ("pool index", paths.project_id)
+    kept = memo.get(name)
+    known = kept[1] if isinstance(kept, tuple) and kept[0] == version else None
+    index = read_index(paths.pool(version), known)
+    memo[name] = (version, index)
+    return index
+
+
+def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, memo: Memo, version: str) -> list[int]:
     """Unfinished tasks whose image of now this version has not looked at, in order of id."""
-    index = read_index(paths.pool(version))
+    index = pool_index(paths, memo, version)
     addresses = task_images(db)
     return tasks_left(
         {task: addresses[task] for task in open_task_ids(db)},
@@ -82,6 +95,7 @@ def infer(
     paths: ProjectPaths,
     images: ImageStore,
     progress: Progress,
+    memo: Memo,
     record: RoundRecord,
 ) -> RoundRecord:
     """Fill the pool of the round's version for all unfinished tasks; safe to repeat and to kill.
@@ -91,7 +105,7 @@ def infer(
     """
     registry = ModelRegistry(settings.data_dir)
     info = registry.info(db.id, record.model_version)
-    todo = tasks_to_infer(db, paths, info.version)
+    todo = tasks_to_infer(db, paths, memo, info.version)
     started = time.monotonic()
     found = failed = 0
     if todo:

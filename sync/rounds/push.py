@@ -28,7 +28,8 @@ from ml_backend.errors import BadInput, StudioError
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_check import validate_result
 from ml_backend.task_prediction import make_prediction
-from sync.rounds.progress import Progress
+from sync.rounds.infer import pool_index
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.push_plan import PushPlan, Shown, load_pushed, plan_push, save_pushed, shown_by_task
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
 from sync.rounds.task_queries import open_task_ids, task_images
@@ -81,10 +82,11 @@ def push_state(
     config: LabelConfig,
     settings: Settings,
     paths: ProjectPaths,
+    memo: Memo,
     record: RoundRecord,
 ) -> PushState:
     """Compare what each task should show with what was sent; asks the store and files only."""
-    index = read_index(paths.pool(record.model_version))
+    index = pool_index(paths, memo, record.model_version)
     verdicts = read_verdicts(paths.round(record.number))
     setting = digest_of((record.model_version, config.digest, settings.push_min_score))
     wanted = shown_by_task(_wanted(db, index), index, verdicts, setting=setting, round_number=record.number)
@@ -117,6 +119,7 @@ def push(
     settings: Settings,
     paths: ProjectPaths,
     progress: Progress,
+    memo: Memo,
     record: RoundRecord,
 ) -> PushReport:
     """Make Label Studio show the round's instances and decisions; safe to repeat and to kill anywhere.
@@ -125,7 +128,7 @@ def push(
     """
     started = time.monotonic()
     state = _with_what_is_there(
-        db, studio, push_state(db, config, settings, paths, record), config, settings, record
+        db, studio, push_state(db, config, settings, paths, memo, record), config, settings, record
     )
     version = state.plan.version
     sender = _Sender(db, studio, settings, paths, progress, record, state)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from sqlalchemy import select
+from sqlalchemy.orm import defer
 
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, TaskRecord
 
-__all__ = ["effective_annotation", "finished_tasks", "note_image_errors", "open_task_ids", "task_images"]
+__all__ = [
+    "effective_annotation",
+    "finished_digests",
+    "finished_tasks",
+    "note_image_errors",
+    "open_task_ids",
+    "task_images",
+]
 
 
 def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationRecord | None:
@@ -47,6 +55,25 @@ def finished_tasks(db: ProjectStore) -> dict[int, tuple[TaskRecord, AnnotationRe
         if speaks is not None:
             found[task.id] = (task, speaks)
     return found
+
+
+def finished_digests(db: ProjectStore) -> dict[int, str]:
+    """Digest of the annotation that speaks for each finished, usable task; loads no regions."""
+    tasks_query = select(TaskRecord.id).where(
+        TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == ""
+    )
+    annotations_query = (
+        select(AnnotationRecord)
+        .where(AnnotationRecord.project_id == db.id, AnnotationRecord.was_cancelled.is_(False))
+        .options(defer(AnnotationRecord.regions))
+    )
+    with db.read() as session:
+        by_task: dict[int, list[AnnotationRecord]] = {task: [] for task in session.scalars(tasks_query)}
+        for annotation in session.scalars(annotations_query):
+            if annotation.task_id in by_task:
+                by_task[annotation.task_id].append(annotation)
+    found = ((task, effective_annotation(rows)) for task, rows in by_task.items())
+    return {task: speaks.digest for task, speaks in found if speaks is not None}
 
 
 def task_images(db: ProjectStore) -> dict[int, str]:

@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.training_job import run_training
-from sync.rounds.progress import Progress
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.registration import check_project_settings
 from sync.rounds.round_records import (
     begin_round,
@@ -38,7 +38,7 @@ from sync.rounds.round_records import (
     load_snapshot,
     update_round,
 )
-from sync.rounds.task_queries import finished_tasks, note_image_errors
+from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
@@ -59,20 +59,43 @@ _ATTEMPTS = 3
 _SETTINGS = ("config", "labels", "learner", "preset", "iterations", "options", "seed")
 
 
-def training_due(db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths) -> str:
-    """Why a new round should start now; empty when it should not."""
+@dataclass(frozen=True, slots=True)
+class _TrainedOn:
+    """What decides whether a round is followed by another: its labels, and the digest of every task."""
+
+    labels: tuple[str, ...]
+    digests: Mapping[int, str]
+
+
+def training_due(
+    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, memo: Memo
+) -> str:
+    """Why a new round should start now; empty when it should not. Loads no regions."""
     last = current_round(db)
-    finished = finished_tasks(db)
+    finished = finished_digests(db)
     if last is None:
         enough = len(finished) >= settings.min_finished
         return f"{len(finished)} tasks finished, first training" if enough else ""
-    snapshot = load_snapshot(paths, last.number)
-    if finished and tuple(snapshot["labels"]) != config.labels:
+    before = _trained_on(paths, memo, last)
+    if finished and before.labels != config.labels:
         return "the labels of the project changed"
-    known = {row["task"]: row["digest"] for row in (*snapshot["train"], *snapshot["test"])}
-    changed = sum(known.get(task) != annotation.digest for task, (_, annotation) in finished.items())
+    changed = sum(before.digests.get(task) != digest for task, digest in finished.items())
     enough = changed >= settings.retrain_after
     return f"{changed} tasks finished or changed since round {last.number}" if enough else ""
+
+
+def _trained_on(paths: ProjectPaths, memo: Memo, record: RoundRecord) -> _TrainedOn:
+    """From the snapshot of a round, which is large: it is read once."""
+    name = ("trained on", record.project_id)
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] == (record.number, record.digest):
+        found: _TrainedOn = kept[1]
+        return found
+    snapshot = load_snapshot(paths, record.number)
+    rows = (*snapshot["train"], *snapshot["test"])
+    fresh = _TrainedOn(tuple(snapshot["labels"]), {row["task"]: row["digest"] for row in rows})
+    memo[name] = ((record.number, record.digest), fresh)
+    return fresh
 
 
 def start_round(

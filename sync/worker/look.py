@@ -41,15 +41,16 @@ def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
     A training that fails is noted and the look goes on with the last round that has a model.
     """
     project = refreshed(project)
-    db, settings, paths, progress = project.db, project.settings, project.paths, project.progress
+    db, settings, paths = project.db, project.settings, project.paths
+    progress, memo = project.progress, project.memo
     pulled = pull(db, project.studio, project.config, settings, progress)
     write_facts(db, project.config, settings)
     trained, error = _train_if_due(project, force=force_round)
     record = trained_round(db)
     if record is None:
         return LookReport(project.id, pulled=pulled, error=error)
-    is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, record.model_version))
-    record = infer(db, settings, paths, project.images, progress, record)
+    is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record.model_version))
+    record = infer(db, settings, paths, project.images, progress, memo, record)
     # people see proposals before questions are asked
     pushed = _push(project, record) if is_new or not record.pushed else None
     record = cluster(db, project.config, settings, paths, progress, record)
@@ -62,15 +63,13 @@ def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
     write_facts(db, project.config, settings)
     record = reload_round(db, record)
     is_new_order = pushed is not None
-    prepare_clicks(
-        db, settings, paths, project.images, progress, project.memo, record, is_new_order=is_new_order
-    )
+    prepare_clicks(db, settings, paths, project.images, progress, memo, record, is_new_order=is_new_order)
     return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error)
 
 
 def _push(project: OpenProject, record: RoundRecord) -> PushReport:
-    settings, paths = project.settings, project.paths
-    return push(project.db, project.studio, project.config, settings, paths, project.progress, record)
+    settings, paths, progress, memo = project.settings, project.paths, project.progress, project.memo
+    return push(project.db, project.studio, project.config, settings, paths, progress, memo, record)
 
 
 def _review(project: OpenProject, record: RoundRecord) -> ReviewReport:
@@ -90,7 +89,7 @@ def _review(project: OpenProject, record: RoundRecord) -> ReviewReport:
 def _train_if_due(project: OpenProject, *, force: bool) -> tuple[str, str]:
     """Train if it is time: the version trained just now, and why training failed."""
     newest = current_round(project.db)
-    reason = training_due(project.db, project.config, project.settings, project.paths)
+    reason = training_due(project.db, project.config, project.settings, project.paths, project.memo)
     if newest is not None and not has_finished(newest, "train"):
         again = None
         if newest.failed:
@@ -121,7 +120,7 @@ def _train(project: OpenProject, record: RoundRecord) -> tuple[str, str]:
 
 def _push_due(project: OpenProject, record: RoundRecord, reviewed: ReviewReport) -> bool:
     """Whether to push: missing predictions at once, decisions when review is done or the last push is old."""
-    state = push_state(project.db, project.config, project.settings, project.paths, record)
+    state = push_state(project.db, project.config, project.settings, project.paths, project.memo, record)
     if state.plan.is_empty and state.plan.version == record.pushed:
         return False
     age = None if record.pushed_at is None else (utc_now() - record.pushed_at).total_seconds()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.pools import read_pool
@@ -17,7 +18,7 @@ from ml_backend.masks.rle import encode_mask
 from sync.rounds.push import push
 from sync.rounds.push_plan import PushPlan, Shown, plan_push
 from sync.rounds.round_records import trained_round
-from sync.store.tables import RoundRecord
+from sync.store.tables import AnnotationRecord, RoundRecord
 from tests.sync.conftest import HW, LABELS, World
 from tests.sync.steps import step
 
@@ -134,6 +135,29 @@ def test_a_submitted_annotation_sends_and_lists_nothing(make_world: MakeWorld) -
     assert report.pushed is None
     assert calls.rows == 0
     assert not {"predicted_tasks", "prediction_versions", "import_predictions"} & set(calls.by_name)
+
+
+def test_a_look_at_an_unchanged_project_loads_no_regions_and_no_snapshot(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _ = _pushed(make_world, overlap_s=0.0)  # the overlap compares what changed a moment ago
+    worker = world.worker()
+    worker.look(world.project_id)
+    parts: list[object] = []
+    monkeypatch.setattr("ml_backend.artifacts.pool_index.read_columns", lambda *a: parts.append(a))
+    monkeypatch.setattr("sync.rounds.train.load_snapshot", lambda *a: parts.append(a))
+    regions: list[object] = []
+
+    def loaded(target: AnnotationRecord, _: object) -> None:
+        if "regions" in target.__dict__:
+            regions.append(target.id)
+
+    event.listen(AnnotationRecord, "load", loaded)
+    report = worker.look(world.project_id)
+    event.remove(AnnotationRecord, "load", loaded)
+    assert report is not None
+    assert report.error == ""
+    assert parts == regions == []
 
 
 def test_a_kill_between_sending_and_noting_doubles_nothing(make_world: MakeWorld) -> None:
