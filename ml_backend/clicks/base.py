@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClickResult", "ClickSegmenter", "Embedding", "Prior", "Prompt"]
+__all__ = ["ClickResult", "ClickSegmenter", "Embedding", "Prompt", "StartMask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prior:
+class StartMask:
     """A mask to start from: a proposal the click fell on, or the mask of the previous click.
 
     ``mask`` (H, W) bool at original size; ``logits`` (256, 256) float32 low-resolution logits or None;
@@ -63,7 +63,7 @@ class ClickResult:
     """Best mask first.
 
     masks : (k, H, W) bool; iou : (k,) float32 predicted IoU in 0..1; logits : (k, h, w) float32 low-res
-    logits to feed back as ``Prior.logits``, or None where the segmenter has none.
+    logits to feed back as ``StartMask.logits``, or None where the segmenter has none.
     """
 
     masks: npt.NDArray[np.bool_]
@@ -91,6 +91,6 @@ class ClickSegmenter(Protocol):
         """Encode one (H, W, 3) uint8 RGB image."""
         ...
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
-        """Masks for the prompt. With no points and no box, the prior's own mask (never a worse one)."""
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
+        """Masks for the prompt. With no points and no box, the mask it starts from (never a worse one)."""
         ...

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ml_backend.clicks.base import Prior, Prompt
+from ml_backend.clicks.base import Prompt, StartMask
 from ml_backend.instances import Instances
 from ml_backend.masks.rle import rle_hw
 
-__all__ = ["Proposals", "box_of_mask", "mask_logits", "prior_from_mask", "proposal_for"]
+__all__ = ["Proposals", "box_of_mask", "mask_logits", "proposal_for", "start_mask_from"]
 
 LOGIT_SCALE = 10.0
 """Logits of a sure pixel. SAM's own low-resolution logits lie in about this range."""
@@ -44,11 +44,11 @@ def box_of_mask(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def prior_from_mask(
+def start_mask_from(
     mask: npt.NDArray[np.bool_], *, logits: npt.NDArray[np.float32] | None = None, from_proposal: bool
-) -> Prior:
-    """A Prior with the box of its mask."""
-    return Prior(mask, logits, box_of_mask(mask), from_proposal)
+) -> StartMask:
+    """A StartMask with the box of its mask."""
+    return StartMask(mask, logits, box_of_mask(mask), from_proposal)
 
 
 def mask_logits(
@@ -69,8 +69,8 @@ def mask_logits(
 
 def proposal_for(
     proposals: Proposals | None, prompt: Prompt, hw: tuple[int, int]
-) -> tuple[int, Prior] | None:
-    """The proposal that a prompt on an image of size ``hw`` is about, as (row, prior), or None.
+) -> tuple[int, StartMask] | None:
+    """The proposal that a prompt on an image of size ``hw`` is about, as (row, start mask), or None.
 
     Of the prompt's label: for clicks, the best mask (score × quality) under the *first* click, so that
     further clicks of the same series keep their start; for a box, the one whose box agrees best. A mask of
@@ -85,16 +85,16 @@ def proposal_for(
     if prompt.box is not None:
         overlap = np.where(usable, _box_iou(found.box_xyxy, prompt.box), 0.0)
         best = int(overlap.argmax())
-        return (best, _prior(found, best)) if overlap[best] >= MIN_BOX_IOU else None
+        return (best, _start_mask(found, best)) if overlap[best] >= MIN_BOX_IOU else None
     if not prompt.points:
         return None
     x, y, _ = prompt.points[0]
     box = found.box_xyxy
     usable &= (box[:, 0] <= x) & (x <= box[:, 2]) & (box[:, 1] <= y) & (y <= box[:, 3])
     for row in _by_worth(worth, np.flatnonzero(usable)):
-        prior = _prior(found, row)
-        if prior.mask[int(y), int(x)]:
-            return row, prior
+        start_mask = _start_mask(found, row)
+        if start_mask.mask[int(y), int(x)]:
+            return row, start_mask
     return None
 
 
@@ -102,10 +102,10 @@ def _by_worth(worth: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]) -> Seq
     return [int(r) for r in rows[np.argsort(-worth[rows], kind="stable")]]
 
 
-def _prior(found: Instances, row: int) -> Prior:
+def _start_mask(found: Instances, row: int) -> StartMask:
     rle = found.rle[row]
     mask = coco_mask.decode(rle).astype(np.bool_)
-    return prior_from_mask(mask, from_proposal=True)
+    return start_mask_from(mask, from_proposal=True)
 
 
 def _box_iou(

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ml_backend.clicks.base import ClickSegmenter, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickSegmenter, Embedding, Prompt, StartMask
 from ml_backend.clicks.evaluation.robots import Robot, RobotClick, ritm_robot
 from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.instances import Rle
@@ -164,11 +164,11 @@ def simulate_user(
     An empty target costs nothing when the shown mask is empty and one action (clear) when it is not.
     """
     shown = np.zeros(target.shape, bool)
-    prior: Prior | None = None
+    start_mask: StartMask | None = None
     if start == "proposal" and proposal is not None and proposal.any():
-        prior = Prior(mask=proposal, logits=None, box_xyxy=box_of_mask(proposal), from_proposal=True)
-        shown = binarise(segmenter.segment(embedding, Prompt((), None, label), prior).masks[0])
-    had_proposal = prior is not None
+        start_mask = StartMask(mask=proposal, logits=None, box_xyxy=box_of_mask(proposal), from_proposal=True)
+        shown = binarise(segmenter.segment(embedding, Prompt((), None, label), start_mask).masks[0])
+    had_proposal = start_mask is not None
     ious = [mask_iou(shown, target)]
     clicks: list[RobotClick] = []
     seconds: list[float] = []
@@ -183,11 +183,11 @@ def simulate_user(
         clicks.append(click)
         points = tuple((float(c.x), float(c.y), c.positive) for c in clicks)
         began = perf_counter()
-        result = segmenter.segment(embedding, Prompt(points, None, label), prior)
+        result = segmenter.segment(embedding, Prompt(points, None, label), start_mask)
         seconds.append(perf_counter() - began)
         shown = binarise(result.masks[0])
         logits = None if result.logits is None else result.logits[0]
-        prior = Prior(mask=shown, logits=logits, box_xyxy=box_of_mask(shown), from_proposal=False)
+        start_mask = StartMask(mask=shown, logits=logits, box_xyxy=box_of_mask(shown), from_proposal=False)
         ious.append(mask_iou(shown, target))
     return ClickTrace(image, start, had_proposal, tuple(ious), tuple(clicks), tuple(seconds))
 

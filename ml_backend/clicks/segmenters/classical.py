@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.edge_path import Mask, outline, polish
 from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.errors import BadPrompt
@@ -70,21 +70,21 @@ class ClassicalSegmenter:
         """The pixels, (H, W, 3) uint8 RGB."""
         return Embedding(self.encoder, (image.shape[0], image.shape[1]), {"pixels": image})
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """One mask; ``iou`` is a rough constant by kind of prompt, as there is no model to predict it."""
         if not prompt.points and prompt.box is None:
-            if prior is None:
+            if start_mask is None:
                 raise BadPrompt("no clicks, no box and nothing to start from", field="context.result")
-            return _result(prior.mask, 1.0)
+            return _result(start_mask.mask, 1.0)
         pixels: npt.NDArray[np.uint8] = embedding.arrays["pixels"]  # type: ignore[assignment]
         points = list(prompt.points)
-        mask = np.zeros(embedding.hw, np.bool_) if prior is None else prior.mask
-        if prior is None and prompt.box is not None:
+        mask = np.zeros(embedding.hw, np.bool_) if start_mask is None else start_mask.mask
+        if start_mask is None and prompt.box is not None:
             mask = _from_box(pixels, prompt.box)
-        if prior is not None and prior.from_proposal and points and mask.any():
+        if start_mask is not None and start_mask.from_proposal and points and mask.any():
             mask = _snap(pixels, mask, points)
         # A previous mask has all clicks but the last in it; a proposal or an empty start has none.
-        new = points[-1:] if prior is not None and not prior.from_proposal else points
+        new = points[-1:] if start_mask is not None and not start_mask.from_proposal else points
         for index, point in enumerate(new, start=len(points) - len(new)):
             if mask.any():
                 if bool(mask[_pixel(mask, point)]) == point[2]:
@@ -94,7 +94,7 @@ class ClassicalSegmenter:
                 mask = _refit(pixels, mask, depth, points[: index + 1])
             elif point[2]:
                 mask = _first(pixels, point, points[: index + 1])
-        return _result(mask, 0.6 if prior is None else 0.7)
+        return _result(mask, 0.6 if start_mask is None else 0.7)
 
 
 def _first(pixels: npt.NDArray[np.uint8], point: Point, known: list[Point]) -> Mask:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.input_maps import N_INPUT_MAPS, compute_input_maps
 from ml_backend.clicks.segmenters.zoom import ZoomSegmenter
 from ml_backend.errors import ModelError
@@ -85,12 +85,12 @@ class ClickOnnxSegmenter(ZoomSegmenter):
         self.size = side if isinstance(side, int) else int(facts.get("size", DEFAULT_SIZE))
         self.first_side = float(facts.get("first_side", DEFAULT_FIRST_SIDE))
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """As ZoomSegmenter; a network without a box map is given a click in the middle of the box."""
-        if self._maps == 2 and prompt.box is not None and prior is None and not prompt.points:
+        if self._maps == 2 and prompt.box is not None and start_mask is None and not prompt.points:
             x0, y0, x1, y1 = prompt.box
             prompt = replace(prompt, points=(((x0 + x1) / 2, (y0 + y1) / 2, True),))
-        return super().segment(embedding, prompt, prior)
+        return super().segment(embedding, prompt, start_mask)
 
     def _logits(
         self,

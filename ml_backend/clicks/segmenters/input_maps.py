@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.clicks.base import Prior, Prompt
+from ml_backend.clicks.base import Prompt, StartMask
 from ml_backend.clicks.segmenters.classical import ClassicalSegmenter
 
 __all__ = ["CLICK_FORMAT", "N_INPUT_MAPS", "compute_input_maps", "geodesic_distance"]
@@ -123,6 +123,6 @@ def _candidate(
         mask = _classical.segment(embedding, Prompt(known, None, ""), None).masks[0]
     for index, (x, y, positive) in enumerate(known):
         if bool(mask[int(y), int(x)]) != positive:
-            prior = Prior(mask, None, (0.0, 0.0, 1.0, 1.0), False)
-            mask = _classical.segment(embedding, Prompt(known[: index + 1], None, ""), prior).masks[0]
+            start_mask = StartMask(mask, None, (0.0, 0.0, 1.0, 1.0), False)
+            mask = _classical.segment(embedding, Prompt(known[: index + 1], None, ""), start_mask).masks[0]
     return mask

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.sam_weights import build_sam, load_sam
 from ml_backend.clicks.start_masks import mask_logits
 from ml_backend.device_fallback import DeviceFallback
@@ -32,18 +32,18 @@ from ml_backend.settings import BackendSettings
 __all__ = ["SamSegmenter", "decoder_prompt", "from_settings", "zero_click"]
 
 
-def zero_click(prompt: Prompt, prior: Prior | None) -> ClickResult | None:
-    """The prior itself when nothing was clicked; BadPrompt when there is no prior either; else None."""
+def zero_click(prompt: Prompt, start_mask: StartMask | None) -> ClickResult | None:
+    """The start mask itself when nothing was clicked, else None. Raises BadPrompt when there is neither."""
     if prompt.points or prompt.box is not None:
         return None
-    if prior is None:
+    if start_mask is None:
         raise BadPrompt("no clicks, no box and nothing to start from", field="context.result")
-    logits = None if prior.logits is None else prior.logits[None]
-    return ClickResult(prior.mask[None], np.ones(1, np.float32), logits)
+    logits = None if start_mask.logits is None else start_mask.logits[None]
+    return ClickResult(start_mask.mask[None], np.ones(1, np.float32), logits)
 
 
 def decoder_prompt(
-    prompt: Prompt, prior: Prior | None, hw: tuple[int, int], size: int, low: int
+    prompt: Prompt, start_mask: StartMask | None, hw: tuple[int, int], size: int, low: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32] | None, bool]:
     """How a prompt is put to a SAM decoder.
 
@@ -58,17 +58,17 @@ def decoder_prompt(
     coords = [(x, y) for x, y, _ in prompt.points]
     kinds = [int(positive) for _, _, positive in prompt.points]
     box = prompt.box
-    if box is None and prior is not None and prior.from_proposal:
-        box = prior.box_xyxy
+    if box is None and start_mask is not None and start_mask.from_proposal:
+        box = start_mask.box_xyxy
     if box is not None:
         coords += [(box[0], box[1]), (box[2], box[3])]
         kinds += [2, 3]
     frame = np.asarray(coords, np.float64).reshape(-1, 2) * (new_w / width, new_h / height)
     mask_input = None
-    if prior is not None:
-        given = prior.logits
-        mask_input = given if given is not None else mask_logits(prior.mask, size=low)
-    several = box is None and prior is None and len(prompt.points) == 1
+    if start_mask is not None:
+        given = start_mask.logits
+        mask_input = given if given is not None else mask_logits(start_mask.mask, size=low)
+    several = box is None and start_mask is None and len(prompt.points) == 1
     return frame.astype(np.float32), np.asarray(kinds, np.int32), mask_input, several
 
 
@@ -150,16 +150,16 @@ class SamSegmenter:
 
     # -- decode -----------------------------------------------------------------------------------------
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """The best mask for a prompt, its predicted IoU and its (256, 256) logits."""
-        kept = zero_click(prompt, prior)
+        kept = zero_click(prompt, start_mask)
         if kept is not None:
             return kept
         import torch
 
         hw = embedding.hw
         low = self._size // 4
-        points, kinds, mask_input, several = decoder_prompt(prompt, prior, hw, self._size, low)
+        points, kinds, mask_input, several = decoder_prompt(prompt, start_mask, hw, self._size, low)
         features = np.asarray(embedding.arrays["features"], np.float32)
 
         def decode(model: Any, dense: Any, device: str) -> tuple[Any, float, Any]:

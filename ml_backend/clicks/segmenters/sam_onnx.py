@@ -8,7 +8,8 @@ Understood pairs (told apart by the names and ranks of their inputs):
   (1, 3, S, S) normalised and padded, or (H, W, 3) with the long side resized to S;
 * EfficientSAM: encoder ``batched_images`` (1, 3, H, W) in 0..1 at the image's own size, decoder
   ``image_embeddings,
-  batched_point_coords, batched_point_labels, orig_im_size``; no mask input, so a prior helps by its box only.
+  batched_point_coords, batched_point_labels, orig_im_size``; no mask input, so a start
+  mask helps by its box only.
 
 The decoder is asked for low-resolution masks only; one mask, the chosen one, is resized here.
 """
@@ -28,7 +29,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.files import publish_dir
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.onnx_sessions import OnnxSessions
 from ml_backend.clicks.segmenters.sam import decoder_prompt, zero_click
 from ml_backend.clicks.segmenters.sam_weights import PIXEL_MEAN, PIXEL_STD, file_digest
@@ -128,17 +129,17 @@ class SamOnnxSegmenter:
 
     # -- decode -----------------------------------------------------------------------------------------
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """As ``SamSegmenter.segment``."""
-        kept = zero_click(prompt, prior)
+        kept = zero_click(prompt, start_mask)
         if kept is not None:
             return kept
         hw = embedding.hw
         features = np.asarray(embedding.arrays["features"], np.float32)
         if self._efficient:
-            return self._segment_efficient(features, hw, prompt, prior)
+            return self._segment_efficient(features, hw, prompt, start_mask)
         low = self._size // 4
-        points, kinds, mask_input, several = decoder_prompt(prompt, prior, hw, self._size, low)
+        points, kinds, mask_input, several = decoder_prompt(prompt, start_mask, hw, self._size, low)
         if not (kinds >= 2).any():  # SAM pads prompts without a box by one empty point
             points = np.concatenate([points, np.zeros((1, 2), np.float32)])
             kinds = np.concatenate([kinds, np.full(1, -1, np.int32)])
@@ -165,10 +166,14 @@ class SamOnnxSegmenter:
         return ClickResult(mask[None], _score(iou[0, best]), logits[None])
 
     def _segment_efficient(
-        self, features: npt.NDArray[np.float32], hw: tuple[int, int], prompt: Prompt, prior: Prior | None
+        self,
+        features: npt.NDArray[np.float32],
+        hw: tuple[int, int],
+        prompt: Prompt,
+        start_mask: StartMask | None,
     ) -> ClickResult:
         # EfficientSAM takes coordinates at the image's own size and no mask.
-        points, kinds, _, _ = decoder_prompt(prompt, prior, hw, max(hw), 256)
+        points, kinds, _, _ = decoder_prompt(prompt, start_mask, hw, max(hw), 256)
         iou_batch, mask_batch = self._models.run(
             "decoder",
             [self._iou_output, self._mask_output],

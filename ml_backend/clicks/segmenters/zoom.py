@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.honour_clicks import honour_clicks
 from ml_backend.clicks.segmenters.windows import (
     Window,
@@ -82,34 +82,34 @@ class ZoomSegmenter(ABC):
         the clicks inside the window as (x, y, positive) in its pixels, for networks that draw their own maps.
         """
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
-        """The mask for the prompt (k = 1). The prior's own mask when there is neither click nor box.
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
+        """The mask for the prompt (k = 1). The mask it starts from when there is neither click nor box.
 
         Raises BadPrompt when there is nothing to go by.
         """
         image = np.asarray(embedding.arrays["pixels"], np.uint8)
-        if prior is not None and not prior.mask.any():
-            prior = None
-        if not prompt.points and prompt.box is None and prior is None:
+        if start_mask is not None and not start_mask.mask.any():
+            start_mask = None
+        if not prompt.points and prompt.box is None and start_mask is None:
             raise BadPrompt("a click, a box or a mask to start from is needed", field="prompt")
-        window = self._first_window(embedding.hw, prompt, prior)
-        logits = self._look(image, prompt, prior, window)
-        if not prompt.points and prompt.box is None and prior is not None:
-            return _result(prior.mask, window, logits)
+        window = self._first_window(embedding.hw, prompt, start_mask)
+        logits = self._look(image, prompt, start_mask, window)
+        if not prompt.points and prompt.box is None and start_mask is not None:
+            return _result(start_mask.mask, window, logits)
         for _ in range(MAX_REFITS):
             better = _refit(logits, window, embedding.hw, prompt, self.min_side)
             if better is None:
                 break
-            again = self._look(image, prompt, prior, better)
+            again = self._look(image, prompt, start_mask, better)
             tighter = better.side < window.side
-            if tighter and prior is None and not windows_agree(logits, window, again, better):
+            if tighter and start_mask is None and not windows_agree(logits, window, again, better):
                 break  # seen from nearer it is another object: keep the first answer
             window, logits = better, again
         mask = np.zeros(embedding.hw, np.bool_)
         rows, columns, patch = paste_logits(logits, window, embedding.hw)
-        if prior is not None and prompt.points:
-            patch = self._sharpen(image, prompt, prior, window.side, patch, (rows, columns))
-        previous = None if prior is None else prior.mask[rows, columns]
+        if start_mask is not None and prompt.points:
+            patch = self._sharpen(image, prompt, start_mask, window.side, patch, (rows, columns))
+        previous = None if start_mask is None else start_mask.mask[rows, columns]
         inside = _shifted(prompt, embedding.hw, rows, columns)
         mask[rows, columns] = honour_clicks(patch, inside, previous)
         return _result(mask, window, logits)
@@ -118,7 +118,7 @@ class ZoomSegmenter(ABC):
         self,
         image: npt.NDArray[np.uint8],
         prompt: Prompt,
-        prior: Prior,
+        start_mask: StartMask,
         side: int,
         patch: npt.NDArray[np.float32],
         at: tuple[slice, slice],
@@ -133,7 +133,7 @@ class ZoomSegmenter(ABC):
         column, row = int(x) - columns.start, int(y) - rows.start
         if not (0 <= row < patch.shape[0] and 0 <= column < patch.shape[1]):
             return patch
-        before = prior.mask[rows, columns]
+        before = start_mask.mask[rows, columns]
         if bool(before[row, column]) == positive:
             return patch  # nothing was wrong there
         changed = ((patch > 0) != before).astype(np.uint8)
@@ -141,31 +141,31 @@ class ZoomSegmenter(ABC):
         _, parts = cv2.connectedComponents(changed, connectivity=8)
         x0, y0, x1, y1 = box_of_mask(parts == parts[row, column])
         box = (x0 + columns.start, y0 + rows.start, x1 + columns.start, y1 + rows.start)
-        hw = (prior.mask.shape[0], prior.mask.shape[1])
+        hw = (start_mask.mask.shape[0], start_mask.mask.shape[1])
         closer = fit_window(box, max(FOCUS * max(x1 - x0, y1 - y0), self.min_side), hw)
         if closer.side > FOCUS_GAIN * side:
             return patch
-        return blend_logits(patch, at, self._look(image, prompt, prior, closer), closer, hw)
+        return blend_logits(patch, at, self._look(image, prompt, start_mask, closer), closer, hw)
 
-    def _first_window(self, hw: tuple[int, int], prompt: Prompt, prior: Prior | None) -> Window:
+    def _first_window(self, hw: tuple[int, int], prompt: Prompt, start_mask: StartMask | None) -> Window:
         boxes = [(x, y, x + 1, y + 1) for x, y, positive in prompt.points if positive]
         if prompt.box is not None:
             boxes.append(prompt.box)
-        if prior is not None:
-            boxes.append(box_of_mask(prior.mask))
+        if start_mask is not None:
+            boxes.append(box_of_mask(start_mask.mask))
         if not boxes:  # negative clicks alone: nothing can be inside, look around them
             boxes = [(x, y, x + 1, y + 1) for x, y, _ in prompt.points]
         union = box_around(boxes)
         side = max(union[2] - union[0], union[3] - union[1]) * MARGIN
-        known = prior is not None or prompt.box is not None
+        known = start_mask is not None or prompt.box is not None
         return fit_window(union, max(side, self.min_side if known else self.first_side), hw)
 
     def _look(
-        self, image: npt.NDArray[np.uint8], prompt: Prompt, prior: Prior | None, window: Window
+        self, image: npt.NDArray[np.uint8], prompt: Prompt, start_mask: StartMask | None, window: Window
     ) -> npt.NDArray[np.float32]:
         previous: npt.NDArray[np.float32] = np.zeros((self.size, self.size), np.float32)
-        if prior is not None:
-            previous = crop_mask(prior.mask, window, self.size).astype(np.float32)
+        if start_mask is not None:
+            previous = crop_mask(start_mask.mask, window, self.size).astype(np.float32)
         points = click_points(prompt, window, self.size)
         maps = click_maps(points, prompt.box, window, self.size)
         return self._logits(crop_image(image, window, self.size), maps, previous, points)

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.caches import ByteCache
-from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, Prior, Prompt
-from ml_backend.clicks.start_masks import prior_from_mask
+from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, Prompt, StartMask
+from ml_backend.clicks.start_masks import start_mask_from
 from ml_backend.instances import Rle
 from ml_backend.masks.rle import decode_rle, encode_mask
 
@@ -39,7 +39,7 @@ class KeptMask:
 class ChainStart:
     """A proposal that a chain starts from. ``key`` names it: model version, task and row."""
 
-    mask: Prior
+    mask: StartMask
     key: tuple[str, int, int]
 
 
@@ -75,11 +75,11 @@ class MaskChains:
         made = embedding() if known < len(prompt.points) else None
         for count in range(known + 1, len(prompt.points) + 1):
             part = Prompt(prompt.points[:count], prompt.box, prompt.label)
-            prior = None if start is None else start.mask
+            start_mask = None if start is None else start.mask
             if mask is not None:
-                prior = prior_from_mask(decode_rle(mask.rle), logits=mask.logits, from_proposal=False)
+                start_mask = start_mask_from(decode_rle(mask.rle), logits=mask.logits, from_proposal=False)
             assert made is not None
-            mask = _packed(segmenter.segment(made, part, prior), from_proposal=start is not None)
+            mask = _packed(segmenter.segment(made, part, start_mask), from_proposal=start is not None)
             self._masks.put((key, part.points), mask)
         assert mask is not None
         return mask

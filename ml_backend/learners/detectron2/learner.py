@@ -1,4 +1,8 @@
-"""Mask R-CNN of detectron2 as a learner. detectron2 is an extra, built from source: docs/detectron2.md."""
+"""Mask R-CNN of detectron2 (Wu et al. 2019) as a learner.
+
+detectron2 is not a dependency. It is built from source, see docs/detectron2.md, so it is imported only inside
+functions.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +37,12 @@ _ZOO = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 
 
 class Detectron2:
-    """Learner ``detectron2``: ResNet-50 FPN of its model zoo. Options: iterations, batch, size (short side),
-    lr, max_detections, score_threshold, weights (``auto``: the zoo's COCO weights if they can be had,
-    ``none``, or a path)."""
+    """Learner ``detectron2``: Mask R-CNN with a ResNet-50 FPN, as in detectron2's model zoo.
+
+    Options: ``iterations``; ``batch`` (pictures per iteration); ``size`` (short side of a picture in pixels);
+    ``lr`` (learning rate); ``max_detections`` per picture; ``score_threshold``; ``weights`` to start from:
+    ``auto`` (those of the zoo, trained on COCO, if they can be downloaded), ``none``, or a path.
+    """
 
     name = "detectron2"
 
@@ -44,7 +51,11 @@ class Detectron2:
         detectron2_options(preset, options)
 
     def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
-        """Train into ``out``. Raises ModelError where detectron2 is not installed, BadInput for options."""
+        """Train a version and write it to the folder ``out``.
+
+        Raises ModelError when detectron2 is not installed, the loss is not a number or no picture can be
+        read; BadInput for a wrong option or when there is nothing to train on.
+        """
         _require()
         from detectron2.data import build_detection_train_loader
         from detectron2.data.common import DatasetFromList, MapDataset
@@ -65,8 +76,8 @@ class Detectron2:
         spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
         cfg = _config(spec.labels, options, spec.device, seed=spec.seed)
         model = build_model(cfg)
-        said = _start(model, spec, options)
-        progress(0.0, f"starting from {said}, on {cfg.MODEL.DEVICE}")
+        started_from = _load_start_weights(model, spec, options)
+        progress(0.0, f"starting from {started_from}, on {cfg.MODEL.DEVICE}")
         records = [_record(example) for example in spec.train if example.rle]
         dataset = MapDataset(DatasetFromList(records, copy=True), _Mapper(cfg))
         loader = build_detection_train_loader(
@@ -82,7 +93,9 @@ class Detectron2:
             for step, batch in zip(range(1, iterations + 1), loader, strict=False):
                 loss = sum(model(batch).values())
                 if not np.isfinite(float(loss.detach())):
-                    raise ModelError(f"the loss is no number at iteration {step}", hint="Lower the option lr")
+                    raise ModelError(
+                        f"the loss is not a number at iteration {step}", hint="Lower the option lr"
+                    )
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -100,15 +113,20 @@ class Detectron2:
             {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()},
             str(out / WEIGHTS),
         )
-        kept = {"learner": self.name, "labels": list(spec.labels), "options": options, "started_from": said}
-        write_json(out / CONFIG, kept)
+        description = {
+            "learner": self.name,
+            "labels": list(spec.labels),
+            "options": options,
+            "started_from": started_from,
+        }
+        write_json(out / CONFIG, description)
         predictor = self.load(out, device=spec.device)
         found = [next(predictor.predict([read_image(example.image)])) for example in spec.test]
         evaluation = evaluate(found, spec.test, spec.labels, max_detections=options["max_detections"])
         progress(1.0, f"evaluated on {evaluation.n_images} images")
         return TrainReport(
             learner=self.name,
-            started_from=said,
+            started_from=started_from,
             iterations=iterations,
             seconds=time.monotonic() - started,
             evaluation=evaluation,
@@ -134,7 +152,11 @@ class Detectron2:
         return Detectron2Predictor(model.eval(), cfg, labels)
 
     def export(self, folder: Path, out: Path) -> Path:
-        """TorchScript through detectron2's own tracer (fixed preprocessing: BGR, 0..255, resized outside)."""
+        """Write the version as TorchScript, traced by detectron2, and a JSON file beside it; returns ``out``.
+
+        Its input is one picture, (3, h, w) float32 in BGR order, 0..255, resized by the caller. Raises
+        ModelError as ``load`` does.
+        """
         _require()
         import torch
         from detectron2.export import TracingAdapter
@@ -157,7 +179,7 @@ class Detectron2:
 
 
 class Detectron2Predictor:
-    """One loaded version behind a lock."""
+    """One loaded version. Safe under threads: one picture at a time."""
 
     def __init__(self, model: Any, cfg: Any, labels: tuple[str, ...]) -> None:
         from ml_backend.learners.embedding import EMBEDDING_DIM, projection_matrix
@@ -207,7 +229,7 @@ class Detectron2Predictor:
         instances = Instances(
             label=found.pred_classes.cpu().numpy().astype(np.int64),
             box_xyxy=box_xyxy,
-            # detectron2 cuts its mask targets with aligned sampling: no lag to undo
+            # The masks need no shift: detectron2 cuts its mask targets with aligned sampling.
             rle=paste_masks(grid, box_xyxy, (height, width)),
             score=found.scores.cpu().numpy().astype(np.float32),
             quality=quality.cpu().numpy().astype(np.float32),
@@ -217,7 +239,7 @@ class Detectron2Predictor:
 
 
 class _Mapper:
-    """Record → detectron2 sample: random short side, flip, masks as bitmaps."""
+    """Makes a training sample of a record: the picture at a random size, flipped at random, and its masks."""
 
     def __init__(self, cfg: Any) -> None:
         from detectron2.data.transforms import AugmentationList, RandomFlip, ResizeShortestEdge
@@ -248,6 +270,7 @@ class _Mapper:
 
 
 def _record(example: Example) -> dict[str, Any]:
+    """An example in the form of detectron2's datasets."""
     from detectron2.structures import BoxMode
     from pycocotools import mask as coco_mask
 
@@ -271,6 +294,7 @@ def _record(example: Example) -> dict[str, Any]:
 
 
 def _config(labels: Sequence[str], options: dict[str, Any], device: str, *, seed: int) -> Any:
+    """detectron2's configuration (a ``CfgNode``) for these labels and options."""
     from detectron2 import model_zoo
 
     cfg = model_zoo.get_config(_ZOO)
@@ -281,7 +305,7 @@ def _config(labels: Sequence[str], options: dict[str, Any], device: str, *, seed
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = options["score_threshold"]
     cfg.TEST.DETECTIONS_PER_IMAGE = options["max_detections"]
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 128
-    # the smallest default anchor is 32 px: halve them all for fields of small objects
+    # Half of the default sizes, whose smallest is 32 pixels: objects are often small here.
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [128], [256]]
     cfg.INPUT.MASK_FORMAT = "bitmask"
     size = int(options["size"])
@@ -296,17 +320,22 @@ def _config(labels: Sequence[str], options: dict[str, Any], device: str, *, seed
     return cfg
 
 
-def _start(model: Any, spec: TrainSpec, options: dict[str, Any]) -> str:
-    """Load what can be loaded into ``model``; a sentence that says what."""
+def _load_start_weights(model: Any, spec: TrainSpec, options: dict[str, Any]) -> str:
+    """Load the weights to start from into ``model``; returns words that say which.
+
+    They are those of ``spec.start``, where it is set, else what the option ``weights`` names. Raises
+    ModelError when a version or file cannot be read.
+    """
     from ml_backend.learners.weights import read_weights
 
     if spec.start is not None:
         before = [str(label) for label in _description(spec.start)["labels"]]
         state = read_weights(spec.start / WEIGHTS)
-        if before != list(spec.labels):  # heads go by class: keep the rest
+        if before != list(spec.labels):  # the last layers have an output per class: they start anew
             state = {k: v for k, v in state.items() if "predictor" not in k}
         own = model.state_dict()
-        model.load_state_dict({**own, **{k: v for k, v in state.items() if own[k].shape == v.shape}})
+        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        model.load_state_dict({**own, **fitting})
         return f"version {spec.start.name}"
     if options["weights"] == "none":
         _unfreeze(model)
@@ -321,17 +350,21 @@ def _start(model: Any, spec: TrainSpec, options: dict[str, Any]) -> str:
         if options["weights"] != "auto":
             raise ModelError(f"{wanted} cannot be read as weights: {error}") from error
         _unfreeze(model)
-        return f"random weights (the published ones could not be had: {error})"
+        return f"random weights (the published ones could not be loaded: {error})"
     return f"published weights: {wanted}"
 
 
 def _unfreeze(model: Any) -> None:
-    """From random weights nothing may stay frozen. (Frozen BatchNorm of unit statistics is the identity.)"""
+    """Train all layers. detectron2 freezes the first ones, which makes sense for published weights only.
+
+    Its frozen batch normalisation may stay: with its initial values it changes nothing.
+    """
     for parameter in model.parameters():
         parameter.requires_grad_(True)
 
 
 def _description(folder: Path) -> dict[str, Any]:
+    """What ``train`` wrote about a version. Raises ModelError when it is not one of this learner."""
     try:
         description: dict[str, Any] = read_json(folder / CONFIG)
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ml_backend.artifacts.project_facts import ProjectFacts
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.serving.catalog import SegmenterPool
 from ml_backend.settings import BackendSettings
 
@@ -80,7 +80,7 @@ class TellTale:
         self.encoder = encoder
         self.embeds = 0
         self.segments = 0
-        self.priors: list[Prior | None] = []
+        self.start_masks: list[StartMask | None] = []
         self._lock = threading.Lock()
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
@@ -90,21 +90,21 @@ class TellTale:
             self.encoder, (image.shape[0], image.shape[1]), {"v": np.array([image[0, 0, 0]], np.float32)}
         )
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         with self._lock:
             self.segments += 1
-            self.priors.append(prior)
+            self.start_masks.append(start_mask)
         value = float(embedding.arrays["v"][0])
         if prompt.points:
             x, y, _ = prompt.points[-1]
         elif prompt.box is not None:
             x, y = (prompt.box[0] + prompt.box[2]) / 2, (prompt.box[1] + prompt.box[3]) / 2
         else:
-            assert prior is not None
-            return ClickResult(prior.mask[None], np.ones(1, np.float32), None)
+            assert start_mask is not None
+            return ClickResult(start_mask.mask[None], np.ones(1, np.float32), None)
         mask = disc(embedding.hw, x, y, value)
-        if prior is not None:
-            mask |= prior.mask
+        if start_mask is not None:
+            mask |= start_mask.mask
         return ClickResult(mask[None], np.array([0.75], np.float32), np.full((1, 4, 4), value, np.float32))
 
 

@@ -1,4 +1,4 @@
-"""The click service: chains, undo, priors, caches, ids, controls, errors, and a hammer."""
+"""The click service: chains, undo, start masks, caches, ids, controls, errors, and a hammer."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def test_each_click_starts_from_the_mask_before_and_undo_is_served_from_memory(
     clicks = [click(20, 20), click(50, 50), click(80, 80, False)]
     replies = [service.predict(task(7, image), {"result": clicks[:n]}, facts()) for n in (1, 2, 3)]
     assert segmenter.segments == 3
-    assert segmenter.priors[0] is None
-    second = segmenter.priors[1]
+    assert segmenter.start_masks[0] is None
+    second = segmenter.start_masks[1]
     assert second is not None
     np.testing.assert_array_equal(second.mask, mask_of(replies[0]))
     assert second.logits is not None
@@ -162,13 +162,13 @@ def test_background_click_after_a_box_refines_the_box(build: Build, tmp_path: Pa
     image = save_picture(tmp_path / "a.png", 9)
     boxed = service.predict(task(7, image), sent("ann", rectangle(40, 40, 20, 20)), facts())
     service.predict(task(7, image), sent("ann", click(50, 50, False)), facts())
-    prior = segmenter.priors[-1]
-    assert prior is not None
-    np.testing.assert_array_equal(prior.mask, mask_of(boxed))
+    start_mask = segmenter.start_masks[-1]
+    assert start_mask is not None
+    np.testing.assert_array_equal(start_mask.mask, mask_of(boxed))
     service.predict(task(7, image), sent("ann", click(10, 10)), facts())
-    assert segmenter.priors[-1] is None  # an object click begins anew
+    assert segmenter.start_masks[-1] is None  # an object click begins anew
     service.predict(task(8, image), sent("ann", click(50, 50, False)), facts())
-    assert segmenter.priors[-1] is None  # another task has no box
+    assert segmenter.start_masks[-1] is None  # another task has no box
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_box_never_reaches_another_persons_clicks(
     image = save_picture(tmp_path / "a.png", 9)
     service.predict(task(7, image), {"result": [rectangle(40, 40, 20, 20)], **boxing}, facts())
     service.predict(task(7, image), {"result": [click(50, 50, False)], **clicking}, facts())
-    assert segmenter.priors[-1] is None
+    assert segmenter.start_masks[-1] is None
 
 
 def test_a_box_does_not_outlive_the_project_of_its_number(build: Build, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_box_does_not_outlive_the_project_of_its_number(build: Build, tmp_path
     again = replace(facts(), key="1.1800000000")
     service.predict(task(7, image), sent("ann", rectangle(40, 40, 20, 20)), facts())
     service.predict(task(7, image), sent("ann", click(50, 50, False)), again)
-    assert segmenter.priors[-1] is None
+    assert segmenter.start_masks[-1] is None
 
 
 class Changing:
@@ -257,16 +257,16 @@ def test_a_click_on_a_proposal_starts_from_it(build: Build, tmp_path: Path) -> N
     service = build(segmenter, proposals=OneProposal([proposal]))
     image = save_picture(tmp_path / "a.png", 3)
     service.predict(task(7, image), {"result": [click(37.5, 50)]}, facts())
-    prior = segmenter.priors[-1]
-    assert prior is not None
-    assert prior.from_proposal
-    np.testing.assert_array_equal(prior.mask, proposal)
+    start_mask = segmenter.start_masks[-1]
+    assert start_mask is not None
+    assert start_mask.from_proposal
+    np.testing.assert_array_equal(start_mask.mask, proposal)
     service.predict(task(7, image), {"result": [click(80, 50)]}, facts())
-    assert segmenter.priors[-1] is None  # off the proposal
+    assert segmenter.start_masks[-1] is None  # off the proposal
     service.predict(task(7, image), {"result": [click(37.5, 50, label="Dog")]}, facts())
-    assert segmenter.priors[-1] is None  # another label
+    assert segmenter.start_masks[-1] is None  # another label
     service.predict(task(8, image), {"result": [click(37.5, 50)]}, facts())
-    assert segmenter.priors[-1] is None  # another task
+    assert segmenter.start_masks[-1] is None  # another task
 
 
 def test_bad_proposals_are_not_started_from(build: Build, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_bad_proposals_are_not_started_from(build: Build, tmp_path: Path) -> Non
     service = build(segmenter, proposals=OneProposal([disc((60, 80), 30, 30, 15)], score=0.5))
     image = save_picture(tmp_path / "a.png", 3)
     service.predict(task(7, image), {"result": [click(37.5, 50)]}, facts())
-    assert segmenter.priors[-1] is None
+    assert segmenter.start_masks[-1] is None
 
 
 def test_a_proposal_from_an_image_of_another_size_is_not_started_from(build: Build, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_proposal_from_an_image_of_another_size_is_not_started_from(build: Bui
         image = save_picture(tmp_path / f"{hw[0]}.png", 3, hw)
         for context in ([click(37.5, 50)], [click(99, 99)], [rectangle(0, 0, 100, 100)]):
             assert service.predict(task(7, image), {"result": context}, facts())["result"]
-            assert segmenter.priors[-1] is None
+            assert segmenter.start_masks[-1] is None
 
 
 def test_proposals_come_from_the_pool_of_the_shown_version(settings: BackendSettings, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_an_empty_mask_is_an_empty_suggestion(build: Build, tmp_path: Path) -> N
     image = save_picture(tmp_path / "a.png", 0)
     segmenter = TellTale()
     nothing = ClickResult(np.zeros((1, 60, 80), bool), np.zeros(1, np.float32), None)
-    segmenter.segment = lambda embedding, prompt, prior: nothing  # type: ignore[method-assign]
+    segmenter.segment = lambda embedding, prompt, start_mask: nothing  # type: ignore[method-assign]
     assert build(segmenter).predict(task(7, image), {"result": [click(50, 50)]}, facts())["result"] == []
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as coco_mask
 
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.evaluation.experiment import compare_reports
 from ml_backend.clicks.evaluation.proposal_pairs import pair_proposals, read_proposals
 from ml_backend.clicks.evaluation.simulated_clicks import (
@@ -43,7 +43,7 @@ def rle_of(mask: Mask) -> Rle:
 
 
 class Discs:
-    """Paints a disc per click over the prior's mask: in for positive, out for negative. Says what it was
+    """Paints a disc per click over the start mask: in for positive, out for negative. Says what it was
     asked.
     """
 
@@ -54,14 +54,14 @@ class Discs:
 
     def __init__(self, radius: float) -> None:
         self.radius = radius
-        self.asked: list[tuple[Prompt, Prior | None]] = []
+        self.asked: list[tuple[Prompt, StartMask | None]] = []
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
         return Embedding(self.encoder, (image.shape[0], image.shape[1]), {})
 
-    def segment(self, embedding: Embedding, prompt: Prompt, prior: Prior | None) -> ClickResult:
-        self.asked.append((prompt, prior))
-        mask = np.zeros(embedding.hw, bool) if prior is None else prior.mask.copy()
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
+        self.asked.append((prompt, start_mask))
+        mask = np.zeros(embedding.hw, bool) if start_mask is None else start_mask.mask.copy()
         ys, xs = np.mgrid[: embedding.hw[0], : embedding.hw[1]]
         for x, y, positive in prompt.points:
             mask[(xs - x) ** 2 + (ys - y) ** 2 <= self.radius**2] = positive
@@ -93,12 +93,12 @@ def test_user_feeds_the_segmenters_own_mask_back_and_stops_when_satisfied() -> N
     assert trace.ious == pytest.approx((0.0, 1 / 3, 2 / 3, 1.0))
     assert len(trace.ious) == len(trace.clicks) + 1 == len(trace.click_s) + 1
     assert segmenter.asked[0][1] is None
-    for k, (prompt, prior) in enumerate(segmenter.asked):
+    for k, (prompt, start_mask) in enumerate(segmenter.asked):
         assert len(prompt.points) == k + 1
         assert prompt.label == "car"
         if k:
-            assert prior is not None
-            assert not prior.from_proposal
+            assert start_mask is not None
+            assert not start_mask.from_proposal
     assert trace.clicks_to(0.9) == len(trace.clicks)
 
 
@@ -120,11 +120,11 @@ def test_good_proposal_costs_no_click() -> None:
     trace = simulate_user(segmenter, embedding, target, proposal=block(10, 10, 30, 29), start="proposal")
     assert trace.ious == (0.95,)
     assert trace.clicks_to(0.9) == 0
-    prompt, prior = segmenter.asked[0]
+    prompt, start_mask = segmenter.asked[0]
     assert prompt.points == ()
-    assert prior is not None
-    assert prior.from_proposal
-    assert prior.box_xyxy == (10, 10, 30, 29)
+    assert start_mask is not None
+    assert start_mask.from_proposal
+    assert start_mask.box_xyxy == (10, 10, 30, 29)
 
 
 @pytest.mark.parametrize(

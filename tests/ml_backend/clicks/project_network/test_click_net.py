@@ -1,4 +1,4 @@
-"""The project's click network: windows, clicks honoured, priors kept, training that learns, job that
+"""The project's click network: windows, clicks honoured, start masks kept, training that learns, job that
 publishes.
 """
 
@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.clicks.base import ClickResult, Embedding, Prior, Prompt
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.evaluation.simulated_clicks import mask_iou
 from ml_backend.clicks.project_network.click_net import (
     ClickNet,
@@ -99,7 +99,7 @@ class Fixed(ZoomSegmenter):
         self.windows: list[Window] = []
 
     def _look(
-        self, image: object, prompt: Prompt, prior: Prior | None, window: Window
+        self, image: object, prompt: Prompt, start_mask: StartMask | None, window: Window
     ) -> npt.NDArray[np.float32]:
         self.windows.append(window)
         return np.where(crop_mask(self.truth, window, self.size), 5.0, -5.0).astype(np.float32)
@@ -167,7 +167,7 @@ class Blurred(Fixed):
     """Knows the truth, but only to a sixteenth of the window: a closer look knows more."""
 
     def _look(
-        self, image: object, prompt: Prompt, prior: Prior | None, window: Window
+        self, image: object, prompt: Prompt, start_mask: StartMask | None, window: Window
     ) -> npt.NDArray[np.float32]:
         self.windows.append(window)
         coarse = crop_mask(self.truth, window, 16).astype(np.float32)
@@ -181,7 +181,7 @@ def test_a_small_correction_of_a_large_object_is_looked_at_closely() -> None:
     segmenter = Blurred(truth)
     embedding = segmenter.embed(np.zeros((400, 400, 3), np.uint8))
     result = segmenter.segment(
-        embedding, click((200, 200), (350, 200)), Prior(body, None, box_of_mask(body), False)
+        embedding, click((200, 200), (350, 200)), StartMask(body, None, box_of_mask(body), False)
     )
     closest = min(segmenter.windows, key=lambda w: w.side)
     assert closest.side < 0.5 * max(w.side for w in segmenter.windows)
@@ -190,13 +190,13 @@ def test_a_small_correction_of_a_large_object_is_looked_at_closely() -> None:
     coarse = Blurred(truth)
     coarse._sharpen = lambda *a: a[4]  # type: ignore[method-assign]
     blurred = coarse.segment(
-        embedding, click((200, 200), (350, 200)), Prior(body, None, box_of_mask(body), False)
+        embedding, click((200, 200), (350, 200)), StartMask(body, None, box_of_mask(body), False)
     )
     near, far = (mask_iou(r.masks[0][bump], truth[bump]) for r in (result, blurred))
     assert near > far + 0.1
     # a click on what is right already asks for nothing
     segmenter.windows.clear()
-    segmenter.segment(embedding, click((200, 200)), Prior(truth, None, box_of_mask(truth), False))
+    segmenter.segment(embedding, click((200, 200)), StartMask(truth, None, box_of_mask(truth), False))
     assert len({w.side for w in segmenter.windows}) == 1
 
 
@@ -233,9 +233,9 @@ def test_parts_without_a_click_go_unless_started_from() -> None:
 
 
 def ask(
-    segmenter: ProjectSegmenter, image: npt.NDArray[np.uint8], prompt: Prompt, prior: Prior | None
+    segmenter: ProjectSegmenter, image: npt.NDArray[np.uint8], prompt: Prompt, start_mask: StartMask | None
 ) -> ClickResult:
-    return segmenter.segment(segmenter.embed(image), prompt, prior)
+    return segmenter.segment(segmenter.embed(image), prompt, start_mask)
 
 
 @pytest.mark.parametrize("hw", [(90, 160), (160, 90), (7, 5), (1, 1), (48, 48)])
@@ -251,17 +251,17 @@ def test_any_size_of_picture(folder: Path, hw: tuple[int, int]) -> None:
     assert ask(segmenter, image, click(negative=(at,)), None).masks[0][at[1], at[0]] == np.False_
 
 
-def test_without_a_prompt_the_prior_comes_back_untouched(folder: Path) -> None:
+def test_without_a_prompt_the_start_mask_comes_back_untouched(folder: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     mask = disc((60, 80), 30, 30, 11)
     result = ask(
-        ProjectSegmenter(folder), image, Prompt((), None, ""), Prior(mask, None, box_of_mask(mask), True)
+        ProjectSegmenter(folder), image, Prompt((), None, ""), StartMask(mask, None, box_of_mask(mask), True)
     )
     assert (result.masks[0] == mask).all()
-    empty = Prior(np.zeros((60, 80), bool), None, (0, 0, 0, 0), True)
-    for prior in (None, empty):
+    empty = StartMask(np.zeros((60, 80), bool), None, (0, 0, 0, 0), True)
+    for start_mask in (None, empty):
         with pytest.raises(BadPrompt, match="click, a box or a mask"):
-            ask(ProjectSegmenter(folder), image, Prompt((), None, ""), prior)
+            ask(ProjectSegmenter(folder), image, Prompt((), None, ""), start_mask)
 
 
 def test_same_question_same_answer_from_many_threads(folder: Path) -> None:

@@ -14,7 +14,7 @@ from ml_backend.clicks.base import ClickResult, Prompt
 from ml_backend.clicks.evaluation.simulated_clicks import mask_iou, simulate_user
 from ml_backend.clicks.segmenters.classical import ClassicalSegmenter
 from ml_backend.clicks.segmenters.edge_path import outline, polish
-from ml_backend.clicks.start_masks import prior_from_mask
+from ml_backend.clicks.start_masks import start_mask_from
 from ml_backend.errors import BadPrompt
 from ml_backend.masks.coco import load_coco
 from ml_backend.masks.rle import decode_rle
@@ -39,8 +39,8 @@ def paint(hw: tuple[int, int], masks: list[Mask], *, noise: float = 4.0) -> npt.
 
 def run(image: npt.NDArray[np.uint8], prompt: Prompt, start: Mask | None = None) -> ClickResult:
     segmenter = ClassicalSegmenter()
-    prior = None if start is None else prior_from_mask(start, from_proposal=True)
-    return segmenter.segment(segmenter.embed(image), prompt, prior)
+    start_mask = None if start is None else start_mask_from(start, from_proposal=True)
+    return segmenter.segment(segmenter.embed(image), prompt, start_mask)
 
 
 @pytest.mark.parametrize("radius", [8, 20, 60, 150])
@@ -199,7 +199,7 @@ def test_a_click_on_the_edge_moves_it_where_the_colour_agrees(positive: bool) ->
     segmenter = ClassicalSegmenter()
     prompt = Prompt(((60.0, 60.0, True), click), None, "x")
     after = segmenter.segment(
-        segmenter.embed(image), prompt, prior_from_mask(start, from_proposal=False)
+        segmenter.embed(image), prompt, start_mask_from(start, from_proposal=False)
     ).masks[0]
     assert after[int(click[1]), int(click[0])] == positive
     assert mask_iou(after, truth) > mask_iou(start, truth)

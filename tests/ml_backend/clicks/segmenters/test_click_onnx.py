@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ml_backend.clicks.base import Prior, Prompt
+from ml_backend.clicks.base import Prompt, StartMask
 from ml_backend.clicks.project_network.click_net import (
     ClickNet,
     NetworkManifest,
@@ -67,9 +67,9 @@ def test_same_masks_through_the_whole_path(folder: Path, prompt: Prompt) -> None
     image = np.random.default_rng(1).integers(0, 255, (100, 130, 3), dtype=np.uint8)
     mask = np.zeros((100, 130), bool)
     mask[30:60, 30:70] = True
-    for prior in (None, Prior(mask, None, box_of_mask(mask), True)):
-        one = ours.segment(ours.embed(image), prompt, prior)
-        two = exported.segment(exported.embed(image), prompt, prior)
+    for start_mask in (None, StartMask(mask, None, box_of_mask(mask), True)):
+        one = ours.segment(ours.embed(image), prompt, start_mask)
+        two = exported.segment(exported.embed(image), prompt, start_mask)
         assert (one.masks != two.masks).mean() < 1e-3  # a logit within 1e-5 of 0 may fall either way
         np.testing.assert_allclose(one.iou, two.iou, atol=1e-3)
 

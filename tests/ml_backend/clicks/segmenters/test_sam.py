@@ -10,10 +10,10 @@ import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
 
-from ml_backend.clicks.base import Prior, Prompt
+from ml_backend.clicks.base import Prompt, StartMask
 from ml_backend.clicks.segmenters.sam import SamSegmenter, from_settings
 from ml_backend.clicks.segmenters.sam_weights import load_sam
-from ml_backend.clicks.start_masks import mask_logits, prior_from_mask
+from ml_backend.clicks.start_masks import mask_logits, start_mask_from
 from ml_backend.device_fallback import DeviceChange, DeviceFallback
 from ml_backend.errors import BadPrompt, ModelError
 from ml_backend.settings import BackendSettings
@@ -38,7 +38,7 @@ def test_clicks_with_logits_fed_back_equal_the_predictor(sam: Any, hw: tuple[int
     np.testing.assert_array_equal(embedding.arrays["features"], theirs.features.numpy())
     rng = np.random.default_rng(1)
     clicks = [(x * hw[1], y * hw[0], i % 2 == 0) for i, (x, y) in enumerate(rng.random((5, 2)).tolist())]
-    prior: Prior | None = None
+    start_mask: StartMask | None = None
     fed = None
     for count in range(1, 6):
         points = clicks[:count]
@@ -49,13 +49,13 @@ def test_clicks_with_logits_fed_back_equal_the_predictor(sam: Any, hw: tuple[int
             multimask_output=count == 1,
         )
         best = int(iou.argmax())
-        result = ours.segment(embedding, Prompt(tuple(points), None, "x"), prior)
+        result = ours.segment(embedding, Prompt(tuple(points), None, "x"), start_mask)
         np.testing.assert_array_equal(result.masks[0], masks[best])
         assert result.logits is not None
         np.testing.assert_array_equal(result.logits[0], logits[best])
         assert result.iou[0] == pytest.approx(float(np.clip(iou[best], 0, 1)))
         fed = logits[best : best + 1]
-        prior = prior_from_mask(result.masks[0], logits=result.logits[0], from_proposal=False)
+        start_mask = start_mask_from(result.masks[0], logits=result.logits[0], from_proposal=False)
 
 
 @pytest.mark.parametrize("hw", SIZES)
@@ -81,19 +81,19 @@ def test_start_from_a_proposal_gives_box_and_logits(sam: Any) -> None:
     theirs.set_image(image)
     mask = np.zeros((96, 128), bool)
     mask[20:60, 30:90] = True
-    prior = prior_from_mask(mask, from_proposal=True)
-    assert tuple(prior.box_xyxy) == (30.0, 20.0, 90.0, 60.0)
+    start_mask = start_mask_from(mask, from_proposal=True)
+    assert tuple(start_mask.box_xyxy) == (30.0, 20.0, 90.0, 60.0)
     embedding = ours.embed(image)
-    same = ours.segment(embedding, Prompt((), None, "x"), prior)
+    same = ours.segment(embedding, Prompt((), None, "x"), start_mask)
     np.testing.assert_array_equal(same.masks[0], mask)
     masks, _, _ = theirs.predict(
         np.array([[50.0, 30.0]]),
         np.array([1]),
-        box=np.array(prior.box_xyxy),
+        box=np.array(start_mask.box_xyxy),
         mask_input=mask_logits(mask, size=64)[None],
         multimask_output=False,
     )
-    result = ours.segment(embedding, Prompt(((50.0, 30.0, True),), None, "x"), prior)
+    result = ours.segment(embedding, Prompt(((50.0, 30.0, True),), None, "x"), start_mask)
     np.testing.assert_array_equal(result.masks[0], masks[0])
 
 

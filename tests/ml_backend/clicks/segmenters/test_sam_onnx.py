@@ -10,10 +10,10 @@ import pytest
 import torch
 from segment_anything.utils.onnx import SamOnnxModel
 
-from ml_backend.clicks.base import Prior, Prompt
+from ml_backend.clicks.base import Prompt, StartMask
 from ml_backend.clicks.segmenters.sam import SamSegmenter
 from ml_backend.clicks.segmenters.sam_onnx import SamOnnxSegmenter, export_sam_onnx, from_settings
-from ml_backend.clicks.start_masks import prior_from_mask
+from ml_backend.clicks.start_masks import start_mask_from
 from ml_backend.device_fallback import DeviceFallback
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
@@ -43,16 +43,16 @@ def test_equals_torch_for_clicks_boxes_and_fed_back_masks(sam: Any, pair: Path, 
     np.testing.assert_allclose(found, expected, atol=2e-4, rtol=1e-3)
     points = ((0.4 * hw[1], 0.5 * hw[0], True), (0.1 * hw[1], 0.9 * hw[0], False))
     box = (0.1 * hw[1], 0.2 * hw[0], 0.8 * hw[1], 0.9 * hw[0])
-    prior: Prior | None = None
+    start_mask: StartMask | None = None
     for prompt in (Prompt(points[:1], None, "x"), Prompt(points, None, "x"), Prompt((), box, "x")):
-        ra, rb = a.segment(ea, prompt, prior), b.segment(eb, prompt, prior)
+        ra, rb = a.segment(ea, prompt, start_mask), b.segment(eb, prompt, start_mask)
         assert ra.logits is not None
         assert rb.logits is not None
         np.testing.assert_allclose(rb.logits, ra.logits, atol=5e-4)
         # Pixels may differ only where the logit is zero to within that error.
         assert (ra.masks != rb.masks).mean() < 0.003
         assert rb.iou[0] == pytest.approx(ra.iou[0], abs=1e-3)
-        prior = prior_from_mask(ra.masks[0], logits=ra.logits[0], from_proposal=False)
+        start_mask = start_mask_from(ra.masks[0], logits=ra.logits[0], from_proposal=False)
 
 
 def test_decoder_of_the_official_export(sam: Any, pair: Path, tmp_path: Path) -> None:
