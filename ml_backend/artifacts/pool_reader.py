@@ -82,9 +82,9 @@ class Pools:
 class PoolReader:
     """One pool, read by task. Cheap to make: what stays in memory belongs to ``Pools``.
 
-    Parts never change, so only new ones are read. An absent pool holds no task. A pool that was there and is
-    deleted raises StorageError until the worker has made it again: it must not look like one in which
-    nothing was found.
+    Parts never change, so only new ones are read. An absent pool holds no task. A pool that this process read
+    and that was deleted since raises StorageError until the worker has made it again. To a process that never
+    read it, it is absent. Either way its tasks count as not predicted yet, never as empty.
     """
 
     def __init__(self, folder: Path, pools: Pools | None = None) -> None:

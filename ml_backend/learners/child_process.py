@@ -221,8 +221,8 @@ def _say(message: BaseModel) -> None:
 
 
 def _end_with_parent() -> None:
-    # Not sys.stdin.read(): a thread that waits inside a buffered reader holds its lock, and the interpreter
-    # aborts (SIGABRT) when it meets that lock on its way out.
+    # Not sys.stdin.buffer.read(): a thread that waits inside a buffered reader holds its lock, and the
+    # interpreter aborts (SIGABRT) when it meets that lock on its way out.
     while os.read(0, 4096):
         pass
     os._exit(_ORPHANED)

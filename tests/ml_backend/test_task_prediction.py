@@ -81,3 +81,10 @@ def test_a_verdict_goes_before_the_score_in_both_directions(verdict: int | None,
     sure = table(TWICE[2:], [0.9])
     made = make_prediction(sure, CONFIG, (40, 40), found, round_number=1, min_score=0.3, score=0.5)
     assert len(made.result) == (1 if verdict is None else shown)
+
+
+def test_an_empty_mask_of_an_old_pool_is_not_shown_though_accepted() -> None:
+    rows = table([TWICE[0], (0, 0, 0, 0)], [0.9, 0.9])
+    found = {str(key): accepted(str(key)) for key in rows.key}
+    made = make_prediction(rows, CONFIG, (40, 40), found, round_number=1, min_score=0.3, score=0.5)
+    assert len(made.result) == 1

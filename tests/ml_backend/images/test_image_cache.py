@@ -160,3 +160,11 @@ def test_a_fetch_has_a_deadline_as_a_whole(tmp_path: Path, host: str) -> None:
     with pytest.raises(StudioError if host == STUDIO else BadImage, match=r"longer than 0\.3 s"):
         fetcher.fetch(f"{host}/data/upload/1/a.png")
     assert body.stop.is_set()
+
+
+def test_uploads_that_differ_in_their_query_are_fetched_each(tmp_path: Path) -> None:
+    server = FakeStudioServer({"/data/upload/1/a.png": PNG})
+    store = store_for(tmp_path, server)
+    for version in (1, 2, 1):
+        store.get(f"/data/upload/1/a.png?v={version}", task_id=7)
+    assert len(server.requests) == 2
