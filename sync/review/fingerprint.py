@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.round_records import digest_of
@@ -44,8 +44,8 @@ _SETTINGS = {
 def review_fingerprint(db: ProjectStore, config: LabelConfig, settings: Settings, record: RoundRecord) -> str:
     """Digest of the round, the settings that matter, and the state of questions, answers, labels and tasks.
 
-    Rows are told by their number, the newest of them and their newest change: a few counts instead of all
-    rows.
+    Rows are told by how many there are, the sum of their numbers, the newest of them and their newest change:
+    a few figures instead of all rows.
     """
     question, answer, shown = QuestionRecord, AnswerRecord, ReviewTaskRecord
     annotation, task = AnnotationRecord, TaskRecord
@@ -54,16 +54,16 @@ def review_fingerprint(db: ProjectStore, config: LabelConfig, settings: Settings
         (answer, [func.max(answer.id), func.max(answer.updated_at), func.sum(answer.review_task_id)]),
         (
             shown,
-            [func.max(shown.id), func.sum(_as_int(shown.is_open)), func.sum(_as_int(shown.broken != ""))],
+            [func.max(shown.id), _sum_of(shown.id, shown.is_open), _sum_of(shown.id, shown.broken != "")],
         ),
         (annotation, [func.sum(annotation.id), func.max(annotation.updated_at)]),
         (
             task,
             [
                 func.max(task.updated_at),
-                func.sum(_as_int(task.finished)),
-                func.sum(_as_int(task.broken != "")),
-                func.sum(_as_int(task.image_error != "")),
+                _sum_of(task.id, task.finished),
+                _sum_of(task.id, task.broken != ""),
+                _sum_of(task.id, task.image_error != ""),
             ],
         ),
     ]
@@ -87,7 +87,6 @@ def review_fingerprint(db: ProjectStore, config: LabelConfig, settings: Settings
     )
 
 
-def _as_int(condition: Any) -> Any:
-    from sqlalchemy import case
-
-    return case((condition, 1), else_=0)
+def _sum_of(number: Any, condition: Any) -> Any:
+    """Sum of the numbers of the rows that meet a condition: one row in the place of another changes it."""
+    return func.sum(case((condition, number), else_=0))

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ __all__ = ["PushReport", "PushState", "note_order", "push", "push_state", "servi
 _READ_TASKS = 256
 _COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
 _SAVED_EVERY = 20
-"""replaced predictions after which what was sent is noted"""
+"""predictions that are replaced between two notes of what was sent"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +223,15 @@ class _Sender:
 
     def replace(self, rows: Iterator[PredictionRow]) -> None:
         """Replace predictions one by one."""
-        done: list[PredictionRow] = []
-        for row in rows:
-            self._progress.at("push.replace")
-            self._studio.replace_prediction(self._db.id, row)
-            done.append(row)
-            if len(done) == _SAVED_EVERY:
-                self._note(done)
-                done = []
-        if done:
-            self._note(done)
+        while part := list(islice(rows, _SAVED_EVERY)):
+            # after a kill the note must not say that the old ones are still there: the decisions may be as
+            # before by then, and nothing would be sent
+            self._state.held[self._state.plan.version].update({row.task_id: Shown("") for row in part})
+            save_pushed(self._folder, self._state.held, guard=self._db.write)
+            for row in part:
+                self._progress.at("push.replace")
+                self._studio.replace_prediction(self._db.id, row)
+            self._note(part)
 
     def _note(self, rows: Sequence[PredictionRow]) -> None:
         held = self._state.held.setdefault(self._state.plan.version, {})

@@ -54,18 +54,22 @@ class ProjectChanges:
     is_stored: bool = True
     """title, label config and key in the store are those of now"""
     has_new_config: bool = False
+    is_on_disk: bool = False
+    """the folder says that it is the project's of now"""
 
 
 def compare_project(row: ProjectRow, record: ProjectRecord | None, key_on_disk: str) -> ProjectChanges:
     """What changed since ``record`` was written. ``key_on_disk`` is empty when the folder names none."""
     known = [key for key in (key_on_disk, record.key if record is not None else "") if key]
+    is_on_disk = key_on_disk == row.key
     old = next((key for key in known if key != row.key), "")
     if record is None:
-        return ProjectChanges(old, is_stored=False, has_new_config=True)
+        return ProjectChanges(old, is_stored=False, has_new_config=True, is_on_disk=is_on_disk)
     return ProjectChanges(
         old,
         is_stored=(record.title, record.label_config, record.key) == (row.title, row.label_config, row.key),
         has_new_config=record.label_config != row.label_config,
+        is_on_disk=is_on_disk,
     )
 
 
@@ -109,7 +113,7 @@ def register_project(
         record = session.get(ProjectRecord, project_id)
         changes = compare_project(row, record, _key_on_disk(paths))
         if changes.old_key:
-            _make_way(session, paths, changes.old_key)
+            _make_way(session, paths, changes)
             record = None
             session.execute(  # a worker that is at the old project stops at its next write
                 update(LeaseRecord)
@@ -136,7 +140,7 @@ def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths)
         changes = compare_project(row, session.get(ProjectRecord, db.id), _key_on_disk(paths))
     if changes.old_key:
         with db.write() as session:
-            kept = _make_way(session, paths, changes.old_key)
+            kept = _make_way(session, paths, changes)
             session.add(
                 ProjectRecord(
                     id=db.id, key=row.key, title=row.title, label_config=row.label_config, options={}
@@ -145,7 +149,8 @@ def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths)
         raise BadInput(
             f"project {db.id} is a new one ({row.title!r}); the one that had this number before is gone",
             field="project",
-            hint=f"Its rounds and models lie in {kept}; the next look starts with the new project",
+            hint=("" if changes.is_on_disk else f"Its rounds and models lie in {kept}; ")
+            + "the next look starts with the new project",
         )
     fresh = parse_label_config(row.label_config)
     if not changes.is_stored:
@@ -203,17 +208,18 @@ def _key_on_disk(paths: ProjectPaths) -> str:
         return ""
 
 
-def _make_way(session: Session, paths: ProjectPaths, old_key: str) -> Path:
+def _make_way(session: Session, paths: ProjectPaths, changes: ProjectChanges) -> Path:
     """Drop the rows of the project that had this number, and rename its folder; returns the new name.
 
     The folder goes first: after a kill in between it is not there any more, and the rows are dropped next.
+    A folder that is the new project's already stays, for instance when the store came back from a backup.
     """
-    kept = paths.root.with_name(old_key)
+    kept = paths.root.with_name(changes.old_key)
     number = 1
     while kept.exists():
         number += 1
-        kept = paths.root.with_name(f"{old_key}.{number}")
-    if paths.root.exists():
+        kept = paths.root.with_name(f"{changes.old_key}.{number}")
+    if paths.root.exists() and not changes.is_on_disk:
         with storage_errors(kept):
             os.replace(paths.root, kept)
         _log.warning("project %s is a new one; files of the old one are in %s", paths.project_id, kept)

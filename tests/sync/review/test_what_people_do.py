@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
+import sync.review
 from clustering.search import POLICIES, make_policy
 from ml_backend.app import create_app
 from sync.projects.rebuild import rebuild
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
+from sync.review.fingerprint import _SETTINGS, review_fingerprint
 from sync.review.review import ReviewReport, review
 from sync.rounds.round_records import trained_round
-from sync.store.tables import AnswerRecord, QuestionRecord
+from sync.store.tables import AnswerRecord, QuestionRecord, TaskRecord
 from tests.sync.conftest import World, answer_result, read_questions
 from tests.sync.steps import step
 
@@ -414,6 +417,31 @@ def test_a_look_at_an_unchanged_review_runs_no_policy(
     (project.paths.round(1) / "verdicts.parquet").unlink()
     look()
     assert (project.paths.round(1) / "verdicts.parquet").exists()
+
+
+@pytest.mark.parametrize("column", ["finished", "broken", "image_error"])
+def test_a_task_in_the_place_of_another_is_a_change(make_world: MakeWorld, column: str) -> None:
+    world = _reviewing(make_world)
+    project = world.open()
+    record = step(trained_round, project)
+    assert record is not None
+    value = True if column == "finished" else "cannot be read"
+    found = []
+    for chosen in world.tasks[10:12]:  # as many as before, but another one
+        with world.store.write() as session:
+            for task in world.tasks[10:12]:
+                row = session.get_one(TaskRecord, task)
+                setattr(row, column, value if task == chosen else type(value)())
+        found.append(step(review_fingerprint, project, record))
+    assert found[0] != found[1]
+
+
+def test_all_settings_that_a_review_reads_are_known() -> None:
+    places = {"data_dir", "webhook_secret", "backend_url", "backend_internal_url", "overlap_s"}
+    folder = Path(sync.review.__file__).parent
+    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    read = set(re.findall(r"\bsettings\.([a-z]\w+)", text)) - {"model_dump", "policy"}
+    assert read - places <= _SETTINGS
 
 
 # ---- review projects of others ----------------------------------------------------------------------------

@@ -216,3 +216,31 @@ def test_an_empty_mask_in_a_pool_of_an_earlier_release_does_not_stop_the_push(ma
     assert step(push, world.open(), _record(world)).sent == 1
     (row,) = world.studio.predictions(task)
     assert len(row.result) == 1
+
+
+def test_a_prediction_replaced_before_a_kill_is_put_right_when_the_decision_is_withdrawn(
+    make_world: MakeWorld,
+) -> None:
+    world, record = _pushed(make_world)
+    folder = world.open().paths.round(record.number)
+    before = world.studio.predictions(world.tasks[10])
+    verdicts = list(read_verdicts(folder).values())
+    _decide(world, record, 10, 11)
+    replace, replaced = world.studio.replace_prediction, []
+
+    def killed(project_id: int, row: Any) -> None:
+        if replaced:
+            raise KeyboardInterrupt
+        replaced.append(row.task_id)
+        replace(project_id, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.studio, "replace_prediction", killed)
+        with pytest.raises(KeyboardInterrupt):
+            step(push, world.open(), _record(world))
+    assert replaced == [world.tasks[10]]
+    assert world.studio.predictions(world.tasks[10]) != before
+    write_verdicts(folder, verdicts)
+    step(push, world.open(), _record(world))
+    assert world.studio.predictions(world.tasks[10]) == before
+    assert step(push, world.open(), _record(world)).sent == 0

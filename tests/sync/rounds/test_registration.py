@@ -36,9 +36,10 @@ def _record(**changes: Any) -> ProjectRecord:
 @pytest.mark.parametrize(
     ("record", "on_disk", "expected"),
     [
-        (_record(), "7.200", ProjectChanges()),
+        (_record(), "7.200", ProjectChanges(is_on_disk=True)),
         (_record(), "", ProjectChanges()),
-        (_record(title="Old"), "7.200", ProjectChanges(is_stored=False)),
+        (_record(title="Old"), "7.200", ProjectChanges(is_stored=False, is_on_disk=True)),
+        (_record(key="7.100"), "7.200", ProjectChanges("7.100", is_stored=False, is_on_disk=True)),
         (_record(label_config="x"), "", ProjectChanges(is_stored=False, has_new_config=True)),
         (_record(key="7.100"), "", ProjectChanges("7.100", is_stored=False)),
         (_record(), "7.100", ProjectChanges("7.100")),
@@ -93,6 +94,22 @@ def test_a_new_project_under_an_old_number_starts_afresh(make_world: MakeWorld, 
     assert world.review_projects() == {}
     assert load_facts(world.settings.data_dir, world.project_id).key == world.open().db.key != old_key
     assert project_ids(world.store) == [world.project_id]
+
+
+def test_the_folder_of_the_new_project_stays_when_only_the_store_holds_the_old_one(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(12)
+    world.label(*range(6))
+    worker = world.worker()
+    worker.look(world.project_id)
+    with world.store.write() as session:  # a backup of the store, older than the project
+        session.get_one(ProjectRecord, world.project_id).key = f"{world.project_id}.5"
+    told = worker.look(world.project_id)
+    assert told is not None
+    assert "is a new one" in told.error
+    assert world.open().paths.models.exists()
+    assert not (world.settings.data_dir / "projects" / f"{world.project_id}.5").exists()
 
 
 def test_rows_left_of_another_project_do_not_hold_tasks_of_the_same_number(make_world: MakeWorld) -> None:

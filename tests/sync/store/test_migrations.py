@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy import Engine, create_engine, func, inspect, select, text
 
 from ml_backend.errors import StorageError
 from sync.store import migrate
@@ -105,3 +108,26 @@ def test_a_store_of_a_newer_release_is_refused_unchanged(database: str, engine: 
         Store(database)
     with engine.connect() as connection:
         assert connection.scalar(text(f"SELECT version_num FROM {migrate.VERSION_TABLE}")) == "9999"
+
+
+_KILLED = """
+import os, signal, sys
+from alembic import op
+from sync.store.database import Store
+op.execute = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # the last step of 0003
+Store(sys.argv[1])
+"""
+
+
+def test_a_store_whose_migration_was_killed_half_way_is_as_before(database: str, old_store: Engine) -> None:
+    done = subprocess.run([sys.executable, "-c", _KILLED, database], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with old_store.connect() as connection:
+        assert not inspect(connection).has_table("review_tasks")
+        assert not inspect(connection).has_table("inferences")
+    store = Store(database)
+    with store.read() as session:
+        assert session.get_one(ProjectRecord, 7).key == "7.1795209803"
+        assert session.scalar(select(func.count()).select_from(AnswerRecord)) == 1
+    store.close()
+    assert _differences(old_store) == []
