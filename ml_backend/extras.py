@@ -11,7 +11,6 @@ __all__ = ["EXTRA_OF", "PARTS_OF", "MissingExtra", "explain_missing", "missing_p
 
 EXTRA_OF: Mapping[str, str] = {
     "fastcluster": "cluster",
-    "scipy": "cluster",
     "sklearn": "cluster",
     "faster_coco_eval": "models",
     "safetensors": "models",

@@ -156,6 +156,24 @@ def test_an_admins_commands_fail_for_no_missing_package(
     assert "not installed" not in done.stdout + done.stderr
 
 
+def test_options_of_a_project_are_checked_without_extras(environment: Path, tmp_path: Path) -> None:
+    script = (
+        "from ml_backend.errors import BadInput\n"
+        "from sync.rounds.registration import check_project_settings\n"
+        "from sync.settings import Settings\n"
+        "check_project_settings(Settings(policy='certified'))\n"
+        "try:\n"
+        "    check_project_settings(Settings(policy='certified', policy_options={'promis': 0.9}))\n"
+        "except BadInput as error:\n"
+        "    print(error.field)\n"
+    )
+    done = subprocess.run(
+        [str(environment / "python"), "-c", script],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={"PATH": str(environment)},
+    )  # fmt: skip
+    assert done.stdout.strip() == "options.policy_options", done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "extra"),
     [

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import fastcluster
 import numpy as np
 import numpy.typing as npt
 
 from clustering.arrays import Floats
 from clustering.pool import Pool
+from clustering.trees._complete import complete_linkage
 from clustering.trees.distance import (
     BLOCK_BYTES,
     check_columns,
@@ -160,5 +160,4 @@ def _complete(condensed: Floats, n: int) -> Floats:
     """Complete linkage in place: the condensed matrix is overwritten."""
     if n < 2:
         return np.zeros((0, 4), np.float64)
-    merges: Floats = fastcluster.linkage(condensed, method="complete", preserve_input=False)
-    return merges
+    return complete_linkage(condensed)

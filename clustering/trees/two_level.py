@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import product
 
-import fastcluster
 import numpy as np
 import numpy.typing as npt
 
 from clustering.arrays import Floats, Ints
+from clustering.trees._complete import complete_linkage
 from clustering.trees._kmeans import partition
 from clustering.trees.tree import ClusterTree
 
@@ -81,7 +81,7 @@ class _Build:
             return _Branch(int(members[0]), 1, 0.0, members)
         distance = _pairwise(self.points[members], self.weight)
         upper = np.triu_indices(len(members), 1)
-        merges = fastcluster.linkage(distance[upper], method="complete", preserve_input=False)
+        merges = complete_linkage(distance[upper])
         node = self._append(merges, members, merges[:, 3])
         return _Branch(node, len(members), float(merges[-1, 2]), members[_outlying(distance, self.spread)])
 
@@ -89,7 +89,7 @@ class _Build:
         if len(branches) == 1:
             return branches[0]
         condensed = self._between(branches)
-        merges = fastcluster.linkage(condensed, method="complete", preserve_input=False)
+        merges = complete_linkage(condensed)
         del condensed
         sizes = np.array([branch.size for branch in branches])
         merged = ClusterTree.from_linkage(merges).sums(sizes)[len(branches) :]

@@ -58,11 +58,13 @@ def register(app: typer.Typer) -> None:
         from clustering.simulation import Costs
         from ml_backend.artifacts.files import write_json
         from ml_backend.errors import BadInput
+        from ml_backend.extras import require_extra
         from sync.console import parse_options, progress
         from sync.lab.policy_plays import PlayPlan, curve_json, play_policies, policy_options
         from sync.lab.pool_files import read_pool
         from sync.report.simulate_plots import plot_curves
 
+        require_extra("cluster", *(["plots"] if plot is not None else []))
         if plot is not None and plot.suffix not in (".png", ".svg"):
             raise BadInput(f"{plot} is neither .png nor .svg", field="plot", hint="Change its ending")
         plan = PlayPlan(

@@ -18,7 +18,6 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from clustering.search import make_policy
 from ml_backend.artifacts.files import read_json, storage_errors
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.training.options import click_options
@@ -83,6 +82,8 @@ def check_project_settings(settings: Settings) -> None:
     except ModelError as error:
         _log.warning("options of the learner are not checked: %s", error)  # the worker may have the package
     click_options(settings.click_options)
+    from clustering.search import make_policy  # a second to import, which `doctor` does not need
+
     try:
         make_policy(settings.policy, **settings.policy_options)
     except (ValueError, TypeError) as error:
