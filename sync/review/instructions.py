@@ -92,7 +92,8 @@ def refresh_instructions(
             sent = True
     keys = sorted({example.key for example in examples})
     rows = {label: [[task.id, str(rle["counts"])] for task, rle in masks] for label, masks in chosen.items()}
-    write_json(_state_path(paths), {**now, "examples": rows, "crops": keys, "shown": sent_before})
+    state = {**now, "examples": rows, "crops": keys, "shown": sent_before}
+    write_json(_state_path(paths), state, guard=db.write)
     return sent
 
 

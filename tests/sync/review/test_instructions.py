@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 
 import cv2
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ml_backend.app import create_app
+from ml_backend.errors import LeaseLost
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.review.gold_masks import half, merged, shifted, wrong_mask
 from sync.review.instruction_text import Example, instructions
@@ -20,6 +22,8 @@ from sync.review.instructions import example_masks, refresh_instructions
 from sync.review.review import review
 from sync.review.review_tasks import read_questions
 from sync.rounds.round_records import trained_round
+from sync.store.lease import Lease
+from sync.store.tables import LeaseRecord
 from tests.sync.conftest import World
 from tests.sync.steps import step
 
@@ -152,3 +156,17 @@ def test_gold_is_not_what_the_instructions_show(make_world: MakeWorld) -> None:
     gold = [question for question in asked if world.tasks.index(question.task_id) < 6]
     assert gold
     assert not {(q.task_id, q.rle["counts"]) for q in gold} & given_away
+
+
+def test_a_worker_that_lost_its_lease_notes_no_examples(make_world: MakeWorld) -> None:
+    world = _reviewing(make_world)
+    project = world.open()
+    lease = Lease(world.store, "project/x", "a", ttl_s=60, heartbeat_s=0)
+    assert lease.acquire()
+    with world.store.write() as session:
+        session.get_one(LeaseRecord, "project/x").fence += 1
+    stale = replace(project, db=replace(project.db, lease=lease))
+    noted = (project.paths.root / "instructions.json").read_bytes()
+    with pytest.raises(LeaseLost):
+        step(refresh_instructions, stale, 2)
+    assert (project.paths.root / "instructions.json").read_bytes() == noted

@@ -218,12 +218,13 @@ def test_an_empty_mask_in_a_pool_of_an_earlier_release_does_not_stop_the_push(ma
     assert len(row.result) == 1
 
 
-def test_a_prediction_replaced_before_a_kill_is_put_right_when_the_decision_is_withdrawn(
-    make_world: MakeWorld,
+@pytest.mark.parametrize("is_withdrawn", [True, False])
+def test_a_kill_while_predictions_are_replaced_leaves_none_as_it_should_not_be(
+    make_world: MakeWorld, *, is_withdrawn: bool
 ) -> None:
     world, record = _pushed(make_world)
     folder = world.open().paths.round(record.number)
-    before = world.studio.predictions(world.tasks[10])
+    before = [world.studio.predictions(world.tasks[number]) for number in (10, 11)]
     verdicts = list(read_verdicts(folder).values())
     _decide(world, record, 10, 11)
     replace, replaced = world.studio.replace_prediction, []
@@ -239,8 +240,10 @@ def test_a_prediction_replaced_before_a_kill_is_put_right_when_the_decision_is_w
         with pytest.raises(KeyboardInterrupt):
             step(push, world.open(), _record(world))
     assert replaced == [world.tasks[10]]
-    assert world.studio.predictions(world.tasks[10]) != before
-    write_verdicts(folder, verdicts)
+    assert world.studio.predictions(world.tasks[10]) != before[0]
+    if is_withdrawn:
+        write_verdicts(folder, verdicts)
     step(push, world.open(), _record(world))
-    assert world.studio.predictions(world.tasks[10]) == before
+    now = [world.studio.predictions(world.tasks[number]) for number in (10, 11)]
+    assert [one == other for one, other in zip(now, before, strict=True)] == [is_withdrawn] * 2
     assert step(push, world.open(), _record(world)).sent == 0
