@@ -133,10 +133,14 @@ def update_round(db: ProjectStore, paths: ProjectPaths, number: int, **columns: 
 
 
 def restore_rounds(db: ProjectStore, paths: ProjectPaths) -> int:
-    """Rows of rounds from their mirrors on disk, for a store that was dropped; returns how many."""
+    """Rows of rounds from their mirrors on disk, for a store that was dropped; returns how many.
+
+    Fields that a newer version added are ignored.
+    """
     found = 0
+    columns = {column.name for column in RoundRecord.__table__.columns}
     for path in sorted(paths.rounds.glob("*/round.json")):
-        row = read_json(path)
+        row = {name: value for name, value in read_json(path).items() if name in columns}
         for name in ("started_at", "updated_at", "pushed_at"):
             row[name] = None if row[name] is None else datetime.fromisoformat(row[name])
         with db.write() as session:

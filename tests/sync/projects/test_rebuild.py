@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 
@@ -43,3 +44,13 @@ def test_a_project_that_a_worker_holds_is_not_rebuilt(make_world: MakeWorld) -> 
     with world.store.read() as session:
         assert session.scalar(select(func.count()).select_from(TaskRecord)) == 6
         assert session.get_one(LeaseRecord, f"project/{world.project_id}").holder == ""
+
+
+def test_a_round_noted_by_a_newer_version_is_brought_back(make_world: MakeWorld) -> None:
+    world = make_world(12)
+    world.label(*range(6))
+    world.worker().look(world.project_id)
+    file = world.open().paths.round(1) / "round.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "of_a_newer_version": 1}))
+    (report,) = rebuild(world.settings, world.store, world.studio)
+    assert (report.error, report.rounds) == ("", 1)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StudioError
 from sync.rounds.registration import register_project
+from sync.store.project_store import ProjectStore
 from sync.store.tables import (
     DecisionRecord,
     LeaseRecord,
@@ -325,3 +329,40 @@ def test_answers_of_review_projects_call_the_label_project(make_world: MakeWorld
         f"http://backend:9090/webhook?project={world.project_id}",
         "s3cret",
     )
+
+
+def test_every_file_of_a_round_is_put_in_place_under_the_lease(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(20, question_batch=4)
+    fenced: list[object] = []
+    open_write, replace = ProjectStore.write, os.replace
+    found: dict[str, bool] = {}
+
+    @contextmanager
+    def noted_write(db: ProjectStore) -> Iterator[Session]:
+        with open_write(db) as session:
+            fenced.append(db.lease)
+            yield session
+            fenced.pop()
+
+    def noted_replace(source: Path, target: Path) -> None:
+        place = Path(target).relative_to(world.settings.data_dir)
+        if place.parts[0] == "projects" and not any(part.startswith(".") for part in place.parts):
+            found["/".join(place.parts[2:])] = bool(fenced) and fenced[-1] is not None
+        replace(source, target)
+
+    monkeypatch.setattr(ProjectStore, "write", noted_write)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    world.label(*range(6))
+    worker = world.worker()
+    for _ in range(3):
+        report = worker.look(world.project_id)
+        assert report is not None
+        assert report.error == ""
+        world.answer_all()
+    written = {name.rpartition("/")[2] for name in found}
+    assert {"project.json", "snapshot.json", "round.json", "pool.json", "pushed.json"} <= written
+    assert {"instructions.json", "verdicts.parquet", "upcoming.json"} <= written
+    # a crop is named by what it shows: whoever writes it writes the same
+    assert [name for name, is_fenced in found.items() if not is_fenced and "crops" not in name] == []
