@@ -57,7 +57,7 @@ SKIP = "skip"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one annotation says about one question; ``value`` is yes, no, unsure or skip."""
+    """The answer of one annotation to one question; ``value`` is yes, no, unsure or skip."""
 
     annotation_id: int
     question_key: str
@@ -121,7 +121,7 @@ def review_project_of(db: ProjectStore, form: str) -> int | None:
 
 
 def review_owner(db: ProjectStore, settings: Settings) -> ReviewOwner:
-    """By what the review projects of this project are known. Raises StorageError."""
+    """The owner that the descriptions of this project's review projects name. Raises StorageError."""
     return ReviewOwner(db.key, installation_id(settings.data_dir))
 
 
@@ -130,8 +130,8 @@ def pull_answers(
 ) -> int:
     """Bring questions and answers level; returns how many review tasks had changed.
 
-    Only reads Label Studio. A review project that was deleted, or that belongs to another label project, is
-    forgotten: the next question makes or finds another.
+    Label Studio is only read. A review project that was deleted, or that belongs to another label project, is
+    forgotten. When the next question is asked, the right one is found or a new one is made.
     """
     changed = 0
     owner = review_owner(db, settings)
@@ -152,7 +152,7 @@ def pull_answers(
 def set_overlap(db: ProjectStore, review_studio: StudioClient, settings: Settings) -> None:
     """Bring the number of people who are served each review task to ``review_overlap``.
 
-    The next pull then reads all review tasks: which of them are open changes without a new date.
+    The next pull then reads all review tasks: some of them open or close without a new date of change.
     """
     for form in FORMS:
         review_id = review_project_of(db, form)
@@ -216,7 +216,7 @@ def _pull_form(
 def _level_ids(db: ProjectStore, review_studio: StudioClient, form: str, row: ProjectRow) -> int:
     """Forget deleted review tasks and fetch those that were never seen; how many there were of both.
 
-    Questions of a deleted task are asked again if they are still wanted, unless another task shows them too.
+    Questions of a deleted task are asked again if they are still needed, unless another task shows them too.
     """
     query = select(ReviewTaskRecord.id, ReviewTaskRecord.key).where(
         ReviewTaskRecord.project_id == db.id, ReviewTaskRecord.form == FORMS.index(form)
@@ -251,7 +251,7 @@ def _delete_tasks(session: Session, project_id: int, ids: Sequence[int]) -> None
 
 
 def read_review_task(project_id: int, form: str, row: TaskRow) -> ReviewTask:
-    """A review task of Label Studio as questions and answers of this project; see ``ReviewTask.broken``."""
+    """Read a review task of Label Studio: its questions and answers, or why it is ``broken``."""
     number, is_open = FORMS.index(form), not row.is_labeled
     try:
         _, questions = read_questions(row.data)
@@ -298,7 +298,7 @@ def _answers(row: TaskRow, questions: Sequence[Question]) -> tuple[Answer, ...]:
 
 
 def compare_review_tasks(stored: StoredReview, found: Sequence[ReviewTask]) -> ReviewChanges:
-    """What the store lacks to say the same as the tasks found.
+    """The changes that bring the store level with the tasks found.
 
     Where two tasks show one question, it belongs to the one with the lower number, and the answers of both
     count. A task that cannot be read changes nothing but its own row.
@@ -338,12 +338,12 @@ def _without_content(task: ReviewTask) -> ReviewTask:
 
 
 def store_review_tasks(session: Session, project_id: int, form: str, rows: Sequence[TaskRow]) -> int:
-    """Bring the store level with these review tasks; how many of them had other questions or answers."""
+    """Bring the store level with these review tasks; returns how many had changed questions or answers."""
     return store_read_tasks(session, project_id, [read_review_task(project_id, form, row) for row in rows])
 
 
 def store_read_tasks(session: Session, project_id: int, found: Sequence[ReviewTask]) -> int:
-    """The same for tasks that were read already, or that were made just now."""
+    """As ``store_review_tasks``, for tasks that were read already or were made just now."""
     changes = compare_review_tasks(_load(session, project_id, found), found)
     _apply(session, project_id, changes)
     return len(changes.changed)

@@ -1,4 +1,4 @@
-"""Ask: make review tasks of questions, each task once, and the review projects they stand in."""
+"""Ask: turn questions into review tasks, each made once, and make the review projects that hold them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NewTask:
 
 
 def tasks_to_ask(form: str, questions: Sequence[Question], there: Mapping[str, int]) -> list[NewTask]:
-    """The review tasks that these questions still need; ``there``: keys of those that are there."""
+    """The review tasks that these questions still need; ``there``: keys of those that exist."""
     if form == "single":
         tasks = [NewTask(question.key, (question,)) for question in questions]
     else:
@@ -64,9 +64,9 @@ def ask(
     progress: Progress,
     questions: Sequence[Question],
 ) -> Asked:
-    """Import these questions as review tasks; those that are there already are left out.
+    """Import these questions as review tasks; those that exist already are left out.
 
-    A picture that cannot be read costs its own questions only. Raises StudioError.
+    When a picture cannot be read, only its own questions are left out. Raises StudioError.
     """
     links = CropLinks(db, settings, images)
     urls: dict[str, str] = {}
@@ -101,7 +101,7 @@ def _made(task_id: int, form: int, task: NewTask, urls: Mapping[str, str]) -> Re
 
 
 def _sheets(questions: Sequence[Question]) -> list[list[Question]]:
-    """Contact sheets: those the policy laid out; what it did not, by label and cluster, nine to a sheet."""
+    """Contact sheets: as the policy laid them out; other questions by label and cluster, nine to a sheet."""
     groups: dict[tuple[str, int, int, int], list[Question]] = defaultdict(list)
     for question in questions:
         by_policy = question.sheet >= 0

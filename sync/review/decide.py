@@ -1,7 +1,7 @@
 """Decide: run the search policy on every label, and work out which questions to ask next.
 
-Nothing here talks to Label Studio. The only rows written are questions that nobody has to see, because what
-is known of their mask answers them.
+Nothing here talks to Label Studio. The only rows written are *silent* questions: nobody has to see them, for
+example because what is known of their mask already answers them.
 """
 
 from __future__ import annotations
@@ -83,10 +83,9 @@ def decide(
 def split_silent(
     pools: Sequence[LabelPool], log: ReviewLog, wanted: Sequence[Question]
 ) -> tuple[list[Question], list[Question]]:
-    """Questions that nobody has to see, and the rest.
+    """Split questions into silent ones, which nobody has to see, and the rest.
 
-    Nobody has to see a question when its mask is known, is shown already for another sample, or cannot be
-    shown.
+    A question is silent when its mask has a verdict, is shown already for another sample, or cannot be shown.
     """
     shown = {(q.label, q.instance) for q in log.questions if q.review_task_id is not None}
     settled = log.known | log.cannot_be_shown
@@ -111,7 +110,7 @@ def _row(pools: Sequence[LabelPool], question: Question) -> tuple[str, int] | No
 
 
 def _forget_unanswered(db: ProjectStore, log: ReviewLog) -> bool:
-    """Forget questions without a review task whose mask is not known any more; True if there were any."""
+    """Forget silent questions whose mask is no longer known; True if there were any."""
     shown = {(q.label, q.instance) for q in log.questions if q.review_task_id is not None}
     gone = [
         q.id
@@ -145,7 +144,7 @@ def _label(
 ) -> tuple[LabelOutcome, list[Question]]:
     mine = log.labels[pool.label]
     known = [question for question in log.questions if question.label == pool.label]
-    # skipped questions may wait for ever: they take no room from new ones
+    # skipped questions may wait for ever, so they do not count towards the limit of open questions
     is_open = sum(question.key not in log.answered | log.skipped for question in known)
     room = max(0, min(settings.question_batch - is_open, budget))
     # the policy names open questions again: they are part of what it may ask

@@ -1,4 +1,4 @@
-"""Decisions: keep what the policy decided, as rows of the store and as verdicts on disk."""
+"""Decisions: store what the policy decided, as rows of the store and as verdicts on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures: what one look at a review is reported as, to the worker, to the store and to people."""
+"""Figures: the report of one look at a review, for the worker, the store and people."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ _EXPERT_ROWS = 500
 class ReviewReport:
     """State of the review after one look.
 
-    ``asked`` questions so far (gold and repeats included), ``answered`` of them, ``open`` without an answer
-    that somebody can still give, ``skipped`` by somebody and answered by nobody; ``new`` just asked.
-    ``accepted`` masks by decision or own verdict, ``verified`` of them by own verdict.
+    Questions: ``asked`` so far (gold and repeats included); ``answered`` of these; ``open``: not answered
+    yet, but somebody still can; ``skipped``: by somebody, and answered by nobody; ``new``: asked just now.
+    Masks: ``accepted`` by a decision or a verdict of their own; ``verified``: those of them with a verdict of
+    their own.
     """
 
     asked: int
@@ -73,7 +74,7 @@ def review_report(plan: Plan, verdicts: VerdictTable, *, asked_now: int, asked_b
 def _expert_questions(
     db: ProjectStore, settings: Settings, log: ReviewLog, outcomes: Sequence[LabelOutcome]
 ) -> list[dict[str, Any]]:
-    """Where an expert finds the questions that used up their workers: the last review task of each."""
+    """Where an expert finds questions that no further worker may answer: the last review task of each."""
     newest: dict[tuple[str, str], QuestionRecord] = {}
     for question in log.questions:
         if question.review_task_id is not None:
@@ -97,7 +98,7 @@ def _expert_questions(
 
 
 def _audits(outcome: LabelOutcome) -> list[dict[str, Any]]:
-    """The final audits of a label: how many accepted masks were looked at, the interval of their purity."""
+    """The final audits of a label: how many accepted masks were looked at, and the interval of purity."""
     decisions = outcome.step.decisions
     return [
         {
@@ -142,7 +143,7 @@ def note_figures(
     plan: Plan,
     seconds: float,
 ) -> None:
-    """Keep the figures of a look in the round's row, when they are others than before."""
+    """Keep the figures of a look in the round's row, when they changed."""
     log: ReviewLog = plan.log
     before = record.figures.get("review", {})
     figures: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A fingerprint of everything a review follows from: while it stays, another look changes nothing."""
+"""A fingerprint of everything that a review depends on: while it stays the same, a look changes nothing."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _SETTINGS = {
 def review_fingerprint(db: ProjectStore, config: LabelConfig, settings: Settings, record: RoundRecord) -> str:
     """Digest of the round, the settings that matter, and the state of questions, answers, labels and tasks.
 
-    Rows are told by how many there are, the sum of their numbers, the newest of them and their newest change:
-    a few figures instead of all rows.
+    Not all rows are read. A few figures stand for them: their count, the sum of their numbers, the largest
+    number and the newest change.
     """
     question, answer, shown = QuestionRecord, AnswerRecord, ReviewTaskRecord
     annotation, task = AnnotationRecord, TaskRecord
@@ -88,5 +88,5 @@ def review_fingerprint(db: ProjectStore, config: LabelConfig, settings: Settings
 
 
 def _sum_of(number: Any, condition: Any) -> Any:
-    """Sum of the numbers of the rows that meet a condition: one row in the place of another changes it."""
+    """Sum of the numbers of the rows that meet a condition: it changes when one row takes another's place."""
     return func.sum(case((condition, number), else_=0))

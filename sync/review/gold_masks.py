@@ -37,7 +37,7 @@ def half(rle: Rle) -> Rle | None:
 
 
 def merged(rle: Rle, others: Sequence[Rle]) -> Rle | None:
-    """The mask together with its nearest neighbour; None when all are further away than its own size."""
+    """The mask together with its nearest neighbour; None when none is nearer than the mask is large."""
     mask = decode_rle(rle).astype(np.uint8)
     x0, x1, y0, y1 = _bounds(mask)
     far = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
@@ -53,7 +53,7 @@ def merged(rle: Rle, others: Sequence[Rle]) -> Rle | None:
 
 
 def _different(mask: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Rle | None:
-    """The other mask, if it is clearly another one (IoU at most 0.7) and not empty."""
+    """The ``other`` mask, if it clearly differs (IoU at most 0.7) and is not empty; None otherwise."""
     union = int((mask | other).sum())
     if not other.any() or int((mask & other).sum()) > 0.7 * union:
         return None

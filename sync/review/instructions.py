@@ -2,8 +2,8 @@
 
 Good examples are drawn masks as they are. Bad ones are the same masks moved, cut in half or merged with a
 neighbour, and good masks of another label. The pictures are small crops behind signed links. An example stays
-as long as its mask does, so that workers do not meet new instructions every day. Label Studio is written to
-only when the text changed.
+as long as its mask does, so that workers do not meet new instructions every day. The text is sent to Label
+Studio only when it changed.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def refresh_instructions(
     """Set the instructions of the review projects where they changed; True when something was sent.
 
     Call it before gold questions are chosen, since they avoid the examples, and again after a review project
-    was made. The drawn masks are looked at once per round. A picture that cannot be read costs its own
-    example only.
+    was made. The drawn masks are looked at once per round. When a picture cannot be read, only its own
+    example is left out.
     """
     found = {form: review_project_of(db, form) for form in FORMS}
     reviews = {form: number for form, number in found.items() if number is not None}
@@ -100,7 +100,7 @@ def refresh_instructions(
 def _choose(
     db: ProjectStore, config: LabelConfig, before: dict[str, list[list[Any]]]
 ) -> tuple[dict[str, Masks], dict[str, Masks]]:
-    """Two typical drawn masks per label (those chosen before, while they are there); and all drawn masks."""
+    """Two typical drawn masks per label (those chosen before, as long as they exist), and all drawn masks."""
     drawn: dict[str, Masks] = {label: [] for label in config.labels}
     for task, annotation in finished_tasks(db).values():
         for region in annotation.regions if not task.image_error else ():
@@ -117,7 +117,7 @@ def _choose(
 
 
 def _typical(rows: Masks, count: int) -> Masks:
-    """Masks of middling size away from the border, of different tasks where there are several."""
+    """Masks of medium size that do not touch the border, from different tasks where possible."""
     looked_at = rows[:: max(1, len(rows) // _LOOKED_AT)]
     masks = [decode_rle(rle).astype(bool) for _, rle in looked_at]
     log_area = np.log1p([float(mask.sum()) for mask in masks])

@@ -1,7 +1,7 @@
-"""Review tasks that are open: those nobody needs are closed, links that would fail are replaced.
+"""Open review tasks: close those nobody needs any more, and replace links that would fail.
 
-Nothing is ever deleted. A person may have a task open when it is closed: what they submit is kept by Label
-Studio and counts, like any answer of an earlier round.
+Nothing is ever deleted. A person may be looking at a task when it is closed. Label Studio keeps what they
+submit, and it counts like any answer of an earlier round.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def tasks_to_close(tasks: Sequence[OpenTask], round_number: int) -> list[OpenTas
 
 
 def outdated_links(tasks: Sequence[OpenTask], url_of: Callable[[str], str]) -> list[NewLinks]:
-    """Open tasks with a crop whose address is another than ``url_of`` gives for its instance now."""
+    """Open tasks with a crop whose address differs from what ``url_of`` gives for its instance now."""
     wanted = [NewLinks(t.id, t.form, tuple(url_of(instance) for instance, _ in t.pictures)) for t in tasks]
     return [
         links
@@ -67,7 +67,7 @@ def outdated_links(tasks: Sequence[OpenTask], url_of: Callable[[str], str]) -> l
 def tidy_open_tasks(
     db: ProjectStore, review_studio: StudioClient, settings: Settings, progress: Progress, round_number: int
 ) -> int:
-    """Close what nobody needs and replace links that changed; returns how many tasks were changed.
+    """Close tasks that nobody needs and replace links that changed; returns how many tasks were changed.
 
     Links change with the signing key and with the address of the backend.
     """
@@ -107,7 +107,7 @@ def _open_tasks(db: ProjectStore) -> list[OpenTask]:
 
 
 def _if_there(call: Callable[[int], TaskRow], task_id: int) -> TaskRow | None:
-    """None for a task that somebody deleted meanwhile; the next look at the ids forgets it."""
+    """The result of a call; None when somebody deleted the task meanwhile (the next pull forgets it)."""
     try:
         return call(task_id)
     except StudioError as error:
@@ -117,7 +117,7 @@ def _if_there(call: Callable[[int], TaskRow], task_id: int) -> TaskRow | None:
 
 
 def _store(db: ProjectStore, form: int, row: TaskRow | None) -> None:
-    """Keep what Label Studio says about the task now, with an answer that came in between."""
+    """Keep what Label Studio says about the task now, including an answer that just came."""
     if row is not None:
         with db.write() as session:
             store_review_tasks(session, db.id, FORMS[form], [row])

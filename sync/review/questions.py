@@ -1,8 +1,9 @@
-"""Questions: which ones to ask, from what a policy wants to know.
+"""Questions: which ones to ask, given those that a policy wants answered.
 
-A question that is there already (answered or not) is not asked again. A mask that needs one more worker gets
-a question with the next repeat number. Gold questions and hidden repeats are mixed in and look like any
-other; gold are masks people drew, every other one made wrong on purpose.
+A question that was asked before (answered or not) is not asked again. A mask that needs one more worker gets
+a question with the next repeat number. Two kinds are mixed in and look like any other. *Gold* questions have
+a known answer: they show masks people drew, every other one made wrong on purpose. *Hidden repeats* ask a
+worker the same question a second time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def new_questions(
     known: Sequence[QuestionRecord],
 ) -> list[Question]:
     """Those of the policy's questions that were not asked yet, in the policy's order."""
-    # a later repeat does not stand for the first question: only that one says which sample it was drawn for
+    # only the first question about a mask says which sample it was drawn for; a repeat does not replace it
     asked = {(q.instance, q.stream) for q in known if q.label == pool.label and q.repeat == 0}
     found = []
     for i in range(len(wanted)):
@@ -109,7 +110,7 @@ def hidden_repeats(
     known: Sequence[QuestionRecord],
     answered: frozenset[str],
 ) -> list[Question]:
-    """Some answered questions once more, to see who answers the same again: a share of ``questions``."""
+    """Ask some answered questions once more (a share of ``questions``), to see who answers the same again."""
     count = math.ceil(questions * settings.repeat_share)
     once = [q for q in known if q.key in answered and q.repeat == 0]
     if not count or not once:
@@ -132,7 +133,7 @@ def gold_questions(
 ) -> list[Question]:
     """``gold_share`` questions whose answer is known: drawn masks, every other one made wrong.
 
-    Each copies form, sheet, cluster and item of one of the questions ``like``: nothing in it tells it apart.
+    Each copies form, sheet, cluster and item of one of the questions ``like``, so that nothing gives it away.
     """
     share = settings.gold_share
     count = math.ceil(len(like) * share / (1.0 - share) - 1e-9)
@@ -176,7 +177,7 @@ def gold_questions(
 
 
 def spread(questions: Sequence[Question], others: Sequence[Question], seed: int) -> list[Question]:
-    """The others (gold, repeats) at random places among the questions, whose order stays."""
+    """Put the others (gold, repeats) at random places among the questions, whose order stays."""
     mixed = list(questions)
     rng = np.random.default_rng([seed, len(questions), len(others)])
     for question in others:

@@ -1,9 +1,9 @@
-"""Review: one look at the questions of a round. Pull answers, decide, ask what is missing.
+"""Review: one look at the questions of a round. Pull answers, decide, ask the questions that are missing.
 
-A look follows from the stored answers alone: the policy is called with the verdicts, its decisions replace
-those of the last look, and whatever it wants to know and was not asked yet becomes review tasks. It may run
-after every answer, twice, or after a kill: the result is the same. While nothing changed, a look ends after
-pulling the answers.
+The result of a look depends on the stored answers alone. The policy is called with the verdicts, and its
+decisions replace those of the last look. Questions that it wants answered and that were not asked yet become
+review tasks. A look may run after every answer, twice, or after a kill: the result is the same. If nothing
+changed, a look ends after pulling the answers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["ReviewReport", "review"]
 
 @dataclass(frozen=True, slots=True)
 class _LastLook:
-    """A look that changed nothing: the next one need not be taken while the fingerprint stays."""
+    """A look that changed nothing: no further look is needed while the fingerprint stays the same."""
 
     fingerprint: str
     report: ReviewReport
@@ -74,7 +74,7 @@ def review(
         asked = ask(db, review_studio, config, settings, images, progress, plan.wanted)
         if not asked.unreadable:
             break
-        # masks on these pictures are left undecided; others take their place
+        # masks on these pictures stay undecided; questions about others take their place
         note_image_errors(db, asked.unreadable)
         asked_before += asked.count
     verdicts = store_decisions(db, paths, record, plan.outcomes)
@@ -88,7 +88,7 @@ def review(
 
 
 def _is_kept(paths: ProjectPaths, record: RoundRecord, report: ReviewReport) -> bool:
-    """Whether what the last look wrote is still there."""
+    """Whether what the last look wrote, in the store and on disk, is still there."""
     return (
         record.review_done == report.done
         and "review" in record.figures

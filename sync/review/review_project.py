@@ -1,8 +1,9 @@
 """Review projects: the Label Studio projects in which people answer questions.
 
-Each form of a question has a project of its own, since a Label Studio project has one label config. Its
-description says which label project and which installation it belongs to. Titles and numbers do not tell
-that: a review server may serve several installations, and numbers begin anew when a server is reset.
+Each form of question (single or sheet) has a project of its own, since a Label Studio project has only one
+label config. Its description says which label project and which installation it belongs to. Titles and
+numbers cannot say that: a review server may serve several installations, and numbers begin anew when a server
+is reset.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def installation_id(data_dir: Path) -> str:
 def find_review_projects(rows: Sequence[ProjectRow], owner: ReviewOwner) -> dict[str, FoundReviewProject]:
     """The owner's review projects by form, among all projects of the review server.
 
-    Projects made before the description said whose they are were named by the number of the label project
-    alone. One of those is taken when it is the only one of its name and is not older than the label project.
+    Older releases wrote no owner into the description and named the project by the number of the label
+    project. Such a project is taken when no other has its name and it is not older than the label project.
     """
     found = {}
     for form in FORMS:
@@ -116,7 +117,7 @@ def ensure_review_project(
     labels: Sequence[str] = (),
     maximum_annotations: int = 1,
 ) -> int:
-    """Id of the owner's review project of this form, made when it is not there yet.
+    """Id of the owner's review project of this form, made if there is none yet.
 
     A new one gets plain instructions; the review step adds examples.
     """

@@ -4,7 +4,7 @@
 * *sheet*: a grid of cards. The wrong ones are ticked (number keys), one submit for all.
 
 A review task carries its questions under ``groundswell``, so the store can be rebuilt from Label Studio
-alone. Whether the answer is known already (gold) is not in there, since workers could read it: it follows
+alone. It does not say whether the answer is known already (gold), since workers could read that. This follows
 from the annotations of the task that shows the mask.
 """
 
@@ -44,7 +44,7 @@ _QUESTIONS = TypeAdapter(list[Question])
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """What one annotation says about one question; ``seconds`` is the share of this question in its time."""
+    """The answer of one annotation to one question; ``seconds`` is this question's share of its time."""
 
     question_key: str
     value: str

@@ -1,7 +1,7 @@
 """From workers' answers to the verdicts a policy reads, one log per label.
 
-Everything is computed from the stored answers at each look: withdrawing an answer takes its consequences
-back. What answers amount to is worked out in ``weighing``.
+Everything is computed anew from the stored answers at each look, so withdrawing an answer undoes its effect.
+How the answers about a mask become one verdict is worked out in ``weighing``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _VALUES = {"yes": 1.0, "no": 0.0, "unsure": np.nan, SKIP: np.nan}
 class LabelLog:
     """Verdicts of one label, and what is still open.
 
-    ``again`` are rows of the pool that need one more worker, ``expert`` those that used up all workers.
+    ``again`` are rows of the pool that need one more worker. ``expert`` are rows still open after all workers
+    who may answer have answered.
     """
 
     log: AnswerLog
@@ -81,7 +82,7 @@ class ReviewLog:
 def read_review_log(
     db: ProjectStore, settings: Settings, round_number: int, pools: Sequence[LabelPool]
 ) -> ReviewLog:
-    """Everything workers said, as verdicts on the pools of this round."""
+    """All answers of workers, as verdicts on the pools of this round."""
     with db.read() as session:
         questions = list(
             session.scalars(
@@ -153,12 +154,12 @@ def _masks(
     told: Mapping[str, Sequence[AnswerRecord]],
     cannot_be_shown: Collection[tuple[str, int]],
 ) -> tuple[list[AskedMask], set[tuple[str, int]]]:
-    """Masks somebody said something about, and those of them that this was said of in an earlier round.
+    """Masks that have answers, and those among them whose answers come from an earlier round.
 
-    What is known of a mask answers every question about it: it stands in the log once for each sample it
-    was drawn for. An answer carried over from an earlier round is outside of every random sample (cluster
-    -1, see clustering.propagation) until this round draws its mask. A mask that was drawn and cannot be
-    shown is in the log too, as one that nobody could tell about.
+    A verdict on a mask answers every question about it, so it is in the log once for each sample that the
+    mask was drawn for. An answer carried over from an earlier round belongs to no random sample (cluster -1,
+    see clustering.propagation) until this round draws its mask. A drawn mask that cannot be shown is in the
+    log too, as unsure.
     """
     masks: dict[tuple[str, str | int], AskedMask] = {}
     strays: dict[tuple[str, str], list[QuestionRecord]] = defaultdict(list)
@@ -243,7 +244,7 @@ def _same_masks(
 def _gold(
     db: ProjectStore, strays: Mapping[tuple[str, str], Sequence[QuestionRecord]]
 ) -> dict[tuple[str, str], float]:
-    """Known truth of masks that are in no pool, from what people drew on their tasks since or before."""
+    """Known truth of masks that are in no pool (gold), from what people drew on their tasks."""
     if not strays:
         return {}
     finished = finished_tasks(db)

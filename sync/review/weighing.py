@@ -1,12 +1,12 @@
-"""What the answers about masks amount to: the probability that each is good, and what is to be asked again.
+"""Weigh the answers about masks: how likely each mask is good, and which ones to ask about again.
 
-Each person counts once per mask. Only the person's newest answer counts, and none that came faster than the
-time floor. Answers to hidden repeats measure the person and are no further evidence. A skip says that this
-person cannot answer. The newest yes or no of an expert decides.
+Each person counts once per mask, with the newest answer. Answers faster than the time floor
+(``min_answer_s``) do not count. Answers to hidden repeats measure the person; they say nothing more about the
+mask. A skip says that this person cannot answer. The newest yes or no of an expert decides.
 
-With ``review_overlap_max`` 1 the answers are taken as true (the majority where there are several). With more,
-Dawid and Skene's model (1979) says how likely each mask is good, starting from the detector's confidence; a
-mask that this leaves open is shown to one more worker, up to the maximum.
+With ``review_overlap_max`` 1 the answers are taken as true (the majority where there are several). With a
+larger value, the model of Dawid and Skene (1979) estimates how likely each mask is good, starting from the
+detector's confidence. A mask that is then still open is shown to one more worker, up to the maximum.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Told:
 
 @dataclass(slots=True)
 class AskedMask:
-    """One mask with what was said about it.
+    """One mask with all answers about it.
 
     Attributes
     ----------
@@ -68,11 +68,11 @@ class AskedMask:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """What the answers say about m masks.
+    """The result for m masks.
 
     ``p_yes``: probability that each is good, 0.5 where nobody could tell. ``again``: places of masks that
-    need one more worker. ``expert``: places of those that used up their workers. ``workers``: the report on
-    the crowd, empty while answers are taken as true.
+    need one more worker. ``expert``: places of those still open after their last worker. ``workers``: the
+    report on the crowd, empty while answers are taken as true.
     """
 
     p_yes: list[float]
@@ -82,7 +82,7 @@ class Weighed:
 
 
 def evidence(told: Sequence[Told], floor_s: float) -> list[Told]:
-    """What counts about one mask: one answer per person, oldest first; see the text above.
+    """The answers that count for one mask: one per person, oldest first; see the top of this module.
 
     A skip counts only for a person who gave no answer, an answer to a hidden repeat only for a person who
     gave no other.
@@ -103,7 +103,7 @@ def by_expert(mask: AskedMask, experts: Sequence[int]) -> float:
 
 
 def weigh(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
-    """What the answers about these masks amount to."""
+    """Weigh the answers about these masks; see the top of this module."""
     if settings.review_overlap_max == 1:
         return _as_true(masks, settings)
     return _as_crowd(masks, settings)
@@ -130,7 +130,7 @@ def _as_true(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
 
 
 def _as_crowd(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
-    """What an expert says about a mask is its truth, for the mask and in judging the workers."""
+    """An expert's answer is the truth of its mask, also when the other workers are judged."""
     cap, floor_s = settings.review_overlap_max, settings.min_answer_s
     prior = np.clip([mask.prior for mask in masks], 0.05, 0.95)
     gold = np.array([by_expert(mask, settings.experts) for mask in masks], np.float64)
@@ -155,7 +155,7 @@ def _as_crowd(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
     p_yes = np.full(len(masks), 0.5)
     p_yes[model.item] = model.p_yes
     again = {i for i in {*ask.tolist(), *bare} if np.isnan(gold[i]) and not masks[i].cannot_be_shown}
-    # every worker there is has seen it, or it was asked often enough: what is known has to do
+    # all workers have seen it, or it was asked often enough: the present estimate is used
     people = {one.worker for mask in masks for one in mask.told} - suspended
     spent = {
         i for i in again if masks[i].questions >= 2 * cap or people <= {one.worker for one in masks[i].told}

@@ -1,4 +1,4 @@
-"""Facts: what the worker tells the backend about a project (``projects/<id>/project.json``)."""
+"""Facts: the file in which the worker tells the backend about a project (``projects/<id>/project.json``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["write_facts"]
 
 
 def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> None:
-    """Write the facts of a project when they changed; what others set (the segmenter) is kept."""
+    """Write the facts of a project when they changed; fields that others set (the segmenter) are kept."""
     data_dir = settings.data_dir
     with db.read() as session:
         record = session.get_one(ProjectRecord, db.id)

@@ -1,9 +1,9 @@
 """Clicks: what the worker does so that annotators' clicks are quick and good.
 
 Embeddings of the images that will be served next are computed ahead, and (option ``train_clicks``) a small
-click network is trained on the project's own finished masks, beside the worker's looks, when enough was
-finished since the last one. It serves only while it beats the configured segmenter on the test split. Neither
-may stop a round: failures are noted and shown.
+click network is trained on the project's own finished masks. This runs beside the worker's looks, when enough
+tasks were finished since the last training. The network serves only while it beats the configured segmenter
+on the test split. A failure of either never stops a round: it is noted and shown.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def prepare_clicks(
     *,
     is_new_order: bool,
 ) -> RoundRecord:
-    """Look after this project's click network and embed ahead, where the settings ask for it; safe to repeat.
+    """Train this project's click network and embed ahead, where the settings ask for it; safe to repeat.
 
     ``is_new_order`` says that tasks are served in another order since the last call. Returns at once while a
-    click network is being trained: a later call notes what came of it.
+    click network is being trained: a later call notes the result.
     """
     record = _note_training(db, paths, progress, memo, record)
     figures: dict[str, Any] = dict(record.figures.get("clicks", {}))
@@ -64,7 +64,7 @@ def click_training(db: ProjectStore, memo: Memo) -> ClickTraining | None:
 def _note_training(
     db: ProjectStore, paths: ProjectPaths, progress: Progress, memo: Memo, record: RoundRecord
 ) -> RoundRecord:
-    """Report how far this project's training is, or write down what came of it."""
+    """Report how far this project's training is, or write down its result."""
     training = click_training(db, memo)
     if training is None:
         return record
@@ -93,7 +93,7 @@ def _train_if_due(
     memo: Memo,
     record: RoundRecord,
 ) -> None:
-    """Start a training unless one runs (of any project: they would share the core that people's clicks need),
+    """Start a training, unless one runs for any project (two would take the core that people's clicks need),
     this round had its own, or too little was finished since the last.
     """
     if any(isinstance(v, ClickTraining) and v.figures is None for v in memo.values()):

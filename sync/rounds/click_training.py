@@ -1,7 +1,7 @@
 """The training of a click network beside the worker's looks: minutes of one core that nothing waits for.
 
 It runs in a process of its own at low priority, watched by a thread; each look only asks how far it is. The
-process ends with the worker, however that ends: what was not finished is begun anew.
+process ends when the worker ends, whatever the reason. An unfinished training starts anew.
 
 A training outlasts the look that started it, so it holds a lease of its own: one worker trains for a project
 at a time. When that lease is lost the training is stopped and publishes nothing.
@@ -41,9 +41,9 @@ GROWTH = 1.25
 
 
 class ClickTraining:
-    """One click network in training. ``share`` and ``line`` say how far it is, ``figures`` what came of it.
+    """One click network in training. ``share`` and ``line`` say how far it is, ``figures`` is the result.
 
-    ``figures`` is None until the end, and empty when another worker took over: nothing came of it then.
+    ``figures`` is None until the end. It is empty when another worker took over, so there is no result.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClickTraining:
         record: RoundRecord,
         lease: Lease,
     ) -> None:
-        """Start at once; ``lease`` is held already and released at the end.
+        """Start at once; the caller holds ``lease`` already, and it is released at the end.
 
         Raises BadInput when the snapshot of the round cannot be read.
         """
@@ -84,7 +84,7 @@ class ClickTraining:
         self._thread.start()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Until it ended, or for so long."""
+        """Wait until the training ended, or for this many seconds."""
         self._thread.join(timeout_s)
 
     def _progress(self, share: float, line: str) -> None:
@@ -146,7 +146,7 @@ def click_lease(db: ProjectStore, settings: Settings) -> Lease:
 
 
 def _sweep(paths: ProjectPaths) -> None:
-    """Remove what trainings left that ended with their worker; the lease says that none of them runs."""
+    """Remove files of trainings that ended with their worker; the lease proves that none still runs."""
     for path in paths.clicks.glob(".*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -62,7 +62,7 @@ def cluster(
     progress: Progress,
     record: RoundRecord,
 ) -> RoundRecord:
-    """Freeze the pool of each label and grow its tree; does nothing when it was done."""
+    """Freeze the pool of each label and grow its tree; does nothing when this was done before."""
     folder = paths.round(record.number)
     if has_finished(record, "cluster") and (folder / "pool.json").exists():
         return record
@@ -94,8 +94,8 @@ def cluster(
 def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:
     """Rows whose numbers are all finite, and how many others each label had.
 
-    No distance to such an instance exists. The infer step leaves them out; a pool written by anything else
-    may hold them, and they must not cost the others their review.
+    An instance with other numbers has no distance to the rest. The infer step leaves such instances out, but
+    a pool written by another program may hold them. The other instances are reviewed all the same.
     """
     good = np.isfinite(table.embedding).all(axis=1) & np.isfinite(table.score) & np.isfinite(table.quality)
     if good.all():

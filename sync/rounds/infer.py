@@ -1,8 +1,8 @@
 """Infer: the instances a model version finds on every unfinished task, as columns on disk.
 
-Written part by part; a killed run goes on with the tasks that no finished part holds. Images of the next
-batch are fetched and decoded while the model works on this one. When all are there the version becomes the
-one that serves.
+They are written part by part. After a kill, the next run goes on with the tasks that no finished part holds.
+Images of the next batch are fetched and decoded while the model works on this one. When all tasks are done,
+the version becomes the one that serves.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FETCHERS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """One task's image; ``passes`` says that it may be there later."""
+    """One task's image, or why it could not be read; ``passes`` says that the fault may pass."""
 
     task: int
     image: str
@@ -69,7 +69,7 @@ def pool_index(paths: ProjectPaths, memo: Memo, version: str) -> PoolIndex:
 
 
 def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, memo: Memo, version: str) -> list[int]:
-    """Unfinished tasks whose image of now this version has not looked at, in order of id."""
+    """Unfinished tasks whose present image this version has not looked at, in order of id."""
     index = pool_index(paths, memo, version)
     addresses = task_images(db)
     return tasks_left(
@@ -101,7 +101,7 @@ def infer(
     """Fill the pool of the round's version for all unfinished tasks; safe to repeat and to kill.
 
     A task whose image cannot be read gets an empty row with the reason. One that could not be fetched is
-    tried again by later looks, at growing intervals; one that is damaged by the next version.
+    tried again by later looks, at growing intervals. One that is damaged is tried again by the next version.
     """
     registry = ModelRegistry(settings.data_dir)
     info = registry.info(db.id, record.model_version)

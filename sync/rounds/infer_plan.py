@@ -51,5 +51,5 @@ def tasks_left(
 
 
 def next_try(tries: int, now: datetime) -> datetime | None:
-    """When to try an image again that could not be fetched ``tries`` times in a row; None: not any more."""
+    """When to try again to fetch an image, after ``tries`` failures in a row; None: never again."""
     return now + timedelta(seconds=_WAITS_S[tries - 1]) if 1 <= tries <= len(_WAITS_S) else None

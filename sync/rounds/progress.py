@@ -17,7 +17,7 @@ Memo = dict[object, object]
 
 
 def _silent(step: str, share: float, text: str) -> None:
-    """Report nothing."""
+    """Report nothing: for callers that do not show progress."""
 
 
 def _go_on(place: str) -> None:
@@ -26,7 +26,7 @@ def _go_on(place: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Reports of one look at a project.
+    """Progress of one look at a project.
 
     ``checkpoint`` is called at every boundary between and inside steps; it raises to stop there (a signal, a
     test).

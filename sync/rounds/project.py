@@ -80,6 +80,6 @@ def open_project(
 
 
 def refreshed(project: OpenProject) -> OpenProject:
-    """The project with the title and label config of now; see ``refresh_project``."""
+    """The project with its present title and label config; see ``refresh_project``."""
     title, config = refresh_project(project.db, project.studio, project.paths)
     return replace(project, config=config, db=replace(project.db, title=title))

@@ -1,11 +1,13 @@
 """Pull: bring the store level with what Label Studio holds (tasks and annotations of one project).
 
-Incremental by ``updated_at`` with an overlap, oldest change first, stored in batches with the watermark, so
-a killed pull goes on where it was. A task that reappears is compared annotation by annotation: created,
-changed, skipped and deleted ones are found, drafts and false alarms cost nothing.
+A pull asks only for tasks that changed since the last one, by ``updated_at``, oldest change first, and looks
+back a little further (the overlap). Tasks are stored in batches. Each batch also stores how far the pull came
+(the *watermark*), so a killed pull goes on where it was. A listed task is compared annotation by annotation:
+created, changed, skipped and deleted ones are found. Drafts, and tasks listed without a change, cost nothing.
 
-The listing of changes misses deleted tasks, and changes that were committed later than the overlap. So all
-tasks are compared by id and time of change when the number of tasks differs, and else every ``compare_s``.
+The listing of changes misses deleted tasks, and changes committed so late that even the overlap misses them.
+So all tasks are compared by id and time of change: whenever the number of tasks differs, and otherwise every
+``compare_s`` seconds.
 """
 
 from __future__ import annotations
@@ -149,7 +151,7 @@ def _compare_all(
 
 
 def _fetched(studio: StudioClient, tasks: Sequence[int]) -> Iterator[TaskRow]:
-    """These tasks one by one; one that was deleted meanwhile is left to the next comparison."""
+    """Fetch these tasks one by one; the next comparison handles a task that was deleted meanwhile."""
     for task in tasks:
         try:
             yield studio.task(task)
@@ -186,7 +188,7 @@ def _store_tasks(
     session: Session, db: ProjectStore, config: LabelConfig, rows: Sequence[TaskRow], counts: Counter[str]
 ) -> None:
     ids = [row.id for row in rows]
-    # Label Studio gives a number once; rows of another project with these numbers are of a server set up anew
+    # A server never gives a number twice: rows of another project with these numbers are from an older server
     annotation_ids = [annotation.id for row in rows for annotation in row.annotations]
     session.execute(
         delete(AnnotationRecord).where(

@@ -3,9 +3,9 @@
 All predictions that are shown carry one version label, ``<model version>.<digest of the decisions>``. A push
 compares what each task should show with what was sent for it (``push_plan``). A few changed predictions are
 replaced one by one under the label that is shown. When many changed, a whole new set is sent under a new
-label (in bulk: each import costs Label Studio a pass over the whole project); only when it is complete is the
-project switched to it, and only then is the old set deleted. So annotators see the old set or the new one,
-and after a kill anywhere the same comparison goes on.
+label. (It is sent in bulk, as Label Studio goes through the whole project at each import.) When the new set
+is complete the project is switched to it, and then the old set is deleted. So annotators see either the old
+set or the new one. After a kill, the next push makes the same comparison and goes on.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class PushReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PushState:
-    """What is to be shown, what was sent, and the difference.
+    """What should be shown, what was sent, and the difference.
 
     ``is_urgent`` says that tasks lack a prediction; changed decisions may wait.
     """
@@ -74,7 +74,7 @@ class PushState:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether tasks lack a prediction, or none of this round was shown yet."""
+        """Whether tasks lack a prediction, or no prediction of this round is shown yet."""
         return not self.held or bool(self.plan.add and self.plan.version in self.held)
 
 
@@ -105,7 +105,7 @@ def push_state(
 def _fresh_version(
     config: LabelConfig, settings: Settings, record: RoundRecord, verdicts: VerdictTable
 ) -> str:
-    """Name of a new set of predictions with the decisions so far; another one than the set that is shown."""
+    """Name of a new set of predictions with the decisions so far, different from that of the shown set."""
     shown: tuple[object, ...] = (verdicts.digest, config.digest, settings.push_min_score)
     version = f"{record.model_version}.{digest_of(shown)[:8]}"
     if version == record.pushed:
@@ -164,10 +164,10 @@ def _with_what_is_there(
     settings: Settings,
     record: RoundRecord,
 ) -> PushState:
-    """The state without predictions that somebody deleted, and with those that were sent but not noted.
+    """The state without predictions that somebody deleted, and with those sent but not yet written down.
 
-    A kill between sending and noting leaves predictions that are not noted. Under the label of a new set they
-    show what that label stands for; under the label that is shown they are replaced.
+    A kill right after sending leaves predictions that were not written down. Those under the label of a new
+    set are right, since that label names their content. Those under the label that is shown are replaced.
     """
     counts = studio.prediction_versions(db.id)
     names = {name for name in (record.pushed, state.plan.version) if name}

@@ -1,4 +1,4 @@
-"""Which predictions have to be sent: what Label Studio holds compared with what it should show.
+"""Which predictions have to be sent: a comparison of what Label Studio holds with what it should show.
 
 A prediction is known by the digest of what it shows. ``rounds/<n>/pushed.json`` holds the digests of what was
 sent, by prediction version and task; it survives a rebuild of the store.
@@ -29,8 +29,8 @@ replacing takes two requests each."""
 class Shown:
     """Digests of what one prediction shows: ``masks`` without the bounds on purity, ``bounds`` of these.
 
-    Each answer moves the bounds of a whole cluster. While review goes on that alone is no reason to send its
-    masks again.
+    Each answer moves the bounds of a whole cluster. While review goes on, moved bounds alone are no reason to
+    send the cluster's masks again.
     """
 
     masks: str
@@ -105,10 +105,10 @@ def shown_by_task(
     setting: str,
     round_number: int,
 ) -> dict[int, Shown]:
-    """What the prediction of each task should show, as digests of all that it is made from.
+    """What the prediction of each task should show, as digests of everything it is made from.
 
-    ``setting`` stands for what all share: model version, label config, smallest score. The part of the pool
-    that holds a task changes when its image was looked at again.
+    ``setting`` stands for what all predictions share: model version, label config, smallest score. The part
+    of the pool that holds a task changes when its image was looked at again.
     """
     decided: dict[int, tuple[list[str], list[str]]] = {}
     for key in sorted(verdicts):

@@ -1,9 +1,10 @@
 """Which Label Studio projects take part, and whether a project is still the one that was registered.
 
-Label Studio numbers its projects from 1. A server that was set up anew gives old numbers to new projects, so
-a project is known by its key, ``<number>.<seconds of its creation>``. When the key is another one, the rows
-of the old project are dropped and its folder is renamed to ``projects/<old key>``: no mask, round or model of
-it is used for the new one. Nothing a person did is lost, since answers live in Label Studio.
+Label Studio numbers its projects from 1. A server that was set up anew gives old numbers to new projects. So
+a project is identified by its key, ``<number>.<seconds of its creation>``. When the key under a number
+changes, the rows of the old project are dropped and its folder is renamed to ``projects/<old key>``. No mask,
+round or model of the old project is used for the new one. Nothing a person did is lost, since answers live in
+Label Studio.
 """
 
 from __future__ import annotations
@@ -131,10 +132,10 @@ def register_project(
 
 
 def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths) -> tuple[str, LabelConfig]:
-    """Title and label config of now; a new config makes the next pull a full one.
+    """Read title and label config from Label Studio; a new config makes the next pull a full one.
 
-    Raises BadLabelConfig when the config was edited into one that cannot be used; the store keeps the old.
-    Raises BadInput when the number belongs to a new project now; the next look starts with that one.
+    Raises BadLabelConfig when the edited config cannot be used; the store keeps the old one. Raises BadInput
+    when the number belongs to a new project now; the next look starts with the new project.
     """
     row = studio.project(db.id)
     with db.read() as session:
@@ -160,7 +161,7 @@ def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths)
             record.title, record.label_config, record.key = row.title, row.label_config, row.key
             if changes.has_new_config:
                 record.watermark = None
-                # regions are read with the config: what was unreadable may be readable now, and the reverse
+                # a new config may make unreadable regions readable, and readable ones unreadable
                 session.execute(
                     update(AnnotationRecord).where(AnnotationRecord.project_id == db.id).values(digest="")
                 )
@@ -176,17 +177,17 @@ def unregister_project(store: Store, project_id: int) -> None:
 
 
 def project_ids(store: Store, *, gone: bool = False) -> list[int]:
-    """Projects that take part, in order; with ``gone`` those that Label Studio does not have any more."""
+    """Projects that take part, in order; with ``gone``, those among them that Label Studio no longer has."""
     here = ProjectRecord.gone_at.is_not(None) if gone else ProjectRecord.gone_at.is_(None)
     with store.read() as session:
         return list(session.scalars(select(ProjectRecord.id).where(here).order_by(ProjectRecord.id)))
 
 
 def mark_gone(store: Store, studio: StudioClient, project_id: int) -> bool:
-    """Note that Label Studio does not have a project any more, if so; True when it does not.
+    """Check whether Label Studio still has a project, and note it when it has not; True when it is gone.
 
-    Called after a 404, which also comes from a wrong address: the project must be missing in the list of all
-    projects. Raises StudioError when that list cannot be had.
+    Called after a 404. A wrong address gives a 404 too, so the project counts as gone only when it is missing
+    in the list of all projects. Raises StudioError when that list cannot be read.
     """
     if any(row.id == project_id for row in studio.projects()):
         return False
@@ -212,8 +213,8 @@ def _key_on_disk(paths: ProjectPaths) -> str:
 def _make_way(session: Session, paths: ProjectPaths, changes: ProjectChanges) -> Path:
     """Drop the rows of the project that had this number, and rename its folder; returns the new name.
 
-    The folder goes first: after a kill in between it is not there any more, and the rows are dropped next.
-    A folder that is the new project's already stays, for instance when the store came back from a backup.
+    The folder is renamed first. After a kill in between, the next call finds no folder and drops the rows. A
+    folder that already belongs to the new project stays, for instance when the store came from a backup.
     """
     kept = paths.root.with_name(changes.old_key)
     number = 1

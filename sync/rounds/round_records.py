@@ -1,4 +1,4 @@
-"""Rounds: the row in the store, its files, and the steps it has behind it.
+"""Rounds: the row in the store, its files, and the steps that are finished.
 
 ``rounds/<n>/snapshot.json`` holds exactly what the round trains on, written before anything else, so that a
 worker that died goes on with the same labels and comes to the same model version. ``rounds/<n>/round.json``
@@ -45,7 +45,7 @@ def digest_of(value: Any) -> str:
 
 
 def version_prefix(project_id: int) -> str:
-    """What all model and prediction versions of a project begin with."""
+    """The beginning of the names of all model and prediction versions of a project."""
     return f"gs{project_id}-r"
 
 
@@ -84,14 +84,14 @@ def current_round(db: ProjectStore) -> RoundRecord | None:
 
 
 def trained_round(db: ProjectStore) -> RoundRecord | None:
-    """The newest round that has a model: the one that is shown and reviewed."""
+    """The newest round that has a model: its predictions are shown and reviewed."""
     query = select(RoundRecord).where(RoundRecord.project_id == db.id, RoundRecord.step != "start")
     with db.read() as session:
         return session.scalar(query.order_by(RoundRecord.number.desc()).limit(1))
 
 
 def reload_round(db: ProjectStore, record: RoundRecord) -> RoundRecord:
-    """The row as it is now."""
+    """Read the row of this round again."""
     with db.read() as session:
         return session.get_one(RoundRecord, (db.id, record.number))
 
@@ -103,14 +103,16 @@ def load_snapshot(paths: ProjectPaths, number: int) -> dict[str, Any]:
 
 
 def has_finished(record: RoundRecord, step: str) -> bool:
-    """Whether the round has this step behind it."""
+    """Whether the round has finished this step."""
     return STEPS.index(record.step) >= STEPS.index(step)
 
 
 def finish_step(
     db: ProjectStore, paths: ProjectPaths, number: int, step: str, figures: Mapping[str, Any]
 ) -> RoundRecord:
-    """Note that a step is done (never going back) and what it counted; other names only leave figures."""
+    """Note that a step is done, with its figures. A round never goes back to an earlier step. A ``step`` that
+    is no step of a round only leaves its figures.
+    """
     with db.write() as session:
         record = session.get_one(RoundRecord, (db.id, number))
         if step in STEPS and STEPS.index(step) > STEPS.index(record.step):
@@ -133,7 +135,7 @@ def update_round(db: ProjectStore, paths: ProjectPaths, number: int, **columns: 
 
 
 def restore_rounds(db: ProjectStore, paths: ProjectPaths) -> int:
-    """Rows of rounds from their mirrors on disk, for a store that was dropped; returns how many.
+    """Fill a store that was dropped with the rounds found on disk; returns how many.
 
     Fields that a newer version added are ignored.
     """

@@ -1,4 +1,4 @@
-"""Questions to the store that several steps ask."""
+"""Database queries that several steps share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationRecord | None:
-    """The annotation that speaks for a task: not a skip; ground truth first, then the newest."""
+    """The annotation that counts for a task: ground truth first, then the newest; never a skip."""
     submitted = [annotation for annotation in annotations if not annotation.was_cancelled]
     return max(submitted, key=lambda row: (row.ground_truth, row.updated_at, row.id), default=None)
 
@@ -36,7 +36,7 @@ def open_task_ids(db: ProjectStore) -> list[int]:
 
 
 def finished_tasks(db: ProjectStore) -> dict[int, tuple[TaskRecord, AnnotationRecord]]:
-    """Finished tasks whose regions can be used, by id, each with the annotation that speaks for it."""
+    """Finished tasks whose regions can be used, by id, each with the annotation that counts."""
     tasks_query = select(TaskRecord).where(
         TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == ""
     )
@@ -58,7 +58,7 @@ def finished_tasks(db: ProjectStore) -> dict[int, tuple[TaskRecord, AnnotationRe
 
 
 def finished_digests(db: ProjectStore) -> dict[int, str]:
-    """Digest of the annotation that speaks for each finished, usable task; loads no regions."""
+    """Digest of the annotation that counts for each finished, usable task; loads no regions."""
     tasks_query = select(TaskRecord.id).where(
         TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == ""
     )

@@ -1,9 +1,9 @@
-"""Train: when it is due, on what, and the model version that comes of it.
+"""Train: when a training is due, what it trains on, and publishing the model version.
 
 A round starts with a snapshot: labels, learner, hyper-parameters and every region it trains and tests on. The
 version is named after the snapshot's digest, training runs in a process of its own, and the result is
-published by rename: whatever is killed, the rerun trains the same snapshot to the same version or finds it
-there. A training that fails leaves the last good version serving.
+published by renaming its folder. So after a kill the next run trains the same snapshot under the same version
+name, or finds the version there. When a training fails, the last good version keeps serving.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _SETTINGS = ("config", "labels", "learner", "preset", "iterations", "options", "
 
 @dataclass(frozen=True, slots=True)
 class _TrainedOn:
-    """What decides whether a round is followed by another: its labels, and the digest of every task."""
+    """What decides whether another round should follow: the labels, and the digest of every task."""
 
     labels: tuple[str, ...]
     digests: Mapping[int, str]
@@ -85,7 +85,7 @@ def training_due(
 
 
 def _trained_on(paths: ProjectPaths, memo: Memo, record: RoundRecord) -> _TrainedOn:
-    """From the snapshot of a round, which is large: it is read once."""
+    """What a round trained on, from its snapshot. The snapshot is large, so it is read only once."""
     name = ("trained on", record.project_id)
     kept = memo.get(name)
     if isinstance(kept, tuple) and kept[0] == (record.number, record.digest):
@@ -115,10 +115,10 @@ def start_round(
 def begin_again(
     db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, record: RoundRecord
 ) -> RoundRecord | None:
-    """A round whose training failed, begun anew; None when its settings are still those of now.
+    """Begin a round anew whose training failed; None when the settings have not changed since.
 
-    Newly finished tasks are no reason: a training that fails would be started at every annotation. Raises
-    what ``start_round`` raises.
+    Newly finished tasks alone are no reason: a training that fails would be started again at every
+    annotation. Raises what ``start_round`` raises.
     """
     frozen = load_snapshot(paths, record.number)
     if {name: frozen.get(name) for name in _SETTINGS} == _frozen_settings(config, settings):
@@ -173,8 +173,8 @@ def frozen_test_split(
 ) -> set[int]:
     """The tasks that are never trained on, drawn once, at random, from those finished by the first training.
 
-    Later tasks are served by uncertainty, so they are no random sample of the project: the split is not
-    topped up from them. It is kept in the store and beside the project's files, for rebuilds.
+    Later tasks are served by uncertainty, so they are no random sample of the project. That is why none of
+    them is added to the split. The split is kept in the store and beside the project's files, for rebuilds.
     """
     with db.read() as session:
         drawn = set(session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == db.id)))
@@ -196,7 +196,7 @@ def frozen_test_split(
 
 
 def restore_test_split(db: ProjectStore, settings: Settings, paths: ProjectPaths) -> int:
-    """Rows of the split from its file, for a store that was dropped; returns how many."""
+    """Fill a store that was dropped with the split from its file; returns how many tasks."""
     if not (paths.root / "split.json").exists():
         return 0
     return len(frozen_test_split(db, settings, paths, []))
@@ -258,7 +258,7 @@ def _snapshot_row(task: TaskRecord, annotation: AnnotationRecord) -> dict[str, A
 def _start_version(
     db: ProjectStore, config: LabelConfig, settings: Settings, last: RoundRecord | None
 ) -> str:
-    """The version to continue from: the last one of the same learner with the same labels."""
+    """The version that the training starts from: the last one of the same learner with the same labels."""
     if last is None:
         return ""
     registry = ModelRegistry(settings.data_dir)
@@ -341,7 +341,7 @@ def examples_of(
 
 
 def _train_in_child(progress: Progress, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
-    """Run the learner in a process of its own: its death frees its memory and takes nothing with it."""
+    """Run the learner in a process of its own: its end frees its memory, a crash harms nothing else."""
 
     def relay(share: float, line: str) -> None:
         progress.report("train", min(share, 0.99), line)
@@ -399,12 +399,12 @@ def _one_line(info: VersionInfo) -> str:
 
 
 def _remove_leftovers(folder: Path, version: str) -> None:
-    """Staging folders of a training of this version that was killed; the lease says nobody is at it."""
+    """Remove staging folders of a killed training of this version; the lease proves that none runs."""
     for path in folder.glob(f".{version}.*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def is_retry_due(record: RoundRecord, now_s: float) -> bool:
-    """A failed training is tried again twice, after 1 and 5 minutes; then only on another snapshot."""
+    """Whether to try a failed training again: twice, after 1 and 5 minutes, then only on another snapshot."""
     attempts = int(record.figures.get("train", {}).get("attempts", 1))
     return attempts < _ATTEMPTS and now_s - record.updated_at.timestamp() >= 60.0 * 5.0 ** (attempts - 1)

@@ -36,7 +36,7 @@ class LookReport:
 
 
 def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
-    """Do for a project whatever is missing now. Raises what the steps raise.
+    """Do whatever is missing in a project now. Raises what the steps raise.
 
     A training that fails is noted and the look goes on with the last round that has a model.
     """
@@ -87,7 +87,7 @@ def _review(project: OpenProject, record: RoundRecord) -> ReviewReport:
 
 
 def _train_if_due(project: OpenProject, *, force: bool) -> tuple[str, str]:
-    """Train if it is time: the version trained just now, and why training failed."""
+    """Train if it is due. Returns the version trained just now, and why training failed."""
     newest = current_round(project.db)
     reason = training_due(project.db, project.config, project.settings, project.paths, project.memo)
     if newest is not None and not has_finished(newest, "train"):
@@ -119,7 +119,7 @@ def _train(project: OpenProject, record: RoundRecord) -> tuple[str, str]:
 
 
 def _push_due(project: OpenProject, record: RoundRecord, reviewed: ReviewReport) -> bool:
-    """Whether to push: missing predictions at once, decisions when review is done or the last push is old."""
+    """Whether to push: missing predictions at once; decisions when review is done or the last push is old."""
     state = push_state(project.db, project.config, project.settings, project.paths, project.memo, record)
     if state.plan.is_empty and state.plan.version == record.pushed:
         return False

@@ -1,9 +1,9 @@
-"""The worker: looks at projects, finds what is missing, and does it, one project at a time under a lease.
+"""The worker: finds what is missing in each project and does it, one project at a time, under a lease.
 
-A look compares Label Studio, the store and the data directory and takes the steps of the round that are
-missing: pull → train → infer → cluster → review → push. Nothing is remembered outside of those three, so a
-worker may be killed at any instruction and another simply looks again. A webhook only touches a file that
-shortens the wait for the next look.
+A *look* is one pass over a project. It compares Label Studio, the store and the data directory, and takes the
+steps of the round that are missing: pull → train → infer → cluster → review → push. Everything is kept in
+those three places. So a worker may be killed at any moment, and the next one simply looks again. A webhook
+only touches a file that shortens the wait for the next look.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Stopped(Exception):
 
 
 class Worker:
-    """Looks at projects until told to stop.
+    """Takes looks at all projects until it is asked to stop.
 
     Parameters
     ----------
@@ -84,9 +84,10 @@ class Worker:
         self._stop.set()
 
     def install_signal_handlers(self) -> None:
-        """SIGTERM and SIGINT stop at the next boundary, and at once while a training process is waited for.
+        """Make SIGTERM and SIGINT stop the worker at the next boundary, or at once while it waits for a
+        training.
 
-        What is under way is taken up by the next worker. To be called in the main thread.
+        The next worker goes on with what was under way. Call this in the main thread.
         """
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
@@ -105,7 +106,7 @@ class Worker:
             self._wait(looked_at)
 
     def look_at_all(self) -> list[LookReport]:
-        """One look at every project, in random order so that none starves; errors of one spare the others."""
+        """One look at every project, in random order so that none starves; errors stop only their project."""
         ids = list(self._only) if self._only is not None else project_ids(self._store) + self._gone()
         random.shuffle(ids)
         reports = []
@@ -118,14 +119,14 @@ class Worker:
         return reports
 
     def _gone(self) -> list[int]:
-        """Now and then, the projects that were gone: a backup of Label Studio may have brought them back."""
+        """Now and then, projects that Label Studio no longer had: a restored backup may bring them back."""
         if time.monotonic() - self._asked_for_gone < _ASK_FOR_GONE_S:
             return []
         self._asked_for_gone = time.monotonic()
         return project_ids(self._store, gone=True)
 
     def look(self, project_id: int, *, force_round: bool = False) -> LookReport | None:
-        """One look at one project; None when another worker holds it. Deliberate errors end in the report."""
+        """One look at one project; None when another worker holds it. Expected errors go into the report."""
         self._waits = False
         try:
             with self._opened(project_id) as project:
@@ -152,7 +153,7 @@ class Worker:
             return LookReport(project_id, error=text)
 
     def _is_gone(self, project_id: int, error: GroundswellError) -> bool:
-        """Whether Label Studio has no such project any more; it is marked then."""
+        """Whether Label Studio no longer has this project; if so, that is noted."""
         if not isinstance(error, StudioError) or error.status != 404:
             return False
         try:
