@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from sync.settings import Settings
-from sync.store.database import Store
+from sync.store.database import Store, database_now
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
@@ -29,8 +29,8 @@ __all__ = ["project_status", "project_titles", "status"]
 
 def status(settings: Settings, store: Store) -> dict[str, Any]:
     """Everything ``groundswell status --json`` prints: workers at work, services, projects."""
-    now = datetime.now(UTC)
     with store.read() as session:
+        now = database_now(session)  # that of the leases, whatever the clock of this machine says
         leases = session.scalars(select(LeaseRecord).where(LeaseRecord.holder != "")).all()
         projects = session.scalars(select(ProjectRecord).order_by(ProjectRecord.id)).all()
         found = [project_status(settings, session, project) for project in projects]

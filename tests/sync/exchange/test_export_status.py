@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,22 @@ def test_status_counts_and_reads_well(reviewed: World) -> None:
         assert part in text
     empty = status_lines({**found, "projects": []})
     assert "groundswell init" in empty[-1]
+
+
+def test_who_is_at_work_is_told_by_the_clock_of_the_database(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=5)
+
+    world = make_world(2)
+    monkeypatch.setattr("sync.report.status_figures.datetime", Ahead, raising=False)
+    nowhere = {"studio_url": "http://127.0.0.1:1", "backend_url": "http://127.0.0.1:1"}
+    with world.worker()._opened(world.project_id):
+        found = status(world.settings.model_copy(update=nowhere), world.store)
+    assert [row["what"] for row in found["at_work"]] == [f"project/{world.project_id}"]
 
 
 def test_status_names_broken_tasks(make_world: MakeWorld) -> None:
