@@ -32,7 +32,8 @@ class Embedding:
     """What ``embed`` computed for one image: arrays only, so that it can be stored and mapped.
 
     ``hw`` is the size of the original image; ``arrays`` are named float arrays (features, or the image itself
-    for segmenters that need pixels); ``encoder`` names encoder and weights (part of the cache key).
+    for segmenters that need pixels); ``encoder`` names the encoder and its weights, and is part of the cache
+    key.
     """
 
     encoder: str
@@ -80,7 +81,7 @@ class ClickSegmenter(Protocol):
     nbytes: int
     """Memory of its weights; 0 where there are none."""
     persist: bool
-    """False when the embedding is the picture itself: nothing to compute ahead or to keep on disk."""
+    """False when the embedding is the picture itself. Then nothing is computed ahead or kept on disk."""
 
     @property
     def device(self) -> str:
@@ -92,5 +93,5 @@ class ClickSegmenter(Protocol):
         ...
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
-        """Masks for the prompt. With no points and no box, the mask it starts from (never a worse one)."""
+        """Masks for the prompt. With no points and no box, the answer is the start mask itself, unchanged."""
         ...

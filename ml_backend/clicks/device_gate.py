@@ -1,4 +1,4 @@
-"""Taking turns on a device: one gate per device, and clicks go before background work."""
+"""Taking turns on a device. There is one gate per device; clicks go before background work."""
 
 from __future__ import annotations
 

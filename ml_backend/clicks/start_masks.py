@@ -23,7 +23,7 @@ MIN_PROPOSAL = 0.3
 """Proposals whose score × quality is lower are not worth starting from."""
 
 MIN_BOX_IOU = 0.6
-"""A drawn box means the proposal whose box agrees with it at least this well."""
+"""A drawn box selects a proposal only if the IoU of the two boxes is at least this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +72,10 @@ def proposal_for(
 ) -> tuple[int, StartMask] | None:
     """The proposal that a prompt on an image of size ``hw`` is about, as (row, start mask), or None.
 
-    Of the prompt's label: for clicks, the best mask (score × quality) under the *first* click, so that
-    further clicks of the same series keep their start; for a box, the one whose box agrees best. A mask of
-    another size was found on an earlier image of the task and is passed over.
+    Only proposals with the prompt's label count. For clicks it is the best mask (score × quality) under the
+    *first* click, so that all clicks of a series start from the same proposal. For a box it is the proposal
+    whose box has the highest IoU. A mask of another size belongs to an earlier image of the task and is
+    skipped.
     """
     if proposals is None or prompt.label not in proposals.labels or len(proposals.instances) == 0:
         return None

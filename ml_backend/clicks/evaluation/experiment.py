@@ -1,7 +1,7 @@
 """One click evaluation from files: pick targets, find proposals, run the simulated users, report.
 
-The masks are split by image, so that a segmenter trained here never sees an image it is measured on; the
-same split holds for every segmenter asked for with the same seed and fraction.
+The masks are split by image, so a segmenter trained here never sees an image that it is measured on. The same
+seed and fraction give the same split for every segmenter.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ClickSplit:
 
 @dataclass(frozen=True, slots=True)
 class ClickExperiment:
-    """What to run. ``limit`` masks are measured at most, spread over the test images; masks of under
+    """What to run. At most ``limit`` masks are measured, spread over the test images. Masks smaller than
     ``min_area`` pixels are left out (nobody clicks single pixels).
     """
 
@@ -89,8 +89,8 @@ def pick_targets(
     experiment: ClickExperiment,
     proposals: Mapping[int, Sequence[Rle]],
 ) -> list[ClickTarget]:
-    """Masks to click, a random first of each image, then a second…, each with its proposal if one overlaps
-    enough.
+    """Masks to click: one random mask of each image, then a second of each, and so on. Each comes with its
+    proposal if one overlaps enough.
 
     Proposals (by image id) are paired with *all* masks of their image before any are left out. BadInput
     when there is no mask.
@@ -219,5 +219,5 @@ def _trace_row(trace: ClickTrace) -> dict[str, Any]:
 
 
 def with_starts(experiment: ClickExperiment, asked: Sequence[Start]) -> ClickExperiment:
-    """Both starts when the proposal start is asked for: its gain is a paired difference."""
+    """Both starts when the proposal start is asked for, as its gain is measured against the empty one."""
     return replace(experiment, starts=("empty", "proposal") if "proposal" in asked else ("empty",))

@@ -1,4 +1,4 @@
-"""The model that proposes in a click evaluation: a project's own, trained on the training half if need be."""
+"""The model that makes the proposals in a click evaluation; trained on the training images if needed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def train_proposal_model(
 
 
 def load_proposal_model(folder: Path) -> Predictor:
-    """The model version in ``folder``, of whichever learner. Raises ModelError when there is none."""
+    """The model version in ``folder``, made by any learner. Raises ModelError when there is none."""
     try:
         learner = str(read_json(folder / _DESCRIPTION)["learner"])
     except (OSError, ValueError, KeyError) as error:
@@ -63,7 +63,7 @@ def proposals_of_model(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[int, list[Rle]]:
-    """Masks that the model in ``folder`` finds on the images measured, by image id; trained there first if
+    """Masks that the model in ``folder`` finds on the test images, by image id. The model is trained first if
     the folder does not exist or is empty.
     """
     if folder.is_dir() and not any(folder.iterdir()):

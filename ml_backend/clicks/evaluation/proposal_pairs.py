@@ -1,8 +1,7 @@
-"""Proposals to start clicking from: read from a stored prediction, pair with the masks wanted, or degrade
-on purpose.
+"""Proposals to start clicking from: read from a stored prediction, and paired with the true masks.
 
-A stored prediction is a COCO file: the bare list of results (``image_id``, ``segmentation``, ``score``)
-that COCO tools write, or a whole dataset whose ``annotations`` are the predictions.
+A stored prediction is a COCO file: either the list of results (``image_id``, ``segmentation``, ``score``)
+that COCO tools write, or a dataset whose ``annotations`` are the predictions.
 """
 
 from __future__ import annotations

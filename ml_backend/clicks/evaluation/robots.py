@@ -7,9 +7,9 @@ Two placements occur in the literature. Compare figures only if both come from t
                      RITM, FocalClick and SimpleClick (Sofiiuk et al. 2021), the standard for published
                      clicks-to-IoU.
 
-"Inner-most" is the maximum of the exact Euclidean distance to the nearest pixel that is not wrong, pixels
-beyond the border counting as not wrong. Both robots are pure and deterministic: of equal maxima the first
-in row order wins.
+The inner-most pixel is the one with the largest exact Euclidean distance to the nearest pixel that is not
+wrong. Pixels beyond the border count as not wrong. Both robots are pure and deterministic: of equal maxima
+the first in row order wins.
 """
 
 from __future__ import annotations

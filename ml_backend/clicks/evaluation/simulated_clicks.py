@@ -1,9 +1,9 @@
-"""Clicks that a simulated user needs: NoC, failures, IoU per click, with intervals, for any ClickSegmenter.
+"""How many clicks a simulated user needs with a ClickSegmenter: NoC, failures, IoU per click, with intervals.
 
-The simulated user (Xu et al. 2016; Sofiiuk et al. 2022) wants one true mask, looks at the mask shown,
-clicks where a robot says, and stops once the mask is good enough or after ``max_clicks``. With a proposal,
-the user first sees what the segmenter answers to it without a click. Each mask fed back is the segmenter's
-own, never the true one.
+The simulated user (Xu et al. 2016; Sofiiuk et al. 2022) wants one true mask. The user looks at the mask
+shown, clicks where a robot says, and stops once the mask is good enough or after ``max_clicks``. With a
+proposal, the user first sees the segmenter's answer to it without a click. Each click starts from the
+segmenter's own last mask, never from the true one.
 
 All intervals are 95 % bootstrap over *images*, because the masks of one image are not independent.
 """

@@ -1,11 +1,12 @@
 """The project's own click network: small enough to train in minutes on a CPU and to answer in milliseconds.
 
 A U-Net-like network over image, click discs, box and previous mask (the inputs of RITM, Sofiiuk et al.
-2021), with two additions that make little training data go further. *Input maps*
-(module ``input_maps``): geodesic distances to the clicks and the classical segmenter's answer to them.
-*Prototypes*: the mean feature under the positive clicks, the negative clicks, the previous mask and the
-classical one is compared with the features everywhere, so that "looks like what was clicked" need not be
-learnt from examples alone.
+2021), with two additions that help when there is little training data:
+
+* *Input maps* (module ``input_maps``): geodesic distances to the clicks and the classical segmenter's answer.
+* *Prototypes*: the mean feature under the positive clicks, the negative clicks, the previous mask and the
+  classical segmenter's mask. Each is compared with the features of all pixels. So the network does not have
+  to learn from examples alone what "looks like the clicked pixels" means.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class NetworkManifest:
-    """What must be known besides the weights. ``first_side`` in pixels of the picture, ``size`` of the
-    input.
+    """What a network needs besides its weights: ``size`` is the side of its input, ``width`` its number of
+    channels, ``first_side`` the side of the window for a first click, in pixels of the picture.
     """
 
     size: int
@@ -85,7 +86,7 @@ def _prototypes(features: Tensor, weights: Tensor) -> Tensor:
     """Cosine similarity of features (N, C, H, W) to their mean under each of weights (N, K, H, W) -> (N, K,
     H, W).
 
-    Where a weight map is empty the similarity is 0: nothing is known.
+    Where a weight map is empty the similarity is 0.
     """
     n, c, h, w = features.shape
     unit = F.normalize(features, dim=1, eps=1e-4).reshape(n, c, h * w)
@@ -118,7 +119,7 @@ class ClickNet(nn.Module):
         self.up3 = _Up(4 * w, 3 * w, 3 * w)
         self.up2 = _Up(3 * w, 2 * w + 4, 2 * w)
         self.up1 = _Up(2 * w, w, w)
-        # Few channels at full resolution: there they cost sixteen times what they cost at a quarter.
+        # Few channels at full resolution: a channel costs sixteen times as much there as at a quarter.
         self.narrow = nn.Conv2d(w, 16, 1)
         self.up0 = nn.Sequential(
             nn.Conv2d(16 + full, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()

@@ -14,7 +14,8 @@ __all__ = ["export_click_network"]
 def export_click_network(folder: Path, out: Path) -> Path:
     """Write the project network of ``folder`` (``train_click_model``) as one ONNX file of signature *maps*.
 
-    Input size and first window travel in the file's metadata. Raises ModelError when there is no network.
+    The file's metadata holds the input size and the side of the first window. Raises ModelError when there is
+    no network.
     """
     import onnx
     import torch

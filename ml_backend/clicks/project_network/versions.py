@@ -23,12 +23,12 @@ def is_usable(folder: Path) -> bool:
 
 
 def is_outdated(folder: Path) -> bool:
-    """Whether ``folder`` holds a click network of another release; False where it is damaged or none."""
+    """Whether ``folder`` holds a click network of another release; False if it is damaged or missing."""
     return _format(folder) not in (None, CLICK_FORMAT)
 
 
 def version_stamp(folder: Path) -> tuple[int, int] | None:
-    """Changes whenever the version is trained again under the same name; None where there is none."""
+    """A value that changes when the version is trained again under the same name; None if there is none."""
     try:
         stat = (folder / "click.json").stat()
     except OSError:

@@ -29,7 +29,7 @@ from ml_backend.settings import BackendSettings
 __all__ = ["ClassicalSegmenter", "from_settings"]
 
 _SIDE = 640
-"""Longest side in pixels at which a window is looked at; larger windows are reduced to it."""
+"""Longest side of a window in pixels; larger windows are reduced to it."""
 _MASK_EDGE = 60.0
 """Jump at the present mask's edge, in units of 8-bit Lab, when a correction is looked for."""
 _BAND_NEW, _BAND_FIX = 0.5, 0.35
@@ -45,7 +45,7 @@ lies deeper inside the mask than this share of d, the first guess had the wrong 
 must leave the background click outside.
 """
 _SAME_OBJECT = 0.4
-"""IoU from which an outline found inside a proposal is taken for that of the same object."""
+"""From this IoU on, an outline found inside a proposal counts as the same object."""
 _REFIT_FROM_PX, _REFIT_SIDE = 3.0, 96
 """Corrections deeper than this let colour move the whole edge, at this size."""
 _THIN_PX, _ALONG, _CLOSE = 2.0, 0.6, 1.2
@@ -106,18 +106,18 @@ def _first(pixels: npt.NDArray[np.uint8], point: Point, known: list[Point]) -> M
         x, y = view.inwards(point)
         bars = [view.inwards(p) for p in known if not p[2]]
         region = outline(view.lab, x, y, reach_px=0.6 * max(view.lab.shape[:2]), barred=bars)
-        # At full size if the object is small enough for it, else as it is.
+        # Look again at full size if the object is small enough for that; else keep this answer.
         closer = 3 * float(np.sqrt(np.count_nonzero(region))) / view.scale
         if view.scale == 1.0 or closer > half / 2:
             break
-        half = max(closer, _SIDE / 2 - 2)  # at least half as wide as before, or not reduced at all: it ends
+        half = max(closer, _SIDE / 2 - 2)  # shrinks until nothing is reduced: the loop ends
     region = polish(view.crop, region, band=_BAND_NEW, sure=view.sure(known))
     return view.put(np.zeros((height, width), np.bool_), _one_piece(region, view.pixel(point)))
 
 
 def _snap(pixels: npt.NDArray[np.uint8], proposal: Mask, points: list[Point]) -> Mask:
-    """What one click in the middle of a proposal would have found, if that is the same object and obeys the
-    clicks; else the proposal. Its outline follows the picture, which the proposal's may not.
+    """The mask that one click in the middle of a proposal finds, if it is the same object and obeys the
+    clicks; else the proposal. The outline found follows the edges of the picture; the proposal's may not.
     """
     x0, y0, x1, y1 = (int(v) for v in box_of_mask(proposal))
     part = np.pad(proposal[y0:y1, x0:x1], 1).astype(np.uint8)
@@ -222,7 +222,7 @@ def _pixel(mask: Mask, point: Point) -> tuple[int, int]:
 
 def _depth(mask: Mask, point: Point) -> float:
     """Distance in pixels from a click to the nearest pixel on the other side of the mask's edge. The border
-    of the picture is no edge.
+    of the picture does not count as an edge.
     """
     x, y = int(point[0]), int(point[1])
     height, width = mask.shape
@@ -310,7 +310,7 @@ def _one_piece(mask: Mask, at: tuple[int, int]) -> Mask:
 
 
 def _from_box(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> Mask:
-    """GrabCut inside a box, from an ellipse that fills it; nothing outside."""
+    """GrabCut inside a box, starting from an ellipse that fills it. Nothing outside the box is selected."""
     x0, y0, x1, y1 = box
     centre = ((x0 + x1) / 2, (y0 + y1) / 2, True)
     view = _View(pixels, centre, 0.65 * max(x1 - x0, y1 - y0) + 8)
@@ -324,7 +324,7 @@ def _from_box(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, flo
     found = (
         polish(view.crop, region, band=0.6, sure=np.where(inside, 0, -1).astype(np.int8), rounds=2) & inside
     )
-    # A colour model that eats the object is worse than the ellipse.
+    # If GrabCut keeps too little of the ellipse, its colour model failed: the ellipse is the better answer.
     kept = found if np.count_nonzero(found) >= 0.2 * np.count_nonzero(region) else region
     if not kept.any():
         kept[view.pixel(centre)] = True

@@ -1,17 +1,18 @@
 """Click networks in the RITM / FocalClick / SimpleClick style, exported to ONNX, run by onnxruntime.
 
-Two signatures are understood, told apart by their input names (docs/click-networks.md has the export
-recipes):
+Two signatures are supported; the input names tell which one it is (docs/click-networks.md says how to
+export them):
 
 maps     ``image`` (1, 3, S, S) float32 RGB 0..1, ``clicks`` (1, C, S, S) 0/1 discs of radius 5 (positive,
          negative and, if C = 3, the filled box), ``previous`` (1, 1, S, S) 0/1. Our own project network
-         exports to this with one more input, ``input_maps`` (1, 5, S, S): see the module of that name.
+         exports to this with one more input, ``input_maps`` (1, 5, S, S): see the module ``input_maps``.
 points   ``image`` (1, 4, S, S) float32 RGB 0..1 and the previous mask, ``points`` (1, 2K, 3) float32 rows of
          (row, column, order): K positive, then K negative, unused rows -1. The forward() of the RITM code
          base, which FocalClick and SimpleClick share; normalisation and distance maps are inside.
 
-Either gives ``logits`` (or any single first output) (1, 1, S, S): above 0 is object. Where C = 2 or points
-are used, a box becomes the window and a positive click in its middle.
+Both return ``logits`` (1, 1, S, S), or a first output of any other name: above 0 is object. A network with
+C = 2 or with ``points`` has no input for a box. Then the box sets the window, and a positive click is placed
+in its middle.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ClickOnnxSegmenter(ZoomSegmenter):
     name = "click-onnx"
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
-        """Load the network; ModelError when the file is missing, no ONNX, or has another signature."""
+        """Load the network; ModelError when the file is missing, not ONNX, or has another signature."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -79,7 +79,7 @@ def outline(
 
 
 def _edge_scores(polar: npt.NDArray[np.float32], beyond: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """(rays, bins) float32: the jump at each bin less the mean jump on the way to it."""
+    """(rays, bins) float32: the jump at each bin minus a share (``_INNER``) of the mean jump before it."""
     smooth = cv2.blur(np.concatenate([polar[-1:], polar, polar[:1]]), (1, 3)).reshape(RAYS + 2, BINS, -1)[
         1:-1
     ]
@@ -92,7 +92,7 @@ def _edge_scores(polar: npt.NDArray[np.float32], beyond: npt.NDArray[np.bool_]) 
     score = jump - _INNER * passed
     leaving = beyond & ~np.roll(beyond, 1, 1)
     score[beyond & ~leaving] = _FAR
-    # The picture's border is a possible end of the object: as good as a fair edge.
+    # The object may end at the picture's border: it scores like a fairly strong edge.
     inner = score[~beyond]
     score[leaving] = np.float32(np.median(inner) + inner.std())
     scored: npt.NDArray[np.float32] = score.astype(np.float32, copy=False)
@@ -100,9 +100,10 @@ def _edge_scores(polar: npt.NDArray[np.float32], beyond: npt.NDArray[np.bool_]) 
 
 
 def _closed_path(score: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """One bin per ray, neighbours at most one apart, also from the last ray to the first; about the best sum.
+    """One bin per ray, with nearly the highest sum of scores. Neighbouring rays differ by at most one bin,
+    also the last and the first.
 
-    Runs twice around and keeps the middle turn, where the open ends no longer matter.
+    The path runs around twice. Only the middle turn is kept, where the open ends no longer matter.
     """
     bend = np.float32(_BEND * score[score > _FAR].std())
     turns = np.concatenate([score, score, score[:1]])
@@ -171,12 +172,12 @@ def polish(
 
 
 def _cut(crop: npt.NDArray[np.uint8], trimap: npt.NDArray[np.uint8], rounds: int) -> npt.NDArray[Any] | None:
-    """GrabCut; None where one side has no samples."""
+    """GrabCut; None when object or background has too few pixels."""
     objects = int(np.count_nonzero(trimap & 1))
     if min(objects, trimap.size - objects) < 8:
         return None
     try:
-        cv2.setRNGSeed(0)  # its k-means starts at random: same click, same mask
+        cv2.setRNGSeed(0)  # its k-means starts at random; the same click must give the same mask
         cv2.grabCut(crop, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), rounds, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # a flat picture has no colour models
         return None

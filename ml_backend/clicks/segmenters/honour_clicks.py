@@ -1,4 +1,4 @@
-"""A network's logits to a mask that contradicts no click. Pure arrays."""
+"""Turn a network's logits into a mask that agrees with every click. Pure arrays."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ Mask = npt.NDArray[np.bool_]
 
 
 def honour_clicks(full: npt.NDArray[np.float32], prompt: Prompt, previous: Mask | None) -> Mask:
-    """Logits (H, W) -> mask that contradicts no click, where one can be had.
+    """Logits (H, W) -> mask that agrees with every click. Of two clicks on one pixel the later one wins.
 
-    A positive click left outside brings in the pixels around it that look at least as much like the object
-    as the clicked one does; a negative click left inside takes out those that look at least as little like
-    it; both no further than half way to the nearest opposite click. Parts with no positive click in them
-    go, unless they belong to the mask started from (an object seen in two pieces) or only a box was given.
+    If a positive click lies outside the mask, the connected pixels around it whose logits are about as high
+    or higher are added. If a negative click lies inside, those whose logits are about as low or lower are
+    removed. The change reaches at most half way to the nearest opposite click.
+
+    Parts of the mask without a positive click are removed. They stay if they belong to the previous mask
+    (an object may be visible in two pieces), or if there is no positive click at all.
     """
     height, width = full.shape
     mask = full > 0

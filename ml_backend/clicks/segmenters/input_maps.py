@@ -1,9 +1,12 @@
-"""Further input maps of the project's network: what can be computed from a window and its clicks.
+"""Further input maps of the project's network, computed from a window and its clicks.
 
-A network trained on a few hundred masks hardly learns what an edge or a region is. So it is given this: how
-far every pixel is from the clicks if crossing an edge costs extra (geodesic distance, at two scales),
-whether a positive or a negative click is nearer in that sense, and what the classical segmenter would
-answer. The network then only has to learn where these are wrong.
+A network trained on a few hundred masks hardly learns what an edge or a region is. So these are given to it:
+
+* how far every pixel is from the clicks if crossing an edge costs extra (geodesic distance, at two scales);
+* whether a positive or a negative click is nearer in that sense;
+* what the classical segmenter would answer.
+
+The network then only has to learn where these are wrong.
 
 Pure arrays: no torch.
 """
@@ -41,9 +44,9 @@ def geodesic_distance(
     """Cost of the cheapest path from each pixel to a seed, in steps up, down, left and right. Each round
     finds paths with about two more turns.
 
-    cost (…, H, W) float32 > 0: of entering a pixel; seeds (…, H, W) bool, broadcast against it. Returns
-    (…, H, W) float32: 0 at seeds, 1e4 and more where there are none. O(rounds · H · W): one sweep along a
-    line is a running minimum of the distance less the cost summed so far.
+    cost (…, H, W) float32 > 0: the cost of entering a pixel; seeds (…, H, W) bool, broadcast against it.
+    Returns (…, H, W) float32: 0 at seeds, 1e4 and more where there are none. O(rounds · H · W): one sweep
+    along a line is a running minimum of the distance minus the cost summed so far.
     """
     distance = np.where(seeds, np.float32(0), _FAR)
     sums = []
@@ -59,7 +62,7 @@ def geodesic_distance(
 
 
 def _edge_cost(lab: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
-    """(H, W) float32: what entering a pixel costs, by the strength of the edge there."""
+    """(H, W) float32: the cost of entering a pixel, which grows with the strength of the edge there."""
     smooth = cv2.GaussianBlur(lab, (0, 0), sigma)
     dx, dy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
     edge = np.sqrt((dx * dx + dy * dy).sum(-1))
@@ -72,7 +75,7 @@ def compute_input_maps(
     previous: npt.NDArray[np.bool_],
     points: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float32]:
-    """The maps of one window, (N_INPUT_MAPS, S, S) float32; see the module.
+    """The maps of one window, (N_INPUT_MAPS, S, S) float32; the module's docstring lists them.
 
     image (S, S, 3) uint8; clicks (3, S, S) of 0/1, of which the box is used; previous (S, S) bool; points
     (n, 3) clicks as (x, y, positive) in pixels of the window. Distances are computed at half the size.

@@ -1,4 +1,4 @@
-"""ONNX models on a device, and on the CPU while the device cannot run them; every change is logged."""
+"""ONNX models on a device. While the device cannot run them, the CPU does; every change is logged."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxSessions:
-    """Sessions that share a device, by name. Thread-safe: onnxruntime's ``run`` is.
+    """Named sessions that share a device. Thread-safe, because onnxruntime's ``run`` is.
 
     Parameters
     ----------
     paths : name → ONNX file
     device : ``cpu``, ``cuda`` or ``cuda:1``; ``fallback`` says where they run now and why
-    model : what they are together, for messages and metrics
-    threads : of one operator on the CPU, 0 = as many as there are cores
-    hint : what to do when a file is no model, for the error
+    model : name of the whole model, for messages and metrics
+    threads : threads of one operator on the CPU, 0 = as many as there are cores
+    hint : what to do when a file cannot be loaded; goes into the error
 
-    After an out-of-memory error the device is tried again after a pause; after any other failure it is left
-    until the next load. Raises ModelError when a file cannot be loaded on the CPU either.
+    After an out-of-memory error the device is tried again after a pause. After any other failure the CPU is
+    used until the models are loaded again. Raises ModelError when a file cannot be loaded on the CPU either.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class OnnxSessions:
             self._sessions = self._load("cpu")  # a broken file raises here again
             self._leave(error)
             return
-        # onnxruntime itself goes on without a provider that does not start, and says so on stderr only.
+        # When a provider does not start, onnxruntime goes on without it and only writes to stderr.
         if any(_CUDA not in session.get_providers() for session in self._sessions.values()):
             detail = "onnxruntime has no CUDA provider that starts here; install onnxruntime-gpu"
             self.fallback.leave("cannot run this model", detail, for_good=True)
@@ -74,8 +74,8 @@ class OnnxSessions:
     def run(
         self, name: str, outputs: Sequence[str] | None, feed: Mapping[str, npt.NDArray[Any]]
     ) -> list[npt.NDArray[Any]]:
-        """Run one model. What fails on the device runs on the CPU, and if it works there, the CPU serves from
-        then on, see the class. ModelError when the CPU cannot run it either.
+        """Run one model. If it fails on the device, it runs on the CPU. If it works there, the CPU serves the
+        following calls too; the class says for how long. ModelError when the CPU cannot run it either.
         """
         if self.fallback.is_due():
             self._try_device()
@@ -105,7 +105,7 @@ class OnnxSessions:
         )
 
     def _try_device(self) -> None:
-        """Load the models on the device again, unless it has no memory for them."""
+        """Try to load the models on the device again; stay on the CPU if memory is still short."""
         with self._moving:
             if not self.fallback.is_due():
                 return  # another thread was here before
@@ -126,11 +126,11 @@ class OnnxSessions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
-        # Where the C library keeps freed memory for the next picture, a pool of onnxruntime's own on top of
-        # it only holds a quarter more (ViT-B: 7.2 GB instead of 5.3) and is no faster.
+        # When the C library already keeps freed memory for the next picture, onnxruntime's own pool takes a
+        # third more memory (ViT-B: 7.2 GB instead of 5.3) and is no faster.
         keeps = all(os.environ.get(name) == value for name, value in TUNED_MALLOC.items())
         options.enable_cpu_mem_arena = not keeps
-        # Idle threads that spin cost other clicks, and training beside us, more than they save.
+        # Idle threads that spin slow down other clicks and a training on this machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers: list[Any] = [_CPU]
         if device.startswith("cuda") and _CUDA in ort.get_available_providers():

@@ -1,13 +1,14 @@
 """segment-anything as a ClickSegmenter without state: features are a value, the decoder is a pure function.
 
-Same arithmetic as ``segment_anything.SamPredictor`` for the same weights (tests compare the masks), minus
-its state on the object, which two users overwrite for each other. How prompts are put to the decoder:
+It computes the same masks as ``segment_anything.SamPredictor`` with the same weights (tests compare them).
+But ``SamPredictor`` keeps the current image in the object, so two users would overwrite each other's. How
+prompts are given to the decoder:
 
 * first click alone: three masks are asked for, the one with the highest predicted IoU is the answer;
 * a box, or anything that starts from a mask: one mask;
 * from the previous mask: its own low-resolution logits are fed back;
 * from a proposal: its box and its mask as logits of about ±10 (a bare mask prompt is often ignored);
-  with no click at all the proposal itself is the answer, so a start from a proposal never shows less than it.
+  with no click at all the proposal itself is the answer, so it never gets worse before the first click.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ def zero_click(prompt: Prompt, start_mask: StartMask | None) -> ClickResult | No
 def decoder_prompt(
     prompt: Prompt, start_mask: StartMask | None, hw: tuple[int, int], size: int, low: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32] | None, bool]:
-    """How a prompt is put to a SAM decoder.
+    """A prompt as the inputs of a SAM decoder.
 
-    ``size`` is the side of the encoder's input, ``low`` of its low-resolution masks. Returns points (n, 2)
-    float32 in the encoder's frame, a box as two points last, else a padding point; labels (n,) int32 (1
-    object, 0 background, 2 and 3 corners, -1 padding); mask input (low, low) or None; whether to ask for
-    several masks.
+    ``size`` is the side of the encoder's input, ``low`` the side of its low-resolution masks. Returns
+
+    * points (n, 2) float32 in the encoder's frame; the two corners of a box come last;
+    * their labels (n,) int32: 1 object, 0 background, 2 and 3 the corners of the box;
+    * the mask input (low, low), or None;
+    * whether to ask for several masks.
     """
     height, width = hw
     scale = size / max(height, width)
@@ -78,8 +81,8 @@ class SamSegmenter:
     Parameters
     ----------
     model : ``segment_anything.modeling.Sam`` in eval mode
-    digest : of its weights, part of every embedding's key
-    device : where to run; while memory is short there, the CPU serves (``fallback``)
+    digest : digest of its weights, part of every embedding's key
+    device : where to run; while memory is short there, the CPU is used (``fallback``)
     """
 
     name = "sam"
@@ -100,7 +103,7 @@ class SamSegmenter:
                 raise
             self._state = (model, None, device)
             self._to_cpu(error)
-        # On a GPU memory for one decode at a time is enough; on a CPU decoders of a few clicks may overlap.
+        # On a GPU one decode runs at a time, to save memory; on a CPU several clicks may decode together.
         self._decoding: Any = threading.Lock() if torch.device(device).type == "cuda" else nullcontext()
 
     def _place(self, model: Any, device: str) -> None:
@@ -117,7 +120,7 @@ class SamSegmenter:
 
     @property
     def notice(self) -> str:
-        """Why the CPU serves although another device was asked for; else empty."""
+        """Why the CPU is used although another device was asked for; else empty."""
         return self.fallback.notice
 
     @property
@@ -198,7 +201,7 @@ class SamSegmenter:
     # -- out of memory ----------------------------------------------------------------------------------
 
     def _retry(self, call: Any) -> Any:
-        """Run on the device; when its memory is exhausted run on the CPU, for a while: see DeviceFallback."""
+        """Run on the device. When it is out of memory, run on the CPU for a while; see DeviceFallback."""
         if self.fallback.is_due():
             self._try_device()
         state = self._state
@@ -214,14 +217,14 @@ class SamSegmenter:
         with self._moving:
             model, _, device = self._state
             if device != "cpu":
-                # Not a deep copy: that would first double the model where memory just ran out.
+                # Not a deep copy: it would first need the memory twice, on the device that just ran out.
                 self._place(_copy(model, "cpu"), "cpu")
                 self.fallback.leave("ran out of memory", error)
                 del model
                 _free_device_memory()
 
     def _try_device(self) -> None:
-        """Put the model back on the device asked for, unless memory is still short there."""
+        """Try to move the model back to the device asked for; stay on the CPU if memory is still short."""
         with self._moving:
             if not self.fallback.is_due():
                 return  # another thread was here before

@@ -1,4 +1,4 @@
-"""Official SAM checkpoints: where they are, and a download that resumes and is checked by hash."""
+"""Official SAM checkpoints: their addresses, and a download that can resume and is checked by hash."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
 
 
 def find_checkpoint(name: str, *, mirror: str = "") -> Checkpoint:
-    """A checkpoint by name, from ``mirror`` (a base URL) instead of its own address if given. BadInput."""
+    """A checkpoint by name; ``mirror`` (a base URL) replaces its own address. BadInput if it is unknown."""
     found = CHECKPOINTS.get(name)
     if found is None:
         raise BadInput(f"no checkpoint is called {name!r}", hint=f"Choose one of: {', '.join(CHECKPOINTS)}")
@@ -119,7 +119,7 @@ def pull_checkpoint(
 
 
 def _fetch(checkpoint: Checkpoint, part: Path, progress: Callable[[int, int], None]) -> str:
-    """One attempt, appending to what is there; returns what went wrong, empty when all came."""
+    """One attempt, appending to the part on disk. Returns what went wrong; empty when nothing did."""
     have = part.stat().st_size if part.exists() else 0
     headers = (
         {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}

@@ -1,17 +1,15 @@
 """SAM-family encoder and decoder pairs in onnxruntime: exact, and about twice as fast as torch on a CPU.
 
-Understood pairs (told apart by the names and ranks of their inputs):
+Two kinds of pairs are supported; the names and ranks of their inputs tell which one it is:
 
-* SAM's export and everything that follows it (MobileSAM, our ``export_sam_onnx``): decoder inputs
-  ``image_embeddings,
-  point_coords, point_labels, mask_input, has_mask_input[, orig_im_size]``; encoder of one image input, either
-  (1, 3, S, S) normalised and padded, or (H, W, 3) with the long side resized to S;
-* EfficientSAM: encoder ``batched_images`` (1, 3, H, W) in 0..1 at the image's own size, decoder
-  ``image_embeddings,
-  batched_point_coords, batched_point_labels, orig_im_size``; no mask input, so a start
-  mask helps by its box only.
+* SAM's export and those with the same inputs (MobileSAM, our ``export_sam_onnx``). The decoder takes
+  ``image_embeddings, point_coords, point_labels, mask_input, has_mask_input[, orig_im_size]``. The encoder
+  takes one image, either (1, 3, S, S) normalised and padded, or (H, W, 3) with the long side resized to S.
+* EfficientSAM. The encoder takes ``batched_images`` (1, 3, H, W) in 0..1 at the image's own size, the decoder
+  ``image_embeddings, batched_point_coords, batched_point_labels, orig_im_size``. It has no mask input, so
+  only the box of a start mask is used.
 
-The decoder is asked for low-resolution masks only; one mask, the chosen one, is resized here.
+Where a decoder offers low-resolution masks, only those are asked for. Only the chosen mask is resized here.
 """
 
 from __future__ import annotations
@@ -49,15 +47,15 @@ _HINT = (
 class SamOnnxSegmenter:
     """An ONNX pair on the CPU (or CUDA where the installed onnxruntime has it). Thread-safe.
 
-    While the device fails, for want of memory or otherwise, the CPU serves: see ``OnnxSessions``.
+    While the device fails, for lack of memory or another reason, the CPU is used: see ``OnnxSessions``.
     """
 
     name = "sam-onnx"
     persist = True
 
     def __init__(self, folder: Path, *, device: str = "cpu", threads: int = 0) -> None:
-        """Load ``encoder.onnx`` and ``decoder.onnx`` of ``folder``; ModelError when they are missing or
-        foreign.
+        """Load ``encoder.onnx`` and ``decoder.onnx`` of ``folder``; ModelError when they are missing or not
+        a supported pair.
         """
         encoder, decoder = _find(folder)
         self.encoder = f"sam-onnx-{file_digest(encoder)[:12]}-{file_digest(decoder)[:4]}"
@@ -99,7 +97,7 @@ class SamOnnxSegmenter:
 
     @property
     def notice(self) -> str:
-        """Why the CPU serves although another device was asked for; else empty."""
+        """Why the CPU is used although another device was asked for; else empty."""
         return self.fallback.notice
 
     # -- encode -----------------------------------------------------------------------------------------
@@ -193,7 +191,7 @@ class SamOnnxSegmenter:
 
 
 def _choose(iou: npt.NDArray[np.float32], count: int, *, several: bool) -> int:
-    """Mask 0 is SAM's answer to clear prompts, 1 … are its three to an ambiguous one."""
+    """Mask 0 is SAM's answer to a clear prompt; masks 1 to 3 are its answers to an ambiguous one."""
     if count == 1:
         return 0
     return 1 + int(iou[1:].argmax()) if several else 0
@@ -206,9 +204,10 @@ def _score(iou: float) -> npt.NDArray[np.float32]:
 def resize_to_image(
     logits: npt.NDArray[np.float32], hw: tuple[int, int], *, size: int
 ) -> npt.NDArray[np.float32]:
-    """Low-resolution logits to (H, W): up to the padded square, the padding cut off, then to the image.
+    """Resize low-resolution logits to the image (H, W).
 
-    Two bilinear steps as in SAM, on the part that is not padding and without the copies in between.
+    As in SAM there are two bilinear steps: up to the padded square of side ``size``; then, with the padding
+    cut off, to the size of the image.
     """
     scale = size / max(hw)
     inner_h, inner_w = int(hw[0] * scale + 0.5), int(hw[1] * scale + 0.5)

@@ -1,7 +1,7 @@
-"""SAM checkpoints: read without pickle's dangers, architecture read off the shapes, official files by name.
+"""Load SAM checkpoints. Only tensors are unpickled, so a file cannot run code.
 
-The architecture is inferred from the tensors, so vit_b, vit_l, vit_h, fine-tuned copies and any smaller
-model of the same classes load without being told which they are.
+The architecture is inferred from the shapes of the tensors. So vit_b, vit_l, vit_h, fine-tuned copies and
+smaller models of the same classes all load without a setting.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def load_sam(path: Path) -> tuple[Any, str]:
 
 
 def build_sam(state: dict[str, torch.Tensor]) -> Any:
-    """A segment-anything ``Sam`` of the architecture that the tensors show, with these weights, in eval mode.
+    """A segment-anything ``Sam`` with these weights, in eval mode; their shapes give the architecture.
 
     Raises KeyError or RuntimeError when tensors are missing or have other shapes.
     """

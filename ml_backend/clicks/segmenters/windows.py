@@ -31,7 +31,7 @@ __all__ = [
 DISC_RADIUS = 5
 """Radius of the disc that marks a click, in pixels of the network's input."""
 SAME_OBJECT_IOU = 0.4
-"""IoU from which answers in two windows are taken to show the same object."""
+"""From this IoU on, the answers in two windows count as the same object."""
 SOFT_EDGE = 0.15
 """Width of the edge of a window, as a share of its side, over which its logits fade into those around it."""
 
@@ -41,9 +41,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A square of the picture in whole pixels; it may reach over the border where the picture is too
-    small.
-    """
+    """A square of the picture in whole pixels. It reaches over the border if the picture is too small."""
 
     x0: int
     y0: int
@@ -125,11 +123,11 @@ def blend_logits(
     window: Window,
     hw: tuple[int, int],
 ) -> npt.NDArray[np.float32]:
-    """The logits ``patch`` of the rows and columns ``at``, with the logits ``near`` of ``window`` laid over
-    them.
+    """Lay the logits ``near`` of ``window`` over ``patch``; returns the new patch.
 
-    ``near`` is (size, size); ``hw`` is the size of the picture. Towards the edge of the window its logits
-    fade into those of ``patch``.
+    ``patch`` holds the logits of the rows and columns ``at`` of the picture, ``near`` (size, size) those of
+    the window; ``hw`` is the size of the picture. Towards the edge of the window ``near`` fades into
+    ``patch``.
     """
     rows, columns, closer = paste_logits(near, window, hw)
     edge = max(1, round(SOFT_EDGE * window.side))

@@ -1,10 +1,10 @@
-"""What every click network shares around the network itself: which window to look at, and the way back.
+"""What all click networks share: choose the window the network sees, and bring its answer back to the image.
 
-A click network sees a square window of the picture, resized to its own side: RGB, discs where clicks and box
-are, and the previous mask. So large pictures and small objects cost the same. The window is chosen from what
-is known of the object (previous mask, box, clicks; for the very first click the usual object size). It is
-chosen again, up to ``MAX_REFITS`` times, when the answer shows that it was too wide or cut the object. This
-is the zoom-in of RITM (Sofiiuk et al. 2021) and FocalClick (Chen et al. 2022).
+A click network sees a square window of the picture, resized to its input size: RGB, maps of the clicks and
+the box, and the previous mask. So large pictures and small objects cost the same. The window is chosen from
+what is known of the object: previous mask, box and clicks, or the usual object size for the very first click.
+It is chosen again, up to ``MAX_REFITS`` times, when the answer shows that the window was too wide or cut the
+object. This is the zoom-in of RITM (Sofiiuk et al. 2021) and FocalClick (Chen et al. 2022).
 
 Pure arrays: no torch, no onnxruntime.
 """
@@ -40,8 +40,8 @@ MARGIN = 1.8
 """Side of a window, as a multiple of the object's extent."""
 MAX_REFITS = 2
 FOCUS, FOCUS_GAIN = 2.5, 0.6
-"""What a correction changed is looked at again in a window of ``FOCUS`` times its extent, if that window
-has at most ``FOCUS_GAIN`` times the side of the first one.
+"""The network runs again on the part that a correction changed, in a window of ``FOCUS`` times the extent of
+that part. This happens only if the new window has at most ``FOCUS_GAIN`` times the side of the first one.
 """
 
 Mask = npt.NDArray[np.bool_]
@@ -57,7 +57,7 @@ class ZoomSegmenter(ABC):
     device: str = "cpu"
     nbytes: int = 0
     persist: bool = False
-    """Embeddings are pictures, which lie in the image cache already."""
+    """False: an embedding is the picture itself, which is in the image cache already."""
     size: int
     """Side of the network's input, in pixels."""
     first_side: float
@@ -83,9 +83,9 @@ class ZoomSegmenter(ABC):
         """
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
-        """The mask for the prompt (k = 1). The mask it starts from when there is neither click nor box.
+        """The mask for the prompt (k = 1). With neither click nor box it is the start mask itself.
 
-        Raises BadPrompt when there is nothing to go by.
+        Raises BadPrompt when there is no click, no box and no start mask.
         """
         image = np.asarray(embedding.arrays["pixels"], np.uint8)
         if start_mask is not None and not start_mask.mask.any():
@@ -103,7 +103,7 @@ class ZoomSegmenter(ABC):
             again = self._look(image, prompt, start_mask, better)
             tighter = better.side < window.side
             if tighter and start_mask is None and not windows_agree(logits, window, again, better):
-                break  # seen from nearer it is another object: keep the first answer
+                break  # the tighter window shows another object: keep the first answer
             window, logits = better, again
         mask = np.zeros(embedding.hw, np.bool_)
         rows, columns, patch = paste_logits(logits, window, embedding.hw)
@@ -123,10 +123,10 @@ class ZoomSegmenter(ABC):
         patch: npt.NDArray[np.float32],
         at: tuple[slice, slice],
     ) -> npt.NDArray[np.float32]:
-        """The logits ``patch`` of the rows and columns ``at``, refined where the last click changed
-        something.
+        """Refine the logits ``patch`` where the last click changed something; returns the new patch.
 
-        Only if that place is small against the window of ``side`` pixels: it is then looked at from nearer.
+        ``patch`` covers the rows and columns ``at``. The network runs again on a smaller window around the
+        change, unless that would not be much smaller than the first one, of ``side`` pixels.
         """
         rows, columns = at
         x, y, positive = prompt.points[-1]
@@ -174,7 +174,7 @@ class ZoomSegmenter(ABC):
 def _refit(
     logits: npt.NDArray[np.float32], window: Window, hw: tuple[int, int], prompt: Prompt, min_side: float
 ) -> Window | None:
-    """A better window for what was found, or None when this one is good."""
+    """A better window for the object found, or None when this one is good."""
     found = logits > 0
     if not found.any():
         return None
@@ -197,8 +197,8 @@ def _refit(
 
 
 def _shifted(prompt: Prompt, hw: tuple[int, int], rows: slice, columns: slice) -> Prompt:
-    """The prompt's clicks that fall into the patch, in its pixels; clicks on the far border belong to its
-    last.
+    """The prompt's clicks inside the patch, in pixels of the patch. A click on the right or lower border of
+    the image belongs to its last pixel.
     """
     points = []
     for x, y, positive in prompt.points:

@@ -1,4 +1,4 @@
-"""Click segmenters by name: one table, built lazily and once per process and checkpoint."""
+"""Click segmenters by name. Each is built when first used, once per process."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _NETWORK_BYTES = 256 * 1024**2
-"""Bound of all projects' own networks together; one takes a few MB."""
+"""Memory limit for the networks of all projects together; one takes a few MB."""
 
 Factory = Callable[[BackendSettings, ProjectPaths | None], ClickSegmenter]
 
 
 @dataclass(frozen=True, slots=True)
 class SegmenterEntry:
-    """One row of the table. ``factory`` is ``module:function(settings, project)``; ``needs`` are import
-    names.
+    """One row of the table. ``factory`` is ``module:function``, called with (settings, project); ``needs``
+    lists the modules it imports.
     """
 
     name: str
@@ -96,7 +96,7 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
 
 @dataclass(frozen=True, slots=True)
 class SegmenterStatus:
-    """Whether a segmenter could be used now: ``ready``, or why not in one line."""
+    """Whether a segmenter can be used now; if not ``ready``, ``reason`` says why in one line."""
 
     name: str
     summary: str
@@ -176,8 +176,8 @@ def _project_reason(project: ProjectPaths | None) -> str:
 class SegmenterPool:
     """Loaded segmenters of one process, each built once.
 
-    Projects' own networks are bounded by bytes, the others by the table. A network that was trained again,
-    under a new name or the old one, takes the place of what was loaded before.
+    The memory for projects' own networks is limited; the other segmenters are at most as many as the table
+    has. A network that was trained again, under a new name or the old one, replaces the one loaded before.
     """
 
     def __init__(self, settings: BackendSettings, *, device_changed: DeviceListener | None = None) -> None:
@@ -194,8 +194,8 @@ class SegmenterPool:
     def get(self, name: str, project: ProjectPaths | None = None) -> ClickSegmenter:
         """The segmenter to answer with, loaded on first use.
 
-        A project's own click model answers instead of the segmenter it was measured against and found better
-        than. ``project`` falls back to the settings' segmenter until there is one.
+        A project's own click model replaces the segmenter that it was measured against and that it beat.
+        Until there is one, the name ``project`` means the segmenter of the settings.
         """
         serving = None if project is None else self._serving(project)
         if project is None or serving is None:
@@ -224,7 +224,9 @@ class SegmenterPool:
 
     @contextmanager
     def _one_builder(self, key: object) -> Iterator[None]:
-        """Two requests for one cold segmenter build it once; other segmenters do not wait."""
+        """Of two requests for a segmenter that is not loaded, one builds it and the other waits. Requests for
+        other segmenters do not wait.
+        """
         with self._lock:
             building = self._building.setdefault(key, threading.Lock())
         with building:
@@ -243,7 +245,7 @@ class SegmenterPool:
             return None
         version = _Version(project.clicks / name, version_stamp(project.clicks / name))
         if is_outdated(version.folder):
-            if version not in self._outdated:  # said once
+            if version not in self._outdated:  # warn only once
                 self._outdated.add(version)
                 log.warning(
                     "click model %s was made by another release of Groundswell: not used", version.folder

@@ -1,6 +1,7 @@
-"""Embeddings by image content and encoder: RAM, then disk, each with a byte cap; single flight; clicks first.
+"""Embeddings by image content and encoder, kept in RAM and on disk; each of the two tiers has a byte limit.
 
-A file holds one embedding (safetensors layout: named arrays, size of the image in the metadata). Files are
+An embedding that several callers want at once is made once, and clicks go before background work. A file
+holds one embedding (safetensors layout: named arrays, size of the image in the metadata). Files are
 written to a temporary name and renamed, and read by memory map, so several server processes share the disk
 tier without locks.
 """
@@ -64,8 +65,8 @@ class EmbeddingStore:
     Parameters
     ----------
     root : folder of the disk tier
-    ram_bytes, disk_bytes : caps of the tiers; 0 switches a tier off
-    half : keep float32 arrays as float16. Rounded once when made, so RAM and disk give the same masks.
+    ram_bytes, disk_bytes : limits of the tiers; 0 switches a tier off
+    half : round float32 arrays to float16. They are rounded when made, so RAM and disk give the same masks.
     """
 
     def __init__(self, root: Path, *, ram_bytes: int, disk_bytes: int, half: bool = False) -> None:
@@ -118,7 +119,7 @@ class EmbeddingStore:
         priority: int = CLICK,
         persist: bool = True,
     ) -> Found:
-        """Look up, else make it exactly once however many callers wait.
+        """Look the embedding up, or make it. It is made once even if several callers wait for it.
 
         ``load`` gives the (H, W, 3) pixels before the device is taken; ``embed`` runs while it is held. A
         click that meets a queued background encode of the same image joins it and moves it to the front.
@@ -137,7 +138,7 @@ class EmbeddingStore:
             gate.promote(flight.ticket, priority)
             return Found(flight.future.result(), "joined")
         try:
-            found = self.get(sha, encoder)  # it may have landed between the look-up and the flight
+            found = self.get(sha, encoder)  # another thread may have finished it since the look-up
             if found is None:
                 pixels = load()
                 with gate.hold(flight.ticket):
@@ -154,14 +155,14 @@ class EmbeddingStore:
         flight.future.set_result(found.embedding)
         if persist and found.tier == "encoded":
             if priority == CLICK and found.embedding.nbytes <= self.ram_bytes:
-                # Somebody waits for the mask: the disk can be slow, and RAM has it meanwhile.
+                # A person waits for the mask and the disk can be slow; RAM has it until it is written.
                 self._writer.submit(self._write, key, found.embedding)
             else:
                 self._write(key, found.embedding)
         return found
 
     def flush(self) -> None:
-        """Wait until what clicks made is on disk."""
+        """Wait until the embeddings made by clicks are on disk."""
         self._writer.submit(bool).result()
 
     def forget(self) -> None:
@@ -191,7 +192,7 @@ class EmbeddingStore:
     def _write(self, key: tuple[str, str], embedding: Embedding) -> None:
         try:
             self._write_file(key, embedding)
-        except Exception:  # in the writer's thread nobody would hear of it
+        except Exception:  # an exception in the writer's thread would go unnoticed
             log.exception("embedding not kept on disk")
 
     def _write_file(self, key: tuple[str, str], embedding: Embedding) -> None:
@@ -213,7 +214,9 @@ class EmbeddingStore:
             self._evict(path)
 
     def _evict(self, spared: Path) -> None:
-        """Oldest use first until under the cap; ``spared`` and what was used a moment ago stay."""
+        """Delete the least recently used files until the tier is within its limit. ``spared`` and files used
+        a moment ago stay.
+        """
         files = []
         for path in self.root.glob("*/*.safetensors"):
             try:
@@ -226,7 +229,7 @@ class EmbeddingStore:
         for mtime, size, path in sorted(files, key=lambda f: f[0]):
             if used <= self.disk_bytes:
                 break
-            # Files just used are spared, unless even they are more than twice the cap.
+            # Files just used stay, unless the tier is at more than twice its limit.
             if path == spared or (now - mtime < _SPARED_S and used <= 2 * self.disk_bytes):
                 continue
             path.unlink(missing_ok=True)

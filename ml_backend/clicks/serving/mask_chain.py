@@ -1,7 +1,7 @@
-"""Masks of a series of clicks: each click starts from the mask before it, and every mask is kept for a while.
+"""Masks of a series of clicks. Each click starts from the mask before it, and every mask is kept for a while.
 
-A chain that is not in memory is made again from its start, so the same picture, prompts and model give the
-same mask after an undo, a restart, or in another process.
+When a mask is not in memory, the series is computed again from its start. So the same picture, prompts and
+model give the same mask after an undo, after a restart, or in another process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ChainStart:
 
 
 class MaskChains:
-    """Safe under threads. Two requests for one mask at the same time make it twice, with the same result."""
+    """Thread-safe. Two requests for one mask at the same time compute it twice, with the same result."""
 
     def __init__(self, max_bytes: int = _MASK_BYTES) -> None:
         self._masks: ByteCache[object, KeptMask] = ByteCache(max_bytes, _nbytes)
@@ -57,10 +57,11 @@ class MaskChains:
         start: ChainStart | None,
         embedding: Callable[[], Embedding],
     ) -> KeptMask:
-        """The mask after the box, the first click, the second …, each from the one before.
+        """The mask for all clicks of the prompt. The box or the first click gives the first mask of the
+        series, and each further click starts from the mask before it.
 
-        ``embedding`` is called only if a mask has to be made. Raises ValueError for a prompt without points
-        and box.
+        ``embedding`` is called only if a mask has to be computed. Raises ValueError for a prompt with neither
+        points nor box.
         """
         first = 0 if prompt.box is not None else 1
         if len(prompt.points) < first:

@@ -1,8 +1,8 @@
-"""Embeddings before anybody clicks: the worker embeds ahead, the backend prewarms the annotator's next tasks.
+"""Embeddings made before anybody clicks: by the worker for a project, by the backend for an annotator.
 
-Background work yields to clicks twice: it starts no encode while somebody has clicked within ``idle_s``
-seconds, and a click overtakes whatever is queued for the device (``device_gate.DeviceGate``). What is running
-is not interrupted.
+Background work in the backend waits for clicks in two ways. It starts no encode within ``idle_s`` seconds of
+a click, and a click goes before everything that is queued for the device (``device_gate.DeviceGate``). A
+running encode is not interrupted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _MOST_QUEUED = 64
 _LIST_BYTES = 64 * 1024**2
-_ROW_BYTES = 300  # of a row beside its text: two numbers, a tuple, a text object, an entry of the dict
+_ROW_BYTES = 300  # memory of a row besides its text: two numbers, a tuple, a text object, a dict entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def save_upcoming(
 
 
 class Upcoming:
-    """What ``save_upcoming`` wrote, read again when it changes."""
+    """The list that ``save_upcoming`` wrote; read again when the file changes."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -114,11 +114,11 @@ class Upcoming:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the lists held now, about."""
+        """Approximate bytes of the lists held now."""
         return self._known.nbytes
 
     def after(self, project_id: int, task_id: int, count: int) -> list[tuple[int, str]]:
-        """The next ``count`` tasks after one; the first ones when it is not listed; empty without a list."""
+        """The ``count`` tasks after a task, or the first ones if it is not listed. Empty without a list."""
         path = ProjectPaths(self._data_dir, project_id).root / "upcoming.json"
         try:
             stat = path.stat()
@@ -140,7 +140,7 @@ class Upcoming:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _TaskList:
-    """The upcoming tasks as read when the file had this ``stamp``; ``nbytes`` of memory, about."""
+    """The upcoming tasks as read when the file had this ``stamp``; ``nbytes`` is roughly their memory."""
 
     stamp: int
     rows: list[tuple[int, str]]
@@ -149,7 +149,7 @@ class _TaskList:
 
 
 class Prewarmer:
-    """One background thread that embeds the next tasks of whoever clicked last; newest requests first."""
+    """A background thread that embeds the next tasks of the annotators who click; newest requests first."""
 
     def __init__(self, service: Embedder, upcoming: Upcoming, *, count: int = 3, idle_s: float = 1.0) -> None:
         self._service = service

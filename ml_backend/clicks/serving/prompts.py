@@ -1,8 +1,8 @@
-"""Label Studio's interactive ``context`` to one typed Prompt.
+"""Turn Label Studio's interactive ``context`` into one typed Prompt.
 
-Two stages, because the size of the image is known only once it was fetched: ``parse_context`` checks what was
-sent (percent of the original image), ``to_prompt`` turns it into pixels. Between them ``RecentBoxes`` brings
-together a box and the points after it, which the editor sends in requests of their own.
+This takes two steps, because the size of the image is known only after it was fetched. ``parse_context``
+checks what was sent, in percent of the original image; ``to_prompt`` converts it to pixels. Between them,
+``RecentBoxes`` joins a box and the points after it, which the editor sends in separate requests.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _POINT_TYPES = {"keypointlabels", "keypoint"}
 _BOX_TYPES = {"rectanglelabels", "rectangle"}
 _SMALLEST_BOX_PX = 1.0
 _WHO = ("user_id", "annotation_id", "draft_id")
-"""Fields of a context that tell one person's work from another's, where the host sends them: an annotation
-and a draft belong to one person."""
+"""Fields of a context that identify a person, if the host sends them. An annotation or a draft belongs to one
+person, so its id identifies that person too."""
 _RECENT_BOXES = 4096
 
 
@@ -36,7 +36,7 @@ class PromptContext:
     ----------
     points : ((x %, y %, positive), …) in click order
     box : (x %, y %, width %, height %, rotation in degrees clockwise about the top-left corner) or None;
-        the newest
+        of several boxes the last one
     label : class of the wanted mask
     from_name, to_name : the control the annotator used and the image tag
     """
@@ -111,10 +111,10 @@ def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptConte
 
 
 def person_of(context: object) -> str:
-    """Whose request this is, as far as it was sent; empty when nothing says so.
+    """A key for the person who sent the request; empty when the context does not say who it was.
 
-    Label Studio 1.23 sends nothing of the kind (its own editor sends ``result`` alone), other hosts and
-    versions may.
+    The editor of Label Studio 1.23 sends ``result`` alone, so there it is empty. Other hosts and versions may
+    send more.
     """
     if not isinstance(context, Mapping):
         return ""
@@ -130,9 +130,9 @@ def person_of(context: object) -> str:
 class RecentBoxes:
     """The last box of each person, task and label, for the points that refine it.
 
-    The editor sends points and boxes in requests of their own. A series that *begins* with a background
-    click, which means nothing alone, refines the newest box of the same person on the same task and label.
-    What nobody can be told by is not remembered: a box must never reach another person's clicks.
+    The editor sends points and boxes in separate requests. A background click alone selects nothing. So a
+    series that *begins* with one refines the last box of the same person on the same task and label. If the
+    person is not known, no box is remembered: it must never be used for another person's clicks.
     """
 
     def __init__(self, most: int = _RECENT_BOXES) -> None:
@@ -141,7 +141,7 @@ class RecentBoxes:
     def complete(self, prompts: PromptContext, sender: tuple[str, int, str]) -> PromptContext:
         """The prompts, with the remembered box where they need one.
 
-        ``sender`` is (project key, task id, person); a person of "" is nobody.
+        ``sender`` is (project key, task id, person); the person "" is unknown.
         """
         if not sender[2]:
             return prompts
@@ -227,7 +227,7 @@ def _box_px(
     x0, y0 = box[0] / 100 * width, box[1] / 100 * height
     w, h = box[2] / 100 * width, box[3] / 100 * height
     cos, sin = math.cos(math.radians(box[4])), math.sin(math.radians(box[4]))
-    # Label Studio turns a rectangle about its top-left corner, in pixels; its upright hull is the prompt.
+    # Label Studio turns a rectangle about its top-left corner, in pixels. The prompt is its bounding box.
     xs = [x0 + dx * cos - dy * sin for dx, dy in ((0.0, 0.0), (w, 0.0), (w, h), (0.0, h))]
     ys = [y0 + dx * sin + dy * cos for dx, dy in ((0.0, 0.0), (w, 0.0), (w, h), (0.0, h))]
     left, right = max(0.0, min(xs)), min(float(width), max(xs))

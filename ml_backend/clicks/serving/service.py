@@ -1,8 +1,8 @@
 """The click service: an interactive request in, a mask out.
 
-Every answer is a function of picture, prompts and model versions alone, so nobody's state can leak into
-anybody else's answer: the service keeps caches, never sessions. The one thing remembered from request to
-request is a person's last box, under a key that no other person shares (``RecentBoxes``).
+Every answer depends on the picture, the prompts and the model versions only. The service keeps caches but no
+sessions, so one person's work cannot change another person's answer. One thing is remembered between
+requests: a person's last box, under a key that no other person shares (``RecentBoxes``).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class ClickService:
     def _answer(
         self, task: TaskRef, prompts: PromptContext, segmenter: ClickSegmenter, times: PhaseTimes
     ) -> ClickAnswer:
-        # The content's hash comes first: what is kept is kept by content, never by address.
+        # The image comes first: its hash is the key of every cache. An address is never used as a key.
         image = self._images.find(task, times)
         prompt = to_prompt(prompts, image.hw)
         tier = "not needed"

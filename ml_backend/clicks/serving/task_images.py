@@ -59,7 +59,7 @@ class PhaseTimes:
 
 
 class TaskImages:
-    """Pictures of tasks and their embeddings; safe under threads."""
+    """Pictures of tasks and their embeddings. Thread-safe."""
 
     def __init__(self, images: ImageSource, store: EmbeddingStore) -> None:
         self._images = images
@@ -73,7 +73,7 @@ class TaskImages:
     def embedding(
         self, task: TaskRef, image: ImageRef, segmenter: ClickSegmenter, priority: int, times: PhaseTimes
     ) -> Found:
-        """The embedding of a picture, made at most once however many ask. Raises BadImage, ModelError."""
+        """The embedding of a picture; several callers share one encode. Raises BadImage, ModelError."""
 
         def load() -> npt.NDArray[np.uint8]:
             with times.timed("decode"):
@@ -89,7 +89,7 @@ class TaskImages:
             segmenter.encoder,
             load,
             encode,
-            # Without an encoder there is nothing to take turns for: no waiting for another project's.
+            # Without an encoder nothing runs on the device, so there is nothing to wait for.
             gate=gate_for(segmenter.device) if segmenter.persist else DeviceGate(),
             priority=priority,
             persist=segmenter.persist,

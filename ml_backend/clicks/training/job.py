@@ -1,8 +1,8 @@
-"""The training of a click network in a process of its own: ``python -m ml_backend.clicks.training.job``.
+"""Training of a click network in a process of its own: ``python -m ml_backend.clicks.training.job``.
 
-``ml_backend.learners.child_process`` says how it is started and what it answers. The request holds the
-fields of ``ClickJobSpec``, the report those of ``ClickReport``; OUT then holds weights.safetensors,
-click.json, report.json. The process runs at low priority: the cores are for those who click.
+``ml_backend.learners.child_process`` says how it is started and how it answers. The request holds the
+fields of ``ClickJobSpec``, the report those of ``ClickReport``. OUT then holds weights.safetensors,
+click.json and report.json. The process runs at low priority, so that it does not slow down clicks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _NICE = 10
 
 
 class ClickJobSpec(BaseModel):
-    """What a click network is trained from. ``incumbent`` is the segmenter that serves now, ``start`` the
-    folder of an earlier version to go on from.
+    """What a click network is trained from. ``incumbent`` is the segmenter in use now, ``start`` the folder
+    of an earlier version to continue from.
     """
 
     train: tuple[Example, ...]
@@ -85,9 +85,10 @@ def publish_click_model(
     *,
     guard: Guard = nullcontext,
 ) -> dict[str, Any]:
-    """What the worker calls: train ``version`` unless it exists, publish it by rename, and let ``current``
-    name it if it is to be used (by rename too); take ``current`` away if the incumbent serves better.
-    Returns the report.
+    """Train ``version`` unless it exists, and publish it by rename. Returns the report.
+
+    If the report says to use the version, its name is written to the file ``current``, by rename too. If the
+    incumbent is better, ``current`` is removed.
 
     Safe to call again after a kill at any point: a finished version is not trained twice, unless another
     release of Groundswell made it.

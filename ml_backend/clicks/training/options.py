@@ -14,15 +14,15 @@ __all__ = ["ClickOptions", "click_options"]
 
 @dataclass(frozen=True, slots=True)
 class ClickOptions:
-    """Hyper-parameters. The defaults take about eight minutes on one CPU core and leave the others to clicks;
-    on shared cores, further threads cost more by waiting for each other than they bring.
+    """Hyper-parameters. The defaults take about eight minutes on one CPU core; the rest are free for clicks.
+    On shared cores more threads do not help: they lose more time waiting for each other than they save.
     """
 
     size: int = 128
     width: int = 32
     small_size: int = 64
     small_share: float = 0.7
-    """Share of the training spent at ``small_size``, where a step costs a third, before going on at
+    """Share of the training at ``small_size``, where a step takes a third of the time; the rest is at
     ``size``.
     """
     batch: int = 8
@@ -32,7 +32,7 @@ class ClickOptions:
     learning_rate: float = 3e-3
     max_corrections: int = 3
     seconds: float = 600.0
-    """Stop early (with the learning rate run down) when training takes longer than this."""
+    """Training takes at most about this long; the learning rate falls in time for an early end."""
     threads: int = 1
     seed: int = 0
     device: str = "auto"

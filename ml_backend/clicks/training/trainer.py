@@ -1,5 +1,5 @@
-"""Train the project's click network on finished masks, and say whether it should replace what serves clicks
-now.
+"""Train the project's click network on finished masks, and decide whether it should replace the segmenter in
+use now.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["ClickReport", "click_targets", "train_click_model", "train_network"]
 
 
 MIN_TEST_IMAGES = 3
-"""With fewer held-out images an interval over images means nothing."""
+"""With fewer held-out images, an interval over images says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,9 @@ def _correction_odds(most: int) -> npt.NDArray[np.float64]:
 def train_network(
     examples: Sequence[Example], options: ClickOptions, progress: Progress, *, start: Path | None = None
 ) -> tuple[ClickNet, NetworkManifest, int, float]:
-    """Network trained from random weights, or on from the version in ``start``, its manifest, iterations
-    done and the mean loss of the last tenth.
+    """Train from random weights, or continue from the version in ``start``.
+
+    Returns the network, its manifest, the iterations done and the mean loss of the last tenth of them.
 
     Raises BadInput when no example holds a usable mask.
     """
@@ -160,8 +161,8 @@ def train_network(
     losses: list[float] = []
     done = 0.0
     while done < 1.0:
-        # Progress counts iterations or seconds, whichever is nearer its end, so that the rate always runs
-        # down.
+        # Progress is the larger share, of iterations or of seconds, so the learning rate always falls to its
+        # end.
         done = max((len(losses) + 1) / wanted_steps, (time.monotonic() - began) / options.seconds)
         rate = min(1.0, (len(losses) + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * min(done, 1.0)))
         for group in optimiser.param_groups:
@@ -195,8 +196,8 @@ def train_network(
 def click_targets(
     examples: Sequence[Example], labels: Sequence[str], *, limit: int | None, seed: int = 0
 ) -> list[ClickTarget]:
-    """Up to ``limit`` masks of the examples, spread over images: a random first mask of each image, then a
-    second…
+    """Up to ``limit`` masks of the examples, spread over images: one random mask of each image, then a second
+    of each, and so on.
     """
     rng = np.random.default_rng(seed)
     order = [int(i) for i in rng.permutation(len(examples))]

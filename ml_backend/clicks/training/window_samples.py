@@ -1,11 +1,11 @@
-"""Training samples of the click network: a window around a true mask, a start, and clicks a person might
-make.
+"""Training samples of the click network: a window around a true mask, a start, and clicks as a person might
+make them.
 
 The recipe is iterative training with mask guidance (RITM, Sofiiuk et al. 2021). Each sample has a random
 start. The training loop then adds clicks where the network's own mask is wrong (``next_click``). A start is
 a first click, a few clicks, a box, or a degraded mask with a click that corrects it, which teaches
-corrections of proposals. Corrections of large objects are also shown from nearer, because the segmenter
-looks at them so.
+corrections of proposals. Corrections of large objects are also shown in smaller windows, because the
+segmenter uses such windows for them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ MIN_AREA_PX = 12
 _FIRST, _CLICK, _CLICKS, _DEGRADED, _BOX = 0.25, 0.52, 0.60, 0.74, 0.78
 """Upper ends of the ranges of a random number in 0..1 that chooses the start: below 0.25 a click in the
 window of a first click, below 0.52 a click in a window around the object, then several clicks, a degraded
-mask, a box; from 0.78 a correction seen from nearer.
+mask, a box; from 0.78 on a correction in a smaller window.
 """
 _CLOSE_FROM_PX = 400
-"""Area from which corrections are seen from nearer; smaller objects fill the window anyway."""
+"""From this area on corrections get a smaller window; smaller objects fill the usual window anyway."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,8 +64,8 @@ class Sample:
 
 
 def _spot(wrong: Mask, rng: np.random.Generator, *, exact: bool) -> tuple[int, int, float]:
-    """A pixel (x, y) well inside ``wrong`` and the depth of its inner-most one; the inner-most itself if
-    exact.
+    """A random pixel (x, y) well inside ``wrong``, or its inner-most pixel if ``exact``; and the depth of the
+    inner-most pixel.
     """
     distance = inner_distance(wrong)
     depth = float(distance.max())
@@ -141,7 +141,7 @@ class Sampler:
         if not self._examples:
             raise BadInput(f"no example holds a mask of {MIN_AREA_PX} pixels or more", field="train")
         self.first_side = max(32.0, 1.6 * float(np.quantile(sides, 0.7)))
-        """Window for a first click: right for most objects; for larger ones it is widened when cut."""
+        """Side of the window for a first click. Right for most objects; widened if it cuts the object."""
         weights = np.sqrt([len(usable) for _, usable in self._examples])
         self._p = weights / weights.sum()
 
@@ -185,7 +185,7 @@ class Sampler:
         return sample
 
     def _sample(self, index: int, window: Window, target: Mask, previous: Mask) -> Sample:
-        """The window of image ``index`` without clicks: turned, mirrored, in another light."""
+        """The window of image ``index`` without clicks, with random rotation, mirroring and brightness."""
         rng = self.rng
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
 
@@ -204,7 +204,7 @@ class Sampler:
         )
 
     def _closely(self, index: int, mask: Mask) -> Sample | None:
-        """One error of a degraded mask, seen from near and clicked; None when no error is worth a click."""
+        """One error of a degraded mask, clicked in a small window around it; None if all errors are tiny."""
         rng = self.rng
         degraded = degraded_mask(mask, rng)
         wrong = degraded != mask
