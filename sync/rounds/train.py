@@ -34,6 +34,7 @@ from sync.rounds.registration import check_project_settings
 from sync.rounds.round_records import (
     begin_round,
     current_round,
+    digest_of,
     finish_step,
     load_snapshot,
     update_round,
@@ -121,7 +122,8 @@ def begin_again(
     annotation. Raises what ``start_round`` raises.
     """
     frozen = load_snapshot(paths, record.number)
-    if {name: frozen.get(name) for name in _SETTINGS} == _frozen_settings(config, settings):
+    is_begun = digest_of(frozen) == record.digest  # not so after a kill between the snapshot and the row
+    if is_begun and {name: frozen.get(name) for name in _SETTINGS} == _frozen_settings(config, settings):
         return None
     check_project_settings(settings)
     with db.read() as session:

@@ -205,6 +205,10 @@ def test_a_typo_in_the_environment_begins_no_round_and_its_correction_is_taken(m
     assert (report.error, report.round) == ("", 1)
 
 
+def _killed() -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_round_frozen_with_a_typo_fails_once_and_is_begun_anew_when_it_is_corrected(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +233,10 @@ def test_a_round_frozen_with_a_typo_fails_once_and_is_begun_anew_when_it_is_corr
     failed = current_round(world.open().db)
     assert failed is not None
     assert "no such option" in failed.failed
+    with monkeypatch.context() as patch:  # killed when the new snapshot is there and its row is not
+        patch.setattr("sync.rounds.round_records.utc_now", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            _worker(world).look(world.project_id)
     report = _worker(world).look(world.project_id)
     assert report is not None
     assert report.error == ""
