@@ -107,7 +107,7 @@ def interruptible(*, exit_code: int = 0) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # the handlers stay: a signal while Python winds up must not change the exit code
+        # the handlers stay: a signal while Python shuts down must not change the exit code
         typer.echo("\n· stopped")
         raise typer.Exit(exit_code) from None
     except BaseException:

@@ -1,4 +1,4 @@
-"""What commands open: settings, store and clients of a running installation."""
+"""What commands work on: settings, store and clients of a running installation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_installation(data_dir: Path | None, *, studio_url: str = "", api_key: s
 def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Settings:
     """Settings of a command that talks to a running installation.
 
-    Order: what is given, the environment, what ``groundswell up`` of this data directory wrote down.
+    Order: the arguments, the environment, what ``groundswell up`` wrote into its data directory.
     """
     from pydantic import SecretStr
 

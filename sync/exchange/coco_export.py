@@ -107,7 +107,8 @@ def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
     """The round whose accepted masks are exported: the newest whose review is done.
 
     While no review is done: the newest that has accepted masks, else the newest whose review has begun. A
-    round that is trained or asks its first questions thus never hides what an earlier one accepted.
+    round that is still training or asking its first questions never hides masks that an earlier round
+    accepted.
     """
     begun = [record for record in rounds if has_finished(record, "review")]
     done = [record for record in begun if record.review_done]

@@ -61,7 +61,7 @@ def file_names(pictures: Sequence[TaskPicture]) -> dict[int, str]:
 def _name_where_free(
     names: dict[int, str], pictures: Sequence[TaskPicture], name_of: Callable[[str], str]
 ) -> None:
-    """Name those pictures that have no name yet, where nobody else wants or has that name."""
+    """Name those pictures that have no name yet, where no other picture has or would get that name."""
     wanted = {one.task_id: name_of(one.address) for one in pictures if not names[one.task_id]}
     count = Counter(wanted.values()) + Counter(name for name in names.values() if name)
     names.update({task: name for task, name in wanted.items() if count[name] == 1 or name_of is _long_name})

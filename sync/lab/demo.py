@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """How the demo is played.
+    """How the demo runs.
 
     ``start_tasks`` are labelled before the first round, ``tasks_per_round`` before each further one;
     ``answers_error`` is the probability that a crowd worker answers wrongly, ``budget`` the most questions
@@ -121,7 +121,7 @@ class Demo:
         return sum(row.is_labeled for row in self.admin.tasks(self._id))
 
     def play(self) -> DemoReport:
-        """Play all rounds without a worker process and measure each. Raises what goes wrong in a round."""
+        """Run all rounds without a worker process and measure each. Raises what goes wrong in a round."""
         started = time.monotonic()
         self.prepare()
         crowd = self._crowd()

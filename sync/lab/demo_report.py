@@ -1,7 +1,7 @@
-"""The figures of a demo: what each round cost and gave, measured against the ground truth.
+"""The figures of a demo: cost and result of each round, measured against the ground truth.
 
 Precision is the share of accepted masks that overlap a true instance of their label with IoU of at least
-0.75, with a 95 % Wilson interval (masks of one picture are not independent, so it is on the narrow side).
+0.75, with a 95 % Wilson interval. (Masks of one picture are not independent, so it is a little too narrow.)
 """
 
 from __future__ import annotations

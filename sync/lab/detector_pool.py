@@ -67,7 +67,7 @@ class DetectorPool:
     started_from: str
 
     def summary(self) -> dict[str, Any]:
-        """Counts, share of good masks, and how well score and quality foretell the true IoU."""
+        """Counts, share of good masks, and how well score and quality predict the true IoU."""
         iou, n = self.columns["iou"], len(self.columns["iou"])
         return {
             "images": self.images,

@@ -1,4 +1,4 @@
-"""Search policies played on a pool whose truth is known: what the questions bought, over many seeds."""
+"""Simulated runs (*plays*) of search policies on a pool with known truth, over many seeds: what questions bring."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ CURVE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class PlayPlan:
-    """How policies are played.
+    """How policies are simulated.
 
-    ``purity`` is what is promised of accepted masks; ``noise`` how the worker errs (None: never); ``budget``
-    the most questions per class (None: no limit); ``batch`` the questions between two looks of the policy.
+    ``purity`` is the promised purity of accepted masks; ``noise`` how the worker errs (None: never);
+    ``budget`` the most questions per class (None: no limit); ``batch`` the questions between two looks of the
+    policy.
     """
 
     purity: float = 0.85

@@ -2,8 +2,8 @@
 
 They see what people see: an annotator draws the true instances on the task that Label Studio serves next; a
 crowd worker answers the review task that is served next, wrongly with a given probability. Whether an answer
-is wrong depends on seed, worker and question alone. So a simulation that was interrupted gives the same
-answers when it goes on, in whatever order the questions come.
+is wrong depends on seed, worker and question alone. So an interrupted simulation gives the same answers when
+it goes on, whatever the order of the questions.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def check_port(host: str, port: int, what: str) -> None:
 
 
 def studio_env(data_dir: Path, login: Login, *, files_root: Path) -> dict[str, str]:
-    """Environment of a server that asks nothing, calls nobody and may reach a backend on this machine."""
+    """Environment of a server that needs no input, contacts no outside server, may reach a local backend."""
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return env | {
         "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir),
@@ -86,7 +86,7 @@ def studio_env(data_dir: Path, login: Login, *, files_root: Path) -> dict[str, s
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(files_root),
-        # no calls home
+        # no contact with outside servers
         "LATEST_VERSION_CHECK": "false",
         "COLLECT_ANALYTICS": "False",
         "SENTRY_DSN": "",

@@ -28,17 +28,17 @@ def start_time(pid: int) -> float | None:
 def is_running(pid: int, started: float | None) -> bool:
     """Is the process that started then still running?
 
-    Number and start time together name a process for good: numbers are used again.
+    A process number is used again after the process ends; number and start time together are unique.
     """
     now = start_time(pid)
     return now is not None and started is not None and abs(now - started) < _CLOCK_STEP_S
 
 
 def stop_group(process: subprocess.Popen[bytes], *, grace_s: float = 10.0) -> None:
-    """End ``process`` (made with ``start_new_session=True``) and all it started: politely, then by force."""
+    """End ``process`` (made with ``start_new_session=True``) and all it started: SIGTERM, then SIGKILL."""
 
     def reap() -> None:
-        process.poll()  # until its end is noticed here, an ended process stays as a zombie
+        process.poll()  # an ended process stays as a zombie until its parent asks
 
     _end(process.pid, reap, grace_s)
     process.wait(timeout=_KILL_S)

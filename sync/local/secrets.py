@@ -22,7 +22,7 @@ BACKEND_USER = "groundswell"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secrets:
-    """What an embedded installation knows and nobody else should; it does not print itself."""
+    """The secrets of an embedded installation; they are left out when this object is printed."""
 
     email: str
     password: str

@@ -1,8 +1,8 @@
 """Label Studio, the ML backend and one worker, started together and stopped together.
 
-Each is a process group of its own, so that Ctrl-C reaches only the caller, which then stops exactly what it
-started. ``data_dir/up.json`` says what runs; after a crash of the caller the next start finds the
-left-over processes there (number and start time must both match) and ends them first.
+Each is a process group of its own. So Ctrl-C reaches only the caller, which then stops exactly what it
+started. ``data_dir/up.json`` says what runs. After a crash of the caller, the next start finds the left-over
+processes in that file (number and start time must both match) and ends them first.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class Stack:
             "ml_backend._wsgi:app",
             *("--bind", f"{self.host}:{self.backend_port}", "--worker-class", "gthread"),
             *("--workers", "1", "--threads", "8", "--timeout", "120", "--graceful-timeout", "5"),
-            # by default all servers of a user have the same socket: each would take it from the one before
+            # by default all servers of a user share one socket: each would take it from the one before
             *("--control-socket", str(self.data_dir / "backend.ctl")),
         ]
         part = self._spawn("backend", command)

@@ -92,7 +92,7 @@ def serve_pictures(
 
 
 def _address(path_served: str) -> str:
-    """The address of a served file; characters such as ``&``, ``#`` and ``+`` mean others in a query."""
+    """The address of a served file; ``&``, ``#`` and ``+`` are quoted, as they have a meaning in a query."""
     return f"/data/local-files/?d={quote(path_served)}"
 
 

@@ -145,7 +145,7 @@ def compare_pictures(
 def _take(
     pictures: Sequence[Picture], there: Counter[str], key: Callable[[Picture], str]
 ) -> tuple[list[Picture], list[Picture]]:
-    """Pictures without and with an entry in ``there``; each entry counts for one picture."""
+    """Split pictures into those without and those with an entry in ``there``; each entry is used once."""
     without, with_entry = [], []
     for picture in pictures:
         if there[key(picture)] > 0:

@@ -1,4 +1,4 @@
-"""Rebuild: throw away what is derived and get the same state again from Label Studio and the data directory.
+"""Rebuild: drop what is derived and make it again from Label Studio and the data directory.
 
 Label Studio is only read. Nothing is asked, withdrawn, pushed or connected: that is left to the next look.
 """
@@ -130,7 +130,7 @@ def _rebuild_project(
 
 
 def _decide_again(project: OpenProject, record: RoundRecord) -> None:
-    """Decisions and verdicts of a round from the answers; whatever it would ask is left to the next look."""
+    """Work out decisions and verdicts of a round from the answers; new questions wait for the next look."""
     db, settings, paths = project.db, project.settings, project.paths
     pools = [pool for pool in load_label_pools(db, paths, project.memo, record) if len(pool)]
     plan = decide(db, settings, paths, project.progress, record, pools)
@@ -150,7 +150,7 @@ def _is_label_project(settings: Settings, project_id: int) -> bool:
 
 
 def _options_on_disk(settings: Settings, store: Store, project_id: int) -> dict[str, object] | None:
-    """Options kept in the facts, when the store does not know the project any more."""
+    """The project's options, read from its facts (``project.json``), for when the store lost the project."""
     from ml_backend.artifacts.project_facts import load_facts
 
     with store.read() as session:

@@ -1,4 +1,4 @@
-"""Choose what the page of clusters shows of a tree: which nodes, which members, and what is known of each."""
+"""Choose what the page of clusters shows: which nodes of a tree, which members, and what is known of each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Members:
     ----------
     prior : (n,) floating
     verdict : (n,) int8, +1 accepted, -1 rejected, 0 open
-    verified : (n,) bool, decided by an own verdict
+    verified : (n,) bool, decided by a verdict of its own
     answered : (n,) bool, somebody answered about it
     yes : (n,) floating in 0..1, probability that the verdict is yes (where answered)
     """
@@ -189,7 +189,7 @@ def _state(size: int, accepted: int, rejected: int, asked: int) -> str:
 
 
 def _faces(tree: ClusterTree, node: int, members: Members, count: int) -> list[int]:
-    """Members to show: up to half those that were asked, the rest spread from best to worst prior."""
+    """Members to show: at most half were asked about, the rest run from best to worst prior."""
     rows = tree.members(node)
     ranked = rows[np.argsort(-members.prior[rows], kind="stable")]
     asked = ranked[members.answered[ranked]]

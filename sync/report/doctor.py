@@ -38,7 +38,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Try everything. Each check needs those before it: mend the first fault first."""
+    """Try everything. Each check depends on those before it, so mend the first fault first."""
     yield from _try("data directory", lambda: _data_dir(settings))
     state = read_state(settings.data_dir)
     if state is not None:

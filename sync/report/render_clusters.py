@@ -36,7 +36,7 @@ class Thumbnail:
 class Purity:
     """Share of good masks: ``lower``..``upper`` at level ``confidence``, from ``asked`` answers.
 
-    ``test`` names what decided; empty when the interval is only that of the answers at hand.
+    ``test`` names the test that decided; empty when the interval only follows from the answers so far.
     """
 
     lower: float
@@ -148,7 +148,7 @@ def _purity(purity: Purity) -> dict[str, Any]:
 
 
 def _thumbnail(thumbnail: Thumbnail, pictures: dict[bytes, int]) -> dict[str, Any]:
-    """A picture that several clusters show is stored once."""
+    """One thumbnail for the page; a picture that several clusters show is stored once."""
     at = pictures.setdefault(thumbnail.jpeg, len(pictures)) if thumbnail.jpeg else -1
     return {
         "at": at,

@@ -73,7 +73,7 @@ def plot_curves(
 def _median(
     runs: Sequence[Curve], x_name: str, y_name: str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Median over plays of y as a step function of x; a play that is over keeps its last value."""
+    """Median of y over plays, as a step function of x; a play that has ended keeps its last value."""
     grid = np.unique(np.concatenate([getattr(curve, x_name) for curve in runs]).astype(np.float64))
     values = []
     for curve in runs:

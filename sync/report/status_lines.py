@@ -122,7 +122,9 @@ def _worker_line(row: dict[str, Any]) -> str:
 
 
 def _crowd_lines(workers: Sequence[dict[str, Any]], policy: str) -> list[str]:
-    """How well the workers whose answers count did on gold, and the option that makes the test allow for it.
+    """How well workers did on gold, and the option that makes the test allow for it.
+
+    Workers whose answers do not count are left out.
 
     The counts are of single answers. A verdict made of several answers errs less, so the test stays
     on the safe side.

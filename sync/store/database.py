@@ -1,9 +1,9 @@
 """The worker's store: SQLite by default (WAL, one writer at a time), Postgres by URL.
 
 Both keep the same promises: a read sees one state, writes do not lose each other's updates. SQLite has one
-writer at a time by itself. On Postgres a write under a fence shares the store with writes under other
-fences (its own lease row keeps those of the same fence apart), a write without one has it alone: two kinds
-of one advisory lock.
+writer at a time by itself. On Postgres there is one advisory lock with two modes. A write without a fence has
+the store alone. Writes under different fences share it, and the lease row keeps two writes under the same
+fence apart. A *fence* is the proof of holding a lease (see ``lease``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def utc_now() -> datetime:
 
 
 def database_now(session: Session) -> datetime:
-    """The database's own clock, aware and in UTC: the same for all workers, whatever their clocks say."""
+    """The time by the database's own clock, aware and in UTC: the same for all workers."""
     if session.get_bind().dialect.name == "postgresql":
         moment: datetime = session.scalars(select(func.clock_timestamp())).one()
         return moment.astimezone(UTC)
@@ -161,7 +161,7 @@ class Store:
             ) from error
 
     def drop_derived(self) -> None:
-        """Drop every table but ``projects`` and make them anew; projects are to be pulled from the start."""
+        """Drop every table but ``projects`` and make them anew; the next pull of each project is full."""
         derived = [table for table in Base.metadata.sorted_tables if table.name not in ("projects", "leases")]
         with self._writers.begin() as connection:
             _wait_for_turn(connection)
@@ -221,7 +221,7 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
 
 
 def _configure_postgres(engine: Engine) -> None:
-    """Time-outs, so that no worker that hangs or whose machine is gone stops the others for ever."""
+    """Time-outs, so that a worker that hangs or lost its machine cannot stop the others for ever."""
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi_connection: Any, _record: Any) -> None:

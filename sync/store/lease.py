@@ -1,12 +1,13 @@
 """Leases: one worker per project at a time, with heartbeat and fencing number.
 
-A worker that dies stops beating. After ``ttl_s`` another may take over and gets a higher fencing number. If
-the first was only slow, its next write sees the number and stops with LeaseLost: nothing of it reaches the
-store. Files are renamed into place inside such a write (``ProjectStore.write`` as guard), so nothing of it
-reaches the data directory either.
+The holder gives signs of life (the heartbeat); a worker that died gives none. After ``ttl_s`` seconds without
+one another worker may take over, and gets a higher fencing number. If the first was only slow, its next write
+sees the higher number and stops with LeaseLost, so it writes nothing into the store. Files are renamed into
+place inside such a write (``ProjectStore.write`` as guard), so it writes nothing into the data directory
+either.
 
-Times in the store are those of the database's clock. A worker measures the time since its own last sign of
-life with its own clock and counts its lease as lost when ``ttl_s`` has passed, also when it cannot ask the
+Times in the store are those of the database's clock. With its own clock, a worker measures the time since its
+own last sign of life. After ``ttl_s`` seconds it counts its lease as lost, also when it cannot ask the
 database.
 """
 
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def _seconds() -> float:
-    """Seconds that pass also while the machine sleeps."""
+    """Seconds of a clock that goes on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -120,7 +121,7 @@ class Lease:
 
     @property
     def fence(self) -> Fence:
-        """What store writes must carry. Raises LeaseLost when the lease is not held, or not for sure."""
+        """The fence that writes to the store must carry. Raises LeaseLost when it is not certainly ours."""
         fence = self._held()
         silent_s = self._seconds() - self._beaten_at
         if silent_s >= self._ttl.total_seconds():
@@ -176,7 +177,7 @@ class Lease:
                 self._lost.set()
                 return
             except GroundswellError as error:
-                # the lease is kept if a later beat comes through in time
+                # a later beat may still come through in time
                 _log.warning("%s: heartbeat failed: %s", self._name, error)
 
     def __enter__(self) -> Lease:

@@ -1,7 +1,7 @@
-"""The schema of the store: which version a database has, and bringing an older one up to date.
+"""The schema of the store: which version a database has, and how an older one is brought up to date.
 
 ``NEWEST`` is written into the table ``groundswell_schema``. A database without that table, but with projects,
-was made before there were migrations: its tables are those of the first one.
+was made before there were migrations: its tables are those of the first migration.
 """
 
 from __future__ import annotations

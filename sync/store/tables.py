@@ -133,7 +133,7 @@ class AnnotationRecord(Base):
 
 
 class InferenceRecord(Base):
-    """What the newest model version that looked at a task looked at, and when to try a failed one again."""
+    """What the last model run on a task used (version and image), and when to try a failed image again."""
 
     __tablename__ = "inferences"
 
@@ -232,7 +232,7 @@ class ReviewTaskRecord(Base):
 
 
 class AnswerRecord(Base):
-    """One worker's yes, no or unsure to one question, or that the worker skipped it."""
+    """One worker's answer to one question: yes, no, unsure or skip."""
 
     __tablename__ = "answers"
 
@@ -277,7 +277,7 @@ class DecisionRecord(Base):
 
 
 class LeaseRecord(Base):
-    """Who works on what. ``fence`` grows with every change of hands."""
+    """Who works on what. ``fence`` grows each time the lease changes hands."""
 
     __tablename__ = "leases"
 

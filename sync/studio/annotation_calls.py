@@ -1,4 +1,4 @@
-"""Calls about annotations, and what Label Studio serves next to this user."""
+"""Calls about annotations, and about the task that Label Studio serves next to this user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Label Studio client: one user of one server. Its calls are sorted by what they are about.
+"""The Label Studio client: one user of one server. Its calls are grouped by subject, one module each.
 
 Every call of Groundswell to Label Studio is in this folder; the requests themselves are made by ``http``.
 """
@@ -41,7 +41,7 @@ class Studio(TaskCalls, AnnotationCalls, ConnectionCalls):
 
     @classmethod
     def wrap(cls, client: LabelStudio, *, attempts: int = 5) -> Studio:
-        """The same for an existing ``label_studio_sdk.LabelStudio`` client."""
+        """A client of ours made from an existing ``label_studio_sdk.LabelStudio`` client."""
         studio = cls.__new__(cls)
         url = str(client._client_wrapper.get_base_url())
         studio._bind(url, lambda: token_of(client), client, attempts)
@@ -56,7 +56,7 @@ class Studio(TaskCalls, AnnotationCalls, ConnectionCalls):
         )
 
     def _take_new_token(self) -> bool:
-        """Read the token again; True when it has changed and Label Studio may be asked with it."""
+        """Read the token again; True when it has changed, so that the call is worth repeating."""
         token = self._read_token()
         if not token or token == token_of(self.sdk):
             return False
@@ -85,7 +85,7 @@ class Studio(TaskCalls, AnnotationCalls, ConnectionCalls):
 
 
 def as_studio(client: AnyClient) -> StudioClient:
-    """A client of ours for either kind."""
+    """A client of ours, made from a client of either kind."""
     from label_studio_sdk import LabelStudio
 
     return Studio.wrap(client) if isinstance(client, LabelStudio) else client

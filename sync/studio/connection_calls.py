@@ -41,7 +41,7 @@ class ConnectionCalls(PredictionCalls):
             if row["url"].rstrip("/") == url.rstrip("/"):
                 found = int(row["id"])
             elif row["title"] == title:
-                # our backend at an earlier address: Label Studio asks only the first one
+                # our backend at an earlier address is replaced, as Label Studio asks only the first backend
                 self._http.call("DELETE", f"/api/ml/{row['id']}")
         body = {"project": project_id, "url": url, "title": title, "is_interactive": True, **login}
         if found is None:
@@ -50,7 +50,7 @@ class ConnectionCalls(PredictionCalls):
             self._http.call("PATCH", f"/api/ml/{found}", json=body, hint=_BLOCKED)
         self._drop_own_webhook(project_id, url)
         if self.project(project_id).model_version == title != before:
-            # connecting names the backend as the version to show: every `next` would then wait for its answer
+            # connecting makes the backend the source of predictions: every `next` would wait for its answer
             self.set_model_version(project_id, before)
         return found
 

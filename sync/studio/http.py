@@ -84,9 +84,9 @@ class StudioHttp:
     ) -> Any:
         """Send one request and return the parsed JSON of the answer (None when it has no body).
 
-        ``repeatable`` says that doing it twice is the same as doing it once; by default every method but
-        POST. A call that is not is repeated only when Label Studio certainly did not start on it (no
-        connection, 429). Raises StudioError.
+        ``repeatable`` says that doing it twice is the same as doing it once; by default that is every method
+        but POST. Other calls are tried again only when Label Studio certainly did not begin with them (no
+        connection, or status 429). Raises StudioError.
         """
         safe = method != "POST" if repeatable is None else repeatable
         extra: dict[str, Any] = {}

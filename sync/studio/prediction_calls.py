@@ -40,7 +40,7 @@ class PredictionCalls(ProjectCalls):
         return created
 
     def predicted_tasks(self, project_id: int, model_version: str) -> set[int]:
-        # the filter matches substrings (v1 finds v10), so the versions come back and are compared
+        # the filter matches substrings (v1 finds v10), so the versions are fetched too and compared here
         filters = [task_filter("predictions_model_versions", "contains", "List", [model_version])]
         rows = tasks_by_id(self._http, project_id, "id,predictions_model_versions", filters=filters)
         return {

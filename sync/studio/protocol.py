@@ -1,4 +1,4 @@
-"""What the worker needs of Label Studio, as types and one protocol.
+"""The calls to Label Studio that the worker needs, as one protocol and its types.
 
 Two implementations pass the same contract tests: ``Studio`` (SDK and REST calls to a real server) and the
 tests' ``FakeStudio`` (in memory).

@@ -156,7 +156,7 @@ class TaskCalls(ProjectCalls):
         return self._changed_task(task_id, {"data": dict(data)})
 
     def close_task(self, task_id: int) -> TaskRow:
-        # who is served what goes by this mark; an answer or a skip makes Label Studio count it anew
+        # Label Studio serves tasks by this mark; it works the mark out anew after an answer or a skip
         return self._changed_task(task_id, {"is_labeled": True})
 
     def _changed_task(self, task_id: int, change: Mapping[str, Any]) -> TaskRow:

@@ -1,4 +1,4 @@
-"""What a worker shows: a progress line per project on a terminal; in a log, a line per tenth of a step."""
+"""What a worker prints: on a terminal a progress line per project; in a log a line per tenth of a step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WorkerConsole:
         self._tenth: dict[tuple[int, str], int] = {}
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """Print one line that stays, above the progress lines."""
         if not self._quiet:
             self._console.print(line, highlight=False, markup=False)
 
