@@ -25,7 +25,7 @@ repeats, and a time floor a little below the 0.7 s per question of the published
 
 
 class Settings(BackendSettings):
-    """Everything the worker and the CLI can be told; the fields of PROJECT_OPTIONS also per project."""
+    """Settings of the worker and the CLI; those in PROJECT_OPTIONS can also be set per project."""
 
     database_url: SecretStr = Field(
         default=SecretStr(""),
@@ -37,13 +37,19 @@ class Settings(BackendSettings):
     )
 
     # worker
-    poll_s: float = Field(default=5.0, gt=0, description="seconds between looks when no webhook came")
-    lease_ttl_s: float = Field(
-        default=60.0, gt=0, description="seconds; a worker silent for longer loses its project"
+    poll_s: float = Field(
+        default=5.0, gt=0, description="seconds between looks (passes over all projects) when no webhook came"
     )
-    heartbeat_s: float = Field(default=10.0, gt=0, description="seconds between signs of life")
+    lease_ttl_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds without a sign of life after which a worker loses its project",
+    )
+    heartbeat_s: float = Field(default=10.0, gt=0, description="seconds between signs of life of a worker")
     overlap_s: float = Field(
-        default=30.0, ge=0, description="seconds that a pull looks back, for changes committed late"
+        default=30.0,
+        ge=0,
+        description="seconds that a pull looks back beyond the last one, for changes committed late",
     )
 
     compare_s: float = Field(
@@ -53,7 +59,9 @@ class Settings(BackendSettings):
         "pull missed",
     )
 
-    review_url: str = Field(default="", description="Label Studio of the review projects, if another one")
+    review_url: str = Field(
+        default="", description="Label Studio server of the review projects, if they have one of their own"
+    )
     review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
 
     # train
@@ -71,18 +79,18 @@ class Settings(BackendSettings):
         default=0.25, gt=0, lt=1, description="share of tasks kept for the test split"
     )
     test_min: int = Field(default=2, ge=1, description="fewest tasks in the test split")
-    seed: int = Field(default=0, ge=0, description="start of all random choices: same seed, same choices")
+    seed: int = Field(default=0, ge=0, description="seed of all random choices: same seed, same choices")
 
     # infer
     infer_batch: int = Field(default=4, ge=1, description="images per model call")
     infer_part: int = Field(
-        default=64, ge=1, description="tasks per stored part; a kill loses at most one part"
+        default=64, ge=1, description="tasks per stored part of a pool; a kill loses at most one part"
     )
     pool_min_score: float = Field(
-        default=0.5, ge=0, le=1, description="class score from which masks are clustered"
+        default=0.5, ge=0, le=1, description="lowest class score of masks that are clustered"
     )
     embed_ahead: int = Field(
-        default=0, ge=0, description="tasks whose images are encoded for clicks per round"
+        default=0, ge=0, description="tasks per round whose images are encoded ahead for clicks"
     )
 
     train_clicks: bool = Field(
@@ -91,7 +99,7 @@ class Settings(BackendSettings):
         "one core at low priority whenever a quarter more tasks are finished",
     )
     click_options: dict[str, Any] = Field(
-        default_factory=dict, description="options of the training of the click network"
+        default_factory=dict, description="options for training the click network"
     )
 
     # cluster and review
@@ -113,23 +121,25 @@ class Settings(BackendSettings):
     )
     crowd: bool = Field(
         default=False,
-        description="questions are answered by people nobody knows: models the crowd, mixes in gold and "
-        "repeats and sets a time floor, where those settings are not given themselves",
+        description="people you do not know answer: estimates how reliable each is, mixes in questions with "
+        "known answers and repeats, and drops answers that come too fast (each unless set by itself)",
     )
     review_overlap: int = Field(default=1, ge=1, description="workers who are asked each question at first")
     review_overlap_max: int = Field(
         default=1,
         ge=1,
-        description="workers per question at most; 1: answers are taken as true; more (5 is usual): the "
-        "crowd is modelled and unsettled questions go to further workers",
+        description="workers per question at most; 1: answers are taken as true; more (5 is usual): how "
+        "reliable each worker is gets estimated, and unsettled questions go to further workers",
     )
     gold_share: float = Field(
-        default=0.0, ge=0, lt=0.5, description="share of questions whose answer is already known"
+        default=0.0, ge=0, lt=0.5, description="share of gold questions, whose answer is already known"
     )
     repeat_share: float = Field(
         default=0.0, ge=0, lt=0.5, description="share of questions that a worker gets twice"
     )
-    min_answer_s: float = Field(default=0.0, ge=0, description="seconds; faster answers do not count")
+    min_answer_s: float = Field(
+        default=0.0, ge=0, description="shortest time for an answer in seconds; faster ones do not count"
+    )
     experts: list[int] = Field(
         default_factory=list,
         description="numbers of the Label Studio users whose answers decide a question, e.g. [3, 8]",
@@ -138,9 +148,11 @@ class Settings(BackendSettings):
 
     # push
     push_rows: int = Field(default=500, ge=1, description="predictions per request at most")
-    push_bytes: int = Field(default=32 * 1024**2, ge=1024, description="size of a request in bytes, about")
+    push_bytes: int = Field(
+        default=32 * 1024**2, ge=1024, description="approximate largest size of a request in bytes"
+    )
     push_min_score: float = Field(
-        default=0.3, ge=0, le=1, description="class score from which masks are shown"
+        default=0.3, ge=0, le=1, description="lowest class score of masks that are shown"
     )
     push_interval_s: float = Field(
         default=60.0,

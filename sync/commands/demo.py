@@ -18,14 +18,16 @@ def register(app: typer.Typer) -> None:
         ] = None,
         coco: Annotated[Path | None, typer.Option(help="COCO annotations of the pictures: the truth")] = None,
         headless: Annotated[
-            bool, typer.Option("--headless", help="play all people, report, and exit")
+            bool, typer.Option("--headless", help="simulate all people, report, and exit")
         ] = False,
-        rounds: Annotated[int, typer.Option(min=1, help="rounds to play (--headless)")] = 3,
+        rounds: Annotated[int, typer.Option(min=1, help="rounds to run (--headless)")] = 3,
         report: Annotated[
             Path | None, typer.Option(help="report to write, JSON; a plot goes beside it")
         ] = None,
         start_tasks: Annotated[int, typer.Option(min=3, help="tasks labelled before the first round")] = 12,
-        tasks_per_round: Annotated[int, typer.Option(min=0, help="tasks labelled before each other")] = 10,
+        tasks_per_round: Annotated[
+            int, typer.Option(min=0, help="tasks labelled before each later round")
+        ] = 10,
         answers_error: Annotated[
             float, typer.Option(min=0.0, max=1.0, help="probability of a wrong crowd answer")
         ] = 0.0,
@@ -39,7 +41,7 @@ def register(app: typer.Typer) -> None:
         option: Annotated[
             list[str] | None, typer.Option(help="worker setting of the project, name=value; repeatable")
         ] = None,
-        seed: Annotated[int, typer.Option(min=0, help="of everything drawn by chance")] = 0,
+        seed: Annotated[int, typer.Option(min=0, help="seed of all random choices")] = 0,
         port: Annotated[
             int | None, typer.Option(help="port of Label Studio (default 8080; any if headless)")
         ] = None,
@@ -57,9 +59,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show the loop: label, train, propagate, ask, and push, on pictures with known truth.
 
-        Without arguments it generates pictures, starts everything, lets a played annotator label the first
+        Without arguments it generates pictures, starts everything, lets a simulated annotator label the first
         ones, waits until the model has pre-annotated the rest, prints where to look, and keeps running.
-        With --headless people are played from the truth through Label Studio, and a report is written.
+        With --headless all people are simulated through Label Studio, and a report is written.
 
         Example: groundswell demo
 

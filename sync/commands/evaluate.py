@@ -29,18 +29,21 @@ def register(app: typer.Typer) -> None:
         report: Annotated[Path, typer.Option(help="JSON file to write")],
         limit: Annotated[int | None, typer.Option(min=1, help="masks to measure, spread over images")] = None,
         start: Annotated[
-            list[str] | None, typer.Option(help="empty (default), or proposal (measured beside empty)")
+            list[str] | None,
+            typer.Option(help="start from nothing (empty, default) or also from a proposed mask (proposal)"),
         ] = None,
-        robot: Annotated[str, typer.Option(help="where users click: ritm, component or both")] = "ritm",
+        robot: Annotated[
+            str, typer.Option(help="where simulated users click: ritm, component or both")
+        ] = "ritm",
         train_fraction: Annotated[
             float, typer.Option(min=0.0, max=0.95, help="share of images kept for training, never measured")
         ] = 0.0,
         proposals: Annotated[
-            Path | None, typer.Option(help="stored prediction: COCO results of masks")
+            Path | None, typer.Option(help="COCO results file with masks to start from")
         ] = None,
         model: Annotated[
             Path | None,
-            typer.Option(help="folder of a model version that proposes; trained there if not there"),
+            typer.Option(help="folder of a model version that proposes masks; trained there if empty"),
         ] = None,
         model_iterations: Annotated[
             int | None, typer.Option(min=1, help="training steps of the model that proposes")
@@ -48,7 +51,9 @@ def register(app: typer.Typer) -> None:
         click_model: Annotated[
             Path | None, typer.Option(help="folder of the click network for project; trained there if empty")
         ] = None,
-        iterations: Annotated[int | None, typer.Option(min=1, help="training steps of project")] = None,
+        iterations: Annotated[
+            int | None, typer.Option(min=1, help="training steps of the network project")
+        ] = None,
         max_clicks: Annotated[int, typer.Option(min=1, help="clicks after which a user gives up")] = 20,
         plot: Annotated[Path | None, typer.Option(help="picture of the IoU curves to write")] = None,
         seed: Annotated[int, typer.Option(help="of split, choice of masks and training")] = 0,

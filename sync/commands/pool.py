@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option(help="NAME=VALUE of the learner, for example size=320; repeat")
         ] = None,
         threshold: Annotated[
-            float, typer.Option(min=0.0, max=1.0, help="lowest score kept: low, so that bad masks are in")
+            float, typer.Option(min=0.0, max=1.0, help="lowest score that is kept; low: keeps bad masks too")
         ] = 0.1,
         merge_classes: Annotated[
             str | None, typer.Option(help="treat all categories as one class of this name, such as object")

@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
         project: Annotated[int, typer.Argument(help="Label Studio project")],
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
     ) -> None:
-        """Let a project take part no more. Nothing is deleted, in Label Studio or in the data directory.
+        """Stop working on a project. Nothing is deleted, in Label Studio or in the data directory.
 
         The worker forgets the project; its predictions, review tasks and connections stay in Label Studio.
         `groundswell init` with its title, or `groundswell worker --project`, lets it take part again.

@@ -1,4 +1,4 @@
-"""``groundswell simulate``: play search policies on a stored pool with known truth."""
+"""``groundswell simulate``: try search policies on a stored pool with known truth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
                 "repeat to compare several"
             ),
         ],
-        seeds: Annotated[int, typer.Option(min=1, help="plays per policy")] = 10,
+        seeds: Annotated[int, typer.Option(min=1, help="simulated runs per policy")] = 10,
         noise: Annotated[
             str | None, typer.Option(help="how the worker errs: P(yes|good),P(no|bad), for example 0.95,0.9")
         ] = None,
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         purity: Annotated[float, typer.Option(min=0.5, max=0.999, help="promised purity")] = 0.85,
         budget: Annotated[int | None, typer.Option(min=1, help="most questions per class")] = None,
-        batch: Annotated[int, typer.Option(min=1, help="questions per look")] = 60,
+        batch: Annotated[int, typer.Option(min=1, help="questions between two steps of the policy")] = 60,
         question_s: Annotated[float, typer.Option(min=0.0, help="seconds per single question")] = 1.4,
         sheet_s: Annotated[float, typer.Option(min=0.0, help="seconds per contact sheet")] = 1.0,
         sheet_mask_s: Annotated[float, typer.Option(min=0.0, help="seconds per mask on a sheet")] = 0.25,
@@ -47,8 +47,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Masks, precision, SQ and recall against questions and human hours, over many seeds.
 
-        The truth of the pool answers the questions. `certified` is told the purity to promise and how the
-        worker errs; the other policies accept from the same purity on.
+        The truth of the pool answers the questions. `certified` promises --purity and allows for the errors
+        of --noise; the other policies accept clusters at that purity.
 
         Example: groundswell simulate --pool cells.npz --policy certified --policy original --seeds 20
         --noise 0.95,0.9 --out report.json --plot curves.svg

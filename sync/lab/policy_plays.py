@@ -1,4 +1,4 @@
-"""Simulated runs (*plays*) of search policies on a pool with known truth, over many seeds: what questions bring."""
+"""Plays: simulated runs of search policies on a pool with known truth, over many seeds."""
 
 from __future__ import annotations
 

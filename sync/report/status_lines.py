@@ -124,10 +124,8 @@ def _worker_line(row: dict[str, Any]) -> str:
 def _crowd_lines(workers: Sequence[dict[str, Any]], policy: str) -> list[str]:
     """How well workers did on gold, and the option that makes the test allow for it.
 
-    Workers whose answers do not count are left out.
-
-    The counts are of single answers. A verdict made of several answers errs less, so the test stays
-    on the safe side.
+    Workers whose answers do not count are left out. The counts are of single answers. A verdict made of
+    several answers errs less, so the test stays on the safe side.
     """
     counted = [row["gold_counts"] for row in workers if not row["suspended"] and "gold_counts" in row]
     yes, good, no, bad = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0, 0, 0)
