@@ -128,8 +128,8 @@ class Settings(BackendSettings):
     review_overlap_max: int = Field(
         default=1,
         ge=1,
-        description="workers per question at most; 1: answers are taken as true; more (5 is usual): how "
-        "reliable each worker is gets estimated, and unsettled questions go to further workers",
+        description="workers per question at most; 1: answers are taken as true; more (5 is usual): the "
+        "reliability of each worker is estimated, and unsettled questions go to further workers",
     )
     gold_share: float = Field(
         default=0.0, ge=0, lt=0.5, description="share of gold questions, whose answer is already known"

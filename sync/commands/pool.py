@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         """Train a detector on a part of a COCO set and keep what it finds on the rest, with the true IoU.
 
         The archive holds embedding, score, quality, extras, iou (with the best true mask of the same
-        label), label, image and labels. `groundswell simulate` plays annotation economics on it.
+        label), label, image and labels. `groundswell simulate` tries search policies on it.
 
         Example: groundswell pool --images cells/images --coco cells/annotations.json --out pool.npz
         """

@@ -1,4 +1,4 @@
-"""Stored pools with known truth: read and write the files that ``groundswell simulate`` plays on.
+"""Stored pools with known truth: read and write the files that ``groundswell simulate`` uses.
 
 NumPy archive (.npz): ``embedding`` (n, d), ``score`` (n,), ``quality`` (n,), ``extras`` (n, k), ``iou`` (n,)
 true mask IoU, ``label`` (n,) int64 class index, ``labels`` (c,) names of the classes. ``extras``, ``label``

@@ -38,7 +38,7 @@ def stop_group(process: subprocess.Popen[bytes], *, grace_s: float = 10.0) -> No
     """End ``process`` (made with ``start_new_session=True``) and all it started: SIGTERM, then SIGKILL."""
 
     def reap() -> None:
-        process.poll()  # an ended process stays as a zombie until its parent asks
+        process.poll()  # without this an ended child stays as a zombie
 
     _end(process.pid, reap, grace_s)
     process.wait(timeout=_KILL_S)

@@ -15,8 +15,7 @@ __all__ = ["plain_rle", "region_rows"]
 
 
 def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """``{"id", "label", "rle", "box_xyxy"}`` per region a person drew; clicks and other helper regions are
-    dropped.
+    """``{"id", "label", "rle", "box_xyxy"}`` per region a person drew; clicks and leftovers are dropped.
 
     Raises BadRegion when a region of an output tag cannot be read, or when two regions were drawn on images
     of different sizes: half of a task's objects would teach the model that the others are background.
