@@ -1,7 +1,7 @@
-"""The one way to write a derived file: to a temporary name, then renamed.
+"""Write files under a temporary name, then rename them. All derived files are written in this way.
 
-A ``Guard`` is entered around the rename. It raises when the file must not appear any more, for instance
-because another worker has taken over.
+A ``Guard`` is a context manager around the rename. It raises when the file must not be published any more,
+for example because another worker has taken over.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def read_json(path: Path) -> Any:
 def publish_dir(target: Path, *, guard: Guard = nullcontext) -> Iterator[Path]:
     """Give a staging folder; on success rename it to ``target``, on failure remove it.
 
-    If ``target`` exists already (an earlier run got this far), the new folder is dropped: artefacts
-    are named by what they were made from, so both hold the same.
+    If ``target`` exists already (an earlier run got this far), the new folder is deleted. A folder is named
+    by what it was made from, so both have the same content.
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The inbox of the worker: a file per project that says "look again".
 
-A webhook only adds a line ``<time> <action>`` here, for people to read; the worker goes by the time of the
-file. It compares states and looks at every project now and then anyway, so a lost line costs a delay only.
+A webhook only adds a line ``<time> <action>`` here, for people to read; the worker uses only the time of the
+file. The worker also looks at every project now and then, so a lost line causes only a delay.
 """
 
 from __future__ import annotations

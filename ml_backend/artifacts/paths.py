@@ -4,7 +4,7 @@ Layout below ``data_dir``::
 
     groundswell.db                     the worker's store
     images/                            image cache, by content hash
-    embeddings/<encoder>/<hash>.npy    click embeddings
+    embeddings/<encoder>/              click embeddings, <hash>.safetensors
     projects/<id>/project.json         what the backend must know of a project (written by the worker)
     projects/<id>/models/<version>/    one immutable model version: weights, manifest.json
     projects/<id>/current              name of the version that serves

@@ -1,4 +1,4 @@
-"""Which part of a pool holds which task: read once, then only new parts are looked at."""
+"""Which part of a pool holds which task. It is read once; after that only new parts are opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BYTES_PER_ERROR: Final = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolIndex:
-    """The tasks of a pool and the part each stands in.
+    """The tasks of a pool, and the part that holds each of them.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class PoolIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory it takes, about."""
+        """Approximate bytes of memory."""
         columns = (self.task_id, self.part, self.hw, self.score, self.n_instances)
         names = 100 * len(self.parts)
         return sum(int(c.nbytes) for c in columns) + names + _BYTES_PER_ERROR * len(self.error)
@@ -94,9 +94,9 @@ class PoolIndex:
 def read_index(folder: Path, known: PoolIndex | None = None) -> PoolIndex:
     """The index of a pool; an absent pool has an empty one.
 
-    ``known`` is what was read before: it is returned as it is when there are no new parts, and only new
-    parts are opened. When parts of it are gone the pool was made again, and all of it is read. Raises
-    StorageError when the pool that ``known`` was read from is gone, or a part is damaged.
+    ``known`` is the index read before. It is returned unchanged when there are no new parts; otherwise only
+    the new parts are opened. When some of its parts are gone, the pool was made again, and all parts are
+    read. Raises StorageError when the pool that ``known`` was read from is gone, or a part is damaged.
     """
     parts = part_names(folder)
     if known is None or not set(known.parts) <= set(parts):

@@ -40,7 +40,7 @@ def part_names(folder: Path) -> list[str]:
 
 
 def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
-    """The columns of one file, in the order of the file; names that it lacks are passed over.
+    """The columns of one file, in the order of the file; names that it does not have are ignored.
 
     Raises StorageError when the file is missing or damaged.
     """
@@ -58,7 +58,7 @@ def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
 
 
 def read_instances(folder: Path, part: str, columns: Sequence[str]) -> pa.Table:
-    """Instances of one part that has some; ``columns`` are names out of ``ALL_COLUMNS``.
+    """Instances of a part, which must have at least one; ``columns`` are names from ``ALL_COLUMNS``.
 
     Raises StorageError when the file is missing or damaged.
     """

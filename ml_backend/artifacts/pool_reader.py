@@ -26,7 +26,7 @@ _COLUMNS: Final = tuple(name for name in ALL_COLUMNS if name != "embedding")
 class Pools:
     """The pools of all projects below a data directory, safe under threads.
 
-    Indexes and parts read last stay in memory, bounded by bytes over all pools together.
+    The indexes and parts used last stay in memory, up to a limit in bytes for all pools together.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Pools:
 
 
 class PoolReader:
-    """One pool, read by task. Cheap to make: what stays in memory belongs to ``Pools``.
+    """One pool, read by task. Cheap to create, because ``Pools`` holds what stays in memory.
 
-    Parts never change, so only new ones are read. An absent pool holds no task. A pool that this process read
-    and that was deleted since raises StorageError until the worker has made it again. To a process that never
-    read it, it is absent. Either way its tasks count as not predicted yet, never as empty.
+    Parts never change, so only new ones are read. An absent pool holds no task. If a pool is deleted after
+    this process has read it, reading raises StorageError until the worker has made it again. For a process
+    that never read it, it is absent. In both cases its tasks count as not predicted yet, never as empty.
     """
 
     def __init__(self, folder: Path, pools: Pools | None = None) -> None:

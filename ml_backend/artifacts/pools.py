@@ -5,9 +5,9 @@
     pool.parquet/part-000017-….parquet     one row per instance
     tasks.parquet/part-000017-….parquet    one row per task, also for tasks without instances and broken ones
 
-Parts of the same name belong together. The task part is renamed into place last, so it is the commit mark: an
-instance part without it does not count. A killed writer is therefore simply run again for the tasks that
-``done_tasks`` does not list. When a task stands in several parts (its image changed), the newest part counts.
+Parts of the same name belong together. The task part is renamed into place last, so it commits both: an
+instance part without a task part does not count. After a writer was killed, it is run again for the tasks
+that ``done_tasks`` does not list. When several parts hold a task (its image changed), the newest part counts.
 
 This module reads a whole pool or many tasks of it; ``pool_reader`` keeps pools open for small reads,
 ``pool_writer`` writes them, ``pool_tables`` holds the columns and the keys.
@@ -87,7 +87,7 @@ def read_pool(
 def read_replaced(folder: Path, keys: Collection[str], *, columns: Sequence[str] = ALL_COLUMNS) -> PoolTable:
     """Instances with these keys, also of parts that a newer part replaces. Raises StorageError.
 
-    A tree that was grown before the image of a task changed still counts the old instances among its leaves.
+    A tree that was built before the image of a task changed still has the old instances as leaves.
     """
     index = read_index(folder)
     found: dict[str, tuple[pa.Table, int]] = {}

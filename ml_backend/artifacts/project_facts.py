@@ -1,4 +1,4 @@
-"""What the backend must know of a project: written by the worker, read here, one JSON file per project.
+"""What the backend must know about a project: one JSON file per project, written by the worker.
 
 The backend never asks Label Studio about a project: it reads ``projects/<id>/project.json``. Readers see
 the old file or the new one; ``load_facts`` reads it again only when it changed.
@@ -80,7 +80,7 @@ def save_facts(data_dir: Path, facts: ProjectFacts, *, guard: Guard = nullcontex
 
 
 def load_facts(data_dir: Path, project_id: int) -> ProjectFacts:
-    """Read the facts of a project. Fields that a newer version added are passed over.
+    """Read the facts of a project. Fields that a newer version added are ignored.
 
     Raises BadInput when the project is unknown, StorageError naming file and field when it cannot be
     understood.
@@ -109,7 +109,7 @@ class FactsCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now, about."""
+        """Approximate bytes held now."""
         return self._known.nbytes
 
     def get(self, project_id: int) -> ProjectFacts:
@@ -131,7 +131,7 @@ class FactsCache:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Facts as read when the file had this ``stamp``; ``nbytes`` of memory, about."""
+    """Facts as read when the file had this ``stamp``; ``nbytes`` is roughly their memory."""
 
     stamp: tuple[int, int, int]
     facts: ProjectFacts

@@ -2,7 +2,7 @@
 
 ``rounds/<n>/verdicts.parquet``, one row per decided instance: key, label, verdict (+1 accepted, -1 rejected),
 verified (by a person's own verdict), decision (number of the decision of that label, -1 = none), cluster,
-lower, upper, confidence, test. It is replaced as a whole, by renaming, at each look.
+lower, upper, confidence, test. At each look the whole file is replaced by renaming.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Verdict:
     test: str
 
     def provenance(self, round_number: int) -> dict[str, Any]:
-        """What an accepted mask carries into Label Studio and exports."""
+        """Where an accepted mask comes from; stored with it in Label Studio and in exports."""
         fields: dict[str, Any] = {"key": self.key, "round": round_number}
         if self.verified:
             return {**fields, "source": "verified"}
@@ -83,7 +83,7 @@ class Verdict:
 
 
 def _coded(words: Sequence[str]) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Numbers into a list of the different words."""
+    """Each word as an index into the list of distinct words; and that list."""
     number: dict[str, int] = {}
     codes = [number.setdefault(word, len(number)) for word in words]
     return np.array(codes, np.int32), list(number)
@@ -101,7 +101,7 @@ class VerdictTable(Mapping[str, Verdict]):
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> VerdictTable:
-        """The table as it stands in the file."""
+        """The table from the columns of the file."""
         made = cls.__new__(cls)
         words = {}
         for name in _WORDS:
@@ -149,7 +149,7 @@ class VerdictTable(Mapping[str, Verdict]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory, about."""
+        """Approximate bytes of memory."""
         words = sum(int(codes.nbytes) for codes, _ in self._words.values())
         return sum(int(v.nbytes) for v in self._numbers.values()) + words + _KEY_BYTES * len(self)
 

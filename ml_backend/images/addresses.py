@@ -1,4 +1,4 @@
-"""Image addresses taken apart: scheme, host, file path, and the name under which a picture may be cached."""
+"""Parse image addresses: scheme, host, file path, and the key under which a picture may be cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _STUDIO_FILES: Final = ("/data/", "/tasks/", "/projects/", "/storage-data/")
-"""Beginnings of paths that Label Studio serves."""
+"""Paths that begin so are served by Label Studio."""
 
 DEFAULT_PORT: Final = {"http": 80, "https": 443}
 _UPLOADS: Final = "/data/upload/"
@@ -31,7 +31,7 @@ _UPLOADS: Final = "/data/upload/"
 
 @dataclass(frozen=True, slots=True)
 class CacheKey:
-    """Under which name a picture may be cached, and whether its address always gives the same bytes."""
+    """The key under which a picture may be cached, and whether its address always gives the same bytes."""
 
     name: str
     is_immutable: bool
@@ -44,11 +44,11 @@ def cache_key(value: str, *, studio_url: str, scope: str) -> CacheKey:
     ----------
     value : the address, without spaces around it
     studio_url : address of Label Studio, without a slash at its end
-    scope : for whom Label Studio looks the address up: a project, or a task when that is not known
+    scope : the project for which Label Studio resolves the address, or the task if the project is not known
 
-    An upload never changes and has a path of its own. Whatever else Label Studio serves (local files, cloud
-    storages) may differ from one project to the next, so the name holds the scope, and the server. A file's
-    name holds its size and time, so that a change is noticed. Other hosts serve everybody alike.
+    An upload never changes and has a path of its own. What else Label Studio serves (local files, cloud
+    storages) may differ from project to project, so their key contains the scope and the server. The key of a
+    local file contains its size and time, so that a change is noticed. Other hosts answer all projects alike.
     """
     if value.startswith("data:"):
         return CacheKey("data:" + hashlib.sha256(value.encode()).hexdigest(), is_immutable=True)
@@ -57,13 +57,13 @@ def cache_key(value: str, *, studio_url: str, scope: str) -> CacheKey:
         try:
             stat = path.stat()
             return CacheKey(f"file:{path}:{stat.st_size}:{stat.st_mtime_ns}", is_immutable=True)
-        except (OSError, ValueError):  # not there, or no possible name: then it may be Label Studio's
+        except (OSError, ValueError):  # not there, or not a valid file name: it may be Label Studio's
             pass
     for_scope = CacheKey(f"{scope} at {studio_url}: {value}", is_immutable=False)
     full = value if "://" in value else f"{studio_url}/{value.removeprefix('/')}"
     try:
         parts, prefix = urlsplit(full), urlsplit(studio_url).path
-    except ValueError:  # not an address, which fetching says
+    except ValueError:  # not an address; fetching it will report that
         return for_scope
     if origin_of(full) == origin_of(studio_url):
         is_upload = parts.path.startswith(f"{prefix}{_UPLOADS}") and ".." not in parts.path
@@ -76,8 +76,8 @@ def cache_key(value: str, *, studio_url: str, scope: str) -> CacheKey:
 def checked_address(value: str, field: str) -> str:
     """An address of task data without the spaces around it.
 
-    Raises BadImage when it holds half a character (a lone surrogate, which JSON can write): no file and no
-    address can be called that.
+    Raises BadImage when it contains a lone surrogate (half a character, which JSON allows). No file and no
+    address can contain one.
     """
     try:
         value.encode()
@@ -125,11 +125,11 @@ def origin_of(address: str) -> tuple[str, str, int]:
 
 
 def file_path(value: str) -> Path | None:
-    """The file an address may mean: file:// and absolute paths, but not what Label Studio serves itself."""
+    """The file of a file:// address or an absolute path. None for others and for Label Studio's paths."""
     if value.startswith("file://"):
         try:
             return Path(unquote(urlsplit(value).path))
-        except ValueError:  # no address at all, which fetching says
+        except ValueError:  # not an address; fetching it will report that
             return None
     if value.startswith("/") and not value.startswith(("//", *_STUDIO_FILES)) and "?" not in value:
         return Path(value)

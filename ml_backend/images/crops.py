@@ -1,7 +1,7 @@
-"""Crops for review: an instance with some surroundings, its outline readable on any background.
+"""Crops for review: an instance with some surroundings and an outline that is visible on any background.
 
-A crop is named by the key of its instance. The key is made from label and mask, so it always shows the same
-picture: a crop is rendered once, and browsers may keep it. The worker renders crops ahead; the server renders
+A crop is named by the key of its instance. The key is made from label and mask, so one key always gives the
+same picture. It is rendered once, and browsers may cache it. The worker renders crops ahead; the server renders
 those that are missing, from the pool and the image cache.
 """
 
@@ -100,7 +100,7 @@ def render_crop(
 
 
 def _draw_outline(crop: npt.NDArray[np.uint8], soft: npt.NDArray[np.float32], size_px: int) -> None:
-    level = min(0.5, float(soft.max()) / 2)  # a mask much thinner than a pixel of the crop still shows
+    level = min(0.5, float(soft.max()) / 2)  # a mask much thinner than a pixel of the crop stays visible
     rings = outline_rings(soft > level, holes=True)
     width = max(2, round(size_px / 220))
     cv2.drawContours(crop, rings, -1, _DARK, width + 3, cv2.LINE_AA)
@@ -127,7 +127,7 @@ class CropStore:
         self._pools = pools or Pools(data_dir)
 
     def path(self, project_id: int, key: str) -> Path:
-        """Where the crop of a key lies. Raises BadInput when the key has another form than ours."""
+        """The file of a crop. Raises BadInput when ``key`` is not an instance key."""
         if not _KEY.fullmatch(key):
             raise BadInput(f"{key!r} is not the key of a crop", field="key")
         return ProjectPaths(self._data_dir, project_id).crops / f"{key}.jpg"

@@ -25,14 +25,14 @@ from ml_backend.errors import BadImage
 __all__ = ["MAX_PIXELS", "decode_image", "read_image"]
 
 MAX_PIXELS: Final = 200_000_000
-"""Largest picture of a file whose limit is not given by the settings."""
+"""Limit in pixels where the settings give none."""
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _DAMAGE: Final = (
     OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, RuntimeError,
     TypeError, AttributeError, LookupError, struct.error, zlib.error,
 )  # fmt: skip
-"""What Pillow's readers raise on damaged files, by experience."""
+"""Exceptions that Pillow's readers are known to raise on damaged files."""
 
 
 def decode_image(data: bytes, *, max_pixels: int, field: str = "image") -> npt.NDArray[np.uint8]:
@@ -51,7 +51,7 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.ui
 
 
 def read_cached(path: Path) -> bytes:
-    """Bytes of a cached picture. Raises BadImage when the cache lost it."""
+    """Bytes of a cached picture. Raises BadImage when it is no longer in the cache."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -64,8 +64,8 @@ def open_image(data: bytes, *, max_pixels: int, field: str) -> Iterator[Image.Im
     if not data:
         raise BadImage("the file is empty", field=field)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes, which our own limit follows, and of odd metadata
-        # Pillow refuses what is twice as large as its limit, before ours is looked at
+        warnings.simplefilter("ignore")  # warnings about size (we check it ourselves) and odd metadata
+        # Pillow refuses pictures larger than twice its own limit, before ours is checked
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > max_pixels:

@@ -1,6 +1,6 @@
-"""The one place that opens an image address: what is tried in which order, with which token, what is refused.
+"""Fetch images. This is the only module that opens image addresses.
 
-Task data is written by whoever may import tasks, so addresses are not trusted:
+Anybody who may import tasks chooses the addresses, so they are not trusted:
 
 * relative addresses (``/data/upload/…``, ``/data/local-files/…``) and full ones on Label Studio's own host
   go to Label Studio with its token; the token goes nowhere else, and only to the routes that hold images
@@ -9,10 +9,10 @@ Task data is written by whoever may import tasks, so addresses are not trusted:
 * other ``http(s)`` hosts are refused unless ``GROUNDSWELL_ALLOW_IMAGE_HOSTS`` names them, so that a task
   cannot make this server call into its own network; redirects are followed by the same rules;
 * files are read only below the folders of ``GROUNDSWELL_ALLOW_IMAGE_DIRS`` (after resolving links);
-* ``data:`` addresses hold the image themselves.
+* ``data:`` addresses contain the image.
 
 Both kinds of Label Studio tokens work: a legacy token is sent as it is, a personal access token (a JWT) is
-traded for short-lived access tokens.
+exchanged for short-lived access tokens.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _CONNECT_S: Final = 5.0
 
 
 class _TooSlow(httpx.TimeoutException):
-    """The fetch as a whole reached its deadline, though each read came in time."""
+    """The whole fetch reached its deadline, although no single read timed out."""
 
 
 _PASSING: Final = frozenset({401, 403, 408, 409, 425, 429})
@@ -85,7 +85,7 @@ class StudioAuth:
         return self._token.count(".") == 2
 
     def can_renew(self) -> bool:
-        """Is there another header to try after a 401: is the token a personal one, or has it changed?"""
+        """Whether another header can be tried after a 401: the token is a personal one, or it has changed."""
         return self.is_personal or self._read_token().strip() != self._token
 
     def header(self, *, renew: bool = False) -> dict[str, str]:
@@ -124,7 +124,7 @@ class StudioAuth:
 
 
 class Fetcher:
-    """Bytes of image addresses; see the module for what is allowed."""
+    """Fetches the bytes of image addresses; the module says which are allowed."""
 
     def __init__(self, settings: BackendSettings, *, client: httpx.Client | None = None) -> None:
         self._base = settings.studio_url.rstrip("/")
@@ -151,9 +151,9 @@ class Fetcher:
         project_id: int | None = None,
         field: str = "data.image",
     ) -> CacheKey:
-        """Under which name an address may be cached; see ``ml_backend.images.addresses.cache_key``.
+        """The key under which an address may be cached; see ``ml_backend.images.addresses.cache_key``.
 
-        Raises BadImage when the address is no text that can be sent.
+        Raises BadImage when the address contains characters that cannot be sent.
         """
         scope = f"task {task_id}" if project_id is None else f"project {project_id}"
         return cache_key(checked_address(value, field), studio_url=self._base, scope=scope)
@@ -211,7 +211,7 @@ class Fetcher:
     def _file(self, path: Path, tried: list[str]) -> bytes | None:
         try:
             real = path.resolve()
-        except (OSError, RuntimeError, ValueError):  # a loop of links, a null byte
+        except (OSError, RuntimeError, ValueError):  # links in a loop, or a null byte in the name
             tried.append("file: no possible path")
             return None
         if not any(real.is_relative_to(folder) for folder in self._allowed_dirs):
@@ -227,7 +227,7 @@ class Fetcher:
             return None
 
     def _cloud_address(self, value: str, task_id: int | None, project_id: int | None, field: str) -> str:
-        """Where Label Studio resolves a storage address: by task, or by project if the task is not known."""
+        """Label Studio's address for a storage address: by task, or by project if the task is not known."""
         if task_id is None and project_id is None:
             raise BadImage(
                 f"{short_address(value)} can be resolved for a stored task only",

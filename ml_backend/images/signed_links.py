@@ -1,8 +1,8 @@
-"""Signed links: browsers of reviewers load crops without a login, but only through links that we made.
+"""Signed links: reviewers' browsers load crops without a login, but only through links that we made.
 
-A signature covers path and expiry, so a link can neither be guessed nor moved to another picture. Links of
-review tasks do not expire by default: the task stays as long as its project does. Keys may be replaced: older
-ones still verify the links of open review tasks.
+A signature covers path and expiry time, so a link cannot be guessed or used for another picture. Links of
+review tasks do not expire by default, because a task lives as long as its project. The key can be replaced;
+links made with older keys stay valid.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LinkSigner:
     def __init__(self, key: bytes, *, older: Sequence[bytes] = ()) -> None:
         if any(len(one) < _KEY_BYTES for one in (key, *older)):
             raise ValueError(f"a signing key needs at least {_KEY_BYTES} bytes")
-        # keys are random or hashed already, so none is derived from them
+        # keys are random or hashed already, so no key derivation is needed
         self._signer = itsdangerous.Signer([*older, key], key_derivation="none", algorithm=_ShortHmac())
 
     @classmethod
@@ -84,7 +84,7 @@ def _signed_text(path: str, expires_at: int) -> bytes:
 
 
 def _spread(key: str) -> bytes:
-    """A key of any length that a person chose, as 32 bytes."""
+    """32 bytes from a key of any length that a person chose."""
     return hashlib.sha256(key.encode()).digest()
 
 

@@ -76,8 +76,8 @@ class ImageRef:
 class ImageStore:
     """Images by address; see the module. One per process, safe under threads.
 
-    ``get`` finds the bytes, ``pixels`` decodes them. Uploads never change; other addresses are looked at
-    again after a day.
+    ``get`` finds the bytes, ``pixels`` decodes them. Uploads never change; other addresses are fetched again
+    after a day.
     """
 
     def __init__(self, settings: BackendSettings, *, fetcher: Fetcher | None = None) -> None:
@@ -108,8 +108,9 @@ class ImageStore:
     ) -> ImageRef:
         """The image behind an address of task data (or a path).
 
-        ``task_id`` and ``project_id`` are the task's: Label Studio may answer differently for others. Raises
-        BadImage with what was tried and what to set, StudioError when Label Studio refuses or is away.
+        ``task_id`` and ``project_id`` belong to the task: Label Studio may answer differently for others.
+        Raises BadImage with what was tried and what to set, StudioError when Label Studio refuses or does not
+        answer.
         """
         key = self._fetcher.cache_key(value, task_id=task_id, project_id=project_id, field=field)
         source = ImageSource(value, task_id, project_id)
@@ -144,11 +145,11 @@ class ImageStore:
         return ref
 
     def put(self, data: bytes, *, field: str = "image") -> ImageRef:
-        """Check that the bytes are an image and keep them. Damage behind the header shows in ``pixels``."""
+        """Check the header of an image and keep its bytes. ``pixels`` finds damage after the header."""
         sha = hashlib.sha256(data).hexdigest()
         with pil_errors(field), open_image(data, max_pixels=self._max_pixels, field=field) as image:
             suffix = _SUFFIX.get(image.format or "", ".img")
-            # of TIFF files Pillow states the turned size already
+            # for TIFF files Pillow already gives the size after rotation
             turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             hw = (image.width, image.height) if turned else (image.height, image.width)
         path = self._folder / sha[:2] / f"{sha}{suffix}"
@@ -167,8 +168,8 @@ class ImageStore:
     def pixels(self, ref: ImageRef) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, read-only: copy before writing.
 
-        Bytes that another process deleted to make room are fetched again. Raises BadImage when they are gone
-        for good or have changed, StudioError when Label Studio is away.
+        Bytes that another process deleted to make room are fetched again. Raises BadImage when that fails or
+        gives another image, StudioError when Label Studio does not answer.
         """
         found = self._pixels.get(ref.sha)
         if found is not None:
@@ -209,7 +210,7 @@ class ImageStore:
         return read_cached(again.path)
 
     def _indexed(self, key: CacheKey) -> ImageRef | None:
-        """What the index knows of an address, if it is still true and the bytes are there."""
+        """The image that the index has for an address, if the entry is valid and the bytes are there."""
         try:
             raw = json.loads(self._index_file(key.name).read_text())
             sha, hw, at = str(raw["sha"]), (int(raw["hw"][0]), int(raw["hw"][1])), float(raw["at"])
@@ -231,11 +232,11 @@ class ImageStore:
         return sorted(found, key=lambda item: item[1].st_mtime)
 
     def _evict_disk(self, written: int) -> None:
-        """Delete the files unused for longest when the folder outgrew its cap.
+        """Delete the least recently used files when the folder exceeds its limit.
 
-        It looks once per 5 % of the cap written. What was used within the last hour stays: a training run or
-        a click may be about to open it. Other processes may use a file at any time, so its time is looked at
-        once more before it goes; whoever loses the race fetches again.
+        This is checked each time 5 % of the limit was written. Files used within the last hour stay: a
+        training or a click may be about to open them. Other processes may use a file at any time, so its time
+        is checked again just before it is deleted. A process that still finds its file gone fetches it again.
         """
         with self._lock:
             self._written += written

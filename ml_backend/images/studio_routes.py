@@ -1,6 +1,6 @@
-"""Which routes of Label Studio hold images: the only ones that are ever asked with the token.
+"""The routes of Label Studio that serve images. The token is sent to these routes only.
 
-Whoever may import tasks, or may call ``/predict``, chooses the addresses. The token is an administrator's, so
+Anybody who may import tasks or call ``/predict`` chooses the addresses. The token is an administrator's, so
 an address like ``/data/upload/../../api/users`` must not reach any other route.
 """
 
@@ -27,11 +27,11 @@ _MAX_ENCODINGS: Final = 8
 def is_image_route(address: str, base_url: str) -> bool:
     """Whether a full address is a route of the Label Studio at ``base_url`` that holds images.
 
-    The path is judged as a server may come to read it: with every layer of percent-encoding taken off and
-    backslashes as slashes. A path with ``.`` or ``..`` in it is never one. The hosts are not compared.
+    The path is checked as a server might read it: with every layer of percent-encoding removed, and with
+    backslashes as slashes. A path that contains ``.`` or ``..`` is refused. The hosts are not compared.
     """
     if any(ord(c) < 32 or ord(c) == 127 for c in address):
-        return False  # parsers leave these out, each in its own way
+        return False  # parsers drop these characters, each in its own way
     path = _plain(urlsplit(address).path)
     prefix = urlsplit(base_url).path.rstrip("/")
     if path is None or not path.startswith(f"{prefix}/"):
@@ -44,7 +44,7 @@ def is_image_route(address: str, base_url: str) -> bool:
 
 
 def _plain(path: str) -> str | None:
-    """The path without percent-encoding; None when it is wrapped more often than any real one."""
+    """The path without percent-encoding; None when it is encoded more often than any real path."""
     for _ in range(_MAX_ENCODINGS):
         inner = unquote(path)
         if inner == path:

@@ -1,4 +1,4 @@
-"""Work in a process of its own, for trainings of every kind: one runner, one wire format.
+"""Run a training of any kind in a process of its own, with one message format for all of them.
 
 A job is a module that calls ``run_as_child(work)`` when started as a program. ``run_child`` starts it as
 ``python -m MODULE REQUEST.json OUT``, where REQUEST.json holds the request and OUT is the folder to write
@@ -6,9 +6,9 @@ to. The child answers with one JSON object per line on stdout: ``{"kind": "progr
 "…"}`` while it works, and last ``{"kind": "report", "report": {…}}`` or ``{"kind": "error", …}``. Its exit
 code is 0 after a report.
 
-Why a process: its death frees the device and takes nothing else along, it can be killed at any moment, and
-it can have the allocator settings that training wants. The child watches its stdin: when the parent goes,
-however it goes, the pipe closes and the child ends.
+Why a process? It can be killed at any moment. When it ends, the memory of the device is free again and
+nothing else is affected. And it can have the allocator settings that suit training. The child reads its
+stdin: when the parent ends for any reason, the pipe closes and the child ends too.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ _MESSAGE: TypeAdapter[_Progress | _Report | _Error] = TypeAdapter(
 
 
 def training_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """``base`` with an allocator that keeps big buffers (about twice as fast on a CPU) and threads that sleep
-    while they wait, so that a busy machine is not slowed further. What ``base`` sets stays as it is.
+    """The environment ``base`` with settings for training added; variables that ``base`` sets stay unchanged.
+
+    The allocator keeps big buffers, which is about twice as fast on a CPU. Threads sleep while they wait, so
+    that they do not slow down a busy machine.
     """
     return {**TUNED_MALLOC, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", **base}
 
@@ -85,9 +87,10 @@ def run_child(
 ) -> Any:
     """Run the job ``module`` in a child process, relay its progress and return its report.
 
-    If ``progress`` raises, the child is killed and the exception goes on. Raises what the job raised if
-    that was deliberate (BadInput, ModelError, …); else ModelError with the exit code or signal and the end
-    of its stderr, also when the job took longer than ``timeout_s`` and was stopped.
+    If ``progress`` raises, the child is killed and the exception is passed on. If the job raised a
+    GroundswellError (BadInput, ModelError, …), the same error is raised here. Any other end without a report
+    raises ModelError with the exit code or signal and the end of its stderr; so does a job that was stopped
+    because it took longer than ``timeout_s``.
     """
     with tempfile.TemporaryDirectory(prefix="groundswell-job-") as scratch:
         request_file = Path(scratch) / "request.json"
@@ -116,7 +119,7 @@ def run_child(
 def _run(
     command: Sequence[str], stderr: IO[bytes], progress: Progress, timeout_s: float | None
 ) -> tuple[_Report | _Error | None, int, bool]:
-    """The child's last word, its exit code, and whether it was stopped for being late."""
+    """The child's report or error, its exit code, and whether it was stopped at the time limit."""
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -149,7 +152,7 @@ def _run(
 
 
 def _relay(child: subprocess.Popen[str], progress: Progress) -> _Report | _Error | None:
-    """Pass progress on; the report or error that came last."""
+    """Pass progress on; returns the last report or error."""
     last: _Report | _Error | None = None
     assert child.stdout is not None
     for line in child.stdout:
@@ -191,7 +194,10 @@ def _rebuilt(error: _Error) -> GroundswellError:
 
 
 def run_as_child(work: Work, *, nice: int = 0) -> None:
-    """Be the job: end with the parent, do the work named on the command line, exit. Does not return."""
+    """The main program of a job: do the work that the command line names, and exit. Never returns.
+
+    The process also ends when its parent does.
+    """
     if nice:
         os.nice(nice)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -199,7 +205,7 @@ def run_as_child(work: Work, *, nice: int = 0) -> None:
 
 
 def child_main(work: Work, arguments: Sequence[str]) -> int:
-    """Do the work of REQUEST.json and OUT and print what came of it; the exit code."""
+    """Do the work of REQUEST.json, print the report or the error, and return the exit code."""
     if len(arguments) != 2:
         print("two arguments are needed: REQUEST.json OUT", file=sys.stderr)
         return 2

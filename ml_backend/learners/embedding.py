@@ -1,4 +1,4 @@
-"""Per-instance numbers read off the network: the mask-attention embedding and the predicted mask IoU."""
+"""Numbers per instance from the network: the mask-attention embedding and the predicted IoU of the mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EMBEDDING_DIM = 128
 def projection_matrix(features: int, dim: int = EMBEDDING_DIM, *, seed: int = 0) -> Tensor:
     """(features, dim) float32 Gaussian projection that keeps squared lengths in expectation.
 
-    Drawn from the legacy numpy generator, whose stream is frozen: every machine and version gets the same.
+    It is drawn from numpy's legacy generator, which gives the same numbers on every machine and version.
     """
     drawn = np.random.RandomState(seed).standard_normal((features, dim)) / np.sqrt(dim)
     return torch.from_numpy(drawn.astype(np.float32))
@@ -34,10 +34,10 @@ def mask_attention(roi: Tensor, probability: Tensor, projection: Tensor) -> Tens
 def expected_iou(probability: Tensor) -> Tensor:
     """(n,) estimate of the IoU of each mask with the true one, in 0..1, from its pixel probabilities alone.
 
-    With p the probability per pixel of ``probability`` (n, m, m) and M = {p > 0.5} the mask given out,
-    the true object is taken as a draw of independent pixels. Then E|M ∩ T| = Σ_M p and
+    Let p be the probability of a pixel in ``probability`` (n, m, m), M = {p > 0.5} the predicted mask, and T
+    the true mask. T is modelled as independent pixels. Then E|M ∩ T| = Σ_M p and
     E|M ∪ T| = |M| + Σ_{not M} p, and their ratio is the expected IoU to first order. 0 for an empty mask.
-    It sees unsure outlines, but not masks that are wrong with confidence.
+    Uncertain outlines lower the estimate; masks that are wrong with high probabilities do not.
     """
     inside = probability > 0.5
     hit = (probability * inside).sum((1, 2))

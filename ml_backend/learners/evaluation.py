@@ -1,4 +1,4 @@
-"""COCO average precision with bootstrap intervals, and the IoU of each instance with the truth."""
+"""COCO average precision with bootstrap intervals, and the IoU of each instance with its true mask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EVERY_AREA = [[0.0, 1e10]]
 
 
 def match_iou(found: Instances, truth: Example) -> npt.NDArray[np.float32]:
-    """(n,) float32: IoU of each mask with the true mask of its label that it covers best (0 if none)."""
+    """(n,) float32: highest IoU of each mask with a true mask of the same label (0 if there is none)."""
     best = np.zeros(len(found), np.float32)
     true_label = np.asarray(truth.label, np.int64)
     for label in np.unique(found.label):
@@ -47,10 +47,10 @@ def evaluate(
 ) -> Evaluation:
     """COCO AP of masks over images, with 95 % bootstrap intervals (images drawn with replacement).
 
-    COCOeval's definition (10 thresholds, 101 recalls, all areas), with ``max_detections`` per image and
-    label instead of 100, since fields of cells hold more. Images are matched once; each resample only
-    accumulates the matches of the images drawn. A mean leaves out labels without a true instance, in a
-    resample those without one in the images drawn. With no true instance at all the metrics are empty.
+    COCOeval's definition (10 thresholds, 101 recalls, all areas), but with ``max_detections`` per image and
+    label instead of 100, since images of cells hold more. Images are matched once; each resample only
+    accumulates the matches of the images drawn. A mean over labels leaves out labels without a true instance
+    (in a resample: in the images drawn). With no true instance at all the metrics are empty.
 
     Raises ValueError when the two sequences differ in length.
     """
@@ -80,7 +80,7 @@ def evaluate(
 def _match(
     predicted: Sequence[Instances], truth: Sequence[Example], labels: Sequence[str], max_detections: int
 ) -> COCOeval_faster:
-    """The library's evaluator with all images matched, ready to accumulate any choice of them."""
+    """The library's evaluator with all images matched; any selection of them can be accumulated."""
     gt: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     images = []
@@ -133,7 +133,7 @@ def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _mean_over_labels(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(draws,) means of (draws, labels), labels that a draw lacks left out."""
+    """(draws,) means of (draws, labels) over labels; labels without an instance in a draw are left out."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0).sum(axis=1)
     mean: npt.NDArray[np.float64] = np.where(

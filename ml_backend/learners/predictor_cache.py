@@ -18,7 +18,7 @@ _MAX_BYTES = 4 * 1024**3
 
 
 class _Slot:
-    """One predictor in use, or being loaded: waiters share the lock."""
+    """One predictor that is in use or being loaded. Its users share the lock while it loads."""
 
     __slots__ = ("lock", "predictor", "users")
 
@@ -31,8 +31,9 @@ class _Slot:
 class PredictorCache:
     """Loaded predictors by (project, version, device): loaded once, and kept while in use.
 
-    ``max_bytes`` bounds the weights of those that nobody uses at the moment; the ones used longest ago go
-    first. ``device_changed`` is told when one leaves its device for the CPU, and when it comes back.
+    ``max_bytes`` limits the weights of predictors that are not in use; the least recently used are dropped
+    first. ``device_changed`` is called when a predictor moves from its device to the CPU, and when it moves
+    back.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class PredictorCache:
                 self._idle.drop(key)
             slot.users += 1
         try:
-            with slot.lock:  # two requests for one cold version load it once
+            with slot.lock:  # two requests for the same version load it once
                 if slot.predictor is None:
                     slot.predictor = self._load(*key)
                 predictor = slot.predictor

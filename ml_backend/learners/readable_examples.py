@@ -1,7 +1,8 @@
-"""Which examples can be trained and measured on: their picture decodes and has the size of their masks.
+"""Find the examples that can be used: the picture can be decoded and has the same size as the masks.
 
-Looked at once, before training: one truncated file must cost its own task, never the round. Decoding is the
-only sure check; files are checked side by side, since the decoder works outside Python's lock.
+All examples are checked once, before training. A truncated file then costs only its own task and not the
+whole round. Only decoding shows whether a file is whole. Files are decoded in parallel threads, since the
+decoder releases Python's global lock.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def readable_examples(examples: Sequence[Example]) -> ReadableExamples:
 def nothing_left(left_out: Sequence[LeftOut]) -> GroundswellError:
     """The error of a training that has no usable example.
 
-    BadInput when nobody drew anything; ModelError, naming the first tasks left out, when pictures are to
-    blame.
+    BadInput when there are no masks at all; ModelError, naming the first tasks left out, when pictures cannot
+    be used.
     """
     if not left_out:
         return BadInput("there is no instance to train on", hint="Annotate some images first", field="train")

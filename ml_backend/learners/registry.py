@@ -20,7 +20,7 @@ LEARNERS: dict[str, str] = {
 def get_learner(name: str) -> Learner:
     """The learner of that name, imported now.
 
-    Raises BadInput for a name nobody registered, ModelError when a package it needs is not installed.
+    Raises BadInput for an unknown name, ModelError when a package it needs is not installed.
     """
     target = LEARNERS.get(name)
     if target is None:
@@ -40,9 +40,9 @@ def get_learner(name: str) -> Learner:
 
 
 def check_options(learner: str, preset: str, options: Mapping[str, Any]) -> None:
-    """Raise BadInput, naming what is wrong, unless a training with this preset and these options could start.
+    """Check the preset and options of a training. Raises BadInput, naming what is wrong.
 
-    For use where options are set, long before a training: reads no file and imports no torch. The field of
-    the error is ``learner``, ``preset`` or ``options.<name>``.
+    It is called when options are set, long before a training, so it reads no file and does not import torch.
+    The field of the error is ``learner``, ``preset`` or ``options.<name>``.
     """
     get_learner(learner).check_options(preset, options)

@@ -1,4 +1,4 @@
-"""The training of a learner in a process of its own: ``python -m ml_backend.learners.training_job``.
+"""Training of a learner in a process of its own: ``python -m ml_backend.learners.training_job``.
 
 ``ml_backend.learners.child_process`` says how it is started and what it answers. The request is
 ``{"learner": name, "spec": {…}}`` with the fields of ``TrainSpec``, the report holds those of
@@ -58,8 +58,9 @@ def load_report(value: Mapping[str, Any]) -> TrainReport:
 def run_training(learner: Learner | str, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
     """Train ``spec`` into the folder ``out`` in a child process and relay its progress.
 
-    If ``progress`` raises, the child is killed and the exception goes on. Raises what the training raised
-    if that was deliberate (BadInput, ModelError, …), else ModelError with how the process ended.
+    If ``progress`` raises, the child is killed and the exception is passed on. If the training raised a
+    GroundswellError (BadInput, ModelError, …), the same error is raised here; any other failure raises
+    ModelError, which says how the process ended.
     """
     name = learner if isinstance(learner, str) else learner.name
     request = {"learner": name, "spec": dump_spec(spec)}

@@ -1,13 +1,13 @@
-"""Instances to one number that orders tasks.
+"""One number per task, from its instances, by which tasks are ordered.
 
 ``confidence`` is what Label Studio gets as the score of a prediction. 1 = the model is sure of everything
-it found, 0 = it could not be less certain; uncertainty sampling serves the lowest first.
+it found, 0 = it is as uncertain as possible. Uncertainty sampling serves the lowest first.
 
-An instance is doubtful for two reasons that add up: its class score is near one half (Lewis & Gale 1994),
-and its mask is probably wrong (low predicted IoU), which matters only as far as the object is there. The k
-most doubtful instances are averaged: a sum would favour crowded pictures, a minimum would be ruled by one
-stray box, a mean over all would hide a hard object among easy ones. A picture without detections may be
-empty or may be all missed, so it gets a middle value: neither certain nor most uncertain.
+The doubt about an instance is a sum of two parts. One is high when the class score is near one half (Lewis &
+Gale 1994). The other is high when the mask is probably wrong (low predicted IoU), weighted by the probability
+that the object exists. The k most doubtful instances are averaged. A sum would favour crowded pictures, the
+maximum would depend on a single stray box, and a mean over all would hide a hard object among easy ones. A
+picture without detections may be empty, or all its objects may be missed, so it gets a middle value.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ NOTHING_FOUND: Final = 0.5
 def instance_doubt(
     score: npt.NDArray[np.float32], quality: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """(n,) doubt in 0..1 about each instance: 0 = surely right, or surely nothing; 1 = could not be less
-    certain.
+    """(n,) doubt in 0..1 about each instance: 0 = surely right, or surely not an object; 1 = as uncertain as
+    possible.
 
     ``4 s (1 - s)`` is 1 at a class score of one half; ``s (1 - q)`` is the chance that an object is there
     whose mask is wrong.

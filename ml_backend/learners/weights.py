@@ -1,4 +1,4 @@
-"""Weights: published ones if they can be had, and our own files."""
+"""Load weights: published ones if they are available, and our own files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def published_weights(backbone: str, *, wanted: str) -> tuple[dict[str, Tensor] 
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """State dict of a .safetensors or .pth file, never running code from it. Raises ModelError."""
+    """State dict of a .safetensors or .pth file; runs no code from the file. Raises ModelError."""
     try:
         if path.suffix == ".safetensors":
             found: dict[str, Tensor] = load_file(str(path))
@@ -82,9 +82,7 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Set the process's default time-out while torch.hub downloads: its urllib calls take none of their
-    own.
-    """
+    """Set the default timeout of all sockets while torch.hub downloads; torch.hub has no timeout option."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""COCO annotation files read once, checked once: what demo, evaluation and pool commands start from."""
+"""Read and check COCO annotation files, for the demo, evaluation and pool commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ml_backend.masks.rle import parse_rle
 __all__ = ["CocoImage", "CocoSet", "box_to_rle", "load_coco", "segmentation_to_rle"]
 
 _FAR: Final = 1e9
-"""No picture has this many pixels along a side."""
+"""Coordinates beyond this are rejected: no picture is so large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def load_coco(images_dir: Path, annotations_json: Path) -> CocoSet:
     """Read a COCO instances file whose images lie in ``images_dir``.
 
     Masks may be polygons, compressed RLE, uncompressed RLE or, where ``segmentation`` is empty, just a
-    box. ``iscrowd`` regions are left out: they are no instances. Raises BadInput naming the record.
+    box. ``iscrowd`` regions are left out: they are not single instances. Raises BadInput naming the record.
     """
     document = _read_document(annotations_json)
     categories, index_of = _categories(document)
@@ -189,12 +189,12 @@ def _corners(polygon: object, hw: tuple[int, int], field: str) -> list[float]:
         raise BadInput("a polygon needs three points or more, as x, y, x, y, …", field=field)
     if not all(_is_number(v) for v in polygon):
         raise BadInput("a corner of a polygon is not a number of pixels", field=field)
-    far = 4 * max(hw)  # the fill takes time and memory for corners far outside
+    far = 4 * max(hw)  # corners far outside would cost the fill time and memory
     return [float(min(max(v, -far), far)) for v in polygon]
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value can be a place in an image: NaN, infinite and huge numbers cannot."""
+    """Whether a value can be a coordinate in an image: NaN, infinite and huge numbers cannot."""
     return isinstance(value, int | float) and abs(value) <= _FAR
 
 

@@ -1,4 +1,4 @@
-"""Empty masks: a network may find a box and set no pixel in it; such an instance is nothing to show."""
+"""Remove empty masks. A network may find a box but no pixel in it; such an instance cannot be shown."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["without_empty_masks"]
 
 
 def without_empty_masks(instances: Instances) -> Instances:
-    """The instances whose mask has a pixel, in their order.
+    """The instances whose mask has at least one pixel, in their order.
 
-    A box narrower than a pixel between two pixel centres and a mask that is nowhere above the threshold both
-    end as a mask without pixels. Label Studio has no region for these.
+    A mask is empty if it is nowhere above the threshold, or if its box is so narrow that it lies between two
+    pixel centres. Label Studio has no regions for empty masks.
     """
     filled = np.array([rle_area(rle) > 0 for rle in instances.rle], bool)
     return instances if filled.all() else instances.take(filled)

@@ -1,4 +1,4 @@
-"""Outlines of masks: polygons within a tolerance, with the IoU that costs, and polygons filled to masks."""
+"""Masks to polygons within a tolerance, with the IoU of the result; and polygons to masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def outline_rings(
 ) -> Sequence[npt.NDArray[np.int32]]:
     """Closed rings through the outermost pixels of each part of an (H, W) mask, and of each hole if asked.
 
-    A ring is (k, 1, 2) int32, x and y of every pixel on the way, as OpenCV draws and thins it.
+    A ring is (k, 1, 2) int32, x and y of every pixel along it, in the form of OpenCV's contours.
     """
     which = cv2.RETR_CCOMP if holes else cv2.RETR_EXTERNAL
     rings, _ = cv2.findContours(np.ascontiguousarray(inside, np.uint8), which, cv2.CHAIN_APPROX_NONE)
@@ -30,9 +30,9 @@ def outline_rings(
 
 
 def polygon_to_rle(points: npt.NDArray[np.float64], hw: tuple[int, int]) -> Rle:
-    """Fill a polygon of (n, 2) corners (x, y) in pixels; what lies outside the image is cut off.
+    """Fill a polygon of (n, 2) corners (x, y) in pixels; the part outside the image is cut off.
 
-    A pixel belongs to it when its centre does (COCO's rule to within its rounding).
+    A pixel belongs to the mask when its centre lies in the polygon (COCO's rule, up to its rounding).
     """
     if not np.isfinite(points).all():
         raise BadRegion("a corner is not a finite number", field="value.points")
@@ -47,8 +47,8 @@ def polygon_to_rle(points: npt.NDArray[np.float64], hw: tuple[int, int]) -> Rle:
     ):
         found = coco.frPyObjects([ring.reshape(-1).tolist()], height, width)[0]
         return {"size": [height, width], "counts": found["counts"].decode("ascii")}
-    # COCO's fill expects corners inside: fill on a canvas that holds the whole polygon, then cut the image
-    # out of it
+    # COCO's fill needs all corners inside: fill on a canvas that holds the whole polygon, then cut out the
+    # image
     x0, y0 = np.floor(np.minimum(ring.min(axis=0), 0)).astype(int)
     x1, y1 = np.ceil(np.maximum(ring.max(axis=0), (width, height))).astype(int)
     found = coco.frPyObjects([(ring - (x0, y0)).reshape(-1).tolist()], int(y1 - y0), int(x1 - x0))[0]

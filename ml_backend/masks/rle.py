@@ -1,8 +1,8 @@
-"""Masks as COCO run lengths (RLE): made, read and measured without pixels where possible.
+"""Masks as COCO run lengths (RLE): write, read and measure them, without decoding pixels where possible.
 
 COCO RLE runs column by column, Label Studio's brush RLE row by row. Both are lists of *toggles*: the
 positions at which the value changes. ``transpose_toggles`` turns one into the other in O(k log k) for k
-toggles, whatever the size of the image.
+toggles; the size of the image does not matter.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def rle_toggles(rle: Rle) -> Ints:
     text = rle["counts"]
     counts = text if isinstance(text, str) else cast("bytes", text).decode("latin-1")
     toggles = np.cumsum(read_counts(counts, (height, width)))
-    return _cancel_pairs(toggles[toggles < height * width])  # the end of the image is no toggle
+    return _cancel_pairs(toggles[toggles < height * width])  # the end of the image does not count as a toggle
 
 
 def toggles_to_rle(toggles: Ints, hw: tuple[int, int]) -> Rle:
@@ -189,7 +189,7 @@ def transpose_toggles(toggles: Ints, major: int, minor: int) -> Ints:
     """
     if len(toggles) == 0:
         return toggles
-    # Where a pixel differs from its neighbour one line before = XOR of the scan and itself shifted by a line.
+    # A pixel differs from its neighbour on the line before where (scan XOR scan shifted by a line) is 1.
     ends = toggles if len(toggles) % 2 == 0 else np.append(toggles, major * minor)
     changes = _cancel_pairs(np.sort(np.concatenate((ends, ends + minor))))
     start, stop = changes[0::2], changes[1::2]

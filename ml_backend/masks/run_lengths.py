@@ -1,9 +1,9 @@
-"""COCO's compressed run lengths, read and checked: the one parser of them.
+"""Read and check COCO's compressed run lengths. This is the only parser for them.
 
-A mask is the lengths of its runs, column by column, background first. Compressed, each length is a
-variable-length integer in groups of 5 bits, one ASCII character a group; from the fourth on it is stored as
-the difference to the length two before. pycocotools believes whatever it is given and reads past its memory
-when the lengths do not fit the image, so what comes from outside passes here first.
+A mask is stored as the lengths of its runs, column by column, background first. In the compressed form each
+length is a variable-length integer in groups of 5 bits, one ASCII character per group. From the fourth length
+on, the difference to the length two places before is stored. pycocotools does not check its input and reads
+past its memory when the lengths do not fit the image, so masks from outside are read here first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_PIXELS: Final = 2**31 - 1
 """Largest image a mask may have: pycocotools counts in 32 bits."""
 
 _DIGITS: Final = 7
-"""Groups of 5 bits that hold every length up to ``MAX_PIXELS`` and its sign."""
+"""This many groups of 5 bits hold every length up to ``MAX_PIXELS`` with its sign."""
 _ZERO: Final = 48
 
 Ints = npt.NDArray[np.int64]
@@ -113,9 +113,10 @@ def _read_integers(raw: Ints, mask_of_char: Ints, final_char: Ints) -> tuple[Int
 
 
 def _undo_differences(values: Ints, mask: Ints, place: Ints, n: int) -> Ints:
-    """Lengths from the fourth on are stored less the length two before: sum along odd and even places.
+    """Restore the lengths by running sums along the odd and along the even places. From the fourth length on,
+    the stored value is the difference to the length two places before.
 
-    The first length stands alone, so the even chain starts at place 2 and the odd one at place 1.
+    No difference refers to the first length, so the even sums start at place 2 and the odd ones at place 1.
     """
     length = values.copy()
     for first in (1, 2):

@@ -1,6 +1,6 @@
-"""Numbers about the shape of many masks at once, read from their RLEs without decoding a pixel.
+"""Numbers about the shapes of many masks, computed from their RLEs without decoding pixels.
 
-All masks are unpacked together by array operations; cost follows the number of runs.
+Array operations handle all masks together; the cost grows with the number of runs.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def mask_statistics(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) 
 
     * area_share: share of the image, 0..1; log_area: ln(1 + pixels)
     * aspect: |ln(width / height)| of the box, 0 = square; extent: share of the box that is mask, 0..1
-    * ellipse_fill: area over that of the ellipse of equal second moments; 1 = ellipse, less = hollow or bent
+    * ellipse_fill: area divided by the area of the ellipse with the same second moments; 1 = ellipse,
+      less = hollow or bent
     * border: share of the box's outline length that lies on the image border, 0..1
-    * raggedness: runs per box column less one; 0 = every column is one run
+    * raggedness: number of runs per column of the box, minus 1; 0 = every column is one run
 
     Empty masks give zeros. Raises BadInput naming the first damaged mask. O(runs) time and memory.
     """

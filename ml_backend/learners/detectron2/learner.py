@@ -239,7 +239,7 @@ class Detectron2Predictor:
 
 
 class _Mapper:
-    """Makes a training sample of a record: the picture at a random size, flipped at random, and its masks."""
+    """Turns a record into a training sample: its masks and the picture, resized and flipped at random."""
 
     def __init__(self, cfg: Any) -> None:
         from detectron2.data.transforms import AugmentationList, RandomFlip, ResizeShortestEdge
@@ -357,7 +357,7 @@ def _load_start_weights(model: Any, spec: TrainSpec, options: dict[str, Any]) ->
 def _unfreeze(model: Any) -> None:
     """Train all layers. detectron2 freezes the first ones, which makes sense for published weights only.
 
-    Its frozen batch normalisation may stay: with its initial values it changes nothing.
+    Its frozen batch normalisation can stay: with its initial values it has no effect.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(True)

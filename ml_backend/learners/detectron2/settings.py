@@ -16,7 +16,7 @@ __all__ = ["PRESETS", "Detectron2Settings", "detectron2_options"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detectron2Settings:
     """One run. ``size`` is the short side in network pixels; ``weights`` is ``auto`` (the model zoo's COCO
-    weights if they can be had), ``none`` or a path.
+    weights if they are available), ``none`` or a path.
     """
 
     iterations: int = 300

@@ -1,4 +1,4 @@
-"""Construction of the Mask R-CNN networks from a stored, JSON-ready description."""
+"""Build the Mask R-CNN networks from a stored description that can be written as JSON."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class NetworkConfig:
     """All that is needed to build the network again; stored as ``learner.json`` beside the weights.
 
-    ``normalise`` is ``image`` (each image by its own mean and deviation: microscopy spans decades of
-    brightness) or ``imagenet`` (what published weights expect). ``max_side``: longest side that goes through
-    the network, in network pixels.
+    ``normalise`` is ``image`` (each image by its own mean and standard deviation, because the brightness of
+    microscope images varies widely) or ``imagenet`` (for published weights). ``max_side``: longest side of
+    the network's input, in network pixels.
     """
 
     labels: tuple[str, ...]
@@ -155,7 +155,7 @@ def _anchors(geometry: Geometry) -> tuple[AnchorGenerator, int]:
 
 
 class _FirstLevels(nn.Module):
-    """A proposal network that sees only the first pyramid levels; the coarser ones just feed the pyramid."""
+    """A proposal network that uses only the first pyramid levels; coarser ones only feed finer ones."""
 
     def __init__(self, inner: nn.Module, levels: int) -> None:
         super().__init__()
@@ -176,8 +176,8 @@ class _FirstLevels(nn.Module):
 
 
 def _fix_pool_scales(model: MaskRCNN, pyramid: int) -> None:
-    """Let the RoI poolers derive their scales now, from a square. They would take them from the first image
-    and keep them, and a narrow image, once padded, gives wrong ones.
+    """Make the RoI poolers derive their scales now, from a square. Otherwise they derive them from the first
+    image and keep them; a narrow, padded image would give wrong scales.
     """
     channels = int(model.backbone.out_channels)
     square = {str(i): torch.zeros(1, channels, 64 >> i, 64 >> i) for i in range(min(pyramid, 4))}

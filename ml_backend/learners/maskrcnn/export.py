@@ -1,4 +1,4 @@
-"""A model version as one TorchScript file that needs torch and torchvision only."""
+"""Write a model version as one TorchScript file, which needs only torch and torchvision to run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the sizes of the training objects say about input scale, anchors and the cap on detections.
+"""Choose input scale, anchors and the limit on detections from the sizes of the training objects.
 
-A detector started from random weights has no time to learn objects far from its anchors, so both are
-fitted to the labels at hand: images are scaled until the typical object covers a useful number of
-feature cells, and anchors follow the quantiles of the scaled boxes.
+A short training from random weights cannot learn objects whose sizes are far from the anchors. So scale and
+anchors are fitted to the training masks. Images are scaled until the typical object covers enough feature
+cells, and the anchors follow the quantiles of the scaled boxes.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class MaskRcnn:
         progress(0.0, f"starting from {said}, on {device}")
         iterations = settings.iterations if spec.start is None else settings.continue_iterations
         crops = Crops(
-            # images on which people found nothing show the network what is not an object
+            # images on which people found no object are kept: they show the network what is background
             spec.train,
             CropSettings(settings.size, config.geometry.scale, config.normalise, _turn(spec, settings, said)),
             spec.seed,

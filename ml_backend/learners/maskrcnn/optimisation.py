@@ -28,10 +28,10 @@ def fit(
     device: torch.device,
     progress: Progress,
 ) -> tuple[tuple[int, float], ...]:
-    """Train in place; returns (iteration, mean loss) about every twentieth of the run.
+    """Train in place; returns about twenty pairs (iteration, mean loss).
 
     AdamW with linear warm-up over a tenth of the run and cosine decay to zero. Raises ModelError when the
-    loss stops being a number.
+    loss is not a finite number.
     """
     model.to(device).train()
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]

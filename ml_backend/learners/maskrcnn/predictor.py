@@ -59,7 +59,7 @@ class MaskRcnnPredictor:
             yield from found
 
     def _guarded(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Instances] | None:
-        """One batch; None when memory ran out and a smaller try is due."""
+        """One batch; None when memory ran out and the caller should try again."""
         with self._lock:
             if self.fallback.is_due():
                 self._try_device()
@@ -121,7 +121,7 @@ class MaskRcnnPredictor:
         return normalise(tensor / 255, self.config.normalise, mean_std)
 
     def _factor(self, height: int, width: int) -> float:
-        """The fitted scale; less for an image far larger than those trained on, so that memory lasts."""
+        """The fitted scale. It is smaller for an image far larger than the training ones, to save memory."""
         limit = self.config.max_side / max(height, width)
         return min(self.config.geometry.scale, limit)
 

@@ -23,7 +23,7 @@ class TrainSettings:
     iterations, continue_iterations : optimiser steps from scratch, and from an earlier version
     batch : crops per step
     size : side of a training crop
-    target_px : what the median object is scaled to
+    target_px : size that the median object is scaled to
     max_side : longest side an image is scaled to by the fitted scale
     lr, continue_lr : peak learning rates (AdamW, linear warm-up, cosine to zero)
     weight_decay, clip : regularisation, largest gradient norm

@@ -1,4 +1,4 @@
-"""Training samples: random crops of the scaled images with their instances, moved together."""
+"""Training samples: random crops of the scaled images, with their instances transformed in the same way."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Loaded:
 
 @dataclass(slots=True)
 class Crops:
-    """Draws crops; indexable like a torch Dataset: the same index gives the same crop for the same seed.
+    """Draws crops by index, like a torch Dataset. The same index and seed give the same crop.
 
     Decoded pictures are kept up to ``cache_bytes`` in each process that draws.
     """
@@ -134,8 +134,8 @@ class Crops:
             bitmaps,
             np.asarray(labels, np.int64),
         )
-        # What came first stays: each picture is wanted once a pass, so dropping the one used longest ago
-        # would drop what is wanted soonest.
+        # A full cache drops nothing. Each picture is used once per pass, so the one used longest ago would be
+        # needed again first.
         if self._kept.nbytes + loaded.nbytes <= self.cache_bytes:
             self._kept.put(index, loaded)
         return loaded
@@ -143,7 +143,7 @@ class Crops:
     def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> Sample:
         side = self.settings.side
         move = self._placement(loaded, rng)  # (2, 3): scaled image pixels -> crop pixels
-        # outside of the image lies its mean grey, which is 0 to the network, as its own padding is
+        # outside the image is its mean grey, which is normalised to 0, like the network's own padding
         grey = (loaded.mean_std[0] * 255,) * 3
         pixels = cv2.warpAffine(
             loaded.pixels,
