@@ -1,4 +1,4 @@
-"""A model's way from its device to the CPU when memory runs out there, and back.
+"""Run a model on the CPU while its device is out of memory, then on the device again.
 
 Memory is often short for a moment only: another process trains, a picture is huge. So the CPU takes over for
 a pause, then the device is tried again; each further failure doubles the pause. Every change is logged and
@@ -40,7 +40,7 @@ class DeviceFallback:
     ----------
     wanted : device asked for
     device : where the model runs now: ``wanted`` or ``cpu``
-    notice : why the CPU serves although another device was asked for, else empty
+    notice : why the CPU is used although another device was asked for, else empty
     count : how often the CPU had to take over
     """
 
@@ -73,8 +73,9 @@ class DeviceFallback:
             listener(DeviceChange(self.model, self.wanted, True, self.notice))
 
     def leave(self, reason: str, detail: object = "", *, for_good: bool = False) -> None:
-        """The CPU takes over because the device ``reason`` ("ran out of memory"); for good where trying again
-        cannot help. ``detail`` goes to the log only.
+        """The model moves to the CPU. ``reason`` continues a sentence about the device ("ran out of memory").
+
+        With ``for_good`` the device is not tried again. ``detail`` goes to the log only.
         """
         with self._lock:
             now = self._clock()

@@ -59,7 +59,7 @@ class BadImage(BadInput):
 
 
 class ImageUnavailable(BadImage):
-    """An image could not be fetched now; nothing says that it could not be fetched later."""
+    """An image could not be fetched now; it may work later."""
 
 
 class BadRegion(BadInput):

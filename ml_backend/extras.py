@@ -1,4 +1,4 @@
-"""Optional packages: which extra of Groundswell brings which, and one clear error where one is missing."""
+"""Optional packages: which extra of Groundswell installs them, and one clear error when one is missing."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class MissingExtra(GroundswellError):
 
 
 def missing_packages(names: list[str]) -> list[str]:
-    """Those of the names that cannot be imported here. Imports nothing."""
+    """The names that cannot be imported here. Imports nothing."""
     return [name for name in names if find_spec(name) is None]
 
 
 def require_extra(*extras: str) -> None:
-    """Check that everything these extras bring is there. Raises MissingExtra naming all that is not."""
+    """Check that the packages of these extras are installed. Raises MissingExtra naming all that are not."""
     missing, needed = [], []
     for extra in extras:
         parts = PARTS_OF.get(extra, frozenset({extra}))

@@ -25,7 +25,7 @@ LogFormat = Literal["text", "json"]
 
 _HIDDEN: Final = "***"
 _SHORTEST: Final = 4
-"""Shorter secrets are not looked for: they would blot out ordinary words."""
+"""Shorter secrets are not replaced: they would also match ordinary words."""
 _CREDENTIALS: Final = re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _SIGNATURES: Final = re.compile(
     r"([?&](?:sig|token|access_token|signature|x-(?:amz|goog)-(?:signature|credential|security-token))=)"

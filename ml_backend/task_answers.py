@@ -1,7 +1,7 @@
 """Predictions for the tasks of one request: from the pool of a model version, else from the model itself.
 
 A task that cannot be answered gets *no* prediction, written as an empty list: Label Studio stores nothing
-then and asks again later. An empty prediction would be stored for good and read as "nothing to see here".
+then and asks again later. An empty prediction would be stored, and would mean that the image has no objects.
 """
 
 from __future__ import annotations

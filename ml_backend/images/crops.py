@@ -1,7 +1,7 @@
 """Crops for review: an instance with some surroundings and an outline that is visible on any background.
 
 A crop is named by the key of its instance. The key is made from label and mask, so one key always gives the
-same picture. It is rendered once, and browsers may cache it. The worker renders crops ahead; the server renders
+same picture. It is rendered once, and browsers may cache it. The worker renders crops ahead; the server makes
 those that are missing, from the pool and the image cache.
 """
 

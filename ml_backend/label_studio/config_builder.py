@@ -21,7 +21,8 @@ _COLOURS: Final = (
     "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324",
     "#808000", "#000075", "#469990", "#d4a017", "#800000", "#2f4f4f", "#ff4500", "#5f9ea0",
 )  # fmt: skip
-# three rows offer the same labels: each says what it draws, and the picture below still fits the window
+# Three rows offer the same labels, so each has a caption. The rows are compact: the picture must fit
+# the window.
 _CAPTIONS: Final[dict[str, str]] = {"click": "Click", "frame": "Box", "mask": "Draw", "box": "Draw"}
 _ROW: Final = "display:flex;align-items:center;gap:12px;margin:-8px 0"
 _CAPTION: Final = "margin:0;width:3.5em;font-weight:400;opacity:0.7"
@@ -92,7 +93,7 @@ def build_review_config(
 
 
 def build_sheet_config(*, cards_key: str = "cards", header_key: str = "question") -> str:
-    """Config of the contact sheet: pictures with automatic hotkeys 1, 2, …; the wrong ones are ticked.
+    """Config of the contact sheet: pictures with automatic hotkeys 1, 2, …; people tick the wrong ones.
 
     Task data: ``question`` (text) and ``cards``, a list of ``{"value": key, "html": "<img src=…>"}``. The
     result is ``{"type": "choices", "from_name": "wrong", "value": {"choices": [keys]}}``. Nothing is ticked

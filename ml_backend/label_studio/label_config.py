@@ -1,6 +1,6 @@
 """Label configs: Label Studio's XML, parsed once into frozen types.
 
-What follows from Label Studio 1.23.2 (read in its editor source and tried on a server):
+Facts about Label Studio 1.23.2 (from the source of its editor, and tried on a server):
 
 * Every control tag is one of the smart tools unless it says ``smart="false"``. ``smartOnly="true"`` hides the
   ordinary tool. So prompts are ``smart="true" smartOnly="true"`` and outputs ``smart="false"``.
@@ -48,13 +48,13 @@ KIND_OF_CLASS: Final[Mapping[str, Kind]] = {
     "groundswell-segmentation": "segmentation",
     "groundswell-weak": "weak",
 }
-"""Kinds that share the tags of others are told apart by a class on the outer ``View``."""
+"""Kinds with the same tags as others are marked by a class on the outer ``View``."""
 
 _MAX_CHARACTERS: Final = 1_000_000
 _MAX_DEPTH: Final = 100
 _CACHE_BYTES: Final = 16 * 1024**2
 _BYTES_PER_CHARACTER: Final = 8
-"""Memory of a parsed config by the length of its text, about: the text, its labels and their objects."""
+"""Approximate memory of a parsed config per character: the text, its labels and their objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class LabelConfig:
     prompts : controls whose regions are prompts of smart tools
     labels : classes in document order of the first output (or of the Choices tag)
     digest : 12 hex digits of the parts that matter; changes when tags or labels change, not with colours
-    xml : as it came
+    xml : the original text
     """
 
     kind: Kind
@@ -137,7 +137,7 @@ class LabelConfig:
 _known: Final[ByteCache[str, LabelConfig]] = ByteCache(
     _CACHE_BYTES, lambda config: _BYTES_PER_CHARACTER * len(config.xml)
 )
-"""Parsed configs by their text. Whoever calls ``/predict`` chooses the text, so bytes are counted."""
+"""Parsed configs by their text. Callers of ``/predict`` choose the text, so the memory is limited."""
 
 
 def parse_label_config(xml: str) -> LabelConfig:
@@ -284,7 +284,7 @@ def _outputs(controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
     order = list(_OUTPUT_TAGS)
     found = [c for c in controls if c.type in _OUTPUT_TAGS and not c.smart_only]
     masks = [c for c in found if c.type != "rectanglelabels"]
-    if masks:  # an ordinary rectangle that still takes smart prompts is not where masks go
+    if masks:  # beside a mask tag, a rectangle with smart prompts is not an output
         found = [c for c in found if c.type != "rectanglelabels" or not c.smart]
     return tuple(sorted(found, key=lambda c: order.index(c.type)))
 

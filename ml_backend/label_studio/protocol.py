@@ -58,8 +58,8 @@ _KEY_HINT: Final = "Expected '<id>.<created unix seconds>'"
 class ProjectKey:
     """Label Studio's name of a project: its id and when it was created.
 
-    ``created_s`` is in seconds since 1970, None when the request did not say. Ids start again at 1 when a
-    server is set up anew, so the id alone may mean another project.
+    ``created_s`` is in seconds since 1970, None when the request does not contain it. Ids start again at 1 on
+    a newly installed server, so the same id may mean another project.
     """
 
     id: int
@@ -68,7 +68,7 @@ class ProjectKey:
 
 @dataclass(frozen=True, slots=True)
 class TaskIn:
-    """One task of a request. ``problem`` says why it cannot be answered; the other tasks still are."""
+    """One task of a request. ``problem`` says why it cannot be answered; other tasks are not affected."""
 
     id: int | None
     data: Mapping[str, object]
@@ -87,7 +87,7 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """Project and label config. The token that Label Studio sends along is not kept."""
+    """Project and label config. Label Studio also sends a token, which is not kept."""
 
     project: ProjectKey
     label_config: str
@@ -134,10 +134,10 @@ class _WebhookBody(_Body):
 def strip_rle(body: bytes) -> bytes:
     """The JSON body with all lists of plain numbers under ``"rle"`` emptied. Valid JSON stays valid.
 
-    In JSON text a quote inside a string is escaped. So ``"rle"`` followed by a colon is a key, unless a
-    backslash stands before it: then it is the end of a longer key. A list without strings, lists and objects
-    in it ends at its first bracket. All scanning is done by ``bytes.find``, at gigabytes per second, and no
-    byte is looked at more than a few times: the next bracket is searched again only from behind the last one.
+    In JSON a quote inside a string is escaped. So ``"rle"`` followed by a colon is a key, unless a backslash
+    comes before it: then it is the end of a longer key. A list of plain numbers ends at the first closing
+    bracket. All scanning uses ``bytes.find``, which is very fast. Each byte is read only a few times, because
+    the search for the next bracket starts after the last one.
     """
     parts = []
     done = at = 0
@@ -219,7 +219,7 @@ def parse_webhook(raw: bytes, *, project: str | None = None) -> WebhookEvent:
 
 
 def parse_project_key(key: object) -> ProjectKey:
-    """The key of ``<id>.<created>``, or of a bare id. Raises BadInput naming the field ``project``."""
+    """Parse ``<id>.<created>`` or a plain id. Raises BadInput naming the field ``project``."""
     text = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
     head, dot, tail = text.partition(".")
     if not (_is_number(head) and int(head) > 0) or (dot and not _is_number(tail)):
@@ -239,12 +239,12 @@ def _is_number(text: str) -> bool:
 
 
 def _short(key: object) -> str:
-    """What was sent instead of a project key, fit for a message."""
+    """The value sent instead of a project key, shortened for a message."""
     return f"{key[:40]!r}" if isinstance(key, str) else _kind(key)
 
 
 def _seconds(created_at: object) -> int | None:
-    """Unix seconds of a time as Label Studio writes it, as it makes its own project keys."""
+    """Unix seconds of a time as Label Studio writes it, computed as in its own project keys."""
     if not isinstance(created_at, str):
         return None
     try:
@@ -255,7 +255,7 @@ def _seconds(created_at: object) -> int | None:
 
 
 def parse_task(task: object) -> TaskIn:
-    """One task of a request. What is wrong with it is its ``problem``: the other tasks are answered."""
+    """One task of a request. An error goes into its ``problem``, so that the other tasks are answered."""
     if not isinstance(task, Mapping):
         return TaskIn(None, {}, f"the task is {_kind(task)}, expected an object")
     number = task.get("id")

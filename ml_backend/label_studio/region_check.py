@@ -1,7 +1,7 @@
-"""What Label Studio would drop or show wrongly, found before a push.
+"""Find regions that Label Studio would drop or show wrongly, before they are pushed.
 
-Label Studio drops invalid rows of a bulk import without a word. Beyond the SDK's own check this one looks at
-sizes, coordinates and the headers of masks.
+Label Studio drops invalid rows of a bulk import without an error. In addition to what the SDK checks, this
+module checks sizes, coordinates and the headers of masks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def validate_result(
     *,
     deep: bool = False,
 ) -> list[str]:
-    """One line per finding, each with the path of its field; empty = fine.
+    """One line per problem, each with the path of its field; empty when there is none.
 
     ``deep`` decodes the masks too. That costs about a hundred times as much and is for results that other
     programs wrote.

@@ -1,8 +1,8 @@
-"""Label Studio's region JSON to ``Region``.
+"""Convert Label Studio's region JSON to ``Region``.
 
 Only results whose ``from_name`` *and* ``type`` belong to an output tag of the label config are read. Drafts
-and suggestions that were accepted in haste hold more: the points of a click, and second items under the
-prompt tag with the id of a region. Whatever is left out is reported with its reason.
+and quickly accepted suggestions contain more: the points of a click, and second items under the prompt tag
+with the id of a region. Everything left out is reported with its reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Dropped", "ParsedAnnotation", "parse_annotation", "read_region"]
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A result that was left out: its place in the list, its id, and why. ``broken``: worth a report."""
+    """A result that was left out: its place in the list, its id, and why. ``broken``: it is damaged."""
 
     index: int
     id: str
@@ -48,7 +48,7 @@ def parse_annotation(
     """Regions of an annotation's (or prediction's) ``result``.
 
     ``hw`` is the true (height, width) of the image. Without it each region's own ``original_width`` and
-    ``original_height`` count. One broken region does not harm the others: it is listed in ``dropped`` with
+    ``original_height`` are used. A broken region does not affect the others: it is listed in ``dropped`` with
     ``broken=True``. Raises BadRegion only when ``result`` is not a list of objects.
     """
     if not isinstance(result, list | tuple):

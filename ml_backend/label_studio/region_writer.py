@@ -1,6 +1,6 @@
-"""``Region`` and ``Instances`` to Label Studio's region JSON, in the form that each output tag wants.
+"""Convert ``Region`` and ``Instances`` to Label Studio's region JSON, in the form that each output tag needs.
 
-Region ids follow from a key, so that the same instance is the same region every time.
+Region ids are computed from a key, so that an instance has the same region id every time.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def render(
     items : instances of one image, or regions
     hw : (height, width) of the image
     labels : names of ``Instances.label``; default ``config.labels``
-    keys : one stable key per item, from which the region id follows. Without keys regions keep their id and
-        instances get one from their place.
+    keys : one stable key per item, from which its region id is computed. Without keys, regions keep their id
+        and instances get an id from their place in the list.
     meta : what to store as ``meta`` of each region (see ``provenance_meta``)
     output : the tag to write to; default: the preferred output tag that knows the label
     tolerance_px : how far a polygon may be from the outline of the mask, in pixels of the image
 
-    Raises BadLabelConfig when no output tag knows a label, BadRegion on a mask that is empty or has not the
-    size of the image.
+    Raises BadLabelConfig when no output tag knows a label, BadRegion on a mask that is empty or does not
+    have the size of the image.
     """
     regions = _as_regions(items, labels or config.labels, keys)
     for name, column in (("keys", keys), ("meta", meta)):

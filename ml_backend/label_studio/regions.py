@@ -34,7 +34,7 @@ CODECS: Final[Mapping[str, RegionCodec]] = {
     "polygonlabels": POLYGON,
     "rectanglelabels": RECTANGLE,
 }
-"""The codec of every tag that masks are read from and written to, by the ``type`` of its results."""
+"""The codec of each tag that masks are read from and written to. The key is the ``type`` of its results."""
 _ID_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -49,7 +49,7 @@ class Region:
     label : class
     rle : the mask at the size of the image (rectangles and polygons filled)
     box_xyxy : tight box of the mask in pixels
-    score : as a model gave it, None for a person's
+    score : score that a model gave it; None if a person drew it
     meta : Label Studio's ``meta`` of the region
     origin : ``manual``, ``prediction`` or ``prediction-changed`` as the editor says, empty if it does not
     """
@@ -71,7 +71,7 @@ class Region:
 
 
 def region_id(key: str) -> str:
-    """10 characters that follow from ``key``, in the form of the editor's own ids."""
+    """10 characters computed from ``key``, in the form of the editor's own ids."""
     number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
     digits = []
     for _ in range(10):

@@ -27,7 +27,7 @@ class RegionCodec:
     write : the value of a mask without its labels, and the IoU of what is stored with the mask. Takes the
         mask, ``hw``, the box to write (x0, y0, x1, y1 in pixels) and how far an outline may be off, in
         pixels. Raises BadRegion.
-    check : look at a value without making its mask. Raises BadRegion.
+    check : check a value without decoding its mask. Raises BadRegion.
     """
 
     kind: RegionKind
@@ -48,7 +48,7 @@ def number_of(value: Value, key: str) -> float:
 
 
 def finite(value: object) -> float | None:
-    """A number of JSON as float; None when it is none, not finite, or a whole number too large for one."""
+    """A JSON number as a float. None if it is not a number, not finite, or too large for a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) <= sys.float_info.max else None

@@ -37,7 +37,7 @@ _DAMAGE: Final = (
     OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, KeyError, IndexError,
     struct.error, zlib.error, binascii.Error,
 )  # fmt: skip
-"""What Pillow and its parts raise on damaged PNGs, by experience."""
+"""Exceptions that Pillow and its parts are known to raise on damaged PNGs."""
 _NONE: Final = 0
 _UP: Final = 2  # PNG's row filter "difference to the row above"
 
@@ -50,9 +50,9 @@ def rle_to_bitmask(rle: Rle) -> str:
 def bitmask_to_rle(url: object, hw: tuple[int, int]) -> Rle:
     """Mask of a PNG data URL: alpha above 127.
 
-    Raises BadRegion when it is not one, is damaged, has another size than ``hw``, or would take more than
-    1 GiB of memory. Size and memory are checked before a pixel is decoded: a small file may announce a huge
-    picture.
+    Raises BadRegion when the value is not a PNG data URL, is damaged, has another size than ``hw``, or would
+    take more than 1 GiB of memory. Size and memory are checked before decoding, because a small file may
+    contain a huge picture.
     """
     try:
         data = base64.b64decode(_body(url), validate=True)
@@ -115,7 +115,7 @@ def _png(mask: npt.NDArray[np.bool_]) -> bytes:
     packed = np.packbits(mask, axis=1)
     change = packed.copy()
     change[1:] -= packed[:-1]  # modulo 256, as the format wants
-    # Which filter is smaller depends on the mask (one object or many); both together still take no time.
+    # Which filter gives the smaller file depends on the mask (one object or many). Trying both is fast.
     data = min(_deflate(packed, _NONE), _deflate(change, _UP), key=len)
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0)),  # 1 bit, palette

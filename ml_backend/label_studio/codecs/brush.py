@@ -1,4 +1,4 @@
-"""Label Studio's brush RLE: written and read without making the pixels.
+"""Write and read Label Studio's brush RLE without decoding pixels.
 
 A brush RLE is a bit stream over the flattened RGBA image: a 32-bit count of bytes, 5 bits word size - 1, four
 times 4 bits run size - 1, then tokens. A token is one bit (1 = run, 0 = literals), two bits that choose the
@@ -37,8 +37,8 @@ _HEADER_BITS: Final = 32 + 5 + 16
 _RUN_BITS: Final = np.array([3, 4, 8, 16], np.int64)
 _LONGEST: Final = 1 << 16
 _MOST_BITS: Final = 3 + 16 + 8
-"""Bits a value may take: a token of its own with the largest run size. What follows after all values is not
-read, so that a long list costs no more than its image could."""
+"""Most bits that one value can take: a token for it alone, with the largest run size. Bits after the last
+value are not read, so an overlong list costs no more than its image can need."""
 
 
 # Label Studio's brush RLE

@@ -14,7 +14,7 @@ def read_choices(value: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def check_choices(value: Mapping[str, Any], labels: Sequence[str]) -> str:
-    """What Label Studio would refuse, empty when nothing. No ``labels``: the values come with each task."""
+    """Why Label Studio would refuse it, or "". Without ``labels``, each task brings its own values."""
     picked = value.get("choices")
     if isinstance(picked, list) and not (labels and any(x not in labels for x in picked)):
         return ""
