@@ -105,14 +105,13 @@ def test_two_rounds_label_propagate_and_push(
     first, second = report.rounds
     assert (first.labelled_tasks, second.labelled_tasks) == (4, 6)
     assert first.answers > 0
-    # in a pool of forty masks chance may leave no cluster to propagate in one of the rounds
-    assert first.propagated + second.propagated > 0
     for figures, open_tasks in ((first, 12), (second, 10)):
         assert figures.pool == open_tasks * 4
         assert figures.pool_precision is not None
         assert 0.6 < figures.pool_precision.value < 0.95
         assert figures.ap is not None
         assert figures.answers < figures.pool  # the second round may live on answers carried over
+        assert figures.propagated > 0
         assert figures.accepted > figures.propagated
         assert figures.precision is not None
         assert figures.precision.value > 0.7
