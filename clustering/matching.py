@@ -1,17 +1,17 @@
-"""Which instances of two pools are the same mask, and the answers that therefore hold for both."""
+"""Which instances of two pools are nearly the same mask."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from clustering.answers import AnswerLog, Stream
 from clustering.arrays import Ints
 
-__all__ = ["CARRY_OVER_IOU", "carry_over", "match_pools"]
+__all__ = ["CARRY_OVER_IOU", "match_pools"]
 
 CARRY_OVER_IOU = 0.9
-"""Two masks are the same mask, and share their answers, from this IoU on."""
+"""From this IoU on, an answer about one mask is a hint for the other. It is the other's answer only where the
+two are the same pixel by pixel: a mask with IoU 0.9 to a good one may have 0.65 to the object."""
 
 
 def match_pools(
@@ -22,7 +22,7 @@ def match_pools(
     *,
     threshold: float = CARRY_OVER_IOU,
 ) -> tuple[Ints, Ints]:
-    """One-to-one pairs of instances of two pools that are the same mask.
+    """One-to-one pairs of instances of two pools that are nearly the same mask.
 
     Candidates are taken one after the other, highest IoU first. Pairs below ``threshold`` and pairs of
     different labels are never taken.
@@ -65,47 +65,3 @@ def match_pools(
     both = np.concatenate(chosen, axis=1)
     both = both[:, np.argsort(both[0], kind="stable")]
     return both[0], both[1]
-
-
-def carry_over(
-    log: AnswerLog,
-    old: npt.ArrayLike,
-    new: npt.ArrayLike,
-    iou: npt.ArrayLike,
-    same_label: npt.ArrayLike,
-    *,
-    threshold: float = CARRY_OVER_IOU,
-) -> tuple[AnswerLog, Ints]:
-    """The answers of an earlier pool that also answer the new pool.
-
-    Carried answers are no random sample of the new pool, and no test must take them for one. So they come
-    back with ``cluster`` -1, stream SEARCH and inclusion 1. They verify their items and teach the verifier.
-
-    Parameters
-    ----------
-    log : answers about the old pool
-    old, new, iou, same_label : candidate pairs, see ``match_pools``
-
-    Returns
-    -------
-    carried : AnswerLog over rows of the new pool, in the order of ``log``
-    rows : (len(carried),) int64, the rows of ``log`` they come from
-
-    Raises
-    ------
-    ValueError : see ``match_pools``
-    """
-    from_rows, to_rows = match_pools(old, new, iou, same_label, threshold=threshold)
-    if not len(from_rows) or not len(log):
-        return AnswerLog.empty(), np.zeros(0, np.int64)
-    at = np.minimum(np.searchsorted(from_rows, log.item), len(from_rows) - 1)
-    rows = np.flatnonzero(from_rows[at] == log.item)
-    k = len(rows)
-    carried = AnswerLog(
-        item=to_rows[at[rows]],
-        yes=log.yes[rows],
-        cluster=np.full(k, -1, np.int64),
-        stream=np.full(k, Stream.SEARCH, np.int8),
-        inclusion=np.ones(k, np.float64),
-    )
-    return carried, rows

@@ -1,15 +1,16 @@
-"""The verifier: the probability of a yes for every instance, learnt from the answers so far.
+"""The verifier: how likely each instance gets a yes, learnt from the answers so far.
 
-It has two stages. The first is a ridge logistic regression on score, predicted IoU, extras and the leading
-principal components of the embedding. The second smooths its residuals over the tree: where the answers in a
-cluster were better or worse than the regression expected, the other members of the cluster inherit part of
-the difference. Both stages are cross-fitted: what the last step learns from was predicted without the
-instance's own answer. So the output is calibrated.
+A ridge logistic regression on score, predicted IoU, extras, the leading principal components of the
+embedding, and the label. It learns from three sources: answers about masks of this pool, answers about
+nearly the same masks of an earlier round, and lessons (predictions on pictures that people drew on). Its
+log-odds are then scaled and shifted such that they fit held-out answers, so the output is calibrated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,39 +18,61 @@ from scipy import special
 
 from clustering.arrays import Floats, Ints
 from clustering.pool import Pool
-from clustering.trees import ClusterTree
+from clustering.project_pool import ProjectPool
 
-__all__ = ["Features", "fit_logistic", "fit_verifier", "make_features", "smooth_over_tree"]
+__all__ = ["Features", "Verifier", "fit_logistic", "fit_verifier", "make_features"]
 
 
 _COMPONENTS = 16
 _PCA_ROWS = 20_000
 """Principal components are computed from at most this many instances."""
+_FIT_ROWS = 20_000
+"""The regression reads at most this many answers."""
 _FOLDS = 5
 _RIDGES = (1.0, 4.0, 16.0, 64.0)
 """Ridge penalties to choose from, by cross-validation."""
-_SHRINK = 8.0
-"""Answers that the parent's estimate is worth when residuals are smoothed down the tree."""
+_FEWEST = 8
+"""Verdicts of either kind from which on more than one number is learnt."""
+_HINT = 2.5
+"""Log-odds that an answer about nearly the same mask of an earlier round adds or takes away."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What the verifier reads of a pool.
+    """What the verifier reads of a project's pool.
 
     Attributes
     ----------
     columns : (n, p) float32, standardised, first column 1
+    lessons : (k, p) float32, the same of the lessons
     penalty : (p,) float64, relative ridge penalty: none for the constant, light for the detector's own
         numbers
     detector : (n,) float64, log-odds of score × quality: the estimate before any answer
+    detector_lessons : (k,) float64, the same of the lessons
     """
 
     columns: npt.NDArray[np.float32]
+    lessons: npt.NDArray[np.float32]
     penalty: Floats
     detector: Floats
+    detector_lessons: Floats
 
 
-def make_features(pool: Pool, *, components: int = _COMPONENTS, seed: int = 0) -> Features:
+@dataclass(frozen=True, slots=True, eq=False)
+class Verifier:
+    """What was learnt.
+
+    Attributes
+    ----------
+    p_yes : (n,) float32 in 0..1, of every instance
+    p_lessons : (k,) float32 in 0..1, of every lesson, learnt without the lessons of its own picture
+    """
+
+    p_yes: npt.NDArray[np.float32]
+    p_lessons: npt.NDArray[np.float32]
+
+
+def make_features(project: ProjectPool, *, components: int = _COMPONENTS, seed: int = 0) -> Features:
     """What the verifier reads of a pool, computed once per pool.
 
     Parameters
@@ -59,34 +82,57 @@ def make_features(pool: Pool, *, components: int = _COMPONENTS, seed: int = 0) -
 
     Time O(n·d·components), memory O(n·components).
     """
-    n = len(pool)
-    own = [pool.score, pool.quality, special.logit(np.clip(pool.quality, 0.02, 0.98)), pool.prior]
-    detector_columns = _standardise(np.stack(own, axis=1).astype(np.float32))
-    parts = [np.ones((n, 1), np.float32), detector_columns]
-    penalties = [np.zeros(1), np.full(len(own), 0.1)]
+    pool, known = project.columns, project.lessons
+    others = None if known is None or not len(known) else known.pool
+    parts = [_together(_own_columns, pool, others)]
+    penalties = [np.full(parts[0].shape[1], 0.1)]
     if pool.extras.shape[1]:
-        parts.append(_standardise(pool.extras))
+        parts.append(_together(lambda some: some.extras, pool, others))
         penalties.append(np.full(pool.extras.shape[1], 1.0))
+    n = len(pool)
+    whole = [_standardise(part, n) for part in parts]
     if n > 1 and pool.embedding.shape[1]:
-        principal = _principal_components(pool.embedding, components, seed)
-        parts.append(principal)
+        principal = _principal_components(pool.embedding, others, components, seed)
+        whole.append(principal)
         penalties.append(np.full(principal.shape[1], 1.0))
-    detector = special.logit(np.clip(pool.prior.astype(np.float64), 0.02, 0.98))
-    return Features(np.concatenate(parts, axis=1), np.concatenate(penalties), detector)
+    if len(project.pools) > 1:
+        of_lessons = np.zeros(0, np.int64) if known is None or others is None else known.label
+        label = np.concatenate([project.label, of_lessons])
+        whole.append((label[:, None] == np.arange(len(project.pools))).astype(np.float32))
+        penalties.append(np.full(len(project.pools), 1.0))
+    rows = n + (0 if others is None else len(others))
+    columns = np.concatenate([np.ones((rows, 1), np.float32), *whole], axis=1)
+    penalty = np.concatenate([np.zeros(1), *penalties])
+    prior = np.concatenate([pool.prior, np.zeros(0, np.float32) if others is None else others.prior])
+    detector = special.logit(np.clip(prior.astype(np.float64), 0.02, 0.98))
+    return Features(columns[:n], columns[n:], penalty, detector[:n], detector[n:])
 
 
-def _standardise(columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    if not len(columns):
+def _own_columns(pool: Pool) -> npt.NDArray[np.float32]:
+    """What the detector itself says about its masks."""
+    odds = special.logit(np.clip(pool.quality, 0.02, 0.98))
+    return np.stack([pool.score, pool.quality, odds, pool.prior], axis=1).astype(np.float32)
+
+
+def _together(read: Callable[[Pool], Any], pool: Pool, others: Pool | None) -> npt.NDArray[np.float32]:
+    parts = [read(pool)] if others is None else [read(pool), read(others)]
+    whole: npt.NDArray[np.float32] = np.concatenate(parts).astype(np.float32)
+    return whole
+
+
+def _standardise(columns: npt.NDArray[np.float32], n: int) -> npt.NDArray[np.float32]:
+    """Zero mean and unit spread over the first ``n`` rows."""
+    if not n:
         return columns
-    centred = columns - columns.mean(axis=0, dtype=np.float64)
-    spread = centred.std(axis=0)
-    return np.asarray(centred / np.where(spread > 1e-9, spread, 1.0), np.float32)
+    mean = columns[:n].mean(axis=0, dtype=np.float64)
+    spread = columns[:n].std(axis=0, dtype=np.float64)
+    return np.asarray((columns - mean) / np.where(spread > 1e-9, spread, 1.0), np.float32)
 
 
 def _principal_components(
-    embedding: npt.NDArray[np.float32], components: int, seed: int
+    embedding: npt.NDArray[np.float32], others: Pool | None, components: int, seed: int
 ) -> npt.NDArray[np.float32]:
-    """(n, c) float32 leading components, scaled such that weak ones stay weak."""
+    """(n + k, c) float32 leading components, scaled such that weak ones stay weak."""
     n, d = embedding.shape
     rows = embedding
     if n > _PCA_ROWS:
@@ -97,17 +143,26 @@ def _principal_components(
     least = 1e-6 * max(float(values[-1]), 1e-12)
     keep = [i for i in range(d - 1, max(-1, d - 1 - components), -1) if values[i] > least]
     if not keep:
-        return np.zeros((n, 0), np.float32)
+        return np.zeros((n + (0 if others is None else len(others)), 0), np.float32)
     # the square root of whitening: with whitening, components of mere noise would count as much as the
     # others; without, only the first one would count
     scale = (values[keep] * values[keep[0]]) ** 0.25
     basis = (vectors[:, keep] / scale).astype(np.float32)
-    projected: npt.NDArray[np.float32] = embedding @ basis - (mean @ basis).astype(np.float32)
-    return projected
+    shift = (mean @ basis).astype(np.float32)
+    projected = [embedding @ basis - shift]
+    if others is not None:
+        projected.append(others.embedding @ basis - shift)
+    whole: npt.NDArray[np.float32] = np.concatenate(projected).astype(np.float32)
+    return whole
 
 
 def fit_logistic(
-    columns: npt.NDArray[np.floating], yes: Floats, penalty: Floats, *, iterations: int = 30
+    columns: npt.NDArray[np.floating],
+    yes: Floats,
+    penalty: Floats,
+    *,
+    offset: Floats | float = 0.0,
+    iterations: int = 30,
 ) -> Floats:
     """Ridge logistic regression by Newton's method.
 
@@ -116,6 +171,7 @@ def fit_logistic(
     columns : (m, p) floating
     yes : (m,) in 0..1; values between are allowed
     penalty : (p,) ridge penalty of each coefficient
+    offset : (m,) known part of the log-odds
     iterations : most steps
 
     Returns
@@ -127,12 +183,12 @@ def fit_logistic(
     ridge = penalty + 1e-6
 
     def loss(b: Floats) -> float:
-        z = x @ b
+        z = x @ b + offset
         return float(np.logaddexp(0.0, z).sum() - yes @ z + 0.5 * ridge @ (b * b))
 
     current = loss(beta)
     for _ in range(iterations):
-        p = special.expit(x @ beta)
+        p = special.expit(x @ beta + offset)
         gradient = x.T @ (p - yes) + ridge * beta
         hessian = (x * (p * (1.0 - p))[:, None]).T @ x + np.diag(ridge)
         step = np.linalg.solve(hessian, gradient)
@@ -146,56 +202,17 @@ def fit_logistic(
     return beta
 
 
-def smooth_over_tree(tree: ClusterTree, item: Ints, residual: Floats, *, at: Ints | None = None) -> Floats:
-    """Residuals of answered instances, smoothed down the tree.
-
-    The estimate of a node is the mean residual of its answers, shrunk towards the estimate of its parent. An
-    instance gets the estimate of the smallest node around it that holds three or more answers.
-
-    Parameters
-    ----------
-    item : (m,) int64, answered instances
-    residual : (m,) float64, answer minus expectation
-    at : (k,) int64, instances to return the estimate for; None = all
-
-    Returns
-    -------
-    (n,) or (k,) float64. Time O(m · depth + n).
-    """
-    n = len(tree)
-    where = tree.start[item]
-    by_place = np.argsort(where, kind="stable")
-    place = where[by_place]
-    total = np.concatenate([[0.0], np.cumsum(residual[by_place])])
-    nodes, parents = np.array([tree.root]), np.zeros(1)
-    starts: list[Ints] = []
-    values: list[Floats] = []
-    while len(nodes):
-        low = np.searchsorted(place, tree.start[nodes])
-        high = np.searchsorted(place, tree.stop[nodes])
-        count = high - low
-        estimate = (total[high] - total[low] + _SHRINK * parents) / (count + _SHRINK)
-        stays = (count < 3) | (nodes < n)
-        estimate[count < 3] = parents[count < 3]
-        starts.append(tree.start[nodes[stays]])
-        values.append(estimate[stays])
-        deeper = nodes[~stays] - n
-        nodes = np.concatenate([tree.left[deeper], tree.right[deeper]])
-        parents = np.concatenate([estimate[~stays]] * 2)
-    first, value = np.concatenate(starts), np.concatenate(values)
-    order = np.argsort(first)
-    first, value = first[order], value[order]
-    if at is not None:
-        return value[np.searchsorted(first, tree.start[at], side="right") - 1]
-    spread = np.repeat(value, np.diff(np.append(first, n)))
-    result = np.empty(n)
-    result[tree.order] = spread
-    return result
-
-
 def fit_verifier(
-    features: Features, tree: ClusterTree, item: Ints, yes: npt.ArrayLike, *, seed: int
-) -> npt.NDArray[np.float32]:
+    features: Features,
+    item: Ints,
+    yes: npt.ArrayLike,
+    *,
+    seed: int,
+    hint_item: Ints | None = None,
+    hint_yes: npt.ArrayLike = (),
+    good: npt.ArrayLike = (),
+    picture: npt.ArrayLike = (),
+) -> Verifier:
     """P(yes) of every instance, from verdicts on some.
 
     With fewer than 8 verdicts of either kind only one number is learnt, by which the detector's log-odds are
@@ -206,55 +223,63 @@ def fit_verifier(
     features : of the pool, see ``make_features``
     item : (m,) int64, answered instances
     yes : (m,) in 0..1
+    hint_item, hint_yes : (h,) instances whose predecessor of an earlier round was answered, and how
+    good : (k,) bool, truth of the lessons; their order is that of ``features.lessons``
+    picture : (k,) int64, picture of each lesson
     seed : of the folds of the cross-validation
 
-    Returns
-    -------
-    (n,) float32 in 0..1. Time O(n·p + m·p²·folds·ridges); deterministic for a seed.
+    Time O(n·p + m·p²·folds·ridges); the same result for the same seed.
     """
-    y = np.asarray(yes, np.float64)
-    m = len(item)
-    if min((y > 0.5).sum(), (y <= 0.5).sum()) < 8:
-        # Newton steps, with a penalty that keeps the shift near 0 while there are few answers
-        shift = 0.0
-        for _ in range(25 if m else 0):
-            p = special.expit(features.detector[item] + shift)
-            shift += ((y - p).sum() - shift) / ((p * (1 - p)).sum() + 1.0)
-        return np.asarray(special.expit(features.detector + shift), np.float32)
-    x = features.columns[item].astype(np.float64)
-    fold = np.random.default_rng([seed, m]).permutation(m) % _FOLDS
+    n, k = len(features.columns), len(features.lessons)
+    hint = np.zeros(n)
+    hints = np.zeros(0, np.int64) if hint_item is None else hint_item
+    told = np.asarray(hint_yes, np.float64)
+    hint[hints] = _HINT * (2.0 * told - 1.0)
+    rows = np.concatenate([item, hints, n + np.arange(k)])
+    y = np.concatenate([np.asarray(yes, np.float64), told, np.asarray(good, np.float64)])
+    # rows that must stay together in the folds: lessons of one picture
+    block = np.concatenate([np.arange(len(item) + len(hints)), -1 - np.asarray(picture, np.int64)])
+    own = np.concatenate([hint[item], np.zeros(len(hints) + k)])
+    if len(rows) > _FIT_ROWS:
+        some = np.sort(np.random.default_rng([seed, len(rows)]).choice(len(rows), _FIT_ROWS, replace=False))
+        some = np.union1d(some, np.flatnonzero(rows >= n))  # all lessons: each gets a held-out estimate
+        rows, y, block, own = rows[some], y[some], block[some], own[some]
+    detector = np.concatenate([features.detector, features.detector_lessons])
+    if min((y > 0.5).sum(), (y <= 0.5).sum()) < _FEWEST:
+        shift = _shift(detector[rows] + own, y)
+        p = special.expit(detector + np.concatenate([hint, np.zeros(k)]) + shift).astype(np.float32)
+        return Verifier(p[:n], p[n:])
+    inside = rows < n
+    x = np.empty((len(rows), features.columns.shape[1]))
+    x[inside], x[~inside] = features.columns[rows[inside]], features.lessons[rows[~inside] - n]
+    _, group = np.unique(block, return_inverse=True)
+    groups = int(group.max()) + 1
+    fold = (np.random.default_rng([seed, len(rows)]).permutation(groups) % _FOLDS)[group]
     losses, held_out = [], []
     for ridge in _RIDGES:
-        z = np.empty(m)
-        for k in range(_FOLDS):
-            out = fold == k
-            z[out] = x[out] @ fit_logistic(x[~out], y[~out], ridge * features.penalty)
+        z = np.zeros(len(rows))
+        for f in range(_FOLDS):
+            out = fold == f
+            if out.any():
+                beta = fit_logistic(x[~out], y[~out], ridge * features.penalty, offset=own[~out])
+                z[out] = x[out] @ beta + own[out]
         losses.append(float((np.logaddexp(0.0, z) - y * z).sum()))
         held_out.append(z)
     best = int(np.argmin(losses))
-    beta = fit_logistic(x, y, _RIDGES[best] * features.penalty)
     z = held_out[best]
-    residual = y - special.expit(z)
-    smooth = np.empty(m)
-    for k in range(_FOLDS):
-        out = fold == k
-        smooth[out] = smooth_over_tree(tree, item[~out], residual[~out], at=item[out])
-    second = np.stack([np.ones(m), z, 4.0 * smooth], axis=1)
+    beta = fit_logistic(x, y, _RIDGES[best] * features.penalty, offset=own)
     # the second stage starts from the first: the penalty is on the distance of its slope from 1
-    gamma = _fit_offset(second, z, y, np.array([1.0, 20.0, 4.0]))
-    all_z = (features.columns @ beta.astype(np.float32)).astype(np.float64)
-    all_smooth = smooth_over_tree(tree, item, residual)
-    log_odds = gamma[0] + (1.0 + gamma[1]) * all_z + gamma[2] * 4.0 * all_smooth
-    return np.asarray(special.expit(log_odds), np.float32)
+    second = fit_logistic(np.stack([np.ones(len(z)), z], axis=1), y, np.array([1.0, 20.0]), offset=z)
+    whole = (features.columns @ beta.astype(np.float32)).astype(np.float64) + hint
+    p_yes = special.expit(second[0] + (1.0 + second[1]) * whole).astype(np.float32)
+    of_lessons = special.expit(second[0] + (1.0 + second[1]) * z[~inside]).astype(np.float32)
+    return Verifier(p_yes, of_lessons)
 
 
-def _fit_offset(columns: Floats, offset: Floats, yes: Floats, penalty: Floats) -> Floats:
-    """(3,) coefficients of a ridge logistic regression with a fixed offset, by Newton's method."""
-    beta = np.zeros(columns.shape[1])
-    for _ in range(12):
-        p = special.expit(offset + columns @ beta)
-        gradient = columns.T @ (p - yes) + penalty * beta
-        hessian = (columns * (p * (1.0 - p))[:, None]).T @ columns + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
-        beta = beta - step * min(1.0, 1.0 / max(np.abs(step).max(), 1e-12))
-    return beta
+def _shift(log_odds: Floats, yes: Floats) -> float:
+    """One number to add to the log-odds, kept near 0 while there are few answers, by Newton's method."""
+    shift = 0.0
+    for _ in range(25 if len(yes) else 0):
+        p = special.expit(log_odds + shift)
+        shift += float(((yes - p).sum() - shift) / ((p * (1 - p)).sum() + 1.0))
+    return shift

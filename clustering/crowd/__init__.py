@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from clustering.crowd.model import CrowdModel, fit_crowd, verdicts
-from clustering.crowd.redundancy import ask_again, next_workers
+from clustering.crowd.redundancy import next_workers
 from clustering.crowd.worker_answers import Answers
 from clustering.crowd.worker_report import WorkerReport, worker_report
 
@@ -15,7 +15,6 @@ __all__ = [
     "Answers",
     "CrowdModel",
     "WorkerReport",
-    "ask_again",
     "fit_crowd",
     "next_workers",
     "verdicts",

@@ -7,13 +7,12 @@ sequential test (Wald 1945).
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from clustering.arrays import Ints
-from clustering.crowd.model import CrowdModel, fit_crowd
-from clustering.crowd.worker_answers import Answers, values_of_items
+from clustering.crowd.model import CrowdModel
+from clustering.crowd.worker_answers import Answers
 
-__all__ = ["ask_again", "next_workers"]
+__all__ = ["next_workers"]
 
 
 def next_workers(
@@ -46,36 +45,3 @@ def next_workers(
     order = np.argsort(certainty, kind="stable")
     ask, expert = unsettled & (count < cap), unsettled & (count >= cap)
     return model.item[order[ask[order]]], model.item[order[expert[order]]]
-
-
-def ask_again(
-    answers: Answers,
-    discarded: npt.ArrayLike,
-    *,
-    prior: npt.ArrayLike | None = None,
-    gold: npt.ArrayLike | None = None,
-    delta: float = 0.05,
-    cap: int = 5,
-) -> tuple[Answers, Ints]:
-    """Throw away the answers of some workers; only what has thereby become open is asked again.
-
-    Parameters
-    ----------
-    discarded : numbers of the workers whose answers are thrown away
-    prior, gold : as for ``fit_crowd``
-    delta, cap : as for ``next_workers``
-
-    Returns
-    -------
-    kept : the other answers
-    items : sorted int64, items that a discarded worker answered and that the kept answers do not settle
-        (those without any kept answer included), gold items excepted
-    """
-    gone = np.isin(answers.worker, np.asarray(discarded, np.int64))
-    kept = answers.take(~gone)
-    touched = np.unique(answers.item[gone])
-    model = fit_crowd(kept, prior=prior, gold=gold)
-    ask, expert = next_workers(kept, model, delta=delta, cap=cap)
-    settled = np.setdiff1d(model.item, np.concatenate([ask, expert]))
-    is_gold = ~np.isnan(values_of_items(gold, touched, name="gold", missing=np.nan))
-    return kept, np.setdiff1d(touched[~is_gold], np.concatenate([settled, expert]))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.arrays import Floats
-from clustering.evidence.intervals import clopper_pearson
+from clustering.evidence.sequential import binomial_log_e_value
 
 __all__ = ["Noise", "noise_from_gold", "rogan_gladen"]
 
@@ -59,8 +59,12 @@ def noise_from_gold(
     """How verdicts err, estimated from items of known truth: the estimate, and the cautious end.
 
     Acceptance tests must use the cautious end: the sensitivity at its upper and the specificity at its lower
-    bound (Clopper & Pearson 1934, each wrong with probability alpha/2). Under that noise an observed share of
-    yes promises least. Assumes that verdicts on gold err as those on other items do, independently.
+    bound, each wrong with probability alpha/2. Under that noise an observed share of yes promises least. The
+    bounds hold at all numbers of gold answers at once (Robbins 1970), so gold may be counted again after
+    every answer.
+
+    Assumes that a bad gold mask is called good at least as often as a bad mask of the tested sets, a good one
+    no more often, and that answers err independently. Gold that is easier than the masks breaks this.
 
     Parameters
     ----------
@@ -75,13 +79,27 @@ def noise_from_gold(
     ------
     ValueError : there is too little gold, or the verdicts are too bad, to say anything
     """
-    _, upper = clopper_pearson(good_yes, good, alpha=alpha / 2.0)
-    lower, _ = clopper_pearson(bad_no, bad, alpha=alpha / 2.0)
+    upper = 1.0 - _lowest_share(good - good_yes, good, alpha / 2.0)
+    lower = _lowest_share(bad_no, bad, alpha / 2.0)
     sensitivity, specificity = (good_yes + 0.5) / (good + 1.0), (bad_no + 0.5) / (bad + 1.0)
-    if float(lower) <= 0.0 or sensitivity + specificity <= 1.0 or float(upper + lower) <= 1.0:
+    if lower <= 0.0 or sensitivity + specificity <= 1.0 or upper + lower <= 1.0:
         raise ValueError(
             f"{good_yes} of {good} good and {bad_no} of {bad} bad gold items were recognised: "
             "too little to accept anything on; add gold items or workers"
         )
     estimate = Noise(sensitivity=sensitivity, specificity=specificity)
-    return estimate, Noise(sensitivity=float(upper), specificity=float(lower))
+    return estimate, Noise(sensitivity=upper, specificity=lower)
+
+
+def _lowest_share(hits: int, of: int, alpha: float) -> float:
+    """The smallest share that the hits have not ruled out at any number of answers; 0 without any."""
+    low, high = 0.0, 1.0
+    if not hits:
+        return 0.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if float(binomial_log_e_value(hits, of, share=middle)) >= -np.log(alpha):
+            low = middle
+        else:
+            high = middle
+    return low

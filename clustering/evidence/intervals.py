@@ -1,7 +1,7 @@
 """Bounds of a share or a mean from a fixed number of answers.
 
 They hold at a number of answers that was chosen beforehand. Who looks after every answer and stops when the
-bound looks good needs ``sequential``. All functions but ``bernstein_interval`` broadcast.
+bound looks good needs ``sequential``. All functions broadcast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from clustering.arrays import Floats
 
-__all__ = ["bernstein_interval", "clopper_pearson", "hypergeometric_interval"]
+__all__ = ["clopper_pearson", "hypergeometric_interval"]
 
 
 def clopper_pearson(
@@ -76,25 +76,3 @@ def hypergeometric_interval(
     good_lower = smallest_good(k)
     good_upper = total - smallest_good(n - k)
     return good_lower / share, np.where(total > 0, good_upper / share, 1.0)
-
-
-def bernstein_interval(values: npt.ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
-    """Empirical Bernstein bounds of a mean (Maurer & Pontil 2009, theorem 4), at error ``alpha`` each.
-
-    Assumes independent values of the same distribution, whatever its shape. Loose below about 50 values.
-
-    Parameters
-    ----------
-    values : (n,) within 0..1
-
-    Returns
-    -------
-    lower, upper : (0, 1) for fewer than 2 values
-    """
-    x = np.asarray(values, np.float64)
-    n = len(x)
-    if n < 2:
-        return 0.0, 1.0
-    spread = np.log(2.0 / alpha)
-    reach = np.sqrt(2.0 * x.var(ddof=1) * spread / n) + 7.0 * spread / (3.0 * (n - 1))
-    return float(max(0.0, x.mean() - reach)), float(min(1.0, x.mean() + reach))

@@ -6,55 +6,13 @@ probability at most alpha. Each function plays a game that is fair (or worse) un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 from clustering.arrays import Floats
 
-__all__ = ["BETS", "Sprt", "betting_log_wealth", "betting_lower_bound", "binomial_log_e_value"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sprt:
-    """Wald's sequential test (1945) of share ``p0`` (bad) against ``p1`` (good).
-
-    Assumes independent answers that are all yes with the same probability.
-
-    Attributes
-    ----------
-    p0, p1 : 0 < p0 < p1 < 1
-    alpha : bound of the probability to ever accept at p0
-    beta : bound of the probability to ever reject at p1
-
-    Raises
-    ------
-    ValueError : p0 and p1 are out of order or range
-    """
-
-    p0: float = 0.75
-    p1: float = 0.90
-    alpha: float = 0.05
-    beta: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.p0 < self.p1 < 1.0:
-            raise ValueError(f"p0 {self.p0} and p1 {self.p1} must satisfy 0 < p0 < p1 < 1")
-
-    def log_ratio(self, yes: npt.ArrayLike, asked: npt.ArrayLike) -> Floats:
-        """Log likelihood ratio of p1 to p0 after ``yes`` of ``asked`` answers, which broadcast."""
-        k, n = np.asarray(yes, np.float64), np.asarray(asked, np.float64)
-        ratio: Floats = k * np.log(self.p1 / self.p0) + (n - k) * np.log((1.0 - self.p1) / (1.0 - self.p0))
-        return ratio
-
-    def decide(self, yes: npt.ArrayLike, asked: npt.ArrayLike) -> npt.NDArray[np.int8]:
-        """int8: +1 accept, -1 reject, 0 go on asking."""
-        ratio = self.log_ratio(yes, asked)
-        # 1/alpha instead of Wald's (1-beta)/alpha: a little stricter, and the bound of the error is exact
-        accept, reject = ratio >= -np.log(self.alpha), ratio <= np.log(self.beta)
-        return np.asarray(accept.astype(np.int8) - reject.astype(np.int8))
+__all__ = ["BETS", "betting_log_wealth", "betting_lower_bound", "binomial_log_e_value"]
 
 
 def binomial_log_e_value(yes: npt.ArrayLike, asked: npt.ArrayLike, *, share: float) -> Floats:

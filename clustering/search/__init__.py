@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from clustering.answers import SearchPolicy
-from clustering.search.auto import Auto
 from clustering.search.breadth_first import BreadthFirst
 from clustering.search.certified import Certified
 from clustering.search.depth_first import DepthFirst
@@ -17,7 +16,6 @@ from clustering.search.universal_cut import UniversalCut
 
 __all__ = [
     "POLICIES",
-    "Auto",
     "BreadthFirst",
     "Certified",
     "DepthFirst",
@@ -30,9 +28,11 @@ __all__ = [
 
 POLICIES: dict[str, Callable[..., SearchPolicy]] = {
     policy.name: policy
-    for policy in (Auto, Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut, Lsun)
+    for policy in (Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut, Lsun)
 }
 """Name -> class of the policy."""
+_FORMER = {"auto": "certified"}
+"""Names that projects may still carry: ``auto`` was the default before ``certified`` suited every size."""
 
 
 def make_policy(name: str, **options: Any) -> SearchPolicy:
@@ -46,6 +46,7 @@ def make_policy(name: str, **options: Any) -> SearchPolicy:
     >>> make_policy("original", accept=0.9).name
     'original'
     """
+    name = _FORMER.get(name, name)
     if name not in POLICIES:
         raise ValueError(f"no policy is named {name!r}; choose one of {', '.join(sorted(POLICIES))}")
     return POLICIES[name](**options)

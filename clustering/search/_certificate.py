@@ -1,24 +1,33 @@
-"""The attempts of the certified policy: learn, draw a fresh sample, test the candidate sets."""
+"""The attempts of the certified policy: learn, draw a fresh sample, test the candidate sets; then audit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from scipy import stats
 
-from clustering.answers import Stream
+from clustering.answers import AUDIT, Action, Stream
 from clustering.arrays import Ints
-from clustering.search._plan import BATCHES, Attempt, Plan
-from clustering.search._sets import NestedSets, SetTest, evaluate_sets
+from clustering.evidence import clopper_pearson, hypergeometric_interval, rogan_gladen
+from clustering.search._harvest import harvest_order
+from clustering.search._parts import DecisionRows
+from clustering.search._plan import (
+    ATTEMPTS,
+    SINGLE_PART,
+    UNIFORM,
+    WORTH_AN_ATTEMPT,
+    calibration_phase,
+    search_phase,
+)
+from clustering.search._sets import NestedSets, SetTest, nest_sets, test_sets
 from clustering.search._step import StepInput, smallest
 
-__all__ = ["Accepted", "certify"]
+__all__ = ["Accepted", "audit", "certify"]
 
-_WORTH_AN_ATTEMPT = 1.5
-"""A further attempt must promise this many times the masks that are certified already."""
-_UNIFORM = 0.3
-"""Least relative chance of an instance to be drawn in a search batch."""
+_VETO = 0.02
+"""The audit takes a certificate back if a set that just keeps the promise would look that bad with at most
+this probability."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,112 +36,179 @@ class Accepted:
 
     Attributes
     ----------
-    members : (k,) int64 instances
+    members : (k,) int64 instances, those of the sample included
     phase : the calibration that certified it
     test : outcome of the test
-    withheld : int64 instances drawn for the test and not answered yet. The test counts them as wrong, so they
-        are not delivered.
+    sampled : int64 instances of the set that the test read
     """
 
     members: Ints
     phase: int
     test: SetTest
-    withheld: Ints
+    sampled: Ints
 
 
-def certify(at: StepInput) -> tuple[Accepted | None, bool]:
+def certify(at: StepInput) -> tuple[Accepted | None, NestedSets | None, bool]:
     """Walk through the attempts as far as the answers reach; add the next questions to ``at.questions``.
 
     Returns
     -------
     accepted : the set certified so far
+    tested : the sets that are being tested now, if any
     done : no attempt needs further answers
     """
     accepted: Accepted | None = None
-    for number, attempt in enumerate(at.plan.attempts):
-        if accepted:
-            sets, _ = at.sets(attempt, Plan.phase(number, 0))
-            if sets is None or sets.likely < _WORTH_AN_ATTEMPT * len(accepted.members):
-                break
-        if not _search(at, number, attempt):
-            return accepted, False
-        phase = Plan.phase(number, BATCHES)
-        sets, p_yes = at.sets(attempt, phase)
-        if sets is None or not sets.planned:
+    part = 1.0 if at.terms.exact else 1.0 - SINGLE_PART
+    for number, share in enumerate(ATTEMPTS):
+        if not _learn(at, number, accepted):
+            return accepted, None, False
+        phase = calibration_phase(number)
+        alpha = at.terms.alpha * part * share
+        now = at.estimate(phase)
+        sets = nest_sets(now.p_good, ~now.known, terms=at.terms, alpha=alpha, most=at.plan.calibrate)
+        if sets is None or not sets.stages:
             continue
-        test, unanswered = _calibrate(at, sets, p_yes, attempt, phase)
-        if test.certified > (len(accepted.members) if accepted else 0):
-            accepted = Accepted(sets.order[: test.certified], phase, test, unanswered)
-        if not test.closed:
-            return accepted, False
-    return accepted, True
+        if accepted and sets.likely < WORTH_AN_ATTEMPT * _unseen(accepted):
+            continue
+        rank = smallest(at.random(phase)[sets.order], sets.stages[-1])
+        draw = sets.order[rank]
+        said = at.answers(phase, Stream.CALIBRATION)[draw]
+        test = test_sets(sets, rank, said, terms=at.terms, alpha=alpha)
+        if test.certified - test.asked > (_unseen(accepted) if accepted else 0):
+            members = sets.order[: test.certified]
+            read = draw[: test.read]
+            accepted = Accepted(members, phase, test, read[np.isin(read, members)])
+        if not test.over:
+            wanted = draw[: test.wanted]
+            inclusion = test.wanted / len(sets.order)
+            at.ask(
+                wanted,
+                ~np.isnan(said[: test.wanted]),
+                now.p_good,
+                phase=phase,
+                stream=Stream.CALIBRATION,
+                inclusion=inclusion,
+            )
+            return accepted, sets, False
+    return accepted, None, True
 
 
-def _search(at: StepInput, number: int, attempt: Attempt) -> bool:
-    """Ask what is missing of the search batches of an attempt; True when all of them are answered.
+def _unseen(accepted: Accepted) -> int:
+    return accepted.test.certified - accepted.test.asked
 
-    An answer carried over from an earlier pool teaches as much as a new one, so it takes the place of one.
+
+def _learn(at: StepInput, number: int, accepted: Accepted | None) -> bool:
+    """Ask what an attempt wants to learn from; True when all of it is answered."""
+    return _search(at) if number == 0 else _harvest_some(at, number, accepted)
+
+
+def _search(at: StepInput) -> bool:
+    """The search batches of the first attempt.
+
+    Answers carried over from an earlier round, lessons and other answers there already are teach as much as
+    new ones, so they take the place of some.
     """
-    spare = len(np.unique(at.log.item[Plan.phases_of(at.log) < 0]))
-    for earlier in at.plan.attempts[:number]:
-        spare = max(0, spare - sum(earlier.search))
-    for batch, whole in enumerate(attempt.search):
+    log = at.log
+    spare = len(np.unique(log.item[log.phase < 0]))
+    spare += 0 if at.project.lessons is None else len(at.project.lessons)
+    for batch, whole in enumerate(at.plan.search):
         quota, spare = max(0, whole - spare), max(0, spare - whole)
-        phase = Plan.phase(number, batch)
-        answered = at.log.item[(at.log.cluster == Plan.tag(phase)) & (at.log.stream == Stream.SEARCH)]
-        if len(np.unique(answered)) >= quota:
+        phase = search_phase(0, batch)
+        answered = np.unique(log.item[(log.phase == phase) & (log.stream == Stream.SEARCH)])
+        if len(answered) >= quota:
             continue
-        p_yes, known = at.verifier(phase)
+        now = at.estimate(phase)
         # partly uniform, the rest where the verifier knows least
-        weight = _UNIFORM + (1.0 - _UNIFORM) * 4.0 * p_yes * (1.0 - p_yes)
+        weight = UNIFORM + (1.0 - UNIFORM) * 4.0 * now.p_good * (1.0 - now.p_good)
         key = -np.log1p(-at.random(phase)) / weight
-        key[known] = np.inf
-        quota = min(quota, int(len(known) - known.sum()))
+        key[now.known] = np.inf
+        quota = min(quota, int((~now.known).sum()))
         draw = smallest(key, quota)
-        missing = quota - len(np.unique(answered))
-        wanted = draw[~np.isin(draw, answered)][: max(0, missing)]
-        if not len(wanted):
+        if np.isin(draw, answered).all():
             continue
         # order sampling (Rosén 1997) with exponential keys: an instance is drawn if and only if its key is
         # below the first key that was left out
         bar = np.partition(key, quota)[quota] if quota < len(key) else np.inf
-        inclusion = np.maximum(-np.expm1(-weight[wanted] * min(bar, 1e6)), 1e-12)
-        at.questions.add(wanted, cluster=Plan.tag(phase), stream=Stream.SEARCH, inclusion=inclusion)
+        inclusion = np.maximum(-np.expm1(-weight[draw] * min(bar, 1e6)), 1e-12)
+        at.ask(
+            draw,
+            np.isin(draw, answered),
+            now.p_good,
+            phase=phase,
+            stream=Stream.SEARCH,
+            inclusion=inclusion,
+        )
         return False
     return True
 
 
-def _calibrate(
-    at: StepInput, sets: NestedSets, p_yes: npt.NDArray[np.float32], attempt: Attempt, phase: int
-) -> tuple[SetTest, Ints]:
-    """Test the sets with the answers there are, and ask on where that is worth it.
+def _harvest_some(at: StepInput, number: int, accepted: Accepted | None) -> bool:
+    """What is harvested before a further attempt: the best masks outside of the certified set."""
+    phase = search_phase(number)
+    log = at.log
+    answered = np.unique(log.item[(log.phase == phase) & (log.stream == Stream.HARVEST)])
+    now = at.estimate(phase)
+    outside = ~now.known
+    if accepted is not None:
+        outside[accepted.members] = False
+    order = harvest_order(at, now.p_good, outside)[: at.plan.learn]
+    done = np.isin(order, answered)
+    if done.all():
+        return True
+    at.ask(order, done, now.p_good, phase=phase, stream=Stream.HARVEST, inclusion=1.0)
+    return False
+
+
+def audit(at: StepInput, accepted: Accepted, rows: DecisionRows) -> tuple[bool, bool]:
+    """Ask about a uniform sample of the masks that the certificate covers and nobody has seen.
+
+    A finished audit adds a row to ``rows``: its interval is what gets published.
 
     Returns
     -------
-    test : the outcome so far
-    unanswered : int64 members of the draw without an answer
+    done : the audit is finished
+    holds : it does not take the certificate back
     """
-    planned = sets.planned
-    rank = smallest(at.random(phase)[sets.order], planned)
-    draw = sets.order[rank]
-    verdict = at.verdicts(phase, Stream.CALIBRATION)[draw]
-    # Easy questions may be answered sooner than hard ones. So answers behind a gap count only with the
-    # missing ones taken for no, and whether to stop asking is decided without them.
-    gaps = np.flatnonzero(np.isnan(verdict))
-    prefix = int(gaps[0]) if len(gaps) else planned
-    last = planned - int(np.argmax(~np.isnan(verdict[::-1]))) if prefix < planned else planned
+    others = (at.log.stream != Stream.AUDIT) & (at.log.stream != Stream.CARRIED)
+    seen = np.zeros(len(at.project), bool)
+    seen[at.log.item[others]] = True
+    members = accepted.members[~seen[accepted.members]]
+    planned = min(at.plan.audit, len(members))
+    if not planned:
+        return True, True
+    draw = members[smallest(at.random(accepted.phase, salt=1)[members], planned)]
+    said = at.answers(accepted.phase, Stream.AUDIT)[draw]
+    if np.isnan(said).any():
+        now = at.estimate(accepted.phase)
+        at.ask(
+            draw,
+            ~np.isnan(said),
+            now.p_good,
+            phase=accepted.phase,
+            stream=Stream.AUDIT,
+            inclusion=planned / len(members),
+        )
+        return False, True
+    yes = int(said.sum())
+    low, high, worst = _audit_bounds(at, yes, planned, len(members))
+    rows.add(
+        Action.ACCEPT,
+        phase=accepted.phase,
+        asked=planned,
+        yes=yes,
+        test=AUDIT,
+        bounds=(low, high, 0.95),
+    )
+    return True, worst > _VETO
 
-    def test_first(t: int) -> SetTest:
-        yes = np.nan_to_num(verdict[:t]).astype(np.float64)
-        return evaluate_sets(sets, rank[:t], yes, noise=at.noise, alpha=attempt.alpha)
 
-    test = test_first(prefix)
-    if prefix < last and not np.isnan(verdict).all():
-        beyond = test_first(last)
-        if beyond.certified > test.certified:
-            everything = beyond.certified == len(sets.order)
-            test = replace(beyond, closed=test.closed or everything)
-    if not test.closed:
-        share = planned / len(sets.order)
-        at.ask_draw(draw, verdict, p_yes, phase=phase, stream=Stream.CALIBRATION, inclusion=share)
-    return test, draw[np.isnan(verdict)]
+def _audit_bounds(at: StepInput, yes: int, asked: int, size: int) -> tuple[float, float, float]:
+    """Interval of the purity, and how likely a set that just keeps the promise looks that bad."""
+    terms = at.terms
+    if terms.exact:
+        low, high = hypergeometric_interval(yes, asked, size, alpha=0.025)
+        good = int(np.ceil(terms.purity * size))
+        return float(low), float(high), float(stats.hypergeom.cdf(yes, size, good, asked))
+    low, high = (rogan_gladen(b, terms.plan_noise) for b in clopper_pearson(yes, asked, alpha=0.025))
+    expected = float(terms.plan_noise.observed(terms.purity))
+    return float(low), float(high), float(stats.binom.cdf(yes, asked, expected))

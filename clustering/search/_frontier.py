@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clustering.answers import Action, AnswerLog, Decisions, PolicyStep, Questions, Stream
 from clustering.pool import Pool
-from clustering.search._parts import DecisionRows, QuestionRows, check_arguments, label_members
+from clustering.search._parts import DecisionRows, LabelPolicy, QuestionRows, label_members
 from clustering.trees import ClusterTree
 
 __all__ = [
@@ -146,7 +146,6 @@ def frontier_step(
     name: str,
 ) -> PolicyStep:
     """One look of a frontier search. Time O(n + visited nodes · log), memory O(n)."""
-    check_arguments(tree, pool, log, budget)
     questions, rows = QuestionRows(budget), DecisionRows(0.95)
     if not len(pool):
         return finish_step(tree, log, rows.build(), questions.build(), done=True)
@@ -186,14 +185,14 @@ def frontier_step(
                 continue
             yes = float(answers.yes[speak].sum())
             action = rule.decide(yes / len(speak))
-            rows.add(node, action, asked=len(speak), yes=round(yes), test=name)
+            rows.add(action, cluster=node, asked=len(speak), yes=round(yes), test=name)
         if action == Action.SPLIT and node >= n:
             push(left[node - n], speak)
             push(right[node - n], speak)
     return finish_step(tree, log, rows.build(), questions.build(), done=not waiting)
 
 
-class FrontierSearch:
+class FrontierSearch(LabelPolicy):
     """The published search; subclasses say in which order nodes are looked at.
 
     Parameters
@@ -210,7 +209,9 @@ class FrontierSearch:
         """The order in which nodes are looked at; ``seed`` is for orders drawn by chance."""
         raise NotImplementedError
 
-    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
+    def label_step(
+        self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int
+    ) -> PolicyStep:
         """Repeat the search with everything answered; see ``SearchPolicy``."""
         return frontier_step(
             tree,

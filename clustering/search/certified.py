@@ -1,17 +1,36 @@
-"""Our policy: learn a verifier, certify one set of instances by a test, audit what is delivered.
+"""Our policy: certify one set of masks that nobody has to see, and ask about the others while that pays.
 
-A pool gets up to three attempts (``_plan``). An attempt asks three search batches, to learn from, and one
-calibration sample, to test on. After the last attempt comes the audit. Every question carries the number of
-its phase, and a phase is derived from the answers of earlier phases alone: nothing depends on the order in
-which answers arrive, and withdrawing an answer means calling with the log without it.
+1. *Search*: some questions teach the verifier which masks are good. Lessons (predictions on pictures that
+   people drew on) and answers of earlier rounds take their place.
+2. *Certificate*: a random sample of the most promising masks tests candidate sets (``_sets``). Up to three
+   attempts.
+3. *Audit*: a random sample of what was accepted; it can take the certificate back.
+4. *Harvest*: the other masks are asked about one by one, best first, as long as it pays (``_harvest``).
 
-Why the promise holds. The candidate sets of an attempt are fixed by answers of earlier phases. Its
-calibration answers are then drawn uniformly from the loosest set and used for nothing else in that attempt:
-they are a simple random sample of each set, which ``_sets`` tests (learn then test: Angelopoulos et al. 2021,
-arXiv 2110.01052). The promise is about what is delivered: the certified set without the members that were
-found wrong. The attempts share ``delta`` between them. A later attempt replaces the set of an earlier one
-only when it certifies a set on its own; its verifier may learn from earlier calibration answers, because it
-draws fresh ones.
+Every question carries the number of its phase, and a phase is derived from the answers of earlier phases
+alone: nothing depends on the order in which answers arrive, and withdrawing an answer means calling with the
+log without it.
+
+The promise. With probability at least 1 - delta, over the random draws and the errors of people: for every
+certificate of the project, of the masks that it accepted unseen at least a share ``purity`` is good; and
+where people err, the same holds for the masks that they said yes to. Where answers are taken as true, a mask that
+people said yes to is good by definition. What people draw, and what they change in Label Studio, is outside
+of the claim.
+
+Assumptions, and where they are made true:
+
+* Candidate sets are fixed before their calibration answers are seen: they are cut from the verifier of
+  earlier phases (``StepInput.estimate``), which reads the first answer of one person where people err, not a
+  verdict that later answers move.
+* Calibration answers are a simple random sample of the loosest set: rows of the log count only where they lie
+  in the draw of their phase, and answers behind a gap do not count (``_sets.test_sets``).
+* Seeds are fresh: the caller gives every certificate a seed of its own.
+* Each certificate spends ``delta * 6 / (pi**2 * number**2)``. Its tests share that: two parts (unseen masks,
+  masks with a yes) where people err, three attempts with up to three stages each, the fallback procedure over
+  the sets of a stage.
+* Answers are true, or err independently with at most the stated probabilities. Estimated from gold, those
+  hold with a probability that ``delta`` pays for (``evidence.noise_from_gold``), if gold masks are at least
+  as hard as the masks of the pool.
 """
 
 from __future__ import annotations
@@ -19,41 +38,59 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
+from scipy import special
 
-from clustering.answers import Action, AnswerLog, PolicyStep, verified_labels
-from clustering.evidence import Noise, noise_from_gold
-from clustering.pool import Pool
-from clustering.search._certificate import certify
-from clustering.search._delivery import audit, believable_labels, reject_tail, verify_each
-from clustering.search._parts import DecisionRows, QuestionRows, check_arguments, label_members
-from clustering.search._plan import Plan, make_plan
+from clustering.answers import Action, AnswerLog, PolicyStep, Stream, verified_labels
+from clustering.arrays import Floats, Ints
+from clustering.costs import DRAWN_MASK_S, QUESTION_S, SHEET_MASK_S, SHEET_S, Costs
+from clustering.evidence import Noise, clopper_pearson, noise_from_gold
+from clustering.project_pool import ProjectPool
+from clustering.search._certificate import Accepted, audit, certify
+from clustering.search._harvest import forecast, harvest, harvest_bar
+from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
+from clustering.search._plan import (
+    GOLD_PART,
+    REJECT,
+    SINGLE_PART,
+    Plan,
+    Terms,
+    calibration_phase,
+    error_of_certificate,
+)
+from clustering.search._singles import CUTS, Singles, answer_runs, test_singles
 from clustering.search._step import StepInput, Verifiers
-from clustering.trees import ClusterTree
 
-__all__ = ["Certified"]
+__all__ = ["LABEL_ESTIMATE", "Certified"]
 
-_GOLD_PART = 0.2
-"""Part of the error spent on the chance that gold misjudges the verdicts."""
+Labels = npt.NDArray[np.int8]
+
+_USUAL = Noise(sensitivity=0.95, specificity=0.9)
+"""How answers are planned for while only gold tells how people err."""
+LABEL_ESTIMATE = "estimate for one label"
+"""``Decisions.test`` of the purity of one label: an estimate beside the promise over all labels."""
+_LABEL_PRIOR = 20.0
+"""Answers that the purity over all labels counts for in the estimate of one label."""
 
 
 class Certified:
-    """Certify that the accepted masks are at least ``purity`` pure, wrong with probability at most ``delta``.
+    """Accept masks of which at least a share ``purity`` is good, wrong with probability at most ``delta``.
 
     Parameters
     ----------
-    purity : promised share of good masks among the accepted ones, in (0.5, 1). Where verdicts are noisy, a
-        single yes labels its mask only if it makes the mask at least that likely to be good
-    delta : probability, over the draws (and the verdicts' noise), that the promise is broken at any time
-    sensitivity, specificity : P(yes | good) and P(no | bad) of a verdict, where they are known
+    purity : promised share of good masks among those accepted unseen, in (0.5, 1); see the top of this module
+    delta : probability that a promise of the project is ever broken
+    sensitivity, specificity : P(yes | good) and P(no | bad) of one answer, where they are known
     gold : estimate them instead: yes among the good gold items, their number, no among the bad ones, their
-        number; the uncertainty is paid for out of ``delta``
-    effort : multiplies the number of questions
-    audit : answers of the final audit; None = about a fifth of the rest, 0 = no audit
-    sheets : put calibration and audit questions on contact sheets
+        number; the uncertainty is paid for out of ``delta``. With too little gold nothing is certified yet
+    audit : answers of the final audit; None = 48 at most, 0 = no audit
+    sheets : put questions on contact sheets
+    harvest : go on asking about masks one by one after the certificate, while that pays
+    question_s, sheet_s, sheet_mask_s, drawn_mask_s : human seconds, see ``clustering.costs``
 
     Raises
     ------
-    ValueError : a value is out of its range, or the gold says too little
+    ValueError : a value is out of its range
     """
 
     name = "certified"
@@ -66,73 +103,185 @@ class Certified:
         sensitivity: float = 1.0,
         specificity: float = 1.0,
         gold: Sequence[int] | None = None,
-        effort: float = 1.0,
         audit: int | None = None,
         sheets: bool = True,
+        harvest: bool = True,
+        question_s: float = QUESTION_S,
+        sheet_s: float = SHEET_S,
+        sheet_mask_s: float = SHEET_MASK_S,
+        drawn_mask_s: float = DRAWN_MASK_S,
     ) -> None:
         if not 0.5 < purity < 1.0:
             raise ValueError(f"purity is {purity}: it must lie strictly between 0.5 and 1")
         if not 0.0 < delta < 0.5:
             raise ValueError(f"delta is {delta}: it must lie strictly between 0 and 0.5")
-        if effort <= 0:
-            raise ValueError(f"effort is {effort}: it must be positive")
-        self.purity, self.delta, self.effort = purity, delta, effort
-        self.noise = Noise(sensitivity=sensitivity, specificity=specificity)
-        self._test_delta = delta
+        if audit is not None and audit < 0:
+            raise ValueError(f"audit is {audit}: it must be 0 or more answers")
+        self.purity, self.delta = purity, delta
+        self.plan_noise = Noise(sensitivity=sensitivity, specificity=specificity)
         if gold is not None:
             if len(gold) != 4 or not (0 <= gold[0] <= gold[1] and 0 <= gold[2] <= gold[3]):
                 raise ValueError(f"gold is {gold}: it must be yes among good, good, no among bad, bad")
-            # part of the error pays for not knowing exactly how verdicts err
-            _, self.noise = noise_from_gold(*gold, alpha=_GOLD_PART * delta)
-            self._test_delta = (1.0 - _GOLD_PART) * delta
-        self.audit, self.sheets = audit, sheets
+            if self.plan_noise.exact:
+                self.plan_noise = _USUAL
+        self.gold = None if gold is None else tuple(gold)
+        self.audit, self.sheets, self.harvest = audit, sheets, harvest
+        self.costs = Costs(
+            question=question_s, sheet=sheet_s, sheet_mask=sheet_mask_s, drawn_mask=drawn_mask_s
+        )
         self._verifiers = Verifiers()
 
-    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
-        """See ``SearchPolicy``. Time O(n + m²) for m answers; the first step also reads the embeddings."""
-        check_arguments(tree, pool, log, budget)
-        n = len(pool)
-        plan = make_plan(
-            max(n, 1),
-            purity=self.purity,
-            delta=self._test_delta,
-            noise=self.noise,
-            effort=self.effort,
-            audit=self.audit,
-        )
+    def step(
+        self, project: ProjectPool, log: AnswerLog, *, budget: int, seed: int, certificate: int = 1
+    ) -> PolicyStep:
+        """See ``SearchPolicy``. Time O(n + m) and a fit of the verifier; the first step also reads the
+        embeddings."""
+        check_arguments(project, log, budget)
+        n = len(project)
         questions, rows = QuestionRows(budget), DecisionRows(0.95)
+        if not n:
+            none = np.zeros(0, np.int64)
+            return PolicyStep(questions.build(), rows.build(), none.astype(np.int8), none, True)
+        terms = self._terms(certificate)
         at = StepInput(
-            tree=tree,
-            pool=pool,
+            project=project,
             log=log,
             seed=seed,
-            plan=plan,
-            purity=self.purity,
-            noise=self.noise,
-            sheets=self.sheets,
+            plan=Plan.of(n, purity=terms.purity, noise=terms.plan_noise, audit=self.audit),
+            terms=terms,
             questions=questions,
             verifiers=self._verifiers,
         )
-        if plan.verify_all:
-            done = verify_each(at)
-            label, decision = label_members(tree, rows.build(), log)
-            return PolicyStep(questions.build(), rows.build(), label, decision, done)
-        accepted, done = certify(at)
-        label = believable_labels(at, verified_labels(log, n))
+        accepted, tested, done = certify(at)
+        if accepted is not None and done:
+            done, holds = audit(at, accepted, rows)
+            if not holds:
+                accepted = None
+        label, singles = self._single_labels(at, rows)
         decision = np.full(n, -1, np.int64)
+        covered = np.zeros(n, bool)
         if accepted is not None:
-            row = rows.add(
-                Plan.tag(accepted.phase),
+            covered[accepted.members] = True
+            row = self._certificate_row(at, accepted, rows)
+            unseen = accepted.members[~at.asked[accepted.members]]
+            label[unseen], decision[unseen] = 1, row
+        if done and self.harvest:
+            done = harvest(at, covered, np.zeros(0, np.int64) if singles is None else singles.open)
+        now = at.estimate(None)
+        if done:
+            _reject_rest(at, now.p_good, rows, label, decision)
+        coming = np.zeros(0, np.int64) if tested is None else tested.order[: tested.likely]
+        return PolicyStep(
+            questions.build(),
+            rows.build(),
+            label,
+            decision,
+            done,
+            p_yes=now.p_good.astype(np.float32),
+            p_lessons=now.p_lessons.astype(np.float32),
+            forecast=forecast(at, covered, coming),
+        )
+
+    def _terms(self, certificate: int) -> Terms:
+        """What is promised: by how much answers may err, and what is left of the error for the tests."""
+        alpha = error_of_certificate(self.delta, certificate)
+        noise: Noise | None = self.plan_noise
+        if self.gold is not None:
+            try:
+                _, noise = noise_from_gold(*self.gold, alpha=GOLD_PART * alpha)
+            except ValueError:
+                noise = None  # too little gold yet: questions go on, nothing is certified
+            alpha *= 1.0 - GOLD_PART
+        return Terms(self.purity, alpha, self.plan_noise, noise, self.costs, self.sheets)
+
+    def _single_labels(self, at: StepInput, rows: DecisionRows) -> tuple[Labels, Singles | None]:
+        """(n,) int8 labels that people's own answers give to the masks they saw."""
+        n = len(at.project)
+        label = verified_labels(at.log, n)
+        if at.terms.exact:
+            return label, None
+        log = at.log
+        trials = (log.stream != Stream.SEARCH) & (log.stream != Stream.CARRIED) & (log.phase >= 0)
+        count, run = answer_runs(log.item[trials], log.answer[trials], n)
+        first = at.estimate(calibration_phase(0)).p_good
+        order: Ints = np.argsort(-first, kind="stable").astype(np.int64)
+        ends = np.unique(np.searchsorted(-first[order], -np.array(CUTS), side="right"))
+        if at.terms.noise is None:
+            waiting = np.flatnonzero((run == count) & (count > 0) & (count < 2))
+            label[label > 0] = 0
+            return label, Singles(np.zeros(n, bool), waiting, 0, 0)
+        alpha = at.terms.alpha * SINGLE_PART
+        found = test_singles(
+            order, ends, count, run, purity=at.terms.purity, noise=at.terms.noise, alpha=alpha
+        )
+        label[(label > 0) & ~found.accepted] = 0
+        if found.yes:
+            rows.add(
                 Action.ACCEPT,
-                asked=accepted.test.asked,
-                yes=accepted.test.yes,
-                test="exact and betting tests in sequence",
+                asked=found.asked,
+                yes=found.yes,
+                test="yes of people who err",
                 bounds=(self.purity, 1.0, 1.0 - self.delta),
             )
-            open_members = np.setdiff1d(accepted.members, np.concatenate([log.item, accepted.withheld]))
-            label[open_members] = 1
-            decision[open_members] = row
-            done = done and audit(at, accepted, rows)
-        if done:
-            reject_tail(at, rows, label, decision)
-        return PolicyStep(questions.build(), rows.build(), label, decision, done)
+        return label, found
+
+    def _certificate_row(self, at: StepInput, accepted: Accepted, rows: DecisionRows) -> int:
+        """The decision behind the unseen masks, and estimates for each label beside it."""
+        test = accepted.test
+        row = rows.add(
+            Action.ACCEPT,
+            phase=accepted.phase,
+            asked=test.asked,
+            yes=test.yes,
+            test="certificate over all labels",
+            bounds=(self.purity, 1.0, 1.0 - self.delta),
+        )
+        if len(at.project.pools) > 1:
+            said = at.answers(accepted.phase, Stream.CALIBRATION)
+            pooled = (test.yes + 0.5) / (test.asked + 1.0)
+            for number in np.unique(at.project.label[accepted.members]).tolist():
+                mine = accepted.sampled[at.project.label[accepted.sampled] == number]
+                yes = int(np.nansum(said[mine]))
+                # shrunken towards all labels, as if a few answers more had been given (beta-binomial)
+                low, high = _beta_interval(
+                    yes + _LABEL_PRIOR * pooled, len(mine) - yes + _LABEL_PRIOR * (1.0 - pooled)
+                )
+                rows.add(
+                    Action.ACCEPT,
+                    label=number,
+                    phase=accepted.phase,
+                    asked=len(mine),
+                    yes=yes,
+                    test=LABEL_ESTIMATE,
+                    bounds=(low, high, 0.9),
+                )
+        return row
+
+
+def _beta_interval(good: float, bad: float) -> tuple[float, float]:
+    """The middle 90 % of a beta distribution with so many good and bad answers."""
+    low, high = special.betaincinv(max(good, 1e-6), max(bad, 1e-6), [0.05, 0.95])
+    return float(low), float(high)
+
+
+def _reject_rest(at: StepInput, p_good: Floats, rows: DecisionRows, label: Labels, decision: Ints) -> None:
+    """Reject, in place, the masks that were not worth asking about, if the answers near them agree.
+
+    Nothing is promised about rejected masks: they are only not shown to annotators.
+    """
+    tail = ~at.asked & (label == 0) & (p_good < max(harvest_bar(at), REJECT / 2.0))
+    if not tail.any():
+        return
+    log = at.log
+    near = (p_good[log.item] < REJECT) & (log.stream != Stream.AUDIT)
+    asked, yes = int(near.sum()), int(at.said[near].sum())
+    lower, upper = (float(bound) for bound in clopper_pearson(yes, asked, alpha=0.05))
+    if asked and yes <= REJECT * asked:
+        row = rows.add(
+            Action.REJECT,
+            asked=asked,
+            yes=yes,
+            test="not worth asking, without a promise",
+            bounds=(lower, upper, 0.9),
+        )
+        label[tail], decision[tail] = -1, row

@@ -21,7 +21,7 @@ from clustering.answers import (
 )
 from clustering.arrays import Floats, Ints
 from clustering.pool import Pool
-from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
+from clustering.search._parts import DecisionRows, LabelPolicy, QuestionRows
 from clustering.trees import ClusterTree
 
 __all__ = ["Lsun", "held_out_thresholds"]
@@ -29,7 +29,7 @@ __all__ = ["Lsun", "held_out_thresholds"]
 _LEAST, _MOST = 100, 4000
 
 
-class Lsun:
+class Lsun(LabelPolicy):
     """Repeat: ask about a random sample, fit a linear SVM to 80 % of it, take two thresholds from the rest.
 
     Instances above the upper threshold are accepted, those below the lower one rejected; the next iteration
@@ -76,12 +76,13 @@ class Lsun:
         self.labels, self.share, self.iterations = labels, share, iterations
         self.accept, self.lost, self.train = accept, lost, train
 
-    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
+    def label_step(
+        self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int
+    ) -> PolicyStep:
         """Repeat the cascade with everything answered; see ``SearchPolicy``.
 
         Time O(iterations · n · features), memory O(n + labels · features).
         """
-        check_arguments(tree, pool, log, budget)
         n = len(pool)
         questions, rows = QuestionRows(budget), DecisionRows(0.95)
         label, decision = np.zeros(n, np.int8), np.full(n, -1, np.int64)
@@ -99,7 +100,7 @@ class Lsun:
             missing = drawn[np.isnan(verdict[drawn])]
             if len(missing):
                 inclusion = len(drawn) / len(middle)
-                questions.add(missing, cluster=-2 - iteration, stream=Stream.SEARCH, inclusion=inclusion)
+                questions.add(missing, phase=iteration, stream=Stream.SEARCH, inclusion=inclusion)
                 done = False
                 break
             middle = middle[~np.isin(middle, drawn)]
@@ -111,7 +112,7 @@ class Lsun:
             above, below = value >= cascade.upper, value < cascade.lower
             for chosen, action in ((above, Action.ACCEPT), (below & ~above, Action.REJECT)):
                 asked, of_them = cascade.counts(action)
-                row = rows.add(-2 - iteration, action, asked=asked, yes=of_them, test=self.name)
+                row = rows.add(action, phase=iteration, asked=asked, yes=of_them, test=self.name)
                 label[middle[chosen]] = 1 if action == Action.ACCEPT else -1
                 decision[middle[chosen]] = row
             middle = middle[~(above | below)]

@@ -7,13 +7,13 @@ import numpy as np
 from clustering.answers import AnswerLog, PolicyStep, Stream
 from clustering.pool import Pool
 from clustering.search._frontier import AnswersByNode, SampleRule, finish_step, judge
-from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
+from clustering.search._parts import DecisionRows, LabelPolicy, QuestionRows
 from clustering.trees import ClusterTree
 
 __all__ = ["UniversalCut"]
 
 
-class UniversalCut:
+class UniversalCut(LabelPolicy):
     """Cut the tree into clusters, ask ``sample`` members of each, accept the cluster or leave it.
 
     A cluster that is not accepted is reported as SPLIT, although it is not: only a finer cut could save its
@@ -41,9 +41,10 @@ class UniversalCut:
         self.clusters = clusters
         self.rule = SampleRule(prior=prior, min_size=min_size, sample=sample, accept=accept, reject=0.0)
 
-    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
+    def label_step(
+        self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int
+    ) -> PolicyStep:
         """Judge the clusters of the cut, best mean prior first; see ``SearchPolicy``."""
-        check_arguments(tree, pool, log, budget)
         questions, rows = QuestionRows(budget), DecisionRows(0.95)
         done = True
         if len(pool):
@@ -61,5 +62,5 @@ class UniversalCut:
                     continue
                 yes = float(answers.yes[speak].sum())
                 action = self.rule.decide(yes / len(speak))
-                rows.add(node, action, asked=len(speak), yes=round(yes), test=self.name)
+                rows.add(action, cluster=node, asked=len(speak), yes=round(yes), test=self.name)
         return finish_step(tree, log, rows.build(), questions.build(), done=done)

@@ -141,10 +141,12 @@ def detector_pool(
 def _detect(predictor: Predictor, examples: Sequence[Example], threshold: float, report: Report) -> Columns:
     """Columns of all instances found at ``threshold`` or above, with their true IoU."""
     parts: list[tuple[int, Instances, npt.NDArray[np.float32]]] = []
+    objects = np.zeros((len(examples), len(predictor.labels)), np.int64)
     for i, example in enumerate(examples):
         found = next(iter(predictor.predict([read_image(example.image)])))
         found = found.take(found.score >= threshold)
         parts.append((i, found, match_iou(found, example)))
+        objects[i] = np.bincount(np.asarray(example.label, np.int64), minlength=len(predictor.labels))
         report((i + 1) / len(examples), f"detected on {i + 1} of {len(examples)} images")
     found_all = [found for _, found, _ in parts]
     rles = [rle for found in found_all for rle in found.rle]
@@ -157,6 +159,7 @@ def _detect(predictor: Predictor, examples: Sequence[Example], threshold: float,
         "iou": np.concatenate([iou for _, _, iou in parts]),
         "label": np.concatenate([found.label for found in found_all]),
         "image": np.repeat([i for i, _, _ in parts], [len(found) for found in found_all]),
+        "objects": objects,
     }
 
 

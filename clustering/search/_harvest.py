@@ -1,0 +1,103 @@
+"""Harvest: masks that no certificate covers are asked about one by one, best first, as long as it pays.
+
+A mask that is good with probability p saves the time of drawing it, p times 80 s; looking at it costs half a
+second. So it pays down to masks of which one in a hundred and fifty is good.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clustering.answers import Forecast, Stream
+from clustering.arrays import Bools, Floats, Ints
+from clustering.search._plan import HARVEST_PHASE
+from clustering.search._step import StepInput
+
+__all__ = ["forecast", "harvest", "harvest_bar", "harvest_order"]
+
+_RECENT = 100
+"""Answers of the harvest that tell how much it still brings."""
+_MODEL = 20.0
+"""Answers that the verifier's own estimate counts for beside them."""
+
+
+def harvest_bar(at: StepInput) -> float:
+    """The least probability of being good at which asking about a mask pays."""
+    costs, noise = at.terms.costs, at.terms.plan_noise
+    bar = costs.mask / costs.drawn_mask if costs.drawn_mask > 0 else 1.0
+    if at.terms.exact:
+        return bar
+    # where people err, the yes of two must make the mask as likely to be good as promised
+    gain = (noise.sensitivity / max(1.0 - noise.specificity, 1e-6)) ** 2
+    odds = at.terms.purity / (1.0 - at.terms.purity) / gain
+    return max(bar, odds / (1.0 + odds))
+
+
+def harvest_order(at: StepInput, p_good: Floats, candidates: Bools) -> Ints:
+    """Candidates that are worth asking about, best first."""
+    found = np.flatnonzero(candidates & (p_good >= harvest_bar(at)))
+    return found[np.argsort(-p_good[found], kind="stable")].astype(np.int64)
+
+
+def harvest(at: StepInput, covered: Bools, again: Ints) -> bool:
+    """Ask about the best masks left; True when nothing is left that pays.
+
+    Parameters
+    ----------
+    covered : (n,) bool, masks that a certificate covers
+    again : masks that need one more yes, asked about once no other is left
+    """
+    left, p_good = _left(at, covered)
+    if not len(left):
+        left = again
+    if not len(left):
+        return True
+    at.ask(
+        left[: at.questions.room],
+        np.zeros(min(len(left), at.questions.room), bool),
+        p_good,
+        phase=HARVEST_PHASE,
+        stream=Stream.HARVEST,
+        inclusion=1.0,
+    )
+    return False
+
+
+def _left(at: StepInput, covered: Bools) -> tuple[Ints, Floats]:
+    """Masks still worth asking about, best first, and (n,) how likely each mask is good."""
+    now = at.estimate(None)
+    order = harvest_order(at, now.p_good, ~(at.asked if at.terms.exact else _tried(at)) & ~covered)
+    log = at.log
+    recent = np.flatnonzero((log.phase == HARVEST_PHASE) & (log.stream == Stream.HARVEST))[-_RECENT:]
+    if len(order) and len(recent) == _RECENT:
+        # in the tail the last answers tell more than the verifier
+        best = float(now.p_good[order[0]])
+        yield_ = (float(at.said[recent].sum()) + _MODEL * best) / (_RECENT + _MODEL)
+        if yield_ < harvest_bar(at):
+            return order[:0], now.p_good
+    return order, now.p_good
+
+
+def _tried(at: StepInput) -> Bools:
+    """(n,) bool, masks with an answer that may speak for them where people err: none of the search."""
+    rows = (at.log.stream != Stream.SEARCH) & (at.log.stream != Stream.CARRIED)
+    found = np.zeros(len(at.project), bool)
+    found[at.log.item[rows]] = True
+    return found
+
+
+def forecast(at: StepInput, covered: Bools, coming: Ints) -> Forecast:
+    """What further answers are expected to bring.
+
+    Parameters
+    ----------
+    covered : (n,) bool, masks that a certificate covers
+    coming : masks that a certificate is expected to cover soon
+    """
+    left, p_good = _left(at, covered)
+    soon = coming[~at.asked[coming] & ~covered[coming]]
+    one_by_one = np.setdiff1d(left, soon)
+    questions = max(len(one_by_one), len(at.questions))
+    masks = round(float(p_good[one_by_one].sum() + p_good[soon].sum()))
+    costs = at.terms.costs
+    return Forecast(questions, questions * costs.mask, masks, masks * costs.drawn_mask)
