@@ -98,18 +98,18 @@ def _joined(project: ProjectPool, steps: list[PolicyStep]) -> PolicyStep:
     columns = _stacked(decided, DecisionRows(0.95).build(), leave="test")
     tests = tuple(test for step in steps for test in step.decisions.test)
     return PolicyStep(
-        questions=Questions(*_stacked(asked, Questions.empty())),
-        decisions=Decisions(*columns, tests),  # the names of the tests come last
+        questions=Questions(**_stacked(asked, Questions.empty())),
+        decisions=Decisions(**columns, test=tests),
         label=label,
         decision=decision,
         done=all(step.done for step in steps),
     )
 
 
-def _stacked(parts: Sequence[Any], empty: Any, *, leave: str = "") -> list[Any]:
+def _stacked(parts: Sequence[Any], empty: Any, *, leave: str = "") -> dict[str, Any]:
     """Each array column of the parts, one below the other; those of ``empty`` where there is no part."""
     names = [field.name for field in fields(empty) if field.name != leave]
-    return [np.concatenate([getattr(part, name) for part in [*parts, empty]]) for name in names]
+    return {name: np.concatenate([getattr(part, name) for part in [*parts, empty]]) for name in names}
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class QuestionRows:
         """All questions added, in that order."""
         if not self._blocks:
             return Questions.empty()
-        return Questions(*_stacked(self._blocks, Questions.empty()))
+        return Questions(**_stacked(self._blocks, Questions.empty()))
 
 
 @dataclass(slots=True)
