@@ -14,6 +14,7 @@ from clustering.search._harvest import harvest_order
 from clustering.search._parts import DecisionRows
 from clustering.search._plan import (
     ATTEMPTS,
+    PATIENCE,
     SINGLE_PART,
     UNIFORM,
     WORTH_AN_ATTEMPT,
@@ -67,6 +68,8 @@ def certify(at: StepInput) -> tuple[Accepted | None, NestedSets | None, bool]:
         now = at.estimate(phase)
         sets = nest_sets(now.p_good, ~now.known, terms=at.terms, alpha=alpha, most=at.plan.calibrate)
         if sets is None or not sets.stages:
+            continue
+        if number + 1 < len(ATTEMPTS) and sets.likely < PATIENCE * sets.hoped:
             continue
         if accepted and sets.likely < WORTH_AN_ATTEMPT * _unseen(accepted):
             continue

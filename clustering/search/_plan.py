@@ -23,7 +23,7 @@ __all__ = [
     "search_phase",
 ]
 
-ATTEMPTS = (0.7, 0.2, 0.1)
+ATTEMPTS = (0.5, 0.3, 0.2)
 """Parts of the error that the attempts to certify a set may spend."""
 STAGES = (0.6, 0.25, 0.15)
 """Parts of an attempt's error that its stages may spend; each stage doubles the answers of the one before."""
@@ -44,6 +44,13 @@ EFFORTS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 DOUBT = 0.3
 """How far off the predictions may be, in log-odds. A plan is the best on average over three cases: the
 predictions as they are, lower by this much, and higher by this much."""
+ANSWER_WORTH = 0.75
+"""Unseen masks that a calibration answer must bring. Its mask would be accepted unseen later, if it were not
+drawn; or it would be asked about anyway, if no certificate came."""
+PATIENCE = 0.4
+"""All attempts but the last wait until they may certify this share of the masks that seem pure enough."""
+BELIEF = 40.0
+"""Answers that the prediction for a set counts for, where the next stage is decided."""
 WORTH_AN_ATTEMPT = 1.15
 """A further attempt must promise this many times the masks that are certified already."""
 MIN_SET = 20
@@ -92,12 +99,13 @@ class Plan:
         observed = float(noise.observed(purity))
         margin = (1.0 - purity) * (noise.sensitivity + noise.specificity - 1.0)
         strict = observed * (1.0 - observed) / margin**2 / (0.85 / 0.15)
-        search = min(max(24, round(0.15 * base * np.clip(strict, 1.0, 4.0) ** 0.5)), max(n // 3, 1))
+        search = max(24, round(0.04 * n), round(0.15 * base * np.clip(strict, 1.0, 4.0) ** 0.5))
+        search = min(search, 600, max(n // 3, 1))
         later = search // 4
         return cls(
             search=(search - later * (SEARCH_BATCHES - 1), *(later,) * (SEARCH_BATCHES - 1)),
-            learn=max(48, round(0.03 * n) if n < 20_000 else 600),
-            calibrate=max(40, round(0.6 * base * np.clip(strict, 0.5, 6.0))),
+            learn=min(max(48, round(0.05 * n)), 1500),
+            calibrate=max(40, round(max(0.6 * base, min(0.08 * n, 600.0)) * np.clip(strict, 0.5, 6.0))),
             audit=min(48, n // 50) if audit is None else audit,
         )
 

@@ -24,6 +24,8 @@ from scipy import special
 from clustering.arrays import Bools, Floats, Ints
 from clustering.evidence import Noise, fallback, rest_p_value
 from clustering.search._plan import (
+    ANSWER_WORTH,
+    BELIEF,
     DOUBT,
     EASE,
     EFFORTS,
@@ -47,16 +49,20 @@ class NestedSets:
     order : (M,) int64, members of the loosest set, best first
     size : (K,) int64, increasing; set k is ``order[:size[k]]``
     weight : (K,) float64, share of the error that each set starts with
+    expected : (K,) float64, predicted share of good members of each set
     stages : numbers of calibration answers at which the sets are tested, increasing; empty = no set is
         likely to be certified
     likely : expected number of members that are certified without being seen
+    hoped : members of the largest set that seems to keep the promise, tested or not
     """
 
     order: Ints
     size: Ints
     weight: Floats
+    expected: Floats
     stages: tuple[int, ...]
     likely: int
+    hoped: int
 
     def __len__(self) -> int:
         return len(self.size)
@@ -114,6 +120,7 @@ def nest_sets(p_good: Floats, eligible: Bools, *, terms: Terms, alpha: float, mo
         moved = special.expit(special.logit(np.clip(expected, 1e-6, 1 - 1e-6)) + shift)
         shifted.append((np.cumsum(moved) / count)[size - 1])
     mean = np.stack(shifted)
+    hoped = int(size[-1])
     loosest, first, likely = _best_plan(size, mean, terms, alpha, most)
     stages = _stages(first, int(size[loosest])) if first else ()
     size = size[: loosest + 1]
@@ -125,7 +132,8 @@ def nest_sets(p_good: Floats, eligible: Bools, *, terms: Terms, alpha: float, mo
     weight = np.zeros(len(size))
     weight[start] += FIRST_START
     weight[np.argmax(gain)] += 1.0 - FIRST_START
-    return NestedSets(order[: size[-1]], size[start:], weight[start:], stages, likely)
+    expected_share = mean[0, start : loosest + 1]
+    return NestedSets(order[: size[-1]], size[start:], weight[start:], expected_share, stages, likely, hoped)
 
 
 def _best_plan(size: Ints, mean: Floats, terms: Terms, alpha: float, most: int) -> tuple[int, int, int]:
@@ -143,7 +151,7 @@ def _best_plan(size: Ints, mean: Floats, terms: Terms, alpha: float, most: int) 
             inside = answers * np.minimum(size[: last + 1] / size[last], 1.0)
             passed = _evidence(answers, size[: last + 1], mean[:, : last + 1], terms) >= bar
             unseen = (passed * (size[: last + 1] - inside)).max(axis=1)
-            worth = float(unseen.mean()) - 0.25 * answers
+            worth = float(unseen.mean()) - ANSWER_WORTH * answers
             if worth > best:
                 best, loosest, first, likely = worth, last, answers, float(unseen.mean())
     return loosest, first, round(likely)
@@ -219,9 +227,10 @@ def _worth_more(sets: NestedSets, certified: int, told: Ints, asked: Ints, more:
 
     Read off the answers: stopping is free, because every stage has a part of the error of its own.
     """
-    rate = (told + 0.5) / (asked + 1.0)
+    belief = BELIEF * np.asarray(terms.plan_noise.observed(sets.expected))
+    rate = (told + belief) / (asked + BELIEF)
     next_asked = asked + more * sets.size / sets.size[-1]
     target = np.full(len(sets), float(terms.plan_noise.observed(terms.purity)))
-    enough = (rate > target) & (next_asked * _divergence(rate, target) >= -np.log(0.01))
+    enough = (rate > target) & (next_asked * _divergence(rate, target) >= -np.log(0.02))
     hoped = int((enough * (sets.size - next_asked)).max(initial=0))
     return hoped - certified > 0.5 * more
