@@ -79,8 +79,12 @@ def _left(at: StepInput, covered: Bools) -> tuple[Ints, Floats]:
 
 
 def _tried(at: StepInput) -> Bools:
-    """(n,) bool, masks with an answer that may speak for them where people err: none of the search."""
-    rows = (at.log.stream != Stream.SEARCH) & (at.log.stream != Stream.CARRIED)
+    """(n,) bool, masks with an answer that may speak for them where people err.
+
+    Answers of the search and of earlier certificates may not: the order in which the yes of people are tested
+    was learnt from them.
+    """
+    rows = (at.log.stream != Stream.SEARCH) & (at.log.stream != Stream.CARRIED) & (at.log.phase >= 0)
     found = np.zeros(len(at.project), bool)
     found[at.log.item[rows]] = True
     return found
