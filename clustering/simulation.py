@@ -1,111 +1,156 @@
-"""Play a search policy on a pool of known truth: masks, precision, SQ and recall against questions and hours.
+"""Play a search policy on a pool of known truth: masks, purity and recall against questions and hours.
 
-A mask is correct iff its true IoU is above 0.75 (Papadopoulos et al. 2021). SQ is the mean true IoU of the
-accepted masks, recall the share of the pool's correct masks that is accepted. Precision is reported for
-everything accepted and for the masks labelled by propagation alone.
+A mask is correct iff its true IoU is above 0.75 (Papadopoulos et al. 2021). A mask is delivered where the
+policy labels it +1. Delivered masks are either verified (people said yes to this very mask) or unseen.
+
+The one figure to compare policies by is ``Curve.hours_to_finish``: the time of all answers, and of drawing by
+hand every good mask of the pool that was not delivered.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
-from clustering.answers import AnswerLog, Form, PolicyStep, Questions, SearchPolicy
-from clustering.arrays import Floats, Ints
+from clustering.answers import AnswerLog, PolicyStep, SearchPolicy
+from clustering.arrays import Bools, Floats, Ints
+from clustering.costs import Costs
 from clustering.evidence import Noise, clopper_pearson
-from clustering.pool import Pool
-from clustering.trees import ClusterTree
+from clustering.project_pool import ProjectPool
 
-__all__ = ["CORRECT_IOU", "Costs", "Curve", "Run", "merge_curves", "play", "violations"]
+__all__ = ["CORRECT_IOU", "Curve", "People", "Run", "default_batch", "play", "violations"]
 
 CORRECT_IOU = 0.75
 """A mask is correct where its true IoU is above this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
-    """Human seconds: of a single question, of a contact sheet and each mask on it, of a mask drawn by hand.
-
-    The time of a question is the published one (Papadopoulos et al. 2021), that of a drawn mask the one of
-    COCO (Lin et al. 2014). The times of sheets are assumed.
+class People:
+    """How played people answer. Every question goes to another person, who errs on their own.
 
     Attributes
     ----------
-    question : s, one question on its own
-    sheet, sheet_mask : s, a contact sheet, and each mask on it
-    drawn_mask : s, a mask drawn by hand
+    sensitivity, specificity : P(yes | good) and P(no | bad) of one answer
+    near_miss_specificity : P(no | bad) where the true IoU is ``near_miss_from`` or more; None = the same as
+        of other bad masks. Lenient people let such masks pass
+    near_miss_from : true IoU at which a near miss begins
+    careless : share of answers that are tossed up
 
     Raises
     ------
-    ValueError : a time is negative
+    ValueError : a value is not within 0..1, or answers are no better than chance
     """
 
-    question: float = 1.4
-    sheet: float = 1.0
-    sheet_mask: float = 0.25
-    drawn_mask: float = 80.0
+    sensitivity: float = 1.0
+    specificity: float = 1.0
+    near_miss_specificity: float | None = None
+    near_miss_from: float = 0.65
+    careless: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("question", "sheet", "sheet_mask", "drawn_mask"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} costs {getattr(self, name)} s: it must be 0 or more")
+        Noise(sensitivity=self.sensitivity, specificity=self.specificity)
+        for name in ("near_miss_specificity", "near_miss_from", "careless"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} is {value}: it must lie within 0..1")
 
-    def seconds(self, questions: Questions) -> float:
-        """Time to answer all of them; masks of one sheet share its fixed part."""
-        on_sheet = questions.form == Form.SHEET
-        sheets = len(np.unique(questions.sheet[on_sheet]))
-        return float(
-            (~on_sheet).sum() * self.question + sheets * self.sheet + on_sheet.sum() * self.sheet_mask
-        )
+    @property
+    def stated(self) -> Noise:
+        """What is known of the answers; it knows of no near misses and of no careless people."""
+        return Noise(sensitivity=self.sensitivity, specificity=self.specificity)
+
+    def chance_of_yes(self, iou: Floats, correct: Bools) -> Floats:
+        """(n,) float64: how likely one person says yes to masks of (n,) true IoU."""
+        wrong_yes = np.full(len(iou), 1.0 - self.specificity)
+        if self.near_miss_specificity is not None:
+            wrong_yes[iou >= self.near_miss_from] = 1.0 - self.near_miss_specificity
+        chance = np.where(correct, self.sensitivity, wrong_yes)
+        return np.asarray(0.5 * self.careless + (1.0 - self.careless) * chance, np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """The state of a play at its k looks. A look is one call of the policy; the first is before any question.
+    """The state of a play at its k steps. A step is one call of the policy; the first is before any question.
 
     Attributes
     ----------
-    questions : (k,) int64, verdicts so far
-    hours : (k,) float64, human time so far
-    masks, correct : (k,) int64, accepted masks, and the correct ones among them
-    propagated, propagated_correct : (k,) int64, masks accepted by propagation alone, and the correct ones
-    iou_sum : (k,) float64, sum of the true IoU of the accepted masks
+    questions : (k,) int64, answers so far
+    seconds : (k,) float64, time of these answers
+    masks, correct : (k,) int64, delivered masks, and the correct ones among them
+    unseen, unseen_correct : (k,) int64, those of them that nobody was asked about
+    iou_sum : (k,) float64, sum of the true IoU of the delivered masks
     correct_in_pool : number of correct masks in the pool
+    drawn_mask_s : s, a mask drawn by hand
     """
 
     questions: Ints
-    hours: Floats
+    seconds: Floats
     masks: Ints
-    propagated: Ints
     correct: Ints
-    propagated_correct: Ints
+    unseen: Ints
+    unseen_correct: Ints
     iou_sum: Floats
     correct_in_pool: int
+    drawn_mask_s: float
+
+    @property
+    def verified(self) -> Ints:
+        """(k,) int64, delivered masks that people said yes to."""
+        return self.masks - self.unseen
+
+    @property
+    def verified_correct(self) -> Ints:
+        """(k,) int64, the correct ones among them."""
+        return self.correct - self.unseen_correct
+
+    @property
+    def hours(self) -> Floats:
+        """(k,) float64, hours of answers so far."""
+        return self.seconds / 3600.0
+
+    @property
+    def hours_to_finish(self) -> Floats:
+        """(k,) float64: hours of the answers so far, and of drawing the good masks not delivered."""
+        return self.hours + (self.correct_in_pool - self.correct) * (self.drawn_mask_s / 3600.0)
 
     @property
     def precision(self) -> Floats:
-        """(k,) share of correct masks among the accepted ones; NaN where nothing is accepted."""
+        """(k,) share of correct masks among the delivered ones; NaN where nothing is delivered."""
         return _share(self.correct, self.masks)
 
     @property
-    def propagated_precision(self) -> Floats:
-        """(k,) the same for masks accepted by propagation."""
-        return _share(self.propagated_correct, self.propagated)
+    def unseen_precision(self) -> Floats:
+        """(k,) the same for delivered masks that nobody saw."""
+        return _share(self.unseen_correct, self.unseen)
 
     @property
     def quality(self) -> Floats:
-        """(k,) SQ: mean true IoU of the accepted masks; NaN where nothing is accepted."""
+        """(k,) SQ: mean true IoU of the delivered masks; NaN where nothing is delivered."""
         return _share(self.iou_sum, self.masks)
 
     @property
     def recall(self) -> Floats:
-        """(k,) share of the pool's correct masks that is accepted; NaN where none is correct."""
+        """(k,) share of the pool's correct masks that is delivered; NaN where none is correct."""
         return _share(self.correct, np.full(len(self.correct), self.correct_in_pool))
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def at(self, column: str, *, questions: float | None = None, seconds: float | None = None) -> float:
+        """Value of a column at the last step within so many questions and seconds; None = no limit.
+
+        A play that ended before keeps its last value.
+        """
+        within = np.ones(len(self), bool)
+        if questions is not None:
+            within &= self.questions <= questions
+        if seconds is not None:
+            within &= self.seconds <= seconds
+        last = int(np.flatnonzero(within)[-1]) if within.any() else 0
+        return float(getattr(self, column)[last])
 
 
 def _share(part: npt.NDArray[np.generic], whole: Ints) -> Floats:
@@ -126,138 +171,149 @@ class Run:
 
     @property
     def worst_precision(self) -> float:
-        """Lowest precision of the accepted masks at any look with propagated masks; NaN without such a look.
-
-        This is what a promise of purity is about: it includes the members of a set that people answered
-        about.
-        """
-        return _lowest(self.curve.precision[self.curve.propagated > 0])
+        """Lowest precision of all delivered masks at any step; NaN if nothing was ever delivered."""
+        return _lowest(self.curve.precision)
 
     @property
-    def worst_propagated(self) -> float:
-        """The same for masks accepted by propagation alone, which no person saw."""
-        return _lowest(self.curve.propagated_precision[self.curve.propagated > 0])
+    def worst_unseen(self) -> float:
+        """The same for delivered masks that nobody saw: what a promise about unseen masks is about."""
+        return _lowest(self.curve.unseen_precision)
 
     @property
     def masks_per_question(self) -> float:
-        """Accepted masks per question at the end; NaN without questions."""
+        """Delivered masks per question at the end; NaN without questions."""
         asked = int(self.curve.questions[-1])
         return float(self.curve.masks[-1]) / asked if asked else float("nan")
 
 
 def _lowest(shares: Floats) -> float:
-    return float(shares.min()) if len(shares) else float("nan")
+    told = shares[~np.isnan(shares)]
+    return float(told.min()) if len(told) else float("nan")
+
+
+def default_batch(n: int) -> int:
+    """Questions per step of a play on ``n`` masks: 60, in large pools a fiftieth of them.
+
+    What is asked hardly depends on it, and a play of a million masks then takes some hundred steps.
+    """
+    return max(60, n // 50)
 
 
 def play(
     policy: SearchPolicy,
-    tree: ClusterTree,
-    pool: Pool,
+    project: ProjectPool,
     iou: npt.ArrayLike,
     *,
     seed: int,
-    noise: Noise | None = None,
+    people: People | None = None,
     budget: int | None = None,
-    batch: int = 60,
+    batch: int | None = None,
     costs: Costs | None = None,
     correct_iou: float = CORRECT_IOU,
 ) -> Run:
     """Let a policy ask until it is done, has asked ``budget`` questions, or asks nothing more.
 
+    The verdict on a mask is what all answers about it amount to with even odds beforehand: no detector enters
+    it.
+
     Parameters
     ----------
-    iou : (n,) true IoU of every instance
-    seed : of the policy and of the played worker
-    noise : how the played worker errs; None = never. An instance gets the same answer however often it is
-        asked
+    iou : (n,) true IoU of every instance, in the order of the project's rows
+    seed : of the policy and of the played people
+    people : how people err; None = never
     budget : most questions; None = no limit
-    batch : questions per look
+    batch : questions per step; None = ``default_batch``
     costs : human time of the questions
     correct_iou : a mask is correct where its true IoU is above this
+
+    Returns
+    -------
+    Run. Time O(n) per step and what the policy takes.
 
     Raises
     ------
     ValueError : iou does not cover the pool, a value is not within 0..1, or batch is not positive
     """
     truth = np.asarray(iou, np.float64)
-    if truth.shape != (len(pool),):
-        raise ValueError(f"iou is {truth.shape}: expected ({len(pool)},), one true IoU per instance")
-    if len(truth) and not (np.isfinite(truth).all() and truth.min() >= 0.0 and truth.max() <= 1.0):
+    n = len(project)
+    if truth.shape != (n,):
+        raise ValueError(f"iou is {truth.shape}: expected ({n},), one true IoU per instance")
+    if n and not (np.isfinite(truth).all() and truth.min() >= 0.0 and truth.max() <= 1.0):
         raise ValueError("a true IoU is not within 0..1")
-    if batch < 1:
-        raise ValueError(f"batch is {batch}: a look needs 1 or more questions")
+    size = default_batch(n) if batch is None else batch
+    if size < 1:
+        raise ValueError(f"batch is {batch}: a step needs 1 or more questions")
     costs = costs or Costs()
     correct = truth > correct_iou
-    answer = _played_answers(correct, noise or Noise(), seed)
+    crowd = _Crowd(people or People(), truth, correct, seed)
     log, seconds = AnswerLog.empty(), 0.0
     rows: list[tuple[float, ...]] = []
     while True:
-        left = batch if budget is None else min(batch, budget - len(log))
-        step = policy.step(tree, pool, log, budget=left, seed=seed)
-        accepted = step.label > 0
-        propagated = accepted & (step.decision >= 0)
+        left = size if budget is None else min(size, budget - len(log))
+        step = policy.step(project, log, budget=left, seed=seed)
+        delivered = step.label > 0
+        unseen = delivered & (step.decision >= 0)
         rows.append(
             (
                 len(log),
-                seconds / 3600.0,
-                accepted.sum(),
-                propagated.sum(),
-                (accepted & correct).sum(),
-                (propagated & correct).sum(),
-                truth[accepted].sum(),
+                seconds,
+                delivered.sum(),
+                (delivered & correct).sum(),
+                unseen.sum(),
+                (unseen & correct).sum(),
+                truth[delivered].sum(),
             )
         )
         if not len(step.questions):
             break
         seconds += costs.seconds(step.questions)
-        log = log.extended(step.questions, answer[step.questions.item])
+        log = log.extended(step.questions, crowd.answer(step.questions.item))
+        log = replace(log, yes=crowd.verdict[log.item])
     table = np.array(rows, np.float64)
     whole = table.astype(np.int64)
     curve = Curve(
         questions=whole[:, 0],
-        hours=table[:, 1],
+        seconds=table[:, 1],
         masks=whole[:, 2],
-        propagated=whole[:, 3],
-        correct=whole[:, 4],
-        propagated_correct=whole[:, 5],
+        correct=whole[:, 3],
+        unseen=whole[:, 4],
+        unseen_correct=whole[:, 5],
         iou_sum=table[:, 6],
         correct_in_pool=int(correct.sum()),
+        drawn_mask_s=costs.drawn_mask,
     )
     return Run(policy.name, seed, curve, log, step)
 
 
-def _played_answers(correct: npt.NDArray[np.bool_], noise: Noise, seed: int) -> npt.NDArray[np.float32]:
-    chance = np.where(correct, noise.sensitivity, 1.0 - noise.specificity)
-    return (np.random.default_rng([seed, 0x5EED]).random(len(correct)) < chance).astype(np.float32)
+class _Crowd:
+    """Answers questions, and keeps what the answers about each mask amount to.
 
-
-def merge_curves(curves: list[Curve]) -> Curve:
-    """The sum of several curves, such as those of the labels of a project.
-
-    The first looks are added up, then the second, and so on. A play that is over keeps its last values.
-
-    Raises
-    ------
-    ValueError : there is no curve
+    ``verdict`` is (n,) float32, P(good) from the answers so far at even odds, with the error rates that are
+    known of people.
     """
-    if not curves:
-        raise ValueError("there is no curve to merge")
-    looks = np.arange(max(len(curve) for curve in curves))
 
-    def total(name: str) -> Floats:
-        held = [getattr(curve, name)[np.minimum(looks, len(curve) - 1)] for curve in curves]
-        return np.asarray(np.sum(held, axis=0, dtype=np.float64))
+    def __init__(self, people: People, iou: Floats, correct: Bools, seed: int) -> None:
+        self._chance = people.chance_of_yes(iou, correct)
+        self._rng = np.random.default_rng([seed, 0x5EED])
+        noise = people.stated
+        self._exact = noise.exact
+        with np.errstate(divide="ignore"):
+            self._for_yes = np.log(noise.sensitivity) - np.log1p(-noise.specificity)
+            self._for_no = np.log1p(-noise.sensitivity) - np.log(noise.specificity)
+        self._log_odds = np.zeros(len(iou))
+        self.verdict = np.full(len(iou), 0.5, np.float32)
 
-    return Curve(
-        questions=total("questions").astype(np.int64),
-        hours=total("hours"),
-        masks=total("masks").astype(np.int64),
-        propagated=total("propagated").astype(np.int64),
-        correct=total("correct").astype(np.int64),
-        propagated_correct=total("propagated_correct").astype(np.int64),
-        iou_sum=total("iou_sum"),
-        correct_in_pool=sum(curve.correct_in_pool for curve in curves),
-    )
+    def answer(self, item: Ints) -> npt.NDArray[np.float32]:
+        """One answer of a new person to each question: (q,) float32, 1 yes or 0 no."""
+        yes = self._rng.random(len(item)) < self._chance[item]
+        if self._exact:
+            self.verdict[item] = yes
+        else:
+            # an answer that can only be right outweighs any number of others
+            told = np.clip(np.where(yes, self._for_yes, self._for_no), -50.0, 50.0)
+            np.add.at(self._log_odds, item, told)
+            self.verdict[item] = special.expit(self._log_odds[item])
+        return yes.astype(np.float32)
 
 
 def violations(worst_precision: npt.ArrayLike, promise: float) -> tuple[int, int, float, float]:
@@ -265,8 +321,7 @@ def violations(worst_precision: npt.ArrayLike, promise: float) -> tuple[int, int
 
     Parameters
     ----------
-    worst_precision : (p,) lowest precision of each play; NaN = nothing was propagated, which keeps the
-        promise
+    worst_precision : (p,) lowest precision of each play; NaN = nothing was delivered, which keeps the promise
     promise : the promised purity
 
     Returns

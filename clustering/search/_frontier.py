@@ -88,7 +88,8 @@ class AnswersByNode:
         self._asked = set(np.unique(self._cluster).tolist())
         self.place = tree.start[log.item[by_cluster]]
         self.item = log.item[by_cluster]
-        self.yes = log.yes[by_cluster].astype(np.float64)
+        # the published rule counts masks that got a yes; verdicts on people who err are never quite 0 or 1
+        self.yes = (log.yes[by_cluster] > 0.5).astype(np.float64)
 
     def of(self, cluster: int) -> npt.NDArray[np.int64]:
         """Rows of the answers drawn for a node."""
@@ -145,7 +146,7 @@ def frontier_step(
     seed: int,
     name: str,
 ) -> PolicyStep:
-    """One look of a frontier search. Time O(n + visited nodes · log), memory O(n)."""
+    """One step of a frontier search. Time O(n + visited nodes · log), memory O(n)."""
     questions, rows = QuestionRows(budget), DecisionRows(0.95)
     if not len(pool):
         return finish_step(tree, log, rows.build(), questions.build(), done=True)
@@ -176,7 +177,7 @@ def frontier_step(
         action = Action.SPLIT
         if mean[node] >= rule.prior or size <= rule.min_size:
             if not (questions.room or len(inherited) or answers.any_of(node)):
-                waiting = True  # nothing is known about it and nothing more can be asked at this look
+                waiting = True  # nothing is known about it and nothing more can be asked at this step
                 continue
             speak, ask = judge(tree, answers, node, inherited, rule, seed)
             if len(ask):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clustering.costs import DRAWN_MASK_S, QUESTION_S, SHEET_MASK_S, SHEET_S
+
 if TYPE_CHECKING:
-    from clustering.evidence.answer_noise import Noise
+    from clustering.simulation import People
 
 __all__ = ["register"]
 
@@ -21,41 +23,60 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[
             list[str],
             typer.Option(
-                help="auto, certified, original, breadth-first, depth-first, random, universal-cut or lsun; "
-                "repeat to compare several"
+                help="certified, original, platt, verify-all, pac-labels, breadth-first, depth-first, random, "
+                "universal-cut or lsun; repeat to compare several"
             ),
         ],
         seeds: Annotated[int, typer.Option(min=1, help="simulated runs per policy")] = 10,
         noise: Annotated[
-            str | None, typer.Option(help="how the worker errs: P(yes|good),P(no|bad), for example 0.95,0.9")
+            str | None, typer.Option(help="how people err: P(yes|good),P(no|bad), for example 0.95,0.9")
         ] = None,
+        lenient: Annotated[
+            float | None,
+            typer.Option(min=0.0, max=1.0, help="P(no|bad) for bad masks of true IoU 0.65 or more"),
+        ] = None,
+        careless: Annotated[
+            float, typer.Option(min=0.0, max=1.0, help="share of answers that are tossed up")
+        ] = 0.0,
         options: Annotated[
             list[str] | None, typer.Option("--option", help="policy option, [policy.]name=value; repeatable")
         ] = None,
         purity: Annotated[float, typer.Option(min=0.5, max=0.999, help="promised purity")] = 0.85,
-        budget: Annotated[int | None, typer.Option(min=1, help="most questions per class")] = None,
-        batch: Annotated[int, typer.Option(min=1, help="questions between two steps of the policy")] = 60,
-        question_s: Annotated[float, typer.Option(min=0.0, help="seconds per single question")] = 1.4,
-        sheet_s: Annotated[float, typer.Option(min=0.0, help="seconds per contact sheet")] = 1.0,
-        sheet_mask_s: Annotated[float, typer.Option(min=0.0, help="seconds per mask on a sheet")] = 0.25,
-        drawn_mask_s: Annotated[float, typer.Option(min=0.0, help="seconds per mask drawn by hand")] = 80.0,
+        budget: Annotated[int | None, typer.Option(min=1, help="most questions")] = None,
+        batch: Annotated[
+            int | None,
+            typer.Option(
+                min=1, help="questions between two steps of the policy (60, or a fiftieth of large pools)"
+            ),
+        ] = None,
+        question_s: Annotated[float, typer.Option(min=0.0, help="seconds per single question")] = QUESTION_S,
+        sheet_s: Annotated[float, typer.Option(min=0.0, help="seconds per contact sheet")] = SHEET_S,
+        sheet_mask_s: Annotated[
+            float, typer.Option(min=0.0, help="seconds per mask on a sheet")
+        ] = SHEET_MASK_S,
+        drawn_mask_s: Annotated[
+            float, typer.Option(min=0.0, help="seconds per mask drawn by hand")
+        ] = DRAWN_MASK_S,
         out: Annotated[Path | None, typer.Option(help="report to write, JSON")] = None,
         plot: Annotated[
             Path | None, typer.Option(help="picture of the curves to write, .png or .svg")
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
     ) -> None:
-        """Masks, precision, SQ and recall against questions and human hours, over many seeds.
+        """Human hours to a finished set, masks, precision and recall of search policies, over many seeds.
 
-        The truth of the pool answers the questions. `certified` promises --purity and allows for the errors
-        of --noise; the other policies accept clusters at that purity.
+        The truth of the pool answers the questions; all its classes are played as one project. `certified`
+        promises --purity and allows for the errors of --noise, but not for --lenient or --careless. The other
+        policies accept at that purity. Hours count the answers and the drawing of every good mask that was
+        not delivered. Intervals are 95 % intervals over plays.
 
         Example: groundswell simulate --pool cells.npz --policy certified --policy original --seeds 20
         --noise 0.95,0.9 --out report.json --plot curves.svg
         """
         import json
+        from dataclasses import asdict
 
-        from clustering.simulation import Costs
+        from clustering.costs import Costs
         from ml_backend.artifacts.files import write_json
         from ml_backend.errors import BadInput
         from ml_backend.extras import require_extra
@@ -69,7 +90,7 @@ def register(app: typer.Typer) -> None:
             raise BadInput(f"{plot} is neither .png nor .svg", field="plot", hint="Change its ending")
         plan = PlayPlan(
             purity=purity,
-            noise=_parse_noise(noise),
+            people=_parse_people(noise, lenient, careless),
             seeds=seeds,
             budget=budget,
             batch=batch,
@@ -84,7 +105,7 @@ def register(app: typer.Typer) -> None:
             "pool": str(pool),
             "instances": {entry.label: len(entry.pool) for entry in known},
             "purity": purity,
-            "noise": None if plan.noise is None else [plan.noise.sensitivity, plan.noise.specificity],
+            "people": None if plan.people is None else asdict(plan.people),
             "seeds": seeds,
             "policies": {name: {"options": one.options, **one.summary} for name, one in played.items()},
         }
@@ -100,42 +121,58 @@ def register(app: typer.Typer) -> None:
             _print_table({name: one.summary for name, one in played.items()}, purity)
 
 
-def _parse_noise(text: str | None) -> Noise | None:
-    from clustering.evidence.answer_noise import Noise
+def _parse_people(noise: str | None, lenient: float | None, careless: float) -> People | None:
+    from clustering.simulation import People
     from ml_backend.errors import BadInput
 
-    if text is None:
+    if noise is None and lenient is None and not careless:
         return None
     try:
-        sensitivity, specificity = (float(part) for part in text.split(","))
-        return Noise(sensitivity=sensitivity, specificity=specificity)
+        sensitivity, specificity = (float(part) for part in (noise or "1,1").split(","))
+        return People(
+            sensitivity=sensitivity,
+            specificity=specificity,
+            near_miss_specificity=lenient,
+            careless=careless,
+        )
     except ValueError as error:
         hint = "two numbers, P(yes|good),P(no|bad), such as 0.95,0.9"
-        raise BadInput(f"{text!r} cannot be used: {error}", field="noise", hint=hint) from error
+        raise BadInput(f"{noise!r} cannot be used: {error}", field="noise", hint=hint) from error
 
 
 def _print_table(summaries: Mapping[str, Mapping[str, Any]], purity: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Means over seeds. Broken: plays of a class below the promised purity {purity}")
+    table = Table(
+        title="Means over plays with 95 % intervals. Broken: plays in which the delivered masks that nobody "
+        f"saw, or all of them, were at some step less pure than {purity}"
+    )
     columns = {
+        "hours_to_finish": "hours",
         "questions": "asked",
-        "hours": "hours",
         "masks": "masks",
-        "masks_per_question": "per question",
-        "precision": "precision",
-        "sq": "SQ",
+        "unseen": "unseen",
         "recall": "recall",
+        "precision": "precision",
+        "unseen_precision": "of unseen",
     }
     table.add_column("policy", no_wrap=True)
-    for heading in (*columns.values(), "broken"):
+    for heading in (*columns.values(), "broken, unseen", "broken, all"):
         table.add_column(heading, justify="right")
     for name, summary in summaries.items():
-        cells = []
-        for column in columns:
-            mean = summary[column]["mean"]
-            cells.append("–" if mean is None else f"{mean:,.0f}" if mean >= 100 else f"{mean:.3f}")
-        broken = summary["promise_broken"]
-        table.add_row(name, *cells, f"{broken['count']} of {broken['plays']}")
+        cells = [_cell(summary[column]) for column in columns]
+        broken = [summary["promise_broken_unseen"], summary["promise_broken"]]
+        table.add_row(name, *cells, *(f"{one['count']} of {one['plays']}" for one in broken))
     Console().print(table)
+
+
+def _cell(figure: Mapping[str, float | None]) -> str:
+    mean, high = figure["mean"], figure["high"]
+    if mean is None:
+        return "–"
+    number = f"{mean:,.0f}" if mean >= 100 else f"{mean:.3f}"
+    if high is None:
+        return number
+    half = high - mean
+    return f"{number} ±{half:,.0f}" if mean >= 100 else f"{number} ±{half:.3f}"

@@ -1,4 +1,4 @@
-"""Plays: simulated runs of search policies on a pool with known truth, over many seeds."""
+"""Plays: simulated runs of search policies on a project of known truth, over many seeds."""
 
 from __future__ import annotations
 
@@ -7,48 +7,88 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from clustering.evidence.answer_noise import Noise
+from clustering.costs import Costs
+from clustering.project_pool import ProjectPool
 from clustering.search import make_policy
-from clustering.simulation import Costs, Curve, Run, merge_curves, play, violations
-from clustering.trees.linkage import grow_tree
-from clustering.trees.tree import ClusterTree
+from clustering.simulation import Curve, People, Run, play, violations
+from clustering.trees import ClusterTree, grow_tree
 from ml_backend.errors import BadInput
 from sync.lab.pool_files import KnownPool
 
-__all__ = ["CURVE_COLUMNS", "PlayPlan", "PolicyPlays", "curve_json", "play_policies", "policy_options"]
+__all__ = [
+    "CURVE_COLUMNS",
+    "FIGURES",
+    "PlayPlan",
+    "PolicyPlays",
+    "curve_json",
+    "known_project",
+    "play_policies",
+    "policy_options",
+    "spread",
+    "summary",
+    "true_iou",
+]
 
 CURVE_COLUMNS = (
     "questions",
-    "hours",
+    "seconds",
     "masks",
+    "correct",
+    "unseen",
+    "unseen_correct",
+    "verified",
+    "verified_correct",
+    "hours_to_finish",
     "precision",
-    "propagated_precision",
+    "unseen_precision",
     "quality",
     "recall",
 )
+FIGURES: tuple[tuple[str, str, Callable[[Curve], float]], ...] = (
+    ("hours_to_finish", "h", lambda curve: curve.hours_to_finish[-1]),
+    ("questions", "questions", lambda curve: curve.questions[-1]),
+    ("answer_seconds", "s", lambda curve: curve.seconds[-1]),
+    ("masks", "masks", lambda curve: curve.masks[-1]),
+    ("verified", "masks", lambda curve: curve.verified[-1]),
+    ("unseen", "masks", lambda curve: curve.unseen[-1]),
+    ("recall", "share", lambda curve: curve.recall[-1]),
+    ("precision", "share", lambda curve: curve.precision[-1]),
+    ("unseen_precision", "share", lambda curve: curve.unseen_precision[-1]),
+    ("sq", "IoU", lambda curve: curve.quality[-1]),
+    ("masks_per_question", "masks", lambda curve: _ratio(curve.masks[-1], curve.questions[-1])),
+    ("masks_per_second", "masks", lambda curve: _ratio(curve.masks[-1], curve.seconds[-1])),
+)
+"""What is reported of every play when it is over: name, unit, and how to read it from the curve."""
+_COST_OPTIONS = ("question_s", "sheet_s", "sheet_mask_s", "drawn_mask_s")
 
 
 @dataclass(frozen=True, slots=True)
 class PlayPlan:
     """How policies are simulated.
 
-    ``purity`` is the promised purity of accepted masks; ``noise`` how the worker errs (None: never);
-    ``budget`` the most questions per class (None: no limit); ``batch`` the questions between two looks of the
-    policy.
+    Attributes
+    ----------
+    purity : promised purity of delivered masks
+    people : how people err; None = never
+    seeds : plays per policy
+    budget : most questions; None = no limit
+    batch : questions between two steps of the policy; None = depends on the size of the pool
+    costs : human seconds
     """
 
     purity: float = 0.85
-    noise: Noise | None = None
+    people: People | None = None
     seeds: int = 10
     budget: int | None = None
-    batch: int = 60
+    batch: int | None = None
     costs: Costs = field(default_factory=Costs)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyPlays:
-    """The plays of one policy: a curve per seed over all classes, and figures over the seeds."""
+    """The plays of one policy: the curve of each seed, and figures over the seeds."""
 
     options: Mapping[str, Any]
     curves: Sequence[Curve]
@@ -56,14 +96,19 @@ class PolicyPlays:
 
 
 def policy_options(name: str, given: Mapping[str, Any], plan: PlayPlan) -> dict[str, Any]:
-    """Options of one policy: what the plan asks for, overruled by ``given``.
+    """Options of one policy: what the plan asks for as far as the policy knows it, overruled by ``given``.
 
     A key of ``given`` is an option of all policies, or ``policy.option`` for one. Raises BadInput when the
     policy does not know an option or refuses its value.
     """
-    chosen: dict[str, Any] = {"purity": plan.purity} if name == "certified" else {"accept": plan.purity}
-    if name == "certified" and plan.noise is not None:
-        chosen |= {"sensitivity": plan.noise.sensitivity, "specificity": plan.noise.specificity}
+    costs = plan.costs
+    seconds = (costs.question, costs.sheet, costs.sheet_mask, costs.drawn_mask)
+    wanted: dict[str, Any] = dict(zip(_COST_OPTIONS, seconds, strict=True))
+    if plan.people is not None:
+        noise = plan.people.stated
+        wanted |= {"sensitivity": noise.sensitivity, "specificity": noise.specificity}
+    wanted |= {"purity": plan.purity, "accept": plan.purity}
+    chosen = {option: value for option, value in wanted.items() if _knows(name, option, value)}
     for key, value in given.items():
         owner, _, option = key.rpartition(".")
         if owner in ("", name):
@@ -75,6 +120,29 @@ def policy_options(name: str, given: Mapping[str, Any], plan: PlayPlan) -> dict[
     return chosen
 
 
+def _knows(name: str, option: str, value: Any) -> bool:
+    try:
+        make_policy(name, **{option: value})
+    except TypeError:
+        return False
+    except ValueError as error:
+        raise BadInput(str(error), field="policy") from error
+    return True
+
+
+def known_project(known: Sequence[KnownPool], trees: Sequence[ClusterTree] | None = None) -> ProjectPool:
+    """The pools of all classes as one project. Raises BadInput when they do not fit each other."""
+    try:
+        return ProjectPool([entry.pool for entry in known], trees)
+    except ValueError as error:
+        raise BadInput(str(error), field="pool") from error
+
+
+def true_iou(known: Sequence[KnownPool]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(n,) float64 true IoU of all rows of ``known_project``."""
+    return np.concatenate([np.asarray(entry.iou, np.float64) for entry in known])
+
+
 def play_policies(
     known: Sequence[KnownPool],
     policies: Mapping[str, Mapping[str, Any]],
@@ -82,7 +150,7 @@ def play_policies(
     *,
     report: Callable[[float, str], None] = lambda share, line: None,
 ) -> dict[str, PolicyPlays]:
-    """Play every policy (name -> options) with every seed on every class.
+    """Play every policy (name -> options) with every seed, all classes together as one project.
 
     ``report`` is called with the share done (0..1) and a line about it. Raises BadInput without a pool.
     """
@@ -92,6 +160,7 @@ def play_policies(
     for entry in known:
         report(0.0, f"tree of {entry.label}, {len(entry.pool)} instances")
         trees.append(grow_tree(entry.pool, seed=0))
+    project, iou = known_project(known, trees), true_iou(known)
     played: dict[str, PolicyPlays] = {}
     total = len(policies) * plan.seeds
     for name, options in policies.items():
@@ -99,9 +168,19 @@ def play_policies(
         for seed in range(plan.seeds):
             done = len(played) * plan.seeds + seed
             report(done / total, f"{name}, play {seed + 1} of {plan.seeds}")
-            runs.append(_play_classes(name, options, known, trees, seed, plan))
-        curves = [merge_curves([run.curve for run in classes]) for classes in runs]
-        played[name] = PolicyPlays(options, curves, _summary(curves, runs, plan))
+            runs.append(
+                play(
+                    make_policy(name, **options),
+                    project,
+                    iou,
+                    seed=seed,
+                    people=plan.people,
+                    budget=plan.budget,
+                    batch=plan.batch,
+                    costs=plan.costs,
+                )
+            )
+        played[name] = PolicyPlays(options, [run.curve for run in runs], summary(runs, plan.purity))
     return played
 
 
@@ -113,54 +192,39 @@ def curve_json(curve: Curve) -> dict[str, list[float | None]]:
     }
 
 
-def _play_classes(
-    name: str,
-    options: Mapping[str, Any],
-    known: Sequence[KnownPool],
-    trees: Sequence[ClusterTree],
-    seed: int,
-    plan: PlayPlan,
-) -> list[Run]:
-    return [
-        play(
-            make_policy(name, **options),
-            tree,
-            entry.pool,
-            entry.iou,
-            seed=seed,
-            noise=plan.noise,
-            budget=plan.budget,
-            batch=plan.batch,
-            costs=plan.costs,
-        )
-        for entry, tree in zip(known, trees, strict=True)
-    ]
+def summary(runs: Sequence[Run], purity: float) -> dict[str, Any]:
+    """The figures of ``FIGURES`` over plays, and how many plays broke the promise.
 
-
-def _summary(curves: Sequence[Curve], runs: Sequence[Sequence[Run]], plan: PlayPlan) -> dict[str, Any]:
-    """Final values, mean over seeds with their range, and how often a class broke the promise."""
-    worst = [run.worst_precision for classes in runs for run in classes]
-    broken, plays, lower, upper = violations(worst, plan.purity)
-    questions = [float(curve.questions[-1]) for curve in curves]
-    masks = [float(curve.masks[-1]) for curve in curves]
-    return {
-        "questions": _spread(questions),
-        "hours": _spread([float(curve.hours[-1]) for curve in curves]),
-        "masks": _spread(masks),
-        "masks_per_question": _spread(
-            [m / q if q else float("nan") for m, q in zip(masks, questions, strict=True)]
-        ),
-        "hours_by_hand": _spread([m * plan.costs.drawn_mask / 3600.0 for m in masks]),
-        "precision": _spread([float(curve.precision[-1]) for curve in curves]),
-        "propagated_precision": _spread([float(curve.propagated_precision[-1]) for curve in curves]),
-        "sq": _spread([float(curve.quality[-1]) for curve in curves]),
-        "recall": _spread([float(curve.recall[-1]) for curve in curves]),
-        "promise_broken": {"count": broken, "plays": plays, "share_low": lower, "share_high": upper},
+    A promise is broken if at any step the masks delivered so far were less pure than promised: those that
+    nobody saw (``promise_broken_unseen``), or all of them (``promise_broken``).
+    """
+    figures: dict[str, Any] = {
+        name: spread([float(read(run.curve)) for run in runs]) for name, _, read in FIGURES
     }
+    figures["promise_broken"] = _broken([run.worst_precision for run in runs], purity)
+    figures["promise_broken_unseen"] = _broken([run.worst_unseen for run in runs], purity)
+    return figures
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    told = [v for v in values if not np.isnan(v)]
-    if not told:
+def _broken(worst: Sequence[float], purity: float) -> dict[str, float]:
+    count, plays, low, high = violations(worst, purity)
+    return {"count": count, "plays": plays, "share": count / plays, "share_low": low, "share_high": high}
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean over plays and its 95 % interval (Student's t); plays without the value are left out.
+
+    The interval of a single play is not known: None.
+    """
+    told = np.array([value for value in values if not np.isnan(value)])
+    if not len(told):
         return {"mean": None, "low": None, "high": None}
-    return {"mean": float(np.mean(told)), "low": float(min(told)), "high": float(max(told))}
+    mean = float(told.mean())
+    if len(told) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf(0.975, len(told) - 1) * told.std(ddof=1) / np.sqrt(len(told)))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else float("nan")

@@ -1,4 +1,4 @@
-"""Plots of simulated reviews: accepted masks, precision and recall against questions and hours."""
+"""Plots of simulated reviews: masks at equal seconds, hours and recall, purity beside the promise."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from clustering.simulation import Curve
 __all__ = ["plot_curves"]
 
 _PANELS = (
-    ("questions", "masks", "accepted masks", "questions"),
-    ("hours", "masks", "accepted masks", "human hours"),
-    ("questions", "precision", "precision of accepted masks", "questions"),
-    ("questions", "quality", "SQ: mean IoU of accepted masks", "questions"),
-    ("questions", "recall", "recall of correct masks", "questions"),
+    ("hours", "masks", "delivered masks", "hours of answers"),
+    ("questions", "masks", "delivered masks", "questions"),
+    ("recall", "hours_to_finish", "hours to a finished set", "recall of correct masks"),
+    ("questions", "precision", "precision of delivered masks", "questions"),
+    ("questions", "unseen_precision", "precision of masks nobody saw", "questions"),
 )
 # distinguishable without colour vision
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -48,9 +48,14 @@ def plot_curves(
                 axis.plot(
                     getattr(curve, x_name), getattr(curve, y_name), color=colour, alpha=0.25, linewidth=0.7
                 )
+            if x_name == "recall":
+                # recall may fall when a set is withdrawn, so there is no step function: the ends are marked
+                ends = [(float(curve.recall[-1]), float(curve.hours_to_finish[-1])) for curve in runs]
+                axis.scatter(*np.median(ends, axis=0), color=colour, s=60, zorder=3, label=policy)
+                continue
             grid, median = _median(runs, x_name, y_name)
             axis.plot(grid, median, color=colour, linewidth=2.2, label=policy)
-        if y_name == "precision" and promise is not None:
+        if y_name.endswith("precision") and promise is not None:
             axis.axhline(promise, color="#444444", linestyle="--", linewidth=1.0)
             axis.annotate(
                 "promised purity", (0.99, promise), xycoords=("axes fraction", "data"), ha="right", va="top"
@@ -58,7 +63,7 @@ def plot_curves(
         axis.set_xlabel(x_title)
         axis.set_ylabel(y_title)
         axis.grid(alpha=0.25)
-        if wide and x_name == "questions":
+        if wide and x_name in ("questions", "hours"):
             axis.set_xscale("log")
     summary = axes.flat[-1]
     handles, labels = axes.flat[0].get_legend_handles_labels()

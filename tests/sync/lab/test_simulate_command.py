@@ -110,10 +110,14 @@ def test_report_and_plot(pool_file: Path, tmp_path: Path) -> None:
     assert report["policies"] == printed["policies"]
     assert report["instances"] == {"cell": 900, "dust": 200}
     ours, theirs = (report["policies"][name] for name in ("certified", "original"))
-    assert ours["options"] == {"purity": 0.85, "sensitivity": 0.95, "specificity": 0.9}
-    assert theirs["options"] == {"accept": 0.85, "min_size": 10}
-    assert ours["promise_broken"]["plays"] == 6
+    assert {"purity": 0.85, "sensitivity": 0.95, "specificity": 0.9}.items() <= ours["options"].items()
+    assert ours["options"]["sheet_s"] == 1.5
+    assert {"accept": 0.85, "min_size": 10}.items() <= theirs["options"].items()
+    assert ours["promise_broken_unseen"]["plays"] == 3
     assert theirs["masks"]["mean"] > 0
+    hours = theirs["hours_to_finish"]
+    assert hours["low"] < hours["mean"] < hours["high"]
+    assert theirs["masks"]["mean"] == pytest.approx(theirs["verified"]["mean"] + theirs["unseen"]["mean"])
     curve = report["curves"]["original"][0]
     assert curve["questions"][-1] > 0
     assert curve["precision"][0] is None
@@ -121,10 +125,30 @@ def test_report_and_plot(pool_file: Path, tmp_path: Path) -> None:
     assert "<svg" in plot.read_text()
 
 
+def test_several_classes_are_played_as_one_project(pool_file: Path) -> None:
+    code, output, _ = run("--pool", str(pool_file), "--policy", "certified", "--seeds", "1", "--json")
+    assert code == 0
+    played = json.loads(output)["policies"]["certified"]
+    assert played["promise_broken"]["plays"] == 1
+    assert played["hours_to_finish"]["mean"] > 0
+
+
+def test_lenient_and_careless_people_are_played(pool_file: Path) -> None:
+    arguments = ("--pool", str(pool_file), "--policy", "original", "--seeds", "1", "--json")
+    _, exact, _ = run(*arguments)
+    code, output, _ = run(*arguments, "--noise", "0.95,0.95", "--lenient", "0.3", "--careless", "0.1")
+    assert code == 0
+    report = json.loads(output)
+    assert report["people"]["near_miss_specificity"] == 0.3
+    assert report["people"]["careless"] == 0.1
+    precision = [json.loads(text)["policies"]["original"]["precision"]["mean"] for text in (exact, output)]
+    assert precision[1] < precision[0]
+
+
 def test_table_for_people(pool_file: Path) -> None:
     code, output, _ = run("--pool", str(pool_file), "--policy", "random", "--seeds", "2", "--budget", "100")
     assert code == 0
-    assert "per question" in output
+    assert "hours" in output
     assert "random" in output
 
 
@@ -132,7 +156,7 @@ def test_table_for_people(pool_file: Path) -> None:
     ("arguments", "word"),
     [
         (["--policy", "magic"], "magic"),
-        (["--policy", "original", "--noise", "0.9"], "noise"),
+        (["--policy", "original", "--noise", "0.9"], "0.9"),
         (["--policy", "original", "--noise", "0.5,0.5"], "say nothing"),
         (["--policy", "original", "--option", "flavour=3"], "flavour"),
         (["--policy", "original", "--plot", "curves.txt"], "neither"),
