@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[
             list[str],
             typer.Option(
-                help="certified, original, platt, verify-all, pac-labels, breadth-first, depth-first, random, "
-                "universal-cut or lsun; repeat to compare several"
+                help="certified, original, platt, verify-all, pac-labels, breadth-first, depth-first, "
+                "random, universal-cut or lsun; repeat to compare several"
             ),
         ],
         seeds: Annotated[int, typer.Option(min=1, help="simulated runs per policy")] = 10,
