@@ -23,15 +23,14 @@ from sync.review.answers import SKIP
 from sync.review.question import HIDDEN
 from sync.review.weighing import AskedMask, Told, Weighed, weigh
 from sync.rounds.cluster import LabelPool
+from sync.rounds.known_masks import GOOD_IOU
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnswerRecord, QuestionRecord, TaskRecord
 
-__all__ = ["GOLD_IOU", "LabelLog", "ReviewLog", "read_review_log"]
+__all__ = ["LabelLog", "ReviewLog", "read_review_log"]
 
-GOLD_IOU = 0.75
-"""a mask is good when its IoU with a drawn mask of the same label exceeds this"""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -260,7 +259,7 @@ def _gold(
             if region["label"] == name[0] and list(region["rle"]["size"]) == list(rle["size"])
         ]
         best = float(coco.iou([rle], drawn, [0] * len(drawn)).max()) if drawn else 0.0
-        truth[name] = float(best > GOLD_IOU)
+        truth[name] = float(best > GOOD_IOU)
     return truth
 
 

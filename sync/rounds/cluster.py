@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from clustering.pool import Pool
 from clustering.trees.linkage import ExactLinkage, Linkage, TwoLevelLinkage, grow_tree
@@ -32,7 +33,7 @@ from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
-__all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools"]
+__all__ = ["LabelPool", "cluster", "finite_rows", "label_pool", "load_label_pools"]
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +84,12 @@ def cluster(
         write_atomic(folder / f"tree-{i}.npz", file.getvalue(), guard=db.write)
         write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key], guard=db.write)
         progress.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
-    frozen = {"labels": labels, "version": record.model_version, "sizes": sizes}
+    frozen = {
+        "labels": labels,
+        "version": record.model_version,
+        "sizes": sizes,
+        "min_score": settings.pool_min_score,
+    }
     write_json(folder / "pool.json", frozen, guard=db.write)
     figures: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3), "pool": sizes}
     if dropped:
@@ -97,7 +103,7 @@ def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[Poo
     An instance with other numbers has no distance to the rest. The infer step leaves such instances out, but
     a pool written by another program may hold them. The other instances are reviewed all the same.
     """
-    good = np.isfinite(table.embedding).all(axis=1) & np.isfinite(table.score) & np.isfinite(table.quality)
+    good = finite_rows(table)
     if good.all():
         return table, {}
     labels, counts = np.unique(table.label[~good].astype(str), return_counts=True)
@@ -108,6 +114,12 @@ def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[Poo
         _log.warning("project %s: %s (tasks %s)", db.id, text, ", ".join(map(str, tasks[:5])))
         progress.report("cluster", 0.0, text)
     return table.take(np.flatnonzero(good)), dropped
+
+
+def finite_rows(table: PoolTable) -> npt.NDArray[np.bool_]:
+    """(n,) bool: rows whose numbers are all finite."""
+    good: npt.NDArray[np.bool_] = np.isfinite(table.embedding).all(axis=1)
+    return good & np.isfinite(table.score) & np.isfinite(table.quality)
 
 
 def load_label_pools(

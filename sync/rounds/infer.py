@@ -1,8 +1,12 @@
 """Infer: the instances a model version finds on every unfinished task, as columns on disk.
 
-They are written part by part. After a kill, the next run goes on with the tasks that no finished part holds.
-Images of the next batch are fetched and decoded while the model works on this one. When all tasks are done,
-the version becomes the one that serves.
+It also looks at the finished tasks of the test split, on which the version was not trained: people drew every
+object there, so the truth of what it finds is known (``known_masks``). All other readers of a pool take the
+unfinished tasks only.
+
+Instances are written part by part. After a kill, the next run goes on with the tasks that no finished part
+holds. Images of the next batch are fetched and decoded while the model works on this one. When all tasks are
+done, the version becomes the one that serves.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from ml_backend.task_prediction import usable_instances
 from sync.rounds.infer_plan import LookedAt, next_try, tasks_left
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
-from sync.rounds.task_queries import note_image_errors, open_task_ids, task_images
+from sync.rounds.task_queries import finished_test_ids, note_image_errors, open_task_ids, task_images
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
@@ -69,11 +73,14 @@ def pool_index(paths: ProjectPaths, memo: Memo, version: str) -> PoolIndex:
 
 
 def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, memo: Memo, version: str) -> list[int]:
-    """Unfinished tasks whose present image this version has not looked at, in order of id."""
+    """Tasks whose present image this version has not looked at, in order of id.
+
+    They are the unfinished ones, and the finished ones of the test split.
+    """
     index = pool_index(paths, memo, version)
     addresses = task_images(db)
     return tasks_left(
-        {task: addresses[task] for task in open_task_ids(db)},
+        {task: addresses[task] for task in (*open_task_ids(db), *finished_test_ids(db))},
         set(index.task_id.tolist()),
         index.error.keys(),
         _looked_at(db, version),
@@ -98,7 +105,7 @@ def infer(
     memo: Memo,
     record: RoundRecord,
 ) -> RoundRecord:
-    """Fill the pool of the round's version for all unfinished tasks; safe to repeat and to kill.
+    """Fill the pool of the round's version for all tasks it should hold; safe to repeat and to kill.
 
     A task whose image cannot be read gets an empty row with the reason. One that could not be fetched is
     tried again by later looks, at growing intervals. One that is damaged is tried again by the next version.

@@ -8,15 +8,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import defer
 
 from sync.store.project_store import ProjectStore
-from sync.store.tables import AnnotationRecord, TaskRecord
+from sync.store.tables import AnnotationRecord, SplitRecord, TaskRecord
 
 __all__ = [
     "effective_annotation",
     "finished_digests",
     "finished_tasks",
+    "finished_test_ids",
     "note_image_errors",
     "open_task_ids",
     "task_images",
+    "test_split",
 ]
 
 
@@ -30,6 +32,26 @@ def open_task_ids(db: ProjectStore) -> list[int]:
     """Tasks nobody has finished and that have an image, in order of id."""
     query = select(TaskRecord.id).where(
         TaskRecord.project_id == db.id, TaskRecord.finished.is_(False), TaskRecord.broken == ""
+    )
+    with db.read() as session:
+        return list(session.scalars(query.order_by(TaskRecord.id)))
+
+
+def test_split(db: ProjectStore) -> set[int]:
+    """Tasks that are never trained on; empty before the first training. See ``train.frozen_test_split``."""
+    with db.read() as session:
+        return set(session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == db.id)))
+
+
+def finished_test_ids(db: ProjectStore) -> list[int]:
+    """Finished tasks of the test split that can be used, in order of id."""
+    query = (
+        select(TaskRecord.id)
+        .join(
+            SplitRecord,
+            (SplitRecord.project_id == TaskRecord.project_id) & (SplitRecord.task_id == TaskRecord.id),
+        )
+        .where(TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == "")
     )
     with db.read() as session:
         return list(session.scalars(query.order_by(TaskRecord.id)))

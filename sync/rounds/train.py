@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
@@ -39,7 +38,7 @@ from sync.rounds.round_records import (
     load_snapshot,
     update_round,
 )
-from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors
+from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors, test_split
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
@@ -178,8 +177,7 @@ def frozen_test_split(
     Later tasks are served by uncertainty, so they are no random sample of the project. That is why none of
     them is added to the split. The split is kept in the store and beside the project's files, for rebuilds.
     """
-    with db.read() as session:
-        drawn = set(session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == db.id)))
+    drawn = test_split(db)
     if drawn:
         return drawn
     path = paths.root / "split.json"

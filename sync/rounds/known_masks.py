@@ -1,0 +1,173 @@
+"""Known masks: what a round's model finds on the pictures of the frozen test split, and which of it is right.
+
+People drew every object there and the model was not trained on them, so the truth of these predictions is
+known for free. They teach the verifier (``load_lessons``), serve as gold questions, and tell which share of
+all objects is found. The infer step keeps them in the pool of the version, beside the unfinished tasks.
+
+Two other sources of masks with known truth are left out on purpose. The pool of an earlier round was filled
+by another model, whose embeddings mean something else. Tasks drawn during this round were served least
+certain first, with the model's own masks on them to start from: they are no random pictures, and what was
+drawn there depends on the predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from clustering.arrays import Bools, Floats, Ints
+from clustering.project_pool import Lessons
+from ml_backend.artifacts.files import read_json
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pool_tables import PoolTable
+from ml_backend.artifacts.pools import read_pool
+from sync.rounds.cluster import finite_rows, label_pool
+from sync.rounds.infer import pool_index
+from sync.rounds.progress import Memo
+from sync.rounds.task_queries import finished_digests, finished_tasks, test_split
+from sync.store.project_store import ProjectStore
+from sync.store.tables import RoundRecord
+
+__all__ = ["GOOD_IOU", "KnownMasks", "load_known_masks", "load_lessons", "match_drawn"]
+
+GOOD_IOU = 0.75
+"""A mask is good when its IoU with a drawn mask of the same label exceeds this."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownMasks:
+    """k predictions on test pictures, matched with what people drew on these pictures.
+
+    Attributes
+    ----------
+    labels : names of the labels
+    table : the predictions, k rows
+    label : (k,) int64, number of the label
+    iou : (k,) float64, largest IoU with a drawn mask of the same label, 0 where there is none
+    object : (k,) int64, that drawn mask's place among the regions of its picture, -1 where there is none
+    picture : (k,) int64, task
+    pictures : (t,) int64, the test pictures that the model could read, ascending, also those without masks
+    objects : (t, labels) int64, drawn masks by picture and label
+    """
+
+    labels: tuple[str, ...]
+    table: PoolTable
+    label: Ints
+    iou: Floats
+    object: Ints
+    picture: Ints
+    pictures: Ints
+    objects: Ints
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def good(self) -> Bools:
+        """(k,) bool, whether the mask is good."""
+        good: Bools = self.iou > GOOD_IOU
+        return good
+
+
+def load_known_masks(
+    db: ProjectStore, paths: ProjectPaths, memo: Memo, record: RoundRecord, labels: Sequence[str]
+) -> KnownMasks | None:
+    """The known masks of a clustered round; None when no test picture can be used.
+
+    A test picture counts while somebody has finished it, the model could read it, and the regions were drawn
+    on an image of the same size. Masks that the cluster step would have left out are left out here, too. (It
+    notes the lowest score since this module exists; rounds that were clustered earlier have no known masks.)
+    Annotations that changed are matched anew. Raises StorageError when the pool is gone.
+    """
+    frozen = read_json(paths.round(record.number) / "pool.json")
+    if "min_score" not in frozen:
+        return None
+    index = pool_index(paths, memo, record.model_version)
+    digests = finished_digests(db)
+    wanted = sorted(test_split(db) & digests.keys())
+    state = (
+        record.number,
+        record.model_version,
+        tuple(labels),
+        index.parts,
+        tuple((task, digests[task]) for task in wanted),
+    )
+    name = ("known masks", db.id)
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] == state:
+        found: KnownMasks | None = kept[1]
+        return found
+    drawn = {task: rows for task, (_, rows) in finished_tasks(db).items() if task in wanted}
+    regions: dict[int, Sequence[Mapping[str, Any]]] = {}
+    for task, annotation in drawn.items():
+        entry = index.entry(task)
+        if entry is not None and not entry.error and _fits(annotation.regions, entry.hw):
+            regions[task] = annotation.regions
+    fresh = None
+    if regions:
+        table = read_pool(paths.pool(record.model_version), task_ids=regions, index=index)
+        kept_rows = np.flatnonzero(finite_rows(table) & (table.score >= float(frozen["min_score"])))
+        fresh = match_drawn(table.take(kept_rows), regions, labels)
+    memo[name] = (state, fresh)
+    return fresh
+
+
+def load_lessons(
+    db: ProjectStore, paths: ProjectPaths, memo: Memo, record: RoundRecord, labels: Sequence[str]
+) -> Lessons | None:
+    """The known masks as lessons of the verifier, with the same features as the pools of the labels.
+
+    ``labels`` are the labels of the project's pools, in their order. None when there is no known mask.
+    """
+    known = load_known_masks(db, paths, memo, record, labels)
+    if known is None or not len(known):
+        return None
+    return Lessons(label_pool(known.table), known.label, known.good, known.picture)
+
+
+def match_drawn(
+    table: PoolTable, regions: Mapping[int, Sequence[Mapping[str, Any]]], labels: Sequence[str]
+) -> KnownMasks:
+    """Match each prediction with the drawn mask of its label that it overlaps most.
+
+    Parameters
+    ----------
+    table : predictions; those with another label or on another picture are left out
+    regions : what people drew, by task: ``label`` and ``rle`` of each region
+    labels : names of the labels
+
+    Time: one IoU for each pair of a prediction and a drawn mask of a picture.
+    """
+    number = {label: i for i, label in enumerate(labels)}
+    pictures = np.array(sorted(regions), np.int64)
+    known_label = np.array([str(label) in number for label in table.label], bool)
+    table = table.take(np.flatnonzero(known_label & np.isin(table.task_id, pictures)))
+    table = table.take(np.argsort(table.key.astype(str), kind="stable"))
+    label = np.array([number[str(name)] for name in table.label], np.int64)
+    iou, best = np.zeros(len(table)), np.full(len(table), -1, np.int64)
+    objects = np.zeros((len(pictures), len(labels)), np.int64)
+    for place, task in enumerate(pictures.tolist()):
+        of_region = np.array([number.get(str(row["label"]), -1) for row in regions[task]], np.int64)
+        for i in range(len(labels)):
+            there = np.flatnonzero(of_region == i)
+            objects[place, i] = len(there)
+            rows = np.flatnonzero((table.task_id == task) & (label == i))
+            if len(rows) and len(there):
+                masks = [regions[task][j]["rle"] for j in there.tolist()]
+                overlap = _overlap([table.rle(int(row)) for row in rows], masks)
+                iou[rows] = overlap.max(axis=1)
+                best[rows] = np.where(iou[rows] > 0, there[overlap.argmax(axis=1)], -1)
+    return KnownMasks(tuple(labels), table, label, iou, best, table.task_id, pictures, objects)
+
+
+def _overlap(masks: Sequence[Any], drawn: Sequence[Any]) -> npt.NDArray[np.float64]:
+    return np.asarray(coco.iou(masks, drawn, [0] * len(drawn)), np.float64).reshape(len(masks), -1)
+
+
+def _fits(regions: Sequence[Mapping[str, Any]], hw: tuple[int, int]) -> bool:
+    return all(tuple(region["rle"]["size"]) == hw for region in regions)

@@ -1,0 +1,179 @@
+"""Known masks: what the model finds on the test split, matched with what people drew there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ml_backend.artifacts.pool_tables import PoolTable, instance_key
+from ml_backend.artifacts.pools import read_pool
+from ml_backend.masks.rle import encode_mask
+from sync.rounds.cluster import cluster, label_pool, load_label_pools
+from sync.rounds.infer import infer, tasks_to_infer
+from sync.rounds.known_masks import load_known_masks, load_lessons, match_drawn
+from sync.rounds.project import OpenProject
+from sync.rounds.pull import pull
+from sync.rounds.round_records import reload_round
+from sync.rounds.task_queries import test_split as split_of
+from sync.rounds.train import start_round, train
+from sync.store.tables import RoundRecord
+from tests.sync.conftest import LABELS, World
+from tests.sync.steps import step
+
+MakeWorld = Callable[..., World]
+
+
+def _clustered(world: World) -> tuple[OpenProject, RoundRecord]:
+    """A round up to its frozen pool."""
+    project = world.open()
+    step(pull, project)
+    record = step(start_round, project)
+    for what in (train, infer, cluster):
+        record = step(what, project, record)
+    return project, record
+
+
+def _again(project: OpenProject, record: RoundRecord) -> RoundRecord:
+    """What the next look does before its review."""
+    step(pull, project)
+    record = reload_round(project.db, record)
+    return step(cluster, project, step(infer, project, record))
+
+
+def test_the_model_looks_at_the_test_split_and_the_round_never_sees_it(make_world: MakeWorld) -> None:
+    world = make_world(16)
+    world.label(*range(8))
+    project, record = _clustered(world)
+    split = split_of(project.db)
+    assert split
+    table = read_pool(project.paths.pool(record.model_version))
+    assert set(table.task_id.tolist()) == split | set(world.tasks[8:])
+    in_round = [
+        task for pool in step(load_label_pools, project, record) for task in pool.table.task_id.tolist()
+    ]
+    assert set(in_round) == set(world.tasks[8:])
+    assert step(tasks_to_infer, project, record.model_version) == []
+    known = step(load_known_masks, project, record, LABELS)
+    assert known is not None
+    assert set(known.pictures.tolist()) == split
+    truth = [world.scenes[world.tasks.index(task)].masks for task in known.pictures.tolist()]
+    drawn = [[sum(label == name for label, _ in masks) for name in LABELS] for masks in truth]
+    assert known.objects.tolist() == drawn
+    assert known.good.all()
+    assert {(int(p), int(o)) for p, o in zip(known.picture, known.object, strict=True)} == {
+        (task, i) for task in split for i in range(3)
+    }
+
+
+def test_lessons_have_the_features_of_the_pool(make_world: MakeWorld) -> None:
+    world = make_world(16, pool_min_score=0.8)
+    world.label(*range(8))
+    project, record = _clustered(world)
+    lessons = step(load_lessons, project, record, LABELS)
+    assert lessons is not None
+    assert (lessons.pool.score >= 0.8).all()
+    whole = read_pool(project.paths.pool(record.model_version), task_ids=split_of(project.db))
+    assert 0 < len(lessons) < len(whole)
+    known = step(load_known_masks, project, record, LABELS)
+    assert known is not None
+    place = {key: row for row, key in enumerate(whole.key)}
+    rows = np.array([place[key] for key in known.table.key])
+    same = label_pool(whole.take(rows))
+    for name in ("embedding", "score", "quality", "extras"):
+        assert np.array_equal(getattr(lessons.pool, name), getattr(same, name))
+    assert lessons.picture.tolist() == whole.task_id[rows].tolist()
+    assert [LABELS[i] for i in lessons.label] == whole.label[rows].tolist()
+    turned = step(load_lessons, project, record, LABELS[::-1])
+    assert turned is not None
+    assert (turned.label == 1 - lessons.label).all()
+
+
+def test_annotations_and_images_that_change_are_followed(make_world: MakeWorld) -> None:
+    world = make_world(16)
+    world.label(*range(8))
+    project, record = _clustered(world)
+    task = min(split_of(project.db))
+    number = world.tasks.index(task)
+    annotation = world.studio.task(task).annotations[0]
+    world.studio.update_annotation(annotation.id, world.scenes[number].result()[:-1])
+    record = _again(project, record)
+    known = step(load_known_masks, project, record, LABELS)
+    assert known is not None
+    assert known.objects[0].sum() == 2
+    assert known.good[known.picture == task].sum() == 2
+    # another picture behind the task: its masks are found anew, and nothing drawn fits them
+    row = world.studio._db["tasks"][str(task)]
+    row["data"]["image"] = str((world.images / "015.png").resolve())
+    world.studio._touch(row)
+    record = _again(project, record)
+    known = step(load_known_masks, project, record, LABELS)
+    assert known is not None
+    assert not known.good[known.picture == task].all()
+    world.studio.delete_annotation(annotation.id)
+    record = _again(project, record)
+    known = step(load_known_masks, project, record, LABELS)
+    assert known is not None
+    assert task not in known.pictures
+
+
+def test_there_are_none_without_readable_test_pictures(make_world: MakeWorld) -> None:
+    world = make_world(16)
+    world.label(*range(8))
+    project, record = _clustered(world)
+    for task in split_of(project.db):
+        (world.images / f"{world.tasks.index(task):03d}.png").write_text("no picture")
+        row = world.studio._db["tasks"][str(task)]
+        row["data"]["image"] = str((world.images / "gone.png").resolve())
+        world.studio._touch(row)
+    record = _again(project, record)
+    assert step(load_known_masks, project, record, LABELS) is None
+    assert step(load_lessons, project, record, LABELS) is None
+
+
+def _square(x: int, y: int, size: int) -> Any:
+    mask = np.zeros((40, 40), bool)
+    mask[y : y + size, x : x + size] = True
+    return encode_mask(mask)
+
+
+@pytest.mark.parametrize(("size", "good"), [(10, True), (9, True), (8, False)])
+def test_a_mask_belongs_to_the_drawn_mask_of_its_label_that_it_overlaps_most(size: int, good: bool) -> None:
+    drawn = {5: [{"label": "bar", "rle": _square(0, 0, size)}, *({"label": "disc", "rle": _square(x, 20, 10)}
+             for x in (0, 20))], 6: [{"label": "disc", "rle": _square(0, 0, 10)}]}  # fmt: skip
+    found = [
+        (5, "disc", _square(0, 0, 10)),  # only a bar was drawn there
+        (5, "disc", _square(20, 20, size)),
+        (5, "bar", _square(0, 0, 10)),
+        (5, "ring", _square(0, 0, 10)),  # no label of the project
+        (7, "bar", _square(0, 0, 10)),  # no test picture
+    ]
+    n = len(found)
+    table = PoolTable(
+        key=np.array([instance_key(t, name, rle["counts"]) for t, name, rle in found], object),
+        task_id=np.array([t for t, _, _ in found]),
+        label=np.array([name for _, name, _ in found], object),
+        box_xyxy=np.zeros((n, 4), np.float32),
+        counts=np.array([rle["counts"] for _, _, rle in found], object),
+        hw=np.full((n, 2), 40, np.int32),
+        score=np.ones(n, np.float32),
+        quality=np.ones(n, np.float32),
+        embedding=np.zeros((n, 1), np.float32),
+    )
+    known = match_drawn(table, drawn, LABELS)
+    rows = {
+        (int(known.picture[i]), LABELS[known.label[i]], str(known.table.counts[i])): (
+            int(known.object[i]),
+            bool(known.good[i]),
+        )
+        for i in range(len(known))
+    }
+    assert rows == {
+        (5, "disc", found[0][2]["counts"]): (-1, False),
+        (5, "disc", found[1][2]["counts"]): (2, good),
+        (5, "bar", found[2][2]["counts"]): (0, good),
+    }
+    assert known.pictures.tolist() == [5, 6]
+    assert known.objects.tolist() == [[2, 1], [1, 0]]
