@@ -118,8 +118,9 @@ def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[Poo
 
 def finite_rows(table: PoolTable) -> npt.NDArray[np.bool_]:
     """(n,) bool: rows whose numbers are all finite."""
-    good: npt.NDArray[np.bool_] = np.isfinite(table.embedding).all(axis=1)
-    return good & np.isfinite(table.score) & np.isfinite(table.quality)
+    numbers = np.column_stack([table.embedding, table.score, table.quality])
+    good: npt.NDArray[np.bool_] = np.isfinite(numbers).all(axis=1)
+    return good
 
 
 def load_label_pools(
