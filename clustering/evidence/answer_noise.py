@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import optimize
 
 from clustering.arrays import Floats
 from clustering.evidence.sequential import binomial_log_e_value
 
 __all__ = ["Noise", "noise_from_gold", "rogan_gladen"]
+
+_TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +96,15 @@ def noise_from_gold(
 
 def _lowest_share(hits: int, of: int, alpha: float) -> float:
     """The smallest share that the hits have not ruled out at any number of answers; 0 without any."""
-    low, high = 0.0, 1.0
     if not hits:
         return 0.0
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        if float(binomial_log_e_value(hits, of, share=middle)) >= -np.log(alpha):
-            low = middle
-        else:
-            high = middle
-    return low
+
+    def excess(share: float) -> float:
+        return float(binomial_log_e_value(hits, of, share=share)) + float(np.log(alpha))
+
+    # the evidence falls with the share it speaks against, and at the observed share there is none
+    low, high = _TINY, min(hits / of, 1.0 - _TINY)
+    if excess(low) <= 0.0:
+        return 0.0
+    root = float(optimize.brentq(excess, low, high, xtol=_TINY))
+    return max(root - _TINY, 0.0)

@@ -96,25 +96,23 @@ def _worst(yes: int, asked: int, size: int, too_few: int, noise: Noise) -> float
     With X good masks in the sample, the rest holds G - X of them. Up to G = too_few every X leaves the
     statement false, and the probability grows with G. From too_few + asked on none does.
     """
-    tail = _tail(yes, asked, noise)
     good = too_few + np.arange(min(asked, size - too_few) + 1)
     inside = np.arange(asked + 1)
-    # log of the hypergeometric probabilities, all G at once
-    chance = np.exp(
-        _log_choose(good[:, None], inside[None, :])
-        + _log_choose(size - good[:, None], asked - inside[None, :])
-        - _log_choose(np.array(size), np.array(asked))
-    )
-    is_false = good[:, None] - inside[None, :] <= too_few
-    return float((chance * is_false @ tail).max())
+    # hypergeometric probabilities of all G at once: what is left for the rest, G - X, stands in a table
+    left = np.arange(too_few - asked, too_few + len(good))
+    of_left = -_log_factorial(left) - _log_factorial(size - asked - left)
+    of_good = _log_factorial(good) + _log_factorial(size - good)
+    of_inside = -_log_factorial(inside) - _log_factorial(asked - inside)
+    place = good[:, None] - inside[None, :] - left[0]
+    log_chance = of_left[place] + of_good[:, None] + of_inside[None, :]
+    log_all = _log_factorial(np.array([size, asked, size - asked])) @ np.array([1.0, -1.0, -1.0])
+    is_false = left[place] <= too_few
+    return float((np.exp(log_chance - log_all) * is_false @ _tail(yes, asked, noise)).max())
 
 
-def _log_choose(n: Ints, k: Ints) -> Floats:
-    """Log of the binomial coefficient; -inf where it is 0."""
-    possible = (k >= 0) & (k <= n)
-    m, j = np.where(possible, n, 0), np.where(possible, k, 0)
-    value = special.gammaln(m + 1.0) - special.gammaln(j + 1.0) - special.gammaln(m - j + 1.0)
-    return np.where(possible, value, -np.inf)
+def _log_factorial(n: Ints) -> Floats:
+    """Log of n!; +inf below 0, so that what needs it has the probability 0."""
+    return np.where(n >= 0, special.gammaln(np.maximum(n, 0) + 1.0), np.inf)
 
 
 @lru_cache(maxsize=256)

@@ -9,11 +9,12 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import linkage
 
 from bench.pools import CORRECT_IOU, make_pool
-from clustering.answers import AnswerLog, PolicyStep, SearchPolicy
+from clustering.answers import AnswerLog, PolicyStep, SearchPolicy, Stream
 from clustering.pool import Pool
+from clustering.project_pool import ProjectPool
 from clustering.trees import ClusterTree
 
-__all__ = ["answer_all", "flat_pool", "known_pool", "play_through"]
+__all__ = ["answer_all", "flat_pool", "known_pool", "old_answers", "play_through"]
 
 
 @lru_cache(maxsize=4)
@@ -33,6 +34,15 @@ def flat_pool(
     return ClusterTree.from_linkage(merges, n), pool, np.arange(n) < good * n
 
 
+def old_answers(item: npt.ArrayLike, yes: npt.ArrayLike, *, stream: Stream = Stream.SEARCH) -> AnswerLog:
+    """Answers that no phase of the policy asked for."""
+    rows, said = np.asarray(item, np.int64), np.asarray(yes, np.float32)
+    m = len(rows)
+    answer = np.where(said == 0.5, np.float32(np.nan), np.round(said))
+    none = np.full(m, -1, np.int64)
+    return AnswerLog(rows, said, answer, none, none, np.full(m, stream, np.int8), np.ones(m))
+
+
 def answer_all(
     policy: SearchPolicy,
     tree: ClusterTree,
@@ -44,9 +54,9 @@ def answer_all(
     log: AnswerLog | None = None,
 ) -> tuple[AnswerLog, PolicyStep]:
     """Answer truthfully, on from a log if there is one, until the policy asks nothing more."""
-    log = AnswerLog.empty() if log is None else log
+    log, project = AnswerLog.empty() if log is None else log, ProjectPool.single(pool, tree)
     for _ in range(2000):
-        step = policy.step(tree, pool, log, budget=budget, seed=seed)
+        step = policy.step(project, log, budget=budget, seed=seed)
         if not len(step.questions):
             return log, step
         assert len(step.questions) <= budget
@@ -64,9 +74,9 @@ def play_through(
     seed: int = 0,
 ) -> list[PolicyStep]:
     """Every look of a truthful play."""
-    log, steps = AnswerLog.empty(), []
+    log, steps, project = AnswerLog.empty(), [], ProjectPool.single(pool, tree)
     while True:
-        steps.append(policy.step(tree, pool, log, budget=budget, seed=seed))
+        steps.append(policy.step(project, log, budget=budget, seed=seed))
         if not len(steps[-1].questions):
             return steps
         log = log.extended(steps[-1].questions, truth[steps[-1].questions.item])

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from clustering.evidence import (
-    bernstein_interval,
     betting_log_wealth,
     betting_lower_bound,
     clopper_pearson,
     hypergeometric_interval,
 )
-from tests.clustering.evidence.trials import RUNS, most_failures
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,7 +36,6 @@ def test_clopper_pearson_knows_the_published_sample_sizes() -> None:
 def test_nothing_asked_says_nothing() -> None:
     assert [float(b) for b in clopper_pearson(0, 0)] == [0.0, 1.0]
     assert [float(b) for b in hypergeometric_interval(0, 0, 10)] == [0.0, 1.0]
-    assert bernstein_interval([1.0]) == (0.0, 1.0)
     assert betting_lower_bound([]) == 0.0
     assert len(betting_log_wealth([], share=0.5)) == 0
 
@@ -64,11 +61,3 @@ def test_hypergeometric_interval_is_tighter_than_the_binomial_one() -> None:
     assert finite[1] < clopper_pearson(25, 30)[1]
     with pytest.raises(ValueError, match="needs 0 <= yes"):
         hypergeometric_interval(5, 4, 10)
-
-
-def test_bernstein_covers() -> None:
-    rng = np.random.default_rng(0)
-    draws = rng.beta(8, 2, (RUNS, 60))
-    bounds = np.array([bernstein_interval(row, alpha=0.05) for row in draws])
-    assert (bounds[:, 0] > 0.8).sum() <= most_failures(0.05)
-    assert (bounds[:, 1] < 0.8).sum() <= most_failures(0.05)

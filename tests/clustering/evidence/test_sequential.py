@@ -5,19 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clustering.evidence import Sprt, betting_log_wealth, betting_lower_bound, binomial_log_e_value
+from clustering.evidence import betting_log_wealth, betting_lower_bound, binomial_log_e_value
 from tests.clustering.evidence.trials import RUNS, most_failures
-
-
-def test_sprt_errs_no_more_than_promised_when_watched_throughout() -> None:
-    test = Sprt(p0=0.75, p1=0.9, alpha=0.05, beta=0.05)
-    rng = np.random.default_rng(1)
-    n = np.arange(1, 401)
-    for share, wrong in ((0.75, 1), (0.9, -1)):
-        yes = (rng.random((RUNS, 400)) < share).cumsum(axis=1)
-        assert (test.decide(yes, n) == wrong).any(axis=1).sum() <= most_failures(0.05)
-    with pytest.raises(ValueError, match="p0"):
-        Sprt(p0=0.9, p1=0.8)
 
 
 def test_uniform_mixture_is_its_integral() -> None:

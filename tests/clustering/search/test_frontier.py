@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from clustering.answers import Action, AnswerLog, Stream
+from clustering.project_pool import ProjectPool
 from clustering.search import Original, make_policy
-from tests.clustering.search_pools import answer_all, flat_pool, known_pool, play_through
+from tests.clustering.search_pools import answer_all, flat_pool, known_pool, old_answers, play_through
 
 FRONTIERS = ("original", "breadth-first", "depth-first", "random")
 
@@ -15,13 +16,13 @@ FRONTIERS = ("original", "breadth-first", "depth-first", "random")
 def test_a_partly_answered_draw_asks_the_rest() -> None:
     tree, pool, truth = flat_pool(100)
     policy = Original()
-    whole = policy.step(tree, pool, AnswerLog.empty(), budget=100, seed=0).questions
+    whole = policy.step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=100, seed=0).questions
     assert len(whole) == 15
     assert (whole.cluster == tree.root).all()
     assert (whole.stream == Stream.SEARCH).all()
     np.testing.assert_allclose(whole.inclusion, 0.15)
     half = AnswerLog.empty().extended(whole.take(slice(0, 6)), truth[whole.item[:6]])
-    rest = policy.step(tree, pool, half, budget=100, seed=0).questions
+    rest = policy.step(ProjectPool.single(pool, tree), half, budget=100, seed=0).questions
     assert sorted(rest.item) == sorted(whole.item[6:])
 
 
@@ -32,9 +33,9 @@ def test_a_partly_answered_draw_asks_the_rest() -> None:
 def test_thresholds_of_the_published_rule(yes: int, action: Action) -> None:
     tree, pool, _ = flat_pool(100)
     policy = Original()
-    asked = policy.step(tree, pool, AnswerLog.empty(), budget=15, seed=0).questions
+    asked = policy.step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=15, seed=0).questions
     log = AnswerLog.empty().extended(asked, np.arange(15) < yes)
-    step = policy.step(tree, pool, log, budget=0, seed=0)
+    step = policy.step(ProjectPool.single(pool, tree), log, budget=0, seed=0)
     assert step.decisions.cluster[0] == tree.root
     assert step.decisions.action[0] == action
     assert (step.decisions.asked[0], step.decisions.yes[0]) == (15, yes)
@@ -49,21 +50,31 @@ def test_thresholds_of_the_published_rule(yes: int, action: Action) -> None:
 
 def test_rejecting_can_be_switched_off() -> None:
     tree, pool, _ = flat_pool(100)
-    asked = Original().step(tree, pool, AnswerLog.empty(), budget=15, seed=0).questions
+    asked = Original().step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=15, seed=0).questions
     log = AnswerLog.empty().extended(asked, np.zeros(15))
-    step = Original(reject=0.0).step(tree, pool, log, budget=15, seed=0)
+    step = Original(reject=0.0).step(ProjectPool.single(pool, tree), log, budget=15, seed=0)
     assert step.decisions.action[0] == Action.SPLIT
 
 
 def test_low_priors_are_split_without_questions_and_small_clusters_dropped() -> None:
     tree, pool, _ = flat_pool(100, prior=0.5)
-    step = Original().step(tree, pool, AnswerLog.empty(), budget=100, seed=0)
+    step = Original().step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=100, seed=0)
     # the published rule splits nodes of a low prior only above the least size; at exactly that size it asks
     assert set(tree.size[step.questions.cluster]) <= {15}
-    assert Original(min_size=101).step(tree, pool, AnswerLog.empty(), budget=100, seed=0).done
+    assert (
+        Original(min_size=101)
+        .step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=100, seed=0)
+        .done
+    )
     small_tree, small_pool, _ = flat_pool(14)
-    assert Original().step(small_tree, small_pool, AnswerLog.empty(), budget=50, seed=0).done
-    asked = Original(min_size=1).step(small_tree, small_pool, AnswerLog.empty(), budget=50, seed=0).questions
+    assert (
+        Original().step(ProjectPool.single(small_pool, small_tree), AnswerLog.empty(), budget=50, seed=0).done
+    )
+    asked = (
+        Original(min_size=1)
+        .step(ProjectPool.single(small_pool, small_tree), AnswerLog.empty(), budget=50, seed=0)
+        .questions
+    )
     assert len(asked) == 14  # judged by all members there are
 
 
@@ -124,7 +135,7 @@ def test_score_order_is_the_published_loop() -> None:
             frontier.extend(children)
         else:
             expected.append(node)
-    step = Original().step(tree, pool, AnswerLog.empty(), budget=10_000, seed=0)
+    step = Original().step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=10_000, seed=0)
     _, at = np.unique(step.questions.cluster, return_index=True)
     assert len(expected) > 5
     assert step.questions.cluster[np.sort(at)].tolist() == expected
@@ -133,10 +144,8 @@ def test_score_order_is_the_published_loop() -> None:
 def test_carried_answers_count_as_inherited() -> None:
     tree, pool, truth = flat_pool(100)
     k = 15
-    carried = AnswerLog(
-        np.arange(k), np.ones(k, np.float32), np.full(k, -1), np.zeros(k, np.int8), np.ones(k, np.float64)
-    )
-    step = Original().step(tree, pool, carried, budget=100, seed=0)
+    carried = old_answers(np.arange(k), np.ones(k))
+    step = Original().step(ProjectPool.single(pool, tree), carried, budget=100, seed=0)
     assert step.done
     assert (step.label == 1).all()
     assert truth.all()

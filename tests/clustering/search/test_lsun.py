@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bench.pools import CORRECT_IOU, make_pool
 from clustering.answers import Action, AnswerLog
+from clustering.project_pool import ProjectPool
 from clustering.search import Lsun
 from clustering.search.lsun import held_out_thresholds
 from tests.clustering.search_pools import answer_all, flat_pool, known_pool, play_through
@@ -21,12 +22,17 @@ from tests.clustering.search_pools import answer_all, flat_pool, known_pool, pla
 
 def test_the_first_sample_is_uniform_over_the_pool() -> None:
     tree, pool, _ = known_pool(1500)
-    step = Lsun(labels=300).step(tree, pool, AnswerLog.empty(), budget=1000, seed=0)
+    step = Lsun(labels=300).step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=1000, seed=0)
     asked = step.questions
     assert len(asked) == 300
     np.testing.assert_allclose(asked.inclusion, 0.2)
-    assert set(asked.cluster.tolist()) == {-2}
-    other = Lsun(labels=300).step(tree, pool, AnswerLog.empty(), budget=1000, seed=1).questions
+    assert set(asked.cluster.tolist()) == {-1}
+    assert set(asked.phase.tolist()) == {0}
+    other = (
+        Lsun(labels=300)
+        .step(ProjectPool.single(pool, tree), AnswerLog.empty(), budget=1000, seed=1)
+        .questions
+    )
     # 300 of 1500 twice share 60 by chance
     assert 30 <= len(np.intersect1d(asked.item, other.item)) <= 95
     assert not step.done
@@ -42,8 +48,8 @@ def test_every_iteration_asks_among_what_is_left() -> None:
         # a decision of an earlier iteration stands
         decided = before.decision >= 0
         np.testing.assert_array_equal(after.label[decided], before.label[decided])
-    looks = [int(step.questions.cluster[0]) for step in steps[:-1]]
-    assert looks == list(range(-2, -2 - len(looks), -1))
+    iterations = [int(step.questions.phase[0]) for step in steps[:-1]]
+    assert iterations == list(range(len(iterations)))
 
 
 def test_budget_splits_a_sample_without_changing_it() -> None:
@@ -82,7 +88,7 @@ def test_answers_of_one_kind_settle_the_pool_at_once(good: float) -> None:
 
 def test_undecided_answers_teach_nothing_and_the_play_still_ends() -> None:
     tree, pool, _ = flat_pool(500)
-    step = answer_all(Lsun(iterations=3), tree, pool, np.full(500, 0.5), budget=50)[1]
+    step = answer_all(Lsun(iterations=3), tree, pool, np.full(500, np.nan), budget=50)[1]
     assert step.done
     assert not step.label.any()
 
