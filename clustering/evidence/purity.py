@@ -11,7 +11,8 @@ answers look at least as good. So whatever G is, a false statement is accepted w
 by whoever accepts at p-values up to alpha: "false" may depend on the sample, as it does for the rest.
 
 Assumptions: the sample was drawn at random from the whole set, and the set was fixed before; verdicts are
-true, or each errs independently with the stated probabilities (or smaller ones).
+true, or each errs independently, and neither a good nor a bad mask gets a yes more often than stated. People
+who miss fewer good masks than stated would make a set look better than it is.
 """
 
 from __future__ import annotations

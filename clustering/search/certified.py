@@ -28,9 +28,9 @@ Assumptions, and where they are made true:
 * Each certificate spends ``delta * 6 / (pi**2 * number**2)``. Its tests share that: two parts (unseen masks,
   masks with a yes) where people err, three attempts with up to three stages each, the fallback procedure over
   the sets of a stage.
-* Answers are true, or err independently with at most the stated probabilities. Estimated from gold, those
-  hold with a probability that ``delta`` pays for (``evidence.noise_from_gold``), if gold masks are at least
-  as hard as the masks of the pool.
+* Answers are true, or err independently, a yes to a good or to a bad mask being no likelier than stated.
+  Estimated from gold, that holds with a probability that ``delta`` pays for (``evidence.noise_from_gold``),
+  if gold masks are at least as hard as the masks of the pool.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Certified:
     ----------
     purity : promised share of good masks among those accepted unseen, in (0.5, 1); see the top of this module
     delta : probability that a promise of the project is ever broken
-    sensitivity, specificity : P(yes | good) and P(no | bad) of one answer, where they are known
+    sensitivity, specificity : P(yes | good) and P(no | bad) of one answer, where they are known. The promise
+        holds if people say yes to good masks no more often than stated, and no to bad ones no less often:
+        where in doubt, state a high sensitivity and a low specificity
     gold : estimate them instead: yes among the good gold items, their number, no among the bad ones, their
         number; the uncertainty is paid for out of ``delta``. With too little gold nothing is certified yet
     audit : answers of the final audit; None = 48 at most, 0 = no audit
