@@ -1,227 +1,301 @@
-"""Masks per question, true precision and kept promises: the published rule against the certified policy.
+"""Human hours to a finished, pure set: the certified policy beside the published rule and simpler ones.
 
-    python -m bench.economy                            # generated pools of 6,000, 100,000 and 1 million masks
-    python -m bench.economy --sizes 6000 --seeds 200
-    python -m bench.economy --pool cells.npz           # every class of a pool written by `groundswell pool`
+    python -m bench.economy                              # generated pools of all kinds, 5,000 masks each
+    python -m bench.economy --kinds weak --sizes 100000 1000000 --plays 3
+    python -m bench.economy --kinds --pool cells.npz     # pools written by `groundswell pool`
+    python -m bench.economy --people 0.95,0.9            # people who err
+    python -m bench.economy --costs                      # what other costs of an answer would change
 
-Both policies play on the same trees with the same seeds, once with exact answers and once with workers of
-sensitivity 0.95 and specificity 0.90. The published rule (Papadopoulos et al., ICCV 2021) needs 15 answers
-per cluster and asks only for those that the cluster has not inherited. ``campaign`` is the rule as its
-authors used it: a full new sample for nearly every cluster.
+Every policy is played on the same pools with the same seeds, all labels of a pool as one project. A *play*
+goes on until the policy asks nothing more. Hours to the finished set are those of all answers, and 80 s for
+each good mask of the pool that was not delivered. The rows (``POLICIES``): the published rule (Papadopoulos
+et al., ICCV 2021) as published, with contact sheets, and with sheets and then asking about the rest best
+first while that pays; a score scaled by a random sample and cut, with and without asking about the rest;
+verifying everything best first; PAC labels (Candès, Ilyas & Zrnic 2025).
 
-The certified policy ends purer than it promises, and the published rule less pure than its threshold. To
-compare masks per question at equal true precision too, the certified policy plays again with another promise:
-the lowest of a list with which it ends at least as precise as the published rule (``matched``).
-
-One line of JSON per figure: name, value (certified), unit, baseline (published rule), ratio = value /
-baseline. A promise counts as broken when the propagated masks were less pure than promised at any look of a
-play.
+One line of JSON per figure: name, value, unit, baseline (the published rule), ratio = value / baseline, and
+the 95 % interval over plays. A promise counts as broken when, at any step of a play, the delivered masks that
+nobody saw (``promise_broken_unseen``) or all delivered masks (``promise_broken``) were less pure than
+promised; its interval is that of Clopper and Pearson. ``good_masks_at_...`` are the good masks delivered when
+the policy has had as many questions (seconds) as the certified policy takes in all, or a share of them. A
+table for people goes to stderr, or to ``--table``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from bench.pools import make_pool
-from clustering.answers import AnswerLog, PolicyStep, SearchPolicy
-from clustering.evidence import Noise
-from clustering.pool import Pool
+from bench.pools import KINDS, make_labels
+from clustering.costs import Costs
+from clustering.project_pool import ProjectPool
 from clustering.search import make_policy
-from clustering.simulation import Run, play, violations
+from clustering.simulation import Curve, People, Run, play
 from clustering.trees import ClusterTree, grow_tree
-from sync.lab.pool_files import read_pool
+from sync.lab.policy_plays import (
+    FIGURES,
+    PlayPlan,
+    known_project,
+    policy_options,
+    spread,
+    summary,
+    true_iou,
+)
+from sync.lab.pool_files import KnownPool, read_pool
 
-SIZES = (6_000, 100_000, 1_000_000)
-PURITY, DELTA = 0.85, 0.05
-NOISES = {"exact": Noise(), "noisy": Noise(sensitivity=0.95, specificity=0.90)}
-BATCH = {"certified": 60, "original": 450}
-"""Questions per look. The published campaign asked about 30 clusters of 15 masks per round. In large pools
-that would take hundreds of looks, so a hundredth of the pool is asked per look there. It does not change what
-is asked in the end."""
+OURS, BASELINE = "certified", "original"
+POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
+    OURS: ("certified", {}),
+    BASELINE: ("original", {}),
+    "original+sheets": ("original", {"sheets": True}),
+    "original+sheets+finish": ("original", {"sheets": True, "finish": True}),
+    "platt": ("platt", {}),
+    "platt+finish": ("platt", {"finish": True}),
+    "verify-all": ("verify-all", {}),
+    "pac-labels": ("pac-labels", {}),
+}
+"""Row of the tables -> policy and options."""
+COSTS: dict[str, Costs] = {
+    "1.4 a question, sheet 1.5 + 0.4 a mask": Costs(),
+    "sheet 1 + 0.25 a mask": Costs(sheet=1.0, sheet_mask=0.25),
+    "sheet 2 + 0.7 a mask": Costs(sheet=2.0, sheet_mask=0.7),
+    "no gain by sheets": Costs(sheet=0.0, sheet_mask=1.4),
+}
+"""What an answer may cost, in seconds."""
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the certified policy's questions (seconds) at which curves are compared."""
 POOL_SEEDS = 5
-"""Generated pools per size, over which plays are spread; a single one where trees take minutes."""
-MATCHING = (0.6, 0.65, 0.7, 0.75, 0.8, 0.825, 0.85, 0.875, 0.9, 0.95)
-"""Promises to choose from for the comparison at equal precision."""
-PILOTS = 10
-"""Plays with which each of these promises is tried."""
-FEW_SEEDS = {"certified": 100, "original": 3}
-"""Plays per policy at a million masks, unless told otherwise."""
+"""Generated pools per kind and size, over which plays are spread; a single one where trees take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One pool with its tree and the true IoU of its masks."""
+    """One project of known truth."""
 
-    tree: ClusterTree
-    pool: Pool
-    iou: npt.NDArray[np.floating]
-
-
-class Timed:
-    """A policy that measures how long each of its steps takes."""
-
-    def __init__(self, policy: SearchPolicy) -> None:
-        self.name, self.policy, self.seconds = policy.name, policy, [0.0]
-
-    def step(self, tree: ClusterTree, pool: Pool, log: AnswerLog, *, budget: int, seed: int) -> PolicyStep:
-        begin = time.perf_counter()
-        result = self.policy.step(tree, pool, log, budget=budget, seed=seed)
-        self.seconds.append(time.perf_counter() - begin)
-        return result
+    project: ProjectPool
+    iou: np.ndarray[Any, np.dtype[np.float64]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES), help="sizes of generated pools")
+    parser.add_argument(
+        "--kinds", nargs="*", choices=list(KINDS), default=list(KINDS), help="generated pools"
+    )
+    parser.add_argument("--sizes", type=int, nargs="*", default=[5_000], help="masks of generated pools")
     parser.add_argument("--pool", type=Path, nargs="*", default=[], help="pool files to play on as well")
     parser.add_argument(
-        "--seeds", type=int, help="plays per policy (default: 100; of the published rule 3 at a million)"
+        "--pictures", choices=["all", "odd", "even"], default="all", help="pictures of pool files to play on"
     )
-    parser.add_argument("--noise", choices=[*NOISES, "both"], default="both", help="how played workers err")
+    parser.add_argument("--policies", nargs="*", choices=list(POLICIES), default=list(POLICIES))
+    parser.add_argument("--plays", type=int, default=20, help="plays per policy")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first generated pool")
+    parser.add_argument("--people", help="how people err: P(yes|good),P(no|bad); default: never")
+    parser.add_argument("--lenient", type=float, help="P(no|bad) where the true IoU is 0.65 or more")
+    parser.add_argument("--purity", type=float, default=0.85, help="promised purity")
+    parser.add_argument("--costs", action="store_true", help="play with other costs of an answer, too")
     parser.add_argument("--trees", type=Path, help="folder to keep the trees of generated pools in")
-    parser.add_argument("--quick", action="store_true", help="one size (6,000 masks), 20 plays")
+    parser.add_argument("--table", type=Path, help="file to append the table to")
+    parser.add_argument("--quick", action="store_true", help="two kinds, 1,500 masks, 3 plays")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.sizes, arguments.seeds = [SIZES[0]], arguments.seeds or 20
-    asked: dict[int, float] = {}
+        arguments.kinds, arguments.sizes, arguments.plays = ["strong", "weak"], [1_500], 3
+    people = People()
+    if arguments.people:
+        sensitivity, specificity = (float(part) for part in arguments.people.split(","))
+        people = People(
+            sensitivity=sensitivity, specificity=specificity, near_miss_specificity=arguments.lenient
+        )
+    for name, fields in pools(arguments):
+        for told, costs in COSTS.items() if arguments.costs else list(COSTS.items())[:1]:
+            plan = PlayPlan(
+                purity=arguments.purity,
+                people=None if people == People() else people,
+                seeds=arguments.plays,
+                costs=costs,
+            )
+            full = f"{name}.{told}" if arguments.costs else name
+            table = compare(full, fields, arguments.policies, plan)
+            if arguments.table:
+                with arguments.table.open("a") as file:
+                    file.write(table)
+            else:
+                sys.stderr.write(table)
+
+
+def pools(arguments: argparse.Namespace) -> Iterator[tuple[str, list[Field]]]:
+    """Name and projects of each pool to play on; trees are grown only where a policy reads them."""
+    needs_trees = any(POLICIES[row][0] == "original" for row in arguments.policies)
     for size in arguments.sizes:
-        fields = [
-            generated(size, seed, arguments.trees) for seed in range(POOL_SEEDS if size < 50_000 else 1)
-        ]
-        summary = compare(
-            f"generated.{size}", fields, arguments.seeds, arguments.noise, large=size >= 500_000
-        )
-        if "exact" in summary:
-            asked[size] = summary["exact"]
-    if len(asked) > 1:
-        exponent = np.polyfit(np.log(list(asked)), np.log(list(asked.values())), 1)[0]
-        # the target is to grow slower than the square root of the pool
-        line("questions_growth_exponent", float(exponent), "power of the pool's size", 0.5)
+        for kind in arguments.kinds:
+            seeds = range(
+                arguments.first_seed,
+                arguments.first_seed + min(arguments.plays, POOL_SEEDS if size < 50_000 else 1),
+            )
+            yield (
+                f"{kind}.{size}",
+                [generated(kind, size, seed, arguments.trees, trees=needs_trees) for seed in seeds],
+            )
     for path in arguments.pool:
-        for known in read_pool(path):
-            tree = grow_tree(known.pool, seed=0)
-            field = Field(tree, known.pool, known.iou)
-            compare(f"{path.stem}.{known.label}", [field], arguments.seeds, arguments.noise)
+        known = read_pool(path)
+        if arguments.pictures != "all":
+            odd = int(arguments.pictures == "odd")
+            known = [entry.take(pictures(entry) % 2 == odd) for entry in known]
+        trees = [grow_tree(entry.pool, seed=0) for entry in known] if needs_trees else None
+        name = path.stem if arguments.pictures == "all" else f"{path.stem}.{arguments.pictures}"
+        yield name, [Field(known_project(known, trees), true_iou(known))]
 
 
-def generated(size: int, seed: int, trees: Path | None) -> Field:
-    pool, iou = make_pool(size, seed=seed)
-    kept = None if trees is None else trees / f"tree-{size}-{seed}.npz"
-    if kept is not None and kept.exists():
-        return Field(ClusterTree.load(kept), pool, iou)
-    tree = grow_tree(pool, seed=0)
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        tree.save(kept)
-    return Field(tree, pool, iou)
+def pictures(entry: KnownPool) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if entry.image is None:
+        raise SystemExit("the pool file has no column image: --pictures cannot be used")
+    return entry.image
 
 
-def compare(
-    name: str, fields: list[Field], seeds: int | None, noise_name: str, *, large: bool = False
-) -> dict[str, float]:
-    """Print all figures of one pool. Returns the questions of the certified policy, by kind of noise."""
-    asked = {}
-    for kind, noise in NOISES.items():
-        if noise_name not in (kind, "both"):
+def generated(kind: str, size: int, seed: int, folder: Path | None, *, trees: bool) -> Field:
+    made = make_labels(kind, size, seed=seed)
+    iou = np.concatenate([part.iou for part in made]).astype(np.float64)
+    pools = [part.pool for part in made]
+    if not trees:
+        return Field(ProjectPool(pools), iou)
+    grown = []
+    for number, pool in enumerate(pools):
+        kept = None if folder is None else folder / f"tree-{kind}-{size}-{seed}-{number}.npz"
+        if kept is not None and kept.exists():
+            grown.append(ClusterTree.load(kept))
             continue
-        told = {} if noise.exact else {"sensitivity": noise.sensitivity, "specificity": noise.specificity}
-        counts = {p: seeds or (FEW_SEEDS[p] if large else 100) for p in FEW_SEEDS}
-        theirs, _ = plays(fields, "original", {"accept": PURITY}, noise, counts["original"])
-        ours, slowest = plays(
-            fields, "certified", {"purity": PURITY, "delta": DELTA, **told}, noise, counts["certified"]
-        )
-        report(f"{name}.{kind}", ours, theirs, PURITY, slowest)
-        campaign, _ = plays(
-            fields, "original", {"accept": PURITY, "reuse": False}, noise, min(3, counts["original"])
-        )
-        line(
-            f"{name}.{kind}.campaign.masks_per_question",
-            mean(ours, lambda run: run.masks_per_question),
-            "masks",
-            mean(campaign, lambda run: run.masks_per_question),
-        )
-        asked[kind] = mean(ours, lambda run: run.curve.questions[-1])
-        precision = mean(theirs, lambda run: run.curve.precision[-1])
-        pilots = min(3 if large else PILOTS, counts["certified"])
-        for promise in MATCHING:
-            options = {"purity": promise, "delta": DELTA, **told}
-            pilot, _ = plays(fields, "certified", options, noise, pilots)
-            if mean(pilot, lambda run: run.curve.precision[-1]) >= precision:
-                break
-        matched, slowest = plays(fields, "certified", options, noise, counts["certified"])
-        report(f"{name}.{kind}.matched", matched, theirs, promise, slowest)
-    return asked
+        grown.append(grow_tree(pool, seed=0))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            grown[-1].save(kept)
+    return Field(ProjectPool(pools, grown), iou)
 
 
-def plays(
-    fields: list[Field], policy: str, options: dict[str, Any], noise: Noise, seeds: int
-) -> tuple[list[Run], float]:
-    """The plays of one policy, spread over the pools, and the seconds of its slowest step after the first."""
-    runs, slowest = [], 0.0
-    for seed in range(seeds):
-        field = fields[seed % len(fields)]
-        timed = Timed(make_policy(policy, **options))
-        batch = max(BATCH[policy], len(field.pool) // 100) if policy == "original" else BATCH[policy]
-        run = play(timed, field.tree, field.pool, field.iou, seed=seed, noise=noise, batch=batch)
-        slowest = max(slowest, *timed.seconds[2:], 0.0)
-        runs.append(run)
-    return runs, slowest
+def compare(name: str, fields: Sequence[Field], rows: Sequence[str], plan: PlayPlan) -> str:
+    """Play all rows on one pool and print their figures; returns the table for people."""
+    runs: dict[str, list[Run]] = {}
+    slowest: dict[str, float] = {}
+    for row in rows:
+        policy, more = POLICIES[row]
+        options = policy_options(policy, more, plan)
+        begin = time.perf_counter()
+        runs[row] = [played(policy, options, fields[s % len(fields)], s, plan) for s in range(plan.seeds)]
+        slowest[row] = (time.perf_counter() - begin) / plan.seeds
+    figures = {row: summary(made, plan.purity) for row, made in runs.items()}
+    base = figures.get(BASELINE, {})
+    for row, told in figures.items():
+        for figure, unit, _ in FIGURES:
+            baseline = base[figure]["mean"] if base else None
+            line(f"{name}.{row}.{figure}", told[figure]["mean"], unit, baseline, **bounds(told[figure]))
+        for figure in ("promise_broken_unseen", "promise_broken"):
+            one = told[figure]
+            line(
+                f"{name}.{row}.{figure}",
+                one["share"],
+                "share of plays",
+                base[figure]["share"] if base else None,
+                low=one["share_low"],
+                high=one["share_high"],
+                plays=one["plays"],
+            )
+        line(f"{name}.{row}.seconds_per_play", slowest[row], "s", slowest.get(BASELINE))
+    if OURS in runs:
+        equal_effort(name, runs)
+    return table(name, figures)
 
 
-def report(name: str, ours: list[Run], theirs: list[Run], promise: float, slowest: float) -> None:
-    figures: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
-        ("masks_per_question", "masks", lambda run: run.masks_per_question),
-        ("questions", "questions", lambda run: run.curve.questions[-1]),
-        ("hours", "h", lambda run: run.curve.hours[-1]),
-        ("masks", "masks", lambda run: run.curve.masks[-1]),
-        ("precision", "share", lambda run: run.curve.precision[-1]),
-        ("sq", "IoU", lambda run: run.curve.quality[-1]),
-        ("recall", "share", lambda run: run.curve.recall[-1]),
+def played(policy: str, options: Mapping[str, Any], field: Field, seed: int, plan: PlayPlan) -> Run:
+    return play(
+        make_policy(policy, **options),
+        field.project,
+        field.iou,
+        seed=seed,
+        people=plan.people,
+        batch=plan.batch,
+        costs=plan.costs,
     )
-    for figure, unit, read in figures:
-        line(f"{name}.{figure}", mean(ours, read), unit, mean(theirs, read), plays=len(ours))
-    broken, count, low, high = violations([run.worst_precision for run in ours], promise)
-    their_broken, their_count, *_ = violations([run.worst_precision for run in theirs], PURITY)
-    line(
-        f"{name}.promise_broken",
-        broken / count,
-        "share of plays",
-        their_broken / their_count,
-        plays=count,
-        low=low,
-        high=high,
-        promise=promise,
-        delta=DELTA,
-    )
-    unseen = violations([run.worst_propagated for run in ours], promise)[0] / count
-    theirs_unseen = violations([run.worst_propagated for run in theirs], PURITY)[0] / their_count
-    line(f"{name}.promise_broken_propagated", unseen, "share of plays", theirs_unseen, plays=count)
-    line(f"{name}.slowest_look", slowest, "s", 1.0)
 
 
-def mean(runs: list[Run], read: Callable[[Run], float]) -> float:
-    values = np.array([read(run) for run in runs], np.float64)
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+def equal_effort(name: str, runs: Mapping[str, Sequence[Run]]) -> None:
+    """Good masks delivered by every policy when it has had as many questions, or seconds, as ours."""
+    for by, column in (("questions", "questions"), ("seconds", "seconds")):
+        totals = [float(getattr(run.curve, column)[-1]) for run in runs[OURS]]
+        for share in SHARES:
+            value = {
+                row: [at(run.curve, by, share * total) for run, total in zip(made, totals, strict=True)]
+                for row, made in runs.items()
+            }
+            baseline = spread(value[BASELINE])["mean"] if BASELINE in value else None
+            for row, masks in value.items():
+                mean = spread(masks)
+                line(
+                    f"{name}.{row}.good_masks_at_{share:g}_of_our_{by}",
+                    mean["mean"],
+                    "masks",
+                    baseline,
+                    **bounds(mean),
+                )
 
 
-def line(name: str, value: float, unit: str, baseline: float, **more: Any) -> None:
-    def plain(number: float) -> float | None:
-        return None if not np.isfinite(number) else round(float(number), 4)
+def at(curve: Curve, by: str, limit: float) -> float:
+    if by == "questions":
+        return curve.at("correct", questions=limit)
+    return curve.at("correct", seconds=limit)
 
-    ratio = value / baseline if baseline else float("nan")
-    fixed = {"name": f"economy.{name}", "value": plain(value), "unit": unit, "baseline": plain(baseline)}
-    print(json.dumps({**fixed, "ratio": plain(ratio), **more}), flush=True)
+
+def table(name: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: a row per policy."""
+    lines = [
+        f"\n### {name}\n",
+        "| policy | hours to finish | questions | answer min | masks | unseen | recall | precision "
+        "| of unseen | broken unseen | broken all |",
+        "| --- " * 11 + "|",
+    ]
+    for row, told in figures.items():
+        hours = told["hours_to_finish"]
+        half = "" if hours["high"] is None else f" ±{hours['high'] - hours['mean']:.2f}"
+        unseen, every = told["promise_broken_unseen"], told["promise_broken"]
+        cells = [
+            row,
+            f"{hours['mean']:.2f}{half}",
+            f"{told['questions']['mean']:.0f}",
+            f"{told['answer_seconds']['mean'] / 60:.1f}",
+            f"{told['masks']['mean']:.0f}",
+            f"{told['unseen']['mean']:.0f}",
+            *(
+                "–" if told[figure]["mean"] is None else f"{told[figure]['mean']:.3f}"
+                for figure in ("recall", "precision", "unseen_precision")
+            ),
+            *(
+                f"{one['count']}/{one['plays']} [{one['share_low']:.2f}, {one['share_high']:.2f}]"
+                for one in (unseen, every)
+            ),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def bounds(figure: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {"low": _plain(figure["low"]), "high": _plain(figure["high"])}
+
+
+def line(name: str, value: float | None, unit: str, baseline: float | None, **more: Any) -> None:
+    ratio = value / baseline if value is not None and baseline else None
+    fixed = {"name": f"economy.{name}", "value": _plain(value), "unit": unit, "baseline": _plain(baseline)}
+    print(json.dumps({**fixed, "ratio": _plain(ratio), **more}), flush=True)
+
+
+def _plain(number: float | None) -> float | None:
+    return None if number is None or not np.isfinite(number) else round(float(number), 4)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,11 @@ from clustering.search.certified import Certified
 from clustering.search.depth_first import DepthFirst
 from clustering.search.lsun import Lsun
 from clustering.search.original import Original
+from clustering.search.pac_labels import PacLabels
+from clustering.search.platt import Platt
 from clustering.search.random_order import RandomOrder
 from clustering.search.universal_cut import UniversalCut
+from clustering.search.verify_all import VerifyAll
 
 __all__ = [
     "POLICIES",
@@ -21,14 +24,28 @@ __all__ = [
     "DepthFirst",
     "Lsun",
     "Original",
+    "PacLabels",
+    "Platt",
     "RandomOrder",
     "UniversalCut",
+    "VerifyAll",
     "make_policy",
 ]
 
 POLICIES: dict[str, Callable[..., SearchPolicy]] = {
     policy.name: policy
-    for policy in (Certified, Original, BreadthFirst, DepthFirst, RandomOrder, UniversalCut, Lsun)
+    for policy in (
+        Certified,
+        Original,
+        Platt,
+        VerifyAll,
+        PacLabels,
+        BreadthFirst,
+        DepthFirst,
+        RandomOrder,
+        UniversalCut,
+        Lsun,
+    )
 }
 """Name -> class of the policy."""
 _FORMER = {"auto": "certified"}

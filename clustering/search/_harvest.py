@@ -1,7 +1,6 @@
 """Harvest: masks that no certificate covers are asked about one by one, best first, as long as it pays.
 
-A mask that is good with probability p saves the time of drawing it, p times 80 s; looking at it costs half a
-second. So it pays down to masks of which one in a hundred and fifty is good.
+See ``_worth`` for how long it pays.
 """
 
 from __future__ import annotations
@@ -12,19 +11,15 @@ from clustering.answers import Forecast, Stream
 from clustering.arrays import Bools, Floats, Ints
 from clustering.search._plan import HARVEST_PHASE
 from clustering.search._step import StepInput
+from clustering.search._worth import least_worth, worth_asking
 
 __all__ = ["forecast", "harvest", "harvest_bar", "harvest_order"]
-
-_RECENT = 100
-"""Answers of the harvest that tell how much it still brings."""
-_MODEL = 20.0
-"""Answers that the verifier's own estimate counts for beside them."""
 
 
 def harvest_bar(at: StepInput) -> float:
     """The least probability of being good at which asking about a mask pays."""
     costs, noise = at.terms.costs, at.terms.plan_noise
-    bar = costs.mask / costs.drawn_mask if costs.drawn_mask > 0 else 1.0
+    bar = least_worth(costs)
     if at.terms.exact:
         return bar
     # where people err, the yes of two must make the mask as likely to be good as promised
@@ -35,8 +30,7 @@ def harvest_bar(at: StepInput) -> float:
 
 def harvest_order(at: StepInput, p_good: Floats, candidates: Bools) -> Ints:
     """Candidates that are worth asking about, best first."""
-    found = np.flatnonzero(candidates & (p_good >= harvest_bar(at)))
-    return found[np.argsort(-p_good[found], kind="stable")].astype(np.int64)
+    return worth_asking(p_good, candidates, np.zeros(0), bar=harvest_bar(at))
 
 
 def harvest(at: StepInput, covered: Bools, again: Ints) -> bool:
@@ -66,16 +60,9 @@ def harvest(at: StepInput, covered: Bools, again: Ints) -> bool:
 def _left(at: StepInput, covered: Bools) -> tuple[Ints, Floats]:
     """Masks still worth asking about, best first, and (n,) how likely each mask is good."""
     now = at.estimate(None)
-    order = harvest_order(at, now.p_good, ~(at.asked if at.terms.exact else _tried(at)) & ~covered)
-    log = at.log
-    recent = np.flatnonzero((log.phase == HARVEST_PHASE) & (log.stream == Stream.HARVEST))[-_RECENT:]
-    if len(order) and len(recent) == _RECENT:
-        # in the tail the last answers tell more than the verifier
-        best = float(now.p_good[order[0]])
-        yield_ = (float(at.said[recent].sum()) + _MODEL * best) / (_RECENT + _MODEL)
-        if yield_ < harvest_bar(at):
-            return order[:0], now.p_good
-    return order, now.p_good
+    mine = (at.log.phase == HARVEST_PHASE) & (at.log.stream == Stream.HARVEST)
+    open_ = ~(at.asked if at.terms.exact else _tried(at)) & ~covered
+    return worth_asking(now.p_good, open_, at.said[mine], bar=harvest_bar(at)), now.p_good
 
 
 def _tried(at: StepInput) -> Bools:

@@ -2,8 +2,10 @@
 
 NumPy archive (.npz): ``embedding`` (n, d), ``score`` (n,), ``quality`` (n,), ``extras`` (n, k), ``iou`` (n,)
 true mask IoU, ``label`` (n,) int64 class index, ``labels`` (c,) names of the classes. ``extras``, ``label``
-and ``labels`` may be absent (no further features; one class). Parquet: the same columns, ``embedding`` and
-``extras`` as lists of numbers, ``label`` as the class's name.
+and ``labels`` may be absent (no further features; one class). So may ``image`` (n,) int64, number of the
+picture that an instance is on, and ``objects`` (pictures, c) int64, how many true objects of each class a
+picture shows. Parquet: the same columns of n rows, ``embedding`` and ``extras`` as lists of numbers,
+``label`` as the class's name.
 """
 
 from __future__ import annotations
@@ -24,11 +26,33 @@ __all__ = ["KnownPool", "read_pool", "write_pool"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownPool:
-    """The pool of one label and the true IoU (n,) of its instances."""
+    """The pool of one label, and what is known of its instances.
+
+    Attributes
+    ----------
+    label : name of the label
+    pool : n instances
+    iou : (n,) float64, true mask IoU
+    image : (n,) int64, number of the picture each is on; None = not known
+    objects : (pictures,) int64, true objects of this label on each picture; None = not known
+    """
 
     label: str
     pool: Pool
     iou: npt.NDArray[np.float64]
+    image: npt.NDArray[np.int64] | None = None
+    objects: npt.NDArray[np.int64] | None = None
+
+    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> KnownPool:
+        """The given instances (indices or mask) only."""
+        pool = Pool(
+            embedding=self.pool.embedding[rows],
+            score=self.pool.score[rows],
+            quality=self.pool.quality[rows],
+            extras=self.pool.extras[rows],
+        )
+        image = None if self.image is None else self.image[rows]
+        return KnownPool(self.label, pool, self.iou[rows], image, self.objects)
 
 
 def read_pool(path: Path) -> list[KnownPool]:
@@ -56,6 +80,15 @@ def read_pool(path: Path) -> list[KnownPool]:
         raise BadInput(
             f"{path}: label does not give every one of {n} instances one of {labels}", field="pool"
         )
+    image, objects = columns.get("image"), columns.get("objects")
+    if image is not None and image.shape != (n,):
+        raise BadInput(
+            f"{path}: image is {image.shape}, expected one number for each of {n} instances", field="pool"
+        )
+    if objects is not None and (objects.ndim != 2 or objects.shape[1] != len(labels)):
+        raise BadInput(
+            f"{path}: objects is {objects.shape}, expected a column for each of {labels}", field="pool"
+        )
     known = []
     for index, name in enumerate(labels):
         rows = np.flatnonzero(label == index)
@@ -70,12 +103,30 @@ def read_pool(path: Path) -> list[KnownPool]:
             )
         except (ValueError, IndexError) as error:
             raise BadInput(f"{path}: {error}", field="pool") from error
-        known.append(KnownPool(name, pool, iou[rows]))
+        known.append(
+            KnownPool(
+                name,
+                pool,
+                iou[rows],
+                None if image is None else image[rows].astype(np.int64),
+                None if objects is None else objects[:, index].astype(np.int64),
+            )
+        )
     return known
 
 
 def write_pool(path: Path, known: list[KnownPool]) -> None:
-    """Write a pool file as a NumPy archive; all classes need the same number of features."""
+    """Write a pool file as a NumPy archive; all classes need the same number of features.
+
+    Pictures and objects are written if every class has them.
+    """
+    more: dict[str, npt.NDArray[Any]] = {}
+    images = [entry.image for entry in known if entry.image is not None]
+    if known and len(images) == len(known):
+        more["image"] = np.concatenate(images)
+    objects = [entry.objects for entry in known if entry.objects is not None]
+    if known and len(objects) == len(known):
+        more["objects"] = np.stack(objects, axis=1)
     labels = np.array([entry.label for entry in known], np.str_)
     np.savez(
         path,
@@ -86,6 +137,7 @@ def write_pool(path: Path, known: list[KnownPool]) -> None:
         iou=np.concatenate([entry.iou for entry in known]),
         label=np.repeat(np.arange(len(known)), [len(entry.pool) for entry in known]).astype(np.int64),
         labels=labels,
+        **more,  # type: ignore[arg-type]
     )
 
 
@@ -121,6 +173,6 @@ def _read_parquet(path: Path) -> dict[str, npt.NDArray[Any]]:
         elif name == "label":
             labels, index = np.unique(np.array(column.to_pylist(), np.str_), return_inverse=True)
             columns["label"], columns["labels"] = index.astype(np.int64), labels
-        elif name in ("score", "quality", "iou"):
+        elif name in ("score", "quality", "iou", "image"):
             columns[name] = column.to_numpy(zero_copy_only=False)
     return columns
