@@ -35,7 +35,7 @@ def costs_of(seconds: dict[str, float]) -> Costs:
 def usual_sample(n: int) -> int:
     """Answers of a random sample, as many as the certified policy's search and test take on such a pool."""
     size = float(max(n, 1))
-    return min(n, round(0.75 * min(52.0 * size**0.25, 13.0 * size**0.5)))
+    return min(n, int(np.round(0.75 * min(52.0 * size**0.25, 13.0 * size**0.5))))
 
 
 def platt_scaled(prior: npt.NDArray[np.floating], item: Ints, yes: npt.NDArray[np.floating]) -> Floats:

@@ -61,6 +61,28 @@ def test_pool_files_come_back_as_they_were(pool_file: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(again[0].pool.embedding, known[0].pool.embedding)
 
 
+def test_pictures_and_objects_may_come_along(tmp_path: Path) -> None:
+    pool, iou = make_pool(30, dim=4)
+    image, objects = np.arange(30) % 3, np.array([12, 9, 0])
+    write_pool(tmp_path / "whole.npz", [KnownPool("cell", pool, iou.astype(float), image, objects)])
+    entry = read_pool(tmp_path / "whole.npz")[0]
+    assert entry.image is not None
+    assert entry.objects is not None
+    np.testing.assert_array_equal(entry.image, image)
+    np.testing.assert_array_equal(entry.objects, objects)
+    odd = entry.take(entry.image == 1)
+    np.testing.assert_array_equal(odd.pool.score, pool.score[image == 1])
+    np.testing.assert_array_equal(odd.image, np.ones(10))
+    with np.load(tmp_path / "whole.npz") as archive:
+        columns = dict(archive)
+    np.savez(tmp_path / "short.npz", **(columns | {"image": image[:-1]}))
+    with pytest.raises(BadInput, match="image"):
+        read_pool(tmp_path / "short.npz")
+    np.savez(tmp_path / "flat.npz", **(columns | {"objects": objects}))
+    with pytest.raises(BadInput, match="objects"):
+        read_pool(tmp_path / "flat.npz")
+
+
 def test_bad_pool_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         read_pool(tmp_path / "none.npz")
