@@ -105,17 +105,20 @@ class Settings(BackendSettings):
     # cluster and review
     linkage: str = Field(default="auto", description="how cluster trees are built: auto, exact or two-level")
     policy: str = Field(
-        default="auto",
-        description="search policy: auto is certified (a purity that is kept) for labels of 2,000 masks and "
-        "more, original (the published rule) for smaller ones; others see 'groundswell simulate --help'",
+        default="certified",
+        description="search policy: certified (a purity that is kept) or original (the published rule, which "
+        "promises nothing); others see 'groundswell simulate --help'",
     )
     policy_options: dict[str, Any] = Field(
         default_factory=dict, description="options of the policy, see docs/questions.md"
     )
-    question_budget: int = Field(
-        default=600, ge=0, description="questions per round at most, all labels together"
+    question_budget: int | None = Field(
+        default=None,
+        ge=0,
+        description="questions per round at most; empty: no limit, people are asked as long as it saves them "
+        "time",
     )
-    question_batch: int = Field(default=150, ge=1, description="open questions per label at most")
+    question_batch: int = Field(default=150, ge=1, description="open questions at most, all labels together")
     review_form: Literal["auto", "single", "sheet"] = Field(
         default="auto", description="form of review tasks; auto: what the policy asks for"
     )
@@ -138,7 +141,10 @@ class Settings(BackendSettings):
         default=0.0, ge=0, lt=0.5, description="share of questions that a worker gets twice"
     )
     min_answer_s: float = Field(
-        default=0.0, ge=0, description="shortest time for an answer in seconds; faster ones do not count"
+        default=0.0,
+        ge=0,
+        description="shortest time for a single answer in seconds; faster ones do not count. A mask on a "
+        "contact sheet needs two sevenths of it",
     )
     experts: list[int] = Field(
         default_factory=list,

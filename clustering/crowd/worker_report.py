@@ -25,6 +25,8 @@ __all__ = ["WorkerReport", "worker_report"]
 
 _SURE = 27.0
 """Log-odds of an item whose truth is known."""
+_SILENT = 1e-6
+"""Log-odds below which nothing is known of an item."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +39,8 @@ class WorkerReport:
     answers, unsure : (w,) int64
     seconds : (w,) float64, median time per answer, NaN = not known
     hurried : (w,) float64, share of answers below the time floor
-    agreement : (w,) float64, share of answers that agree with what all others and the detector say
+    agreement : (w,) float64, share of answers that agree with what all others and the prior say, where they
+        say anything; NaN where they never do
     gold_good, gold_bad : (w,) int64, answers to gold items of either class
     gold_yes, gold_no : (w,) int64, right answers among them: yes to good ones, no to bad ones
     sensitivity, specificity : (w,) float64, P(yes | good) and P(no | bad), estimated from all answers
@@ -81,7 +84,7 @@ def worker_report(
     prior: npt.ArrayLike | None = None,
     gold: npt.ArrayLike | None = None,
     hidden: Bools | None = None,
-    floor_s: float = 0.6,
+    floor_s: float | Floats = 0.6,
     least_accuracy: float = 0.8,
     certainty: float = 0.9,
 ) -> WorkerReport:
@@ -93,8 +96,8 @@ def worker_report(
     hidden : (a,) bool, answers to hidden repeats, which must be drawn at random. None = every further answer
         of a worker to an item. A question asked again because it was open is no hidden repeat: such questions
         come back where somebody erred, and would make careful workers look inconsistent.
-    floor_s : seconds that nobody can look at a mask in less. A worker is suspended where P(share of hurried
-        answers > 0.2) > certainty
+    floor_s : seconds that nobody can look at a mask in less, one number or (a,) one per answer. A worker is
+        suspended where P(share of hurried answers > 0.2) > certainty
     least_accuracy, certainty : a worker is suspended where P(accuracy < least_accuracy) > certainty on good
         gold, on bad gold, or on both together; likewise for consistency on hidden repeats. The classes are
         looked at one by one because who says yes to everything is perfect on one of them.
@@ -123,7 +126,10 @@ def worker_report(
     # the chance of a yes from a careful worker, who is right nine times in ten
     chance = special.expit(others)
     chance_yes = 0.9 * chance + 0.1 * (1.0 - chance)
-    log_chance = np.log(np.where(yes > 0, chance_yes, 1.0 - chance_yes))
+    # where nobody else says anything about a mask, no answer is a surprise: masks are asked about best first,
+    # so careful workers see long runs of good ones, and later of bad ones
+    said = np.abs(others) > _SILENT
+    log_chance = np.log(np.where(said, np.where(yes > 0, chance_yes, 1.0 - chance_yes), 0.9))
     run, surprise = longest_run(by, yes, log_chance, w)
     asked, told_count = per_worker(by_all, np.ones(len(answers)), w), per_worker(by, np.ones(len(by)), w)
     gold_good, gold_bad = per_worker(by, good, w), per_worker(by, bad, w)
@@ -131,8 +137,9 @@ def worker_report(
     repeats, same = repeat_agreement(item, by, yes, w, is_repeat[told])
     timed = ~np.isnan(answers.seconds)
     clocked = per_worker(by_all[timed], np.ones(int(timed.sum())), w)
-    fast = per_worker(by_all[timed], answers.seconds[timed] < floor_s, w)
-    agree = per_worker(by, (others > 0) == (yes > 0), w)
+    floor = np.broadcast_to(np.asarray(floor_s, np.float64), answers.seconds.shape)
+    fast = per_worker(by_all[timed], answers.seconds[timed] < floor[timed], w)
+    agree = per_worker(by, said & ((others > 0) == (yes > 0)), w)
     fails_gold = low_accuracy(hits, gold_good, least_accuracy, certainty)
     fails_gold |= low_accuracy(hits_bad, gold_bad, least_accuracy, certainty)
     fails_gold |= low_accuracy(hits + hits_bad, gold_good + gold_bad, least_accuracy, certainty)
@@ -146,7 +153,7 @@ def worker_report(
         unsure=(asked - told_count).astype(np.int64),
         seconds=medians(by_all[timed], answers.seconds[timed], w),
         hurried=ratio_of(fast, clocked),
-        agreement=ratio_of(agree, told_count),
+        agreement=ratio_of(agree, per_worker(by, said, w)),
         gold_good=gold_good.astype(np.int64),
         gold_bad=gold_bad.astype(np.int64),
         gold_yes=hits.astype(np.int64),

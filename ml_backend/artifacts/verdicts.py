@@ -1,8 +1,9 @@
 """What was decided about the instances of a round: written by the worker, read by worker and backend.
 
 ``rounds/<n>/verdicts.parquet``, one row per decided instance: key, label, verdict (+1 accepted, -1 rejected),
-verified (by a person's own verdict), decision (number of the decision of that label, -1 = none), cluster,
-lower, upper, confidence, test. At each look the whole file is replaced by renaming.
+verified (by a person's own verdict), decision (number of the decision of the round, -1 = none), cluster,
+lower, upper, confidence, test. The bounds are of the purity of the masks that carry the decision: nobody has
+seen those. At each look the whole file is replaced by renaming.
 """
 
 from __future__ import annotations
@@ -76,9 +77,8 @@ class Verdict:
         if self.verified:
             text = "verified by review"
         else:
-            text = (
-                f"propagated: cluster {self.cluster}, purity {self.lower:.2f}–{self.upper:.2f} ({self.test})"
-            )
+            of = f"cluster {self.cluster}" if self.cluster >= 0 else "one of a set"
+            text = f"propagated: {of}, purity {self.lower:.2f}–{self.upper:.2f} ({self.test})"
         return provenance_meta(text, **self.provenance(round_number))
 
 

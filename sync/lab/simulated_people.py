@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clustering.costs import Costs
 from ml_backend.label_studio.label_config import VERDICTS, LabelConfig
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.regions import region_id
@@ -37,6 +38,7 @@ class Annotator:
     seed: int = 0
     error: float = 0.0
     done: int = 0
+    costs: Costs = field(default_factory=Costs)
 
     def label_next(self, project_id: int) -> int | None:
         """Annotate the task that Label Studio serves next; its id, or None when nothing is left."""
@@ -49,7 +51,9 @@ class Annotator:
         if self.error:
             regions = [r for r in regions if _uniform(self.seed, "annotator", r.id) >= self.error]
         self.studio.create_annotation(
-            task.id, to_result(regions, self.config, image.hw), lead_time_s=8.0 + 6.0 * len(regions)
+            task.id,
+            to_result(regions, self.config, image.hw),
+            lead_time_s=self.costs.question + self.costs.drawn_mask * len(regions),
         )
         self.done += 1
         return task.id
@@ -64,6 +68,7 @@ class CrowdWorker:
     studio : as this worker; ``labels`` is the client that reads the tasks of the labelled project
     error : probability of a wrong answer
     unsure : probability of answering unsure (single form only)
+    costs : how long answers take; single ones vary by half of it either way
     """
 
     studio: StudioClient
@@ -74,6 +79,7 @@ class CrowdWorker:
     seed: int = 0
     error: float = 0.0
     unsure: float = 0.0
+    costs: Costs = field(default_factory=Costs)
     answered: int = 0
     _address: dict[int, str] = field(default_factory=dict)
 
@@ -106,11 +112,12 @@ class CrowdWorker:
             value = VERDICTS[0] if self._says_yes(question) else VERDICTS[1]
             if _uniform(self.seed, f"{self.name}:unsure", question.key) < self.unsure:
                 value = VERDICTS[2]
-            seconds = 1.0 + 2.0 * _uniform(self.seed, f"{self.name}:time", question.key)
+            pace = 0.5 + _uniform(self.seed, f"{self.name}:time", question.key)
+            seconds = self.costs.question * pace
             return [_choice("verdict", "image", [value])], seconds, 1
         ticked = [f"card{i}" for i, question in enumerate(questions) if not self._says_yes(question)]
         result = [_choice("wrong", "question", ticked)] if ticked else []
-        return result, 2.0 + 0.7 * len(questions), len(questions)
+        return result, self.costs.sheet + self.costs.sheet_mask * len(questions), len(questions)
 
 
 def play_crowd(

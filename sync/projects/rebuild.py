@@ -133,8 +133,8 @@ def _decide_again(project: OpenProject, record: RoundRecord) -> None:
     """Work out decisions and verdicts of a round from the answers; new questions wait for the next look."""
     db, settings, paths = project.db, project.settings, project.paths
     pools = [pool for pool in load_label_pools(db, paths, project.memo, record) if len(pool)]
-    plan = decide(db, settings, paths, project.progress, record, pools)
-    store_decisions(db, paths, record, plan.outcomes)
+    plan = decide(db, settings, paths, project.progress, project.memo, record, pools)
+    store_decisions(db, paths, record, plan.outcome)
 
 
 def _projects_on_disk(settings: Settings) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from sqlalchemy import select
 
+from clustering.answers import AnswerLog, Stream, final_verdicts
 from ml_backend.artifacts.files import write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
@@ -19,7 +20,7 @@ from ml_backend.images.crops import render_crop
 from ml_backend.images.store import ImageStore
 from sync.report.choose_clusters import Limits, Members, label_section
 from sync.report.render_clusters import Purity, Section, render_cluster_page
-from sync.review.verdicts import LabelLog, read_review_log
+from sync.review.verdicts import offsets, read_review_log
 from sync.rounds.cluster import LabelPool, load_label_pools
 from sync.rounds.progress import Memo
 from sync.rounds.round_records import has_finished, trained_round
@@ -98,14 +99,17 @@ def project_sections(
             )
         )
     sections = []
+    first = offsets(pools)
     for number, pool in enumerate(pools):
         report(number / len(pools), f"pictures of {pool.label}, {len(pool)} instances")
-        mine = [one for one in decisions if one.label == pool.label and one.action in ("accept", "reject")]
+        mine = [  # the label's own, and those of sets over all labels
+            one for one in decisions if one.label in (pool.label, "") and one.action in ("accept", "reject")
+        ]
         sections.append(
             label_section(
                 pool.label,
                 pool.tree,
-                _members(pool, log.labels[pool.label], verdicts),
+                _members(pool, int(first[number]), log.log, verdicts),
                 decided={one.cluster: _purity(one) for one in mine if one.cluster >= 0},
                 sets=[_purity(one) for one in mine if one.cluster < 0 and one.action == "accept"],
                 picture=_pictures(db, images, pool, thumbnail_px),
@@ -116,7 +120,8 @@ def project_sections(
     return sections
 
 
-def _members(pool: LabelPool, log: LabelLog, verdicts: VerdictTable) -> Members:
+def _members(pool: LabelPool, first: int, log: AnswerLog, verdicts: VerdictTable) -> Members:
+    """What is known of the masks of a label; ``first`` is its first row in ``log``."""
     n = len(pool)
     verdict, verified = np.zeros(n, np.int8), np.zeros(n, bool)
     for key, row in pool.rows_by_key().items():
@@ -124,8 +129,10 @@ def _members(pool: LabelPool, log: LabelLog, verdicts: VerdictTable) -> Members:
         if found is not None and found.label == pool.label:
             verdict[row], verified[row] = found.verdict, found.verified
     answered, yes = np.zeros(n, bool), np.zeros(n, np.float32)
-    answered[log.log.item] = True
-    yes[log.log.item] = log.log.yes
+    items, verdict_of = final_verdicts(log.take(log.stream != Stream.CARRIED))
+    mine = (items >= first) & (items < first + n)
+    answered[items[mine] - first] = True
+    yes[items[mine] - first] = verdict_of[mine]
     return Members(pool.pool.prior, verdict, verified, answered, yes)
 
 

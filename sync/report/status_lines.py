@@ -72,8 +72,8 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             f"{review['rejected']} rejected" + (f", {per} masks per question" if per is not None else "")
         )
         lines += [
-            f"    audit    {row['label']}: {row['good']} of {row['asked']} accepted masks looked at were "
-            f"good, purity {row['lower']:.2f}–{row['upper']:.2f} ({row['confidence']:.0%})"
+            f"    audit    {row['label'] or 'all labels'}: {row['good']} of {row['asked']} accepted masks "
+            f"looked at were good, purity {row['lower']:.2f}–{row['upper']:.2f} ({row['confidence']:.0%})"
             for row in review.get("audits", [])
         ]
         lines += [

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from sqlalchemy import delete
 
 from clustering.answers import Action
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.verdicts import Verdict, VerdictTable, write_verdicts
-from sync.review.decide import LabelOutcome
+from sync.review.decide import Outcome
+from sync.review.verdicts import offsets
 from sync.store.project_store import ProjectStore
 from sync.store.tables import DecisionRecord, RoundRecord
 
@@ -18,60 +17,62 @@ __all__ = ["store_decisions"]
 
 
 def store_decisions(
-    db: ProjectStore, paths: ProjectPaths, record: RoundRecord, outcomes: Sequence[LabelOutcome]
+    db: ProjectStore, paths: ProjectPaths, record: RoundRecord, outcome: Outcome
 ) -> VerdictTable:
     """Replace decisions and verdicts of the round by those of this look."""
-    rows = [row for outcome in outcomes for row in _verdict_rows(outcome)]
-    verdicts = write_verdicts(paths.round(record.number), rows, guard=db.write)
+    verdicts = write_verdicts(paths.round(record.number), _verdict_rows(outcome), guard=db.write)
     with db.write() as session:
         session.execute(
             delete(DecisionRecord).where(
                 DecisionRecord.project_id == db.id, DecisionRecord.round == record.number
             )
         )
-        for outcome in outcomes:
-            session.add_all(_decision_rows(db.id, record.number, outcome))
+        session.add_all(_decision_rows(db.id, record.number, outcome))
     return verdicts
 
 
-def _verdict_rows(outcome: LabelOutcome) -> list[Verdict]:
+def _verdict_rows(outcome: Outcome) -> list[Verdict]:
     done, decisions = outcome.propagation, outcome.propagation.decisions
     rows = []
-    for item in np.flatnonzero(done.label).tolist():
-        at = int(done.decision[item])
-        by_decision = at >= 0
-        rows.append(
-            Verdict(
-                key=str(outcome.pool.table.key[item]),
-                label=outcome.pool.label,
-                verdict=int(done.label[item]),
-                verified=bool(done.verified[item]),
-                decision=at,
-                cluster=int(decisions.cluster[at]) if by_decision else -1,
-                lower=float(decisions.lower[at]) if by_decision else float("nan"),
-                upper=float(decisions.upper[at]) if by_decision else float("nan"),
-                confidence=float(decisions.confidence[at]) if by_decision else float("nan"),
-                test=decisions.test[at] if by_decision else "verdict",
+    for pool, first in zip(outcome.pools, offsets(outcome.pools).tolist(), strict=False):
+        for own in np.flatnonzero(done.label[first : first + len(pool)]).tolist():
+            item = first + own
+            at = int(done.decision[item])
+            by_decision = at >= 0
+            rows.append(
+                Verdict(
+                    key=str(pool.table.key[own]),
+                    label=pool.label,
+                    verdict=int(done.label[item]),
+                    verified=bool(done.verified[item]),
+                    decision=at,
+                    cluster=int(decisions.cluster[at]) if by_decision else -1,
+                    lower=float(decisions.lower[at]) if by_decision else float("nan"),
+                    upper=float(decisions.upper[at]) if by_decision else float("nan"),
+                    confidence=float(decisions.confidence[at]) if by_decision else float("nan"),
+                    test=decisions.test[at] if by_decision else "verdict",
+                )
             )
-        )
     return rows
 
 
-def _decision_rows(project_id: int, number: int, outcome: LabelOutcome) -> list[DecisionRecord]:
-    decisions, tree = outcome.step.decisions, outcome.pool.tree
+def _decision_rows(project_id: int, number: int, outcome: Outcome) -> list[DecisionRecord]:
+    decisions, pools = outcome.step.decisions, outcome.pools
     members = np.bincount(outcome.step.decision[outcome.step.decision >= 0], minlength=len(decisions))
     rows = []
     for i in range(len(decisions)):
-        cluster = int(decisions.cluster[i])
+        cluster, label = int(decisions.cluster[i]), int(decisions.label[i])
+        in_tree = cluster >= 0 and label >= 0
         rows.append(
             DecisionRecord(
                 project_id=project_id,
                 round=number,
-                label=outcome.pool.label,
+                label=pools[label].label if label >= 0 else "",
                 number=i,
                 cluster=cluster,
+                phase=int(decisions.phase[i]),
                 action=Action(int(decisions.action[i])).name.lower(),
-                members=int(tree.size[cluster]) if cluster >= 0 else int(members[i]),
+                members=int(pools[label].tree.size[cluster]) if in_tree else int(members[i]),
                 asked=int(decisions.asked[i]),
                 yes=int(decisions.yes[i]),
                 lower=float(decisions.lower[i]),

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sqlalchemy import select
 
-from clustering.answers import AUDIT
+from clustering.answers import Forecast
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.verdicts import VerdictTable
 from sync.review.answers import review_project_of
-from sync.review.decide import LabelOutcome, Plan
+from sync.review.decide import Plan
+from sync.review.promise import (
+    audit_figures,
+    forecast_figures,
+    forecast_text,
+    label_figures,
+    promise_figures,
+)
 from sync.review.question import FORMS
-from sync.review.verdicts import ReviewLog
+from sync.review.verdicts import ReviewLog, offsets
 from sync.rounds.progress import Progress
 from sync.rounds.round_records import finish_step, update_round
 from sync.settings import Settings
@@ -34,7 +41,7 @@ class ReviewReport:
     Questions: ``asked`` so far (gold and repeats included); ``answered`` of these; ``open``: not answered
     yet, but somebody still can; ``skipped``: by somebody, and answered by nobody; ``new``: asked just now.
     Masks: ``accepted`` by a decision or a verdict of their own; ``verified``: those of them with a verdict of
-    their own.
+    their own. ``forecast``: what further answers are expected to bring, None where the policy cannot tell.
     """
 
     asked: int
@@ -46,6 +53,7 @@ class ReviewReport:
     verified: int
     done: bool
     skipped: int = 0
+    forecast: Forecast | None = None
 
 
 def review_report(plan: Plan, verdicts: VerdictTable, *, asked_now: int, asked_before: int) -> ReviewReport:
@@ -68,50 +76,33 @@ def review_report(plan: Plan, verdicts: VerdictTable, *, asked_now: int, asked_b
         verified=sum(v.verdict > 0 and v.verified for v in verdicts.rows.values()),
         done=not asked_now and not is_open,
         skipped=skipped,
+        forecast=plan.outcome.step.forecast,
     )
 
 
-def _expert_questions(
-    db: ProjectStore, settings: Settings, log: ReviewLog, outcomes: Sequence[LabelOutcome]
-) -> list[dict[str, Any]]:
+def _expert_questions(db: ProjectStore, settings: Settings, plan: Plan) -> list[dict[str, Any]]:
     """Where an expert finds questions that no further worker may answer: the last review task of each."""
     newest: dict[tuple[str, str], QuestionRecord] = {}
-    for question in log.questions:
+    for question in plan.log.questions:
         if question.review_task_id is not None:
             newest[question.label, question.instance] = question
+    pools, first = plan.outcome.pools, offsets(plan.outcome.pools)
     rows = []
-    for outcome in outcomes:
-        for row in outcome.log.expert.tolist():
-            found = newest.get((outcome.pool.label, str(outcome.pool.table.key[row])))
-            if found is None:
-                continue  # answered in an earlier round only
-            rows.append(
-                {
-                    "label": found.label,
-                    "task": found.task_id,
-                    "form": FORMS[found.form],
-                    "review_task": found.review_task_id,
-                    "url": _address(db, settings, found.form, found.review_task_id),
-                }
-            )
+    for item in plan.log.expert.tolist():
+        number = int(np.searchsorted(first, item, side="right")) - 1
+        found = newest.get((pools[number].label, str(pools[number].table.key[item - first[number]])))
+        if found is None:
+            continue  # answered in an earlier round only
+        rows.append(
+            {
+                "label": found.label,
+                "task": found.task_id,
+                "form": FORMS[found.form],
+                "review_task": found.review_task_id,
+                "url": _address(db, settings, found.form, found.review_task_id),
+            }
+        )
     return rows[:_EXPERT_ROWS]
-
-
-def _audits(outcome: LabelOutcome) -> list[dict[str, Any]]:
-    """The final audits of a label: how many accepted masks were looked at, and the interval of purity."""
-    decisions = outcome.step.decisions
-    return [
-        {
-            "label": outcome.pool.label,
-            "asked": int(decisions.asked[i]),
-            "good": int(decisions.yes[i]),
-            "lower": round(float(decisions.lower[i]), 4),
-            "upper": round(float(decisions.upper[i]), 4),
-            "confidence": float(decisions.confidence[i]),
-        }
-        for i, test in enumerate(decisions.test)
-        if test == AUDIT
-    ]
 
 
 def _unreadable(db: ProjectStore, settings: Settings) -> list[dict[str, Any]]:
@@ -154,13 +145,17 @@ def note_figures(
         "rejected": report.rejected,
         "verified": report.verified,
         "carried": len(log.carried),
+        "nearly_carried": len(log.nearly),
         "workers": list(log.workers),
-        "expert_queue": sum(len(outcome.log.expert) for outcome in plan.outcomes),
-        "expert": _expert_questions(db, settings, log, plan.outcomes),
+        "expert_queue": len(log.expert),
+        "expert": _expert_questions(db, settings, plan),
         "unreadable": _unreadable(db, settings),
-        "audits": [row for outcome in plan.outcomes for row in _audits(outcome)],
+        "audits": audit_figures(plan.outcome),
+        "promise": promise_figures(plan),
+        "forecast": forecast_figures(report.forecast),
+        "labels": label_figures(plan.outcome),
         "masks_per_question": round(report.accepted / report.answered, 3) if report.answered else None,
-        "policy": settings.policy,
+        "policy": plan.outcome.policy.name,
         "done": report.done,
     }
     state = {name: before.get(name) for name in figures}
@@ -174,8 +169,7 @@ def note_figures(
 
 def tell_progress(progress: Progress, report: ReviewReport) -> None:
     """One line for the terminal."""
-    progress.report(
-        "review",
-        report.answered / max(report.asked, 1),
-        f"{report.answered} of {report.asked} questions answered, {report.accepted} masks accepted",
-    )
+    text = f"{report.answered} of {report.asked} questions answered, {report.accepted} masks accepted"
+    if coming := forecast_text(report.forecast):
+        text += f"; {coming}"
+    progress.report("review", report.answered / max(report.asked, 1), text)

@@ -20,7 +20,7 @@ class Question:
 
     Attributes
     ----------
-    key : ``<round>:<instance>:<stream>:<repeat>``, unique in the project
+    key : see ``make_key``, unique in the project
     project_id, task_id : the label project, and its task that shows the mask
     round : the round that asks
     instance : key of the mask
@@ -33,6 +33,9 @@ class Question:
     prior : the detector's probability that the mask is good
     rle : the mask; by it an answer is carried over to later rounds
     sheet : the policy's number of the contact sheet, -1 for none
+    phase : phase of the policy that asks, -1 for none: it says which test may read the answer
+    certificate : number of the promise that the answer may be a test of, 0 for none
+    terms : digest of what that promise says and rests on, see ``sync.rounds.policies.terms_digest``
     """
 
     key: str
@@ -50,8 +53,16 @@ class Question:
     prior: float
     rle: Rle
     sheet: int = -1
+    phase: int = -1
+    certificate: int = 0
+    terms: str = ""
 
     @staticmethod
-    def make_key(round_number: int, instance: str, stream: int, repeat: int) -> str:
-        """The key of a question."""
-        return f"{round_number}:{instance}:{stream}:{repeat}"
+    def make_key(
+        round_number: int, instance: str, stream: int, repeat: int, *, phase: int, certificate: int
+    ) -> str:
+        """``<round>:<instance>:<certificate>.<phase>.<stream>:<repeat>``: a mask may be drawn more than once.
+
+        Older releases wrote ``<round>:<instance>:<stream>:<repeat>``.
+        """
+        return f"{round_number}:{instance}:{certificate}.{phase}.{stream}:{repeat}"

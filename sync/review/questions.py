@@ -9,7 +9,7 @@ worker the same question a second time.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.answers import Form, Questions, Stream
+from clustering.costs import Costs
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import instance_key
 from sync.review.gold_masks import wrong_mask
 from sync.review.instructions import example_masks
 from sync.review.question import FORMS, HIDDEN, Question
+from sync.review.verdicts import Certificate, offsets
 from sync.rounds.cluster import LabelPool
 from sync.rounds.region_rows import plain_rle
 from sync.rounds.task_queries import finished_tasks
@@ -35,6 +37,7 @@ __all__ = [
     "new_questions",
     "repeat_questions",
     "spread",
+    "without_lone_cards",
 ]
 
 
@@ -42,22 +45,33 @@ def new_questions(
     db: ProjectStore,
     settings: Settings,
     round_number: int,
-    pool: LabelPool,
+    certificate: Certificate,
+    pools: Sequence[LabelPool],
     wanted: Questions,
     known: Sequence[QuestionRecord],
 ) -> list[Question]:
-    """Those of the policy's questions that were not asked yet, in the policy's order."""
+    """Those of the policy's questions that were not asked yet under this certificate, in the policy's order.
+
+    ``wanted`` names rows of the project's pool.
+    """
     # only the first question about a mask says which sample it was drawn for; a repeat does not replace it
-    asked = {(q.instance, q.stream) for q in known if q.label == pool.label and q.repeat == 0}
+    asked = {
+        (q.label, q.instance, q.stream, q.phase)
+        for q in known
+        if q.repeat == 0 and q.certificate == certificate.number
+    }
+    number = np.searchsorted(offsets(pools), wanted.item, side="right") - 1
+    own_row = wanted.item - offsets(pools)[number]
     found = []
     for i in range(len(wanted)):
-        row, stream = int(wanted.item[i]), int(wanted.stream[i])
-        instance = str(pool.table.key[row])
-        if (instance, stream) in asked:
+        pool, row = pools[int(number[i])], int(own_row[i])
+        stream, phase = int(wanted.stream[i]), int(wanted.phase[i])
+        name = (pool.label, str(pool.table.key[row]), stream, phase)
+        if name in asked:
             continue
-        asked.add((instance, stream))
+        asked.add(name)
         form = _form(settings, int(wanted.form[i]))
-        question = _question(db, round_number, pool, row, stream=stream, form=form)
+        question = _question(db, round_number, certificate, pool, row, stream=stream, form=form, phase=phase)
         found.append(
             replace(
                 question,
@@ -69,9 +83,22 @@ def new_questions(
     return found
 
 
+def without_lone_cards(questions: Sequence[Question]) -> list[Question]:
+    """A sheet shows masks of one label. One on which too few masks are left is asked about mask by mask."""
+    cards = Counter((q.label, q.sheet) for q in questions if q.sheet >= 0)
+    least = Costs().smallest_sheet
+    return [
+        replace(q, form=int(Form.SINGLE), sheet=-1)
+        if q.form == Form.SHEET and 0 < cards[q.label, q.sheet] < least
+        else q
+        for q in questions
+    ]
+
+
 def repeat_questions(
     db: ProjectStore,
     round_number: int,
+    certificate: Certificate,
     pool: LabelPool,
     rows: npt.NDArray[np.int64],
     known: Sequence[QuestionRecord],
@@ -79,7 +106,7 @@ def repeat_questions(
     *,
     hidden: bool = False,
 ) -> list[Question]:
-    """One more single question about each of these rows, unless one is still open."""
+    """One more single question about each of these rows of a label's pool, unless one is still open."""
     by_instance: dict[str, list[QuestionRecord]] = defaultdict(list)
     for record in known:
         if record.label == pool.label:
@@ -93,8 +120,19 @@ def repeat_questions(
         stream = before[0].stream if before else int(Stream.SEARCH)
         start = HIDDEN if hidden else 0
         used = [record.repeat - start for record in before if record.repeat >= start]
-        repeat = start + max(len(before), 1 + max((number for number in used if number < HIDDEN), default=-1))
-        question = _question(db, round_number, pool, row, stream=stream, form=int(Form.SINGLE), repeat=repeat)
+        # from 1 on, also where an earlier round asked first: 0 would say that the mask was drawn
+        number = max(1, len(before), 1 + max((number for number in used if number < HIDDEN), default=-1))
+        question = _question(
+            db,
+            round_number,
+            certificate,
+            pool,
+            row,
+            stream=stream,
+            form=int(Form.SINGLE),
+            phase=before[0].phase if before else -1,
+            repeat=start + number,
+        )
         if before:
             question = replace(question, cluster=before[0].cluster, inclusion=before[0].inclusion)
         found.append(question)
@@ -105,6 +143,7 @@ def hidden_repeats(
     db: ProjectStore,
     settings: Settings,
     round_number: int,
+    certificate: Certificate,
     pool: LabelPool,
     questions: int,
     known: Sequence[QuestionRecord],
@@ -119,7 +158,7 @@ def hidden_repeats(
     rows = pool.rows_by_key()
     chosen = [once[int(i)] for i in rng.permutation(len(once))[:count]]
     there = np.array([rows[q.instance] for q in chosen if q.instance in rows], np.int64)
-    return repeat_questions(db, round_number, pool, there, known, answered, hidden=True)
+    return repeat_questions(db, round_number, certificate, pool, there, known, answered, hidden=True)
 
 
 def gold_questions(
@@ -166,7 +205,14 @@ def gold_questions(
         found.append(
             replace(
                 template,
-                key=Question.make_key(round_number, instance, template.stream, 0),
+                key=Question.make_key(
+                    round_number,
+                    instance,
+                    template.stream,
+                    0,
+                    phase=template.phase,
+                    certificate=template.certificate,
+                ),
                 task_id=task,
                 instance=instance,
                 repeat=0,
@@ -186,11 +232,22 @@ def spread(questions: Sequence[Question], others: Sequence[Question], seed: int)
 
 
 def _question(
-    db: ProjectStore, round_number: int, pool: LabelPool, row: int, *, stream: int, form: int, repeat: int = 0
+    db: ProjectStore,
+    round_number: int,
+    certificate: Certificate,
+    pool: LabelPool,
+    row: int,
+    *,
+    stream: int,
+    form: int,
+    phase: int,
+    repeat: int = 0,
 ) -> Question:
     instance = str(pool.table.key[row])
     return Question(
-        key=Question.make_key(round_number, instance, stream, repeat),
+        key=Question.make_key(
+            round_number, instance, stream, repeat, phase=phase, certificate=certificate.number
+        ),
         project_id=db.id,
         round=round_number,
         task_id=int(pool.table.task_id[row]),
@@ -204,6 +261,9 @@ def _question(
         repeat=repeat,
         prior=round(float(pool.pool.prior[row]), 6),
         rle=plain_rle(pool.table.rle(row)),
+        phase=phase,
+        certificate=certificate.number,
+        terms=certificate.terms,
     )
 
 

@@ -70,14 +70,14 @@ def review(
     pools = [pool for pool in load_label_pools(db, paths, memo, record) if len(pool)]
     asked_before = 0
     while True:
-        plan = decide(db, settings, paths, progress, record, pools)
+        plan = decide(db, settings, paths, progress, memo, record, pools)
         asked = ask(db, review_studio, config, settings, images, progress, plan.wanted)
         if not asked.unreadable:
             break
         # masks on these pictures stay undecided; questions about others take their place
         note_image_errors(db, asked.unreadable)
         asked_before += asked.count
-    verdicts = store_decisions(db, paths, record, plan.outcomes)
+    verdicts = store_decisions(db, paths, record, plan.outcome)
     if asked.count or asked_before:  # there may be a review project now that was not there before
         refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
     report = review_report(plan, verdicts, asked_now=asked.count, asked_before=asked_before)

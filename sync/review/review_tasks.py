@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -121,7 +121,12 @@ def read_questions(data: Mapping[str, Any]) -> tuple[str, list[Question]]:
         raise BadInput(f"{len(questions)} questions in a task of the form {form}", field=field)
     for i, question in enumerate(questions):
         parse_rle(question.rle, field=f"{field}[{i}].rle")
-    return form, questions
+    return form, [_without_hidden_phase(question) for question in questions]
+
+
+def _without_hidden_phase(question: Question) -> Question:
+    """Older releases wrote ``-2 - phase`` for the cluster of questions that no cluster was asked for."""
+    return question if question.cluster >= -1 else replace(question, cluster=-1)
 
 
 def parse_answers(data: Mapping[str, Any], annotation: AnnotationRow) -> list[RawAnswer]:

@@ -5,8 +5,13 @@ Each person counts once per mask, with the newest answer. Answers faster than th
 mask. A skip says that this person cannot answer. The newest yes or no of an expert decides.
 
 With ``review_overlap_max`` 1 the answers are taken as true (the majority where there are several). With a
-larger value, the model of Dawid and Skene (1979) estimates how likely each mask is good, starting from the
-detector's confidence. A mask that is then still open is shown to one more worker, up to the maximum.
+larger value, the model of Dawid and Skene (1979) estimates how likely each mask is good. It starts from even
+odds: what the detector thinks of its own masks must not enter the verdicts by which the detector is judged. A
+mask that is then still open is shown to one more worker, up to the maximum.
+
+A policy that allows for errors itself reads *first answers* instead: of each person about each mask the
+first, in the order in which they came. Such a policy says itself where it wants another person, so a mask is
+asked about again only when none of its answers counts.
 """
 
 from __future__ import annotations
@@ -18,17 +23,34 @@ from typing import Any
 
 import numpy as np
 
+from clustering.answers import Stream
+from clustering.costs import QUESTION_S, SHEET_MASK_S
 from clustering.crowd import Answers, WorkerReport, fit_crowd, next_workers, worker_report
 from sync.settings import Settings
 
-__all__ = ["AskedMask", "Told", "Weighed", "by_expert", "describe_workers", "evidence", "weigh"]
+__all__ = [
+    "SHEET_PACE",
+    "AskedMask",
+    "Draw",
+    "Told",
+    "Weighed",
+    "by_expert",
+    "describe_workers",
+    "evidence",
+    "first_answers",
+    "weigh",
+]
+
+SHEET_PACE = SHEET_MASK_S / QUESTION_S
+"""Time that a mask on a contact sheet takes, as a share of a single question's; so is its time floor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """One person's answer about a mask.
 
-    ``yes`` is 1, 0 or NaN (unsure or skipped); ``seconds`` is NaN when the time is not known.
+    ``yes`` is 1, 0 or NaN (unsure or skipped); ``seconds`` is NaN when the time is not known; ``pace`` is the
+    time that such an answer takes, as a share of a single question's.
     """
 
     at: datetime
@@ -38,6 +60,17 @@ class Told:
     seconds: float
     is_hidden: bool = False
     is_skip: bool = False
+    pace: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Why a mask was asked about, as in ``clustering.answers.AnswerLog``."""
+
+    cluster: int = -1
+    phase: int = -1
+    stream: int = int(Stream.SEARCH)
+    inclusion: float = 1.0
 
 
 @dataclass(slots=True)
@@ -47,10 +80,11 @@ class AskedMask:
     Attributes
     ----------
     label : what it is said to be
-    row : its row in the label's pool, -1 for masks that are in no pool (gold)
-    prior : the detector's probability that it is good
+    row : its row in the project's pool, -1 for masks that are in no pool (gold, masks of earlier rounds)
     gold : 1 good, 0 bad, NaN not known
-    draws : (cluster, stream, inclusion) of every sample of this round that it was drawn for
+    draws : samples of the present certificate that it was drawn for
+    former : a sample of another certificate of this round that it was drawn for
+    hint : row of the mask of this pool that is nearly the same; -1 for none
     questions : review tasks that were answered or skipped
     told : answers, hidden repeats and skips included
     cannot_be_shown : its picture cannot be read any more
@@ -58,9 +92,10 @@ class AskedMask:
 
     label: str
     row: int
-    prior: float
     gold: float = np.nan
-    draws: list[tuple[int, int, float]] = field(default_factory=list)
+    draws: list[Draw] = field(default_factory=list)
+    former: Draw | None = None
+    hint: int = -1
     questions: int = 0
     told: list[Told] = field(default_factory=list)
     cannot_be_shown: bool = False
@@ -70,14 +105,25 @@ class AskedMask:
 class Weighed:
     """The result for m masks.
 
-    ``p_yes``: probability that each is good, 0.5 where nobody could tell. ``again``: places of masks that
-    need one more worker. ``expert``: places of those still open after their last worker. ``workers``: the
-    report on the crowd, empty while answers are taken as true.
+    Attributes
+    ----------
+    p_yes : probability that each is good, 0.5 where nobody could tell
+    said : first answers about each, see the top of this module
+    again : places of masks that need one more worker
+    expert : places of those still open after their last worker
+    spent : places of masks that nobody else may be asked about
+    decided : places of masks that an expert decided, and how: 1 good, 0 bad
+    gold : first answers to gold masks: yes to good ones, number of those, no to bad ones, number of those
+    workers : the report on the crowd, empty while answers are taken as true
     """
 
     p_yes: list[float]
+    said: list[list[Told]]
     again: set[int]
     expert: set[int]
+    spent: set[int]
+    decided: dict[int, float]
+    gold: tuple[int, int, int, int]
     workers: tuple[dict[str, Any], ...] = ()
 
 
@@ -87,11 +133,28 @@ def evidence(told: Sequence[Told], floor_s: float) -> list[Told]:
     A skip counts only for a person who gave no answer, an answer to a hidden repeat only for a person who
     gave no other.
     """
-    slow = [one for one in told if one.is_skip or not one.seconds < floor_s]
     of_person: dict[int, Told] = {}
-    for one in sorted(slow, key=lambda one: (not one.is_skip, not one.is_hidden, one.at, one.annotation_id)):
+    for one in sorted(
+        _unhurried(told, floor_s), key=lambda one: (not one.is_skip, not one.is_hidden, *_when(one))
+    ):
         of_person[one.worker] = one
-    return sorted(of_person.values(), key=lambda one: (one.at, one.annotation_id))
+    return sorted(of_person.values(), key=_when)
+
+
+def first_answers(told: Sequence[Told], floor_s: float) -> list[Told]:
+    """As ``evidence``, but of each person the first answer, so that asking again changes none of them."""
+    of_person: dict[int, Told] = {}
+    for one in sorted(_unhurried(told, floor_s), key=lambda one: (one.is_skip, one.is_hidden, *_when(one))):
+        of_person.setdefault(one.worker, one)
+    return sorted(of_person.values(), key=_when)
+
+
+def _unhurried(told: Sequence[Told], floor_s: float) -> list[Told]:
+    return [one for one in told if one.is_skip or not one.seconds < floor_s * one.pace]
+
+
+def _when(one: Told) -> tuple[datetime, int]:
+    return one.at, one.annotation_id
 
 
 def by_expert(mask: AskedMask, experts: Sequence[int]) -> float:
@@ -99,23 +162,52 @@ def by_expert(mask: AskedMask, experts: Sequence[int]) -> float:
     said = [one for one in mask.told if one.worker in experts and not np.isnan(one.yes)]
     if not said:
         return mask.gold
-    return max(said, key=lambda one: (not one.is_hidden, one.at, one.annotation_id)).yes
+    return max(said, key=lambda one: (not one.is_hidden, *_when(one))).yes
 
 
-def weigh(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
-    """Weigh the answers about these masks; see the top of this module."""
-    if settings.review_overlap_max == 1:
-        return _as_true(masks, settings)
-    return _as_crowd(masks, settings)
+def weigh(masks: Sequence[AskedMask], settings: Settings, *, reads_first_answers: bool = False) -> Weighed:
+    """Weigh the answers about these masks; see the top of this module.
+
+    ``reads_first_answers``: the policy allows for errors itself.
+    """
+    is_crowd = settings.review_overlap_max > 1
+    report = _report(masks, settings) if is_crowd else None
+    suspended = set() if report is None else set(report.worker[report.suspended].tolist())
+    kept = [[one for one in mask.told if one.worker not in suspended] for mask in masks]
+    p_yes, again, expert = _as_crowd(masks, kept, settings) if is_crowd else _as_true(masks, kept, settings)
+    said = [first_answers(told, settings.min_answer_s) for told in kept]
+    spent = _spent(masks, kept, said, settings)
+    decided = [by_expert(mask, settings.experts) for mask in masks]
+    known = [not np.isnan(value) for value in decided]
+    if reads_first_answers:
+        again = {i for i, mask in enumerate(masks) if mask.told and not said[i]}
+        expert = {i for i, some in enumerate(said) if some and all(np.isnan(one.yes) for one in some)}
+    again = {i for i in again if not known[i] and not masks[i].cannot_be_shown}
+    if is_crowd:
+        expert = {i for i in expert | (again & spent) if not known[i]}
+        again -= spent
+    return Weighed(
+        p_yes,
+        said,
+        again,
+        expert,
+        spent,
+        {i: value for i, value in enumerate(decided) if known[i] and masks[i].row >= 0},
+        _gold_counts(masks, said),
+        () if report is None else describe_workers(report),
+    )
 
 
-def _as_true(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
+_Verdicts = tuple[list[float], set[int], set[int]]
+
+
+def _as_true(masks: Sequence[AskedMask], kept: Sequence[Sequence[Told]], settings: Settings) -> _Verdicts:
     """The majority; the newest answer breaks a tie. Asked again: masks whose answers were all too fast."""
     p_yes: list[float] = []
     again: set[int] = set()
     for i, mask in enumerate(masks):
         decided = by_expert(mask, settings.experts)
-        counted = evidence(mask.told, settings.min_answer_s)
+        counted = evidence(kept[i], settings.min_answer_s)
         said = [one.yes for one in counted if not np.isnan(one.yes)]
         share = float(np.mean(said)) if said else 0.5
         if not np.isnan(decided):
@@ -124,47 +216,71 @@ def _as_true(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
             p_yes.append(said[-1])
         else:
             p_yes.append(float(np.sign(share - 0.5) * 0.5 + 0.5))
-        if not counted and np.isnan(decided) and not mask.cannot_be_shown:
+        if not counted:
             again.add(i)
-    return Weighed(p_yes, again, set())
+    return p_yes, again, set()
 
 
-def _as_crowd(masks: Sequence[AskedMask], settings: Settings) -> Weighed:
-    """An expert's answer is the truth of its mask, also when the other workers are judged."""
-    cap, floor_s = settings.review_overlap_max, settings.min_answer_s
-    prior = np.clip([mask.prior for mask in masks], 0.05, 0.95)
-    gold = np.array([by_expert(mask, settings.experts) for mask in masks], np.float64)
+def _report(masks: Sequence[AskedMask], settings: Settings) -> WorkerReport:
+    """The report on all workers. An expert's answer is the truth of its mask when the others are judged."""
     given = _by_time([(one, i) for i, mask in enumerate(masks) for one in mask.told if not one.is_skip])
-    hidden = np.array([one.is_hidden for one, _ in given], bool)
-    report = worker_report(_columns(given), prior=prior, gold=gold, hidden=hidden, floor_s=floor_s)
-    suspended = set(report.worker[report.suspended].tolist())
-    kept = _columns(
-        _by_time(
-            [
-                (one, i)
-                for i, mask in enumerate(masks)
-                for one in evidence([one for one in mask.told if one.worker not in suspended], floor_s)
-            ]
-        )
+    return worker_report(
+        _columns(given),
+        prior=np.full(len(masks), 0.5),
+        gold=_truth(masks, settings),
+        hidden=np.array([one.is_hidden for one, _ in given], bool),
+        floor_s=settings.min_answer_s * np.array([one.pace for one, _ in given], np.float64),
     )
-    model = fit_crowd(kept, prior=prior, gold=gold)
-    ask, late = next_workers(kept, model, cap=cap)
-    bare = {i for i, mask in enumerate(masks) if mask.told} - set(
-        model.item.tolist()
-    )  # nothing left that counts
+
+
+def _truth(masks: Sequence[AskedMask], settings: Settings) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([by_expert(mask, settings.experts) for mask in masks], np.float64)
+
+
+def _as_crowd(masks: Sequence[AskedMask], kept: Sequence[Sequence[Told]], settings: Settings) -> _Verdicts:
+    answers = _columns(
+        _by_time([(one, i) for i, told in enumerate(kept) for one in evidence(told, settings.min_answer_s)])
+    )
+    model = fit_crowd(answers, prior=np.full(len(masks), 0.5), gold=_truth(masks, settings))
+    ask, late = next_workers(answers, model, cap=settings.review_overlap_max)
     p_yes = np.full(len(masks), 0.5)
     p_yes[model.item] = model.p_yes
-    again = {i for i in {*ask.tolist(), *bare} if np.isnan(gold[i]) and not masks[i].cannot_be_shown}
-    # all workers have seen it, or it was asked often enough: the present estimate is used
-    people = {one.worker for mask in masks for one in mask.told} - suspended
-    spent = {
-        i for i in again if masks[i].questions >= 2 * cap or people <= {one.worker for one in masks[i].told}
+    bare = {i for i, mask in enumerate(masks) if mask.told} - set(model.item.tolist())  # nothing that counts
+    return p_yes.tolist(), {*ask.tolist(), *bare}, set(late.tolist())
+
+
+def _spent(
+    masks: Sequence[AskedMask],
+    kept: Sequence[Sequence[Told]],
+    said: Sequence[Sequence[Told]],
+    settings: Settings,
+) -> set[int]:
+    """Masks that have all the answers they may have, were asked about often enough, or seen by everybody."""
+    cap = settings.review_overlap_max
+    people = {one.worker for told in kept for one in told}
+    return {
+        i
+        for i, mask in enumerate(masks)
+        if len(said[i]) >= cap or mask.questions >= 2 * cap or people <= {one.worker for one in mask.told}
     }
-    return Weighed(p_yes.tolist(), again - spent, {int(i) for i in late} | spent, describe_workers(report))
+
+
+def _gold_counts(masks: Sequence[AskedMask], said: Sequence[Sequence[Told]]) -> tuple[int, int, int, int]:
+    """Yes among the good gold masks, their number, no (or neither) among the bad ones, their number.
+
+    Only the first answer about each mask: as the policy reads the masks it tests.
+    """
+    found = [
+        (mask.gold, some[0].yes)
+        for mask, some in zip(masks, said, strict=True)
+        if some and mask.row < 0 and not np.isnan(mask.gold)
+    ]
+    good, bad = [yes for gold, yes in found if gold == 1.0], [yes for gold, yes in found if gold == 0.0]
+    return sum(yes == 1.0 for yes in good), len(good), sum(yes != 1.0 for yes in bad), len(bad)
 
 
 def _by_time(rows: list[tuple[Told, int]]) -> list[tuple[Told, int]]:
-    return sorted(rows, key=lambda row: (row[0].at, row[0].annotation_id, row[1]))
+    return sorted(rows, key=lambda row: (*_when(row[0]), row[1]))
 
 
 def _columns(rows: Sequence[tuple[Told, int]]) -> Answers:

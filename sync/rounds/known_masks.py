@@ -127,7 +127,14 @@ def load_lessons(
     known = load_known_masks(db, paths, memo, record, labels)
     if known is None or not len(known):
         return None
-    return Lessons(label_pool(known.table), known.label, known.good, known.picture)
+    name = ("lessons", db.id)
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] is known:
+        found: Lessons = kept[1]
+        return found
+    lessons = Lessons(label_pool(known.table), known.label, known.good, known.picture)
+    memo[name] = (known, lessons)
+    return lessons
 
 
 def match_drawn(

@@ -25,6 +25,7 @@ from ml_backend.clicks.training.options import click_options
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.learners.registry import check_options
+from sync.rounds.policies import build_policy
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.project_store import ProjectStore
@@ -83,14 +84,7 @@ def check_project_settings(settings: Settings) -> None:
     except ModelError as error:
         _log.warning("options of the learner are not checked: %s", error)  # the worker may have the package
     click_options(settings.click_options)
-    from clustering.search import make_policy  # a second to import, which `doctor` does not need
-
-    try:
-        make_policy(settings.policy, **settings.policy_options)
-    except (ValueError, TypeError) as error:
-        raise BadInput(
-            str(error), field="options.policy_options", hint="docs/questions.md lists the policies"
-        ) from error
+    build_policy(settings, section="options")
 
 
 def register_project(

@@ -188,7 +188,7 @@ class QuestionRecord(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int]
     key: Mapped[str] = mapped_column(String(120))
-    """``<round>:<instance key>:<stream>:<repeat>``"""
+    """see ``sync.review.question.Question.make_key``"""
     round: Mapped[int]
     task_id: Mapped[int] = mapped_column(BigInteger)
     instance: Mapped[str] = mapped_column(String(80))
@@ -197,8 +197,14 @@ class QuestionRecord(Base):
     item: Mapped[int]
     """row in the pool of the label"""
     cluster: Mapped[int]
+    phase: Mapped[int] = mapped_column(default=-1)
+    """phase of the policy that asks, -1 for none"""
     stream: Mapped[int]
     inclusion: Mapped[float]
+    certificate: Mapped[int] = mapped_column(default=0)
+    """number of the promise that the answer may be a test of, 0 for none"""
+    terms: Mapped[str] = mapped_column(String(16), default="")
+    """digest of what that promise says and rests on"""
     form: Mapped[int]
     sheet: Mapped[int] = mapped_column(default=-1)
     """the policy's number of the contact sheet the question was put on"""
@@ -253,7 +259,7 @@ class AnswerRecord(Base):
 
 
 class DecisionRecord(Base):
-    """What was decided about a cluster (or certified set) of one label; replaced as a whole at each look."""
+    """What was decided about a cluster or a set of masks; replaced as a whole at each look."""
 
     __tablename__ = "decisions"
 
@@ -261,9 +267,12 @@ class DecisionRecord(Base):
     project_id: Mapped[int]
     round: Mapped[int]
     label: Mapped[str] = mapped_column(String(300))
+    """empty for a set over all labels"""
     number: Mapped[int]
     """row in the policy's list of decisions"""
     cluster: Mapped[int]
+    phase: Mapped[int] = mapped_column(default=-1)
+    """phase of the policy whose answers decided, -1 for none"""
     action: Mapped[str] = mapped_column(String(8))
     members: Mapped[int]
     asked: Mapped[int]

@@ -13,7 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 from sqlalchemy import select
 
-from clustering.answers import AUDIT, Action, Decisions, PolicyStep, Questions
+from clustering.answers import AUDIT, Action, AnswerLog, Decisions, PolicyStep, Questions
+from clustering.project_pool import ProjectPool
 from clustering.search import POLICIES, make_policy
 from clustering.search.certified import Certified
 from ml_backend.artifacts.verdicts import read_verdicts
@@ -108,10 +109,14 @@ class AcceptsAll:
 
     name = "accepts all"
 
-    def step(self, tree: Any, pool: Any, log: Any, *, budget: int, seed: int) -> PolicyStep:
-        n = len(pool)
+    def step(
+        self, project: ProjectPool, log: AnswerLog, *, budget: int, seed: int, certificate: int = 1
+    ) -> PolicyStep:
+        n = len(project)
         decisions = Decisions(
-            cluster=np.array([-6, -6]),
+            label=np.array([-1, -1]),
+            cluster=np.array([-1, -1]),
+            phase=np.array([9, 9]),
             action=np.full(2, Action.ACCEPT, np.int8),
             asked=np.array([30, 9]),
             yes=np.array([29, 8]),
@@ -134,11 +139,12 @@ def test_the_audit_is_told_and_exported(
     assert report is not None
     assert report.error == ""
     lines = status_lines(status(world.settings, world.store))
-    assert any("disc: 8 of 9 accepted masks looked at were good, purity 0.61–0.99 (95%)" in x for x in lines)
+    told = "all labels: 8 of 9 accepted masks looked at were good, purity 0.61–0.99 (95%)"
+    assert any(told in line for line in lines)
     step(export_project, world.open(), tmp_path / "masks.json")
     info = json.loads((tmp_path / "masks.json").read_text())["info"]
-    assert {row["label"] for row in info["audits"]} == {"disc", "bar"}
-    audit = info["audits"][0]
+    (audit,) = info["audits"]
+    assert audit["label"] == ""  # over all labels
     assert (audit["asked"], audit["yes"]) == (9, 8)
     assert (audit["purity_lower"], audit["purity_upper"]) == (0.61, 0.99)
 

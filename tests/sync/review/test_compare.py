@@ -209,7 +209,7 @@ def test_hurried_answers_do_not_count() -> None:
 
 
 def mask(*answers: Told) -> AskedMask:
-    return AskedMask("disc", 0, 0.7, told=list(answers))
+    return AskedMask("disc", 0, told=list(answers))
 
 
 def test_at_overlap_one_the_expert_decides_and_repeats_do_not_add_up() -> None:

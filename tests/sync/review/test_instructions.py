@@ -76,7 +76,7 @@ def test_the_text_says_what_to_do_with_each_example() -> None:
 
 
 def _reviewing(make_world: MakeWorld, **options: object) -> World:
-    world = make_world(20, crowd=True, **options)
+    world = make_world(20, **{"crowd": True, "review_form": "single", **options})
     world.label(*range(6))
     report = world.worker().look(world.project_id)
     assert report is not None

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from clustering.answers import Decisions, PolicyStep, Questions, verified_labels
+from clustering.answers import AnswerLog, PolicyStep, Questions, verified_labels
+from clustering.project_pool import ProjectPool
 from clustering.search import POLICIES
+from clustering.search._parts import DecisionRows
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import parse_label_config
@@ -43,7 +45,7 @@ def _question(i: int = 0) -> Question:
 
 
 def _reviewing(make_world: MakeWorld, **options: Any) -> World:
-    world = make_world(20, **options)
+    world = make_world(20, **{"review_form": "single", **options})
     world.label(*range(6))
     report = world.worker().look(world.project_id)
     assert report is not None
@@ -130,7 +132,7 @@ def test_crops_are_rendered_and_signed(make_world: MakeWorld) -> None:
 
 
 def test_unsure_and_unsettled_questions_go_to_other_workers(make_world: MakeWorld) -> None:
-    world = _reviewing(make_world, review_overlap_max=3, question_batch=20)
+    world = _reviewing(make_world, policy="original", review_overlap_max=3, question_batch=20)
     clients = [world.studio.as_user(f"w{i}@example.com", "x") for i in range(3)]
 
     def answer() -> None:
@@ -155,6 +157,7 @@ def test_a_careless_worker_is_found_and_the_labels_hold(make_world: MakeWorld) -
         gold_share=0.45,
         repeat_share=0.1,
         question_batch=30,
+        policy="original",
         policy_options={"reject": 0.0},
     )
     honest = [world.studio.as_user(f"h{i}@example.com", "x") for i in range(3)]
@@ -330,18 +333,24 @@ class AsksTwice:
 
     name = "asks twice"
 
-    def step(self, tree: Any, pool: Any, log: Any, *, budget: int, seed: int) -> PolicyStep:
-        n = len(pool)
+    def step(
+        self, project: ProjectPool, log: AnswerLog, *, budget: int, seed: int, certificate: int = 1
+    ) -> PolicyStep:
+        n = len(project)
         done = set(zip(log.item.tolist(), log.stream.tolist(), (log.cluster - 7).tolist(), strict=True))
         wanted = [(i, s) for s in (0, 1) for i in range(n) if (i, s, s) not in done][:budget]
         item, stream = np.array(wanted, np.int64).reshape(-1, 2).T
         k = len(item)
         questions = Questions(
-            item, 7 + stream, stream.astype(np.int8), np.full(k, 0.5), np.zeros(k, np.int8), np.full(k, -1)
+            item=item,
+            cluster=7 + stream,
+            phase=10 + stream,
+            stream=stream.astype(np.int8),
+            inclusion=np.full(k, 0.5),
+            form=np.zeros(k, np.int8),
+            sheet=np.full(k, -1),
         )
-        none = Decisions(
-            *(np.zeros(0, kind) for kind in (int, np.int8, int, int, float, float, float)), test=()
-        )
+        none = DecisionRows(0.95).build()
         return PolicyStep(questions, none, verified_labels(log, n), np.full(n, -1), not k)
 
 
@@ -355,7 +364,7 @@ def test_a_known_mask_answers_every_sample_it_is_drawn_for(
     silent = [q for q in _questions(world) if q.review_task_id is None]
     assert sorted(q.instance for q in asked) == sorted(q.instance for q in silent) == sorted(first)
     assert {q.stream for q in asked} == {0}
-    assert {(q.stream, q.cluster, q.inclusion) for q in silent} == {(1, 8, 0.5)}
+    assert {(q.stream, q.cluster, q.phase, q.inclusion) for q in silent} == {(1, 8, 11, 0.5)}
     world.label(18, 19)
     report = world.worker().look(world.project_id)
     assert report is not None

@@ -29,7 +29,7 @@ MakeWorld = Callable[..., World]
 
 
 def _reviewing(make_world: MakeWorld, **options: Any) -> World:
-    world = make_world(20, **options)
+    world = make_world(20, **{"review_form": "single", **options})
     world.label(*range(6))
     report = world.worker().look(world.project_id)
     assert report is not None
@@ -386,9 +386,9 @@ def test_a_look_at_an_unchanged_review_runs_no_policy(
         def __init__(self) -> None:
             self._policy = make_policy("original")
 
-        def step(self, tree: Any, pool: Any, log: Any, *, budget: int, seed: int) -> Any:
+        def step(self, project: Any, log: Any, **options: Any) -> Any:
             calls.append(len(log))
-            return self._policy.step(tree, pool, log, budget=budget, seed=seed)
+            return self._policy.step(project, log, **options)
 
     monkeypatch.setitem(POLICIES, "counting", Counting)
     world = _reviewing(make_world, policy="counting", question_batch=8)
