@@ -23,7 +23,7 @@ LAYERS: dict[str, list[str]] = {
         "trees",
         "answers verifier",
         "search",
-        "matching propagation simulation",
+        "completeness matching propagation simulation",
     ],
     "ml_backend": [
         "errors",
