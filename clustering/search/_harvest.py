@@ -30,7 +30,7 @@ def harvest_bar(at: StepInput) -> float:
 
 def harvest_order(at: StepInput, p_good: Floats, candidates: Bools) -> Ints:
     """Candidates that are worth asking about, best first."""
-    return worth_asking(p_good, candidates, np.zeros(0), bar=harvest_bar(at))
+    return worth_asking(p_good, candidates, np.zeros(0), bar=harvest_bar(at), tail=False)
 
 
 def harvest(at: StepInput, covered: Bools, again: Ints) -> bool:
@@ -62,7 +62,8 @@ def _left(at: StepInput, covered: Bools) -> tuple[Ints, Floats]:
     now = at.estimate(None)
     mine = (at.log.phase == HARVEST_PHASE) & (at.log.stream == Stream.HARVEST)
     open_ = ~(at.asked if at.terms.exact else _tried(at)) & ~covered
-    return worth_asking(now.p_good, open_, at.said[mine], bar=harvest_bar(at)), now.p_good
+    said, exact = at.said[mine], at.terms.exact
+    return worth_asking(now.p_good, open_, said, bar=harvest_bar(at), tail=exact), now.p_good
 
 
 def _tried(at: StepInput) -> Bools:

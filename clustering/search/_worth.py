@@ -18,6 +18,8 @@ _RECENT = 100
 """Answers that tell how much asking still brings."""
 _MODEL = 20.0
 """Answers that the estimate itself counts for beside them."""
+_TAIL_STEPS = 20
+"""Masks below the bar are asked about some at a time: this part of the answers so far."""
 
 
 def least_worth(costs: Costs) -> float:
@@ -25,8 +27,18 @@ def least_worth(costs: Costs) -> float:
     return costs.mask / costs.drawn_mask if costs.drawn_mask > 0 else 1.0
 
 
-def worth_asking(p_good: Floats, candidates: Bools, said: npt.NDArray[np.floating], *, bar: float) -> Ints:
+def worth_asking(
+    p_good: Floats,
+    candidates: Bools,
+    said: npt.NDArray[np.floating],
+    *,
+    bar: float,
+    tail: bool = True,
+) -> Ints:
     """Candidates worth asking about, best first; none once the last answers brought too little.
+
+    Candidates below the bar come last, and only some at a time: a model that learnt from the better masks
+    knows little about the tail, so what the last answers brought says whether more of it are asked about.
 
     Parameters
     ----------
@@ -34,12 +46,17 @@ def worth_asking(p_good: Floats, candidates: Bools, said: npt.NDArray[np.floatin
     candidates : (n,) bool
     said : (m,) 1 yes, 0 no: answers to such questions so far, in their order
     bar : least probability of being good at which asking pays
+    tail : False leaves candidates below the bar alone; for people whose yes may be wrong, which in the tail it
+        mostly is
     """
-    found = np.flatnonzero(candidates & (p_good >= bar))
+    found = np.flatnonzero(candidates)
     order = found[np.argsort(-p_good[found], kind="stable")].astype(np.int64)
+    above = int((p_good[order] >= bar).sum())
     if len(order) and len(said) >= _RECENT:
         # in the tail the last answers tell more than the estimate
         brought = float(said[-_RECENT:].sum()) + _MODEL * float(p_good[order[0]])
         if brought / (_RECENT + _MODEL) < bar:
             return order[:0]
-    return order
+        if tail and not above:
+            return order[: max(_RECENT, len(said) // _TAIL_STEPS)]
+    return order[:above]
