@@ -46,8 +46,8 @@ def worth_asking(
     candidates : (n,) bool
     said : (m,) 1 yes, 0 no: answers to such questions so far, in their order
     bar : least probability of being good at which asking pays
-    tail : False leaves candidates below the bar alone; for people whose yes may be wrong, which in the tail it
-        mostly is
+    tail : False leaves candidates below the bar alone; for people whose yes may be wrong, as it mostly is in
+        the tail
     """
     found = np.flatnonzero(candidates)
     order = found[np.argsort(-p_good[found], kind="stable")].astype(np.int64)
