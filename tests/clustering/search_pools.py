@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 from scipy.cluster.hierarchy import linkage
 
 from bench.pools import CORRECT_IOU, make_pool
@@ -14,7 +15,7 @@ from clustering.pool import Pool
 from clustering.project_pool import ProjectPool
 from clustering.trees import ClusterTree
 
-__all__ = ["answer_all", "flat_pool", "known_pool", "old_answers", "play_through"]
+__all__ = ["answer_all", "flat_pool", "known_pool", "old_answers", "play_through", "strong_pool"]
 
 
 @lru_cache(maxsize=4)
@@ -22,6 +23,19 @@ def known_pool(n: int, seed: int = 1) -> tuple[ClusterTree, Pool, npt.NDArray[np
     """Tree, pool and truth of the synthetic generator, linked by scipy."""
     pool, iou = make_pool(n, seed=seed, dim=16)
     return ClusterTree.from_linkage(linkage(pool.embedding, "complete")), pool, iou > CORRECT_IOU
+
+
+@lru_cache(maxsize=4)
+def strong_pool(n: int, seed: int = 1) -> tuple[ClusterTree, Pool, npt.NDArray[np.bool_]]:
+    """Tree, pool and truth where nine of ten masks are good: enough to certify some, however it is tuned."""
+    rng = np.random.default_rng(seed)
+    odds = rng.normal(3.2, 1.5, n)
+    embedding = rng.standard_normal((n, 8)).astype(np.float32)
+    embedding[:, 0] += odds
+    side = special.expit(odds[:, None] + 0.5 * rng.standard_normal((n, 2))).astype(np.float32) ** 0.5
+    pool = Pool(embedding, side[:, 0], side[:, 1], np.zeros((n, 0), np.float32))
+    tree = ClusterTree.from_linkage(linkage(embedding, "complete"))
+    return tree, pool, rng.random(n) < special.expit(odds)
 
 
 def flat_pool(

@@ -8,7 +8,7 @@ import pytest
 from clustering.project_pool import ProjectPool
 from clustering.propagation import propagate
 from clustering.search import POLICIES, Original, make_policy
-from tests.clustering.search_pools import answer_all, flat_pool, known_pool
+from tests.clustering.search_pools import answer_all, flat_pool, known_pool, strong_pool
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
@@ -33,7 +33,7 @@ def test_every_label_is_explained(name: str) -> None:
 
 
 def test_masks_that_people_saw_do_not_carry_the_bound_of_the_others() -> None:
-    tree, pool, truth = known_pool(1500)
+    tree, pool, truth = strong_pool(1000)
     log, step = answer_all(make_policy("certified"), tree, pool, truth, budget=60)
     result = propagate(step, log)
     unseen = result.accepted[~result.verified[result.accepted]]

@@ -27,7 +27,8 @@ def _nest(p: Floats, terms: Terms, *, alpha: float = 0.05, most: int = 200) -> N
 def _sets(n: int, stages: tuple[int, ...], *sizes: int) -> NestedSets:
     """Sets of given sizes that share the error evenly."""
     size = np.array(sizes or (n,), np.int64)
-    return NestedSets(np.arange(n), size, np.full(len(size), 1.0 / len(size)), stages, n)
+    even = np.full(len(size), 1.0 / len(size))
+    return NestedSets(np.arange(n), size, even, np.full(len(size), 0.96), stages, likely=n, hoped=n)
 
 
 def _play(
@@ -51,8 +52,7 @@ def _play(
     return certified, broken
 
 
-@pytest.mark.parametrize("noise", [EXACT, NOISY])
-@pytest.mark.parametrize("n", [80, 600])
+@pytest.mark.parametrize(("noise", "n"), [(EXACT, 80), (EXACT, 600), (NOISY, 600)])
 def test_sets_just_below_the_promise_pass_rarely(noise: Noise, n: int) -> None:
     """The hardest case: every set holds just less than promised, and the predictions say more."""
     rng, alpha, runs = np.random.default_rng(n), 0.2, 600
@@ -114,23 +114,23 @@ def test_an_answer_that_is_neither_counts_as_no() -> None:
 
 
 def test_a_stage_is_asked_only_while_it_may_bring_more() -> None:
-    sets = _sets(2000, (40, 80, 160))
-    rank = np.random.default_rng(0).permutation(2000)[:160]
-    none = np.full(160, np.nan, np.float32)
+    sets = _sets(2000, (60, 120))
+    rank = np.random.default_rng(0).permutation(2000)[:120]
+    none = np.full(120, np.nan, np.float32)
     start = run_test(sets, rank, none, terms=_terms(), alpha=0.05)
-    assert (start.wanted, start.over) == (40, False)
+    assert (start.wanted, start.over) == (60, False)
     sure = none.copy()
-    sure[:40] = 1.0  # certified whole: nothing is left to gain
+    sure[:60] = 1.0  # certified whole: nothing is left to gain
     after = run_test(sets, rank, sure, terms=_terms(), alpha=0.05)
     assert (after.certified, after.over) == (2000, True)
     hopeless = none.copy()
-    hopeless[:40] = np.arange(40) % 2  # half of them good
+    hopeless[:60] = np.arange(60) % 2  # half of them good
     after = run_test(sets, rank, hopeless, terms=_terms(), alpha=0.05)
     assert (after.certified, after.over) == (0, True)
     close = none.copy()
-    close[:40] = np.arange(40) % 13 > 0  # 36 of 40: not proven, worth more answers
+    close[:60] = np.arange(60) % 15 > 0  # 56 of 60: not proven, worth more answers
     after = run_test(sets, rank, close, terms=_terms(), alpha=0.05)
-    assert (after.certified, after.over, after.wanted) == (0, False, 80)
+    assert (after.certified, after.over, after.wanted) == (0, False, 120)
 
 
 def test_while_nobody_knows_how_people_err_nothing_is_certified() -> None:
@@ -141,10 +141,10 @@ def test_while_nobody_knows_how_people_err_nothing_is_certified() -> None:
 
 
 def test_little_gold_certifies_less_than_much() -> None:
-    """People are right in 19 of 20 and 9 of 10 cases, and 93 of 100 answers are yes."""
+    """People are right in 19 of 20 and 9 of 10 cases, and 88 of 100 answers are yes."""
     sets = _sets(2000, (400,))
     rank = np.random.default_rng(0).permutation(2000)[:400]
-    yes = (np.arange(400) % 100 < 93).astype(np.float32)
+    yes = (np.arange(400) % 100 < 88).astype(np.float32)
     found = []
     for k in (60, 4000):
         _, cautious = noise_from_gold(round(0.95 * k), k, round(0.9 * k), k, alpha=0.01)
