@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
+from sqlalchemy import func, select
 
+from clustering.costs import Costs
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import read_verdicts
@@ -22,7 +23,7 @@ from sync.lab.ground_truth import GOOD_IOU, Truth
 from sync.rounds.cluster import load_label_pools
 from sync.rounds.progress import Memo
 from sync.store.project_store import ProjectStore
-from sync.store.tables import RoundRecord, TaskRecord
+from sync.store.tables import AnswerRecord, QuestionRecord, RoundRecord, TaskRecord
 
 __all__ = ["DemoReport", "RoundFigures", "Share", "measure_round"]
 
@@ -57,8 +58,11 @@ class RoundFigures:
     """One round. Masks are instances of the round's pool; ``*_s`` are seconds.
 
     ``propagated`` are the accepted masks that nobody was asked about. ``pool_precision`` is the share of
-    good masks in the whole pool: what accepting everything unseen would give. ``recall`` is the number of
-    accepted good masks over the number of true instances on the tasks of the pool.
+    good masks in the whole pool: what accepting everything unseen would give. ``recall`` is the share of the
+    true instances on the tasks of the pool that an accepted good mask shows. ``answer_hours`` is the time of
+    the round's answers, ``hours_to_finish`` adds the drawing of the instances that no accepted good mask
+    shows, at 80 s each. ``promise`` is what the policy says about its masks, ``found`` what the test pictures
+    say about missing ones, both as in the figures of the review.
     """
 
     round: int
@@ -78,6 +82,10 @@ class RoundFigures:
     precision_propagated: Share | None
     masks_per_question: float | None
     recall: float | None
+    answer_hours: float = 0.0
+    hours_to_finish: float = 0.0
+    promise: Mapping[str, Any] | None = None
+    found: Mapping[str, Any] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -105,7 +113,8 @@ def measure_round(
 ) -> RoundFigures:
     """Compare what a reviewed round decided with the ground truth."""
     tables = [pool.table for pool in load_label_pools(db, paths, memo, record) if len(pool)]
-    good = {key: ok for table in tables for key, ok in _good(db, table, truth).items()}
+    shown = {key: which for table in tables for key, which in _shown(db, table, truth).items()}
+    good = {key: which is not None for key, which in shown.items()}
     verdicts = [v for v in read_verdicts(paths.round(record.number)).rows.values() if v.key in good]
     accepted = [v for v in verdicts if v.verdict > 0]
     propagated = [v for v in accepted if not v.verified]
@@ -113,6 +122,8 @@ def measure_round(
     answers = int(review.get("answered", 0))
     train = record.figures.get("train", {})
     true = _true_instances(db, tables, truth)
+    found = len({shown[v.key] for v in accepted if good[v.key]})
+    hours = _answer_hours(db, record.number)
     steps = {
         step: float(record.figures[step]["seconds"])
         for step in ("pull", "train", "infer", "cluster", "review", "push")
@@ -135,7 +146,11 @@ def measure_round(
         precision=Share.of(sum(good[v.key] for v in accepted), len(accepted)),
         precision_propagated=Share.of(sum(good[v.key] for v in propagated), len(propagated)),
         masks_per_question=len(accepted) / answers if answers else None,
-        recall=sum(good[v.key] for v in accepted) / true if true else None,
+        recall=found / true if true else None,
+        answer_hours=hours,
+        hours_to_finish=hours + (true - found) * Costs().drawn_mask / 3600.0,
+        promise=review.get("promise"),
+        found=review.get("found"),
         seconds={**steps, **seconds},
     )
 
@@ -161,15 +176,34 @@ def _addresses(db: ProjectStore, task_ids: npt.NDArray[np.int64]) -> dict[int, s
     return {task: known[task] for task in ids}
 
 
-def _good(db: ProjectStore, table: PoolTable, truth: Truth) -> dict[str, bool]:
-    """Per instance key of one label's pool: does it overlap a true instance enough?"""
+def _answer_hours(db: ProjectStore, number: int) -> float:
+    """Time that people spent on the questions of a round."""
+    query = (
+        select(func.sum(AnswerRecord.seconds))
+        .join(QuestionRecord, QuestionRecord.key == AnswerRecord.question_key)
+        .where(
+            AnswerRecord.project_id == db.id,
+            QuestionRecord.project_id == db.id,
+            QuestionRecord.round == number,
+        )
+    )
+    with db.read() as session:
+        return float(session.scalar(query) or 0.0) / 3600.0
+
+
+def _shown(db: ProjectStore, table: PoolTable, truth: Truth) -> dict[str, tuple[int, str, int] | None]:
+    """Per instance key of one label's pool: the true instance that it shows well enough, if any.
+
+    A true instance is named by its task, its label, and its place among those of the label.
+    """
     address = _addresses(db, table.task_id)
-    found: dict[str, bool] = {}
+    found: dict[str, tuple[int, str, int] | None] = {}
     for task in np.unique(table.task_id):
         rows = np.flatnonzero(table.task_id == task)
         label = str(table.label[rows[0]])
-        iou = truth.best_iou(address[int(task)], label, [table.rle(int(row)) for row in rows])
-        found |= {str(table.key[row]): bool(value >= GOOD_IOU) for row, value in zip(rows, iou, strict=True)}
+        iou, which = truth.best_match(address[int(task)], label, [table.rle(int(row)) for row in rows])
+        for row, value, place in zip(rows, iou.tolist(), which.tolist(), strict=True):
+            found[str(table.key[row])] = (int(task), label, place) if value >= GOOD_IOU else None
     return found
 
 

@@ -38,7 +38,10 @@ def report_table(report: DemoReport) -> Table:
         "accepted",
         "propagated",
         f"precision (IoU ≥ {GOOD_IOU})",
-        "masks/question",
+        "unseen",
+        "recall",
+        "answers, h",
+        "to finish, h",
     ):
         table.add_column(name, justify="right")
     used = [" ".join(f"{name} {value:.0f}" for name, value in row.seconds.items()) for row in report.rounds]
@@ -56,7 +59,10 @@ def report_table(report: DemoReport) -> Table:
             str(row.accepted),
             str(row.propagated),
             _text(row.precision),
-            "–" if row.masks_per_question is None else f"{row.masks_per_question:.2f}",
+            _text(row.precision_propagated),
+            "–" if row.recall is None else f"{row.recall:.3f}",
+            f"{row.answer_hours:.2f}",
+            f"{row.hours_to_finish:.2f}",
         )
     return table
 

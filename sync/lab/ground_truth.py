@@ -65,13 +65,19 @@ class Truth:
 
     def best_iou(self, address: str, label: str, masks: Sequence[Rle]) -> npt.NDArray[np.float64]:
         """(n,) largest IoU of each mask with a true instance of ``label`` in the picture, 0 without one."""
+        return self.best_match(address, label, masks)[0]
+
+    def best_match(
+        self, address: str, label: str, masks: Sequence[Rle]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """(n,) largest IoU as above, and (n,) the place of that instance among those of ``label``."""
         image = self.image(address)
         true = [_bytes(rle) for k, rle in zip(image.label, image.rle, strict=True) if self.labels[k] == label]
         if not true or not masks:
-            return np.zeros(len(masks))
+            return np.zeros(len(masks)), np.full(len(masks), -1, np.int64)
         found = coco_mask.iou([_bytes(rle) for rle in masks], true, [0] * len(true))
-        best: npt.NDArray[np.float64] = np.asarray(found, np.float64).max(axis=1)
-        return best
+        table = np.asarray(found, np.float64)
+        return table.max(axis=1), table.argmax(axis=1).astype(np.int64)
 
 
 def _plain(name: str) -> str:
