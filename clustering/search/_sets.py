@@ -124,7 +124,7 @@ def nest_sets(p_good: Floats, eligible: Bools, *, terms: Terms, alpha: float, mo
     loosest, first, likely = _best_plan(size, mean, terms, alpha, most)
     stages = _stages(first, int(size[loosest])) if first else ()
     size = size[: loosest + 1]
-    gain = _evidence(max(first, 1), size, mean[:, : loosest + 1], terms)[0]
+    gain = _inside(max(first, 1), size) * _evidence_per_answer(mean[0, : loosest + 1], terms)
     # First start: the strictest set that should pass with ease; when it does, looser ones that follow cost
     # nothing. Predictions can be wrong: should it fail, the second start is left.
     easy = np.flatnonzero(gain >= -EASE * np.log(alpha))
@@ -145,11 +145,12 @@ def _best_plan(size: Ints, mean: Floats, terms: Terms, alpha: float, most: int) 
     """
     best, loosest, first, likely = 0.0, len(size) - 1, 0, 0.0
     bar = OVERHEAD - np.log(alpha * STAGES[0])
+    each = _evidence_per_answer(mean, terms)
     for last in range(len(size)):
         for effort in EFFORTS:
             answers = min(round(effort * most), int(size[last]))
             inside = answers * np.minimum(size[: last + 1] / size[last], 1.0)
-            passed = _evidence(answers, size[: last + 1], mean[:, : last + 1], terms) >= bar
+            passed = _inside(answers, size[: last + 1]) * each[:, : last + 1] >= bar
             unseen = (passed * (size[: last + 1] - inside)).max(axis=1)
             worth = float(unseen.mean()) - ANSWER_WORTH * answers
             if worth > best:
@@ -157,16 +158,19 @@ def _best_plan(size: Ints, mean: Floats, terms: Terms, alpha: float, most: int) 
     return loosest, first, round(likely)
 
 
-def _evidence(answers: int, size: Ints, mean: Floats, terms: Terms) -> Floats:
-    """(3, K) evidence to expect for each set, in nats, after that many answers from the loosest one."""
-    noise = terms.plan_noise
-    seen = np.asarray(noise.observed(mean))
-    target = np.full_like(mean, float(noise.observed(terms.purity)))
+def _evidence_per_answer(mean: Floats, terms: Terms) -> Floats:
+    """Evidence to expect of an answer about a member, in nats, for each predicted share of good members."""
+    target = float(terms.plan_noise.observed(terms.purity))
+    each: Floats = _divergence(np.asarray(terms.plan_noise.observed(mean)), np.full_like(mean, target))
+    return each * (mean > terms.purity)
+
+
+def _inside(answers: int, size: Ints) -> Floats:
+    """(K,) answers to expect about members of each set, after that many from the loosest one."""
     share = answers / size[-1]
     # without replacement a sample tells more, the larger its part of the set is
-    inside = size * share / max(1.0 - share, 0.05)
-    gain: Floats = inside * _divergence(seen, target) * (mean > terms.purity)
-    return gain
+    inside: Floats = size * share / max(1.0 - share, 0.05)
+    return inside
 
 
 def _divergence(p: Floats, q: Floats) -> Floats:
