@@ -15,7 +15,7 @@ from clustering.search._sheets import cut_sheets
 from clustering.search._worth import least_worth, worth_asking
 from clustering.verifier import fit_logistic
 
-__all__ = ["ask_best_first", "ask_on_sheets", "costs_of", "platt_scaled", "usual_sample"]
+__all__ = ["answered", "ask_best_first", "ask_on_sheets", "costs_of", "platt_scaled", "usual_sample"]
 
 _SHEETS_PER_PHASE = 10_000_000
 
@@ -36,6 +36,13 @@ def usual_sample(n: int) -> int:
     """Answers of a random sample, as many as the certified policy's search and test take on such a pool."""
     size = float(max(n, 1))
     return min(n, int(np.round(0.75 * min(52.0 * size**0.25, 13.0 * size**0.5))))
+
+
+def answered(log: AnswerLog, n: int) -> Bools:
+    """(n,) bool: masks with an answer of their own; one about nearly the same mask of earlier is none."""
+    found = np.zeros(n, bool)
+    found[log.item[log.stream != Stream.CARRIED]] = True
+    return found
 
 
 def platt_scaled(prior: npt.NDArray[np.floating], item: Ints, yes: npt.NDArray[np.floating]) -> Floats:

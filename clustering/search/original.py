@@ -13,7 +13,7 @@ from clustering.costs import Costs
 from clustering.project_pool import ProjectPool
 from clustering.search._frontier import FrontierSearch, Priority
 from clustering.search._parts import QuestionRows
-from clustering.search._scores import ask_best_first, platt_scaled
+from clustering.search._scores import answered, ask_best_first, platt_scaled
 from clustering.search._sheets import cut_sheets
 
 __all__ = ["Original"]
@@ -57,6 +57,9 @@ class Original(FrontierSearch):
             step = replace(
                 step, questions=self._on_sheets(step.questions, project.columns.prior.astype(np.float64))
             )
+        own = verified_labels(log, len(project))
+        label = np.where(own != 0, own, step.label).astype(np.int8)
+        step = replace(step, label=label, decision=np.where(own != 0, -1, step.decision))
         return self._finished(project, log, step, budget) if self.finish and step.done else step
 
     def _on_sheets(self, questions: Questions, prior: Floats) -> Questions:
@@ -74,16 +77,11 @@ class Original(FrontierSearch):
             share = (step.decisions.yes[row] + 0.5) / (step.decisions.asked[row] + 1.0)
             p_good[members] = np.minimum(p_good[members], share)
         questions = QuestionRows(budget)
-        open_ = step.label <= 0
-        open_[log.item] = False
+        open_ = (step.label <= 0) & ~answered(log, n)
         done = ask_best_first(log, p_good, open_, questions, costs=self.costs, sheets=self.sheets)
-        own = verified_labels(log, n)
-        label = np.where(own != 0, own, step.label).astype(np.int8)
         return replace(
             step,
             questions=questions.build(),
-            label=label,
-            decision=np.where(own != 0, -1, step.decision),
             done=done,
             p_yes=p_good.astype(np.float32),
         )

@@ -18,7 +18,14 @@ from clustering.arrays import Bools, Floats, Ints
 from clustering.evidence import betting_log_wealth
 from clustering.project_pool import ProjectPool
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
-from clustering.search._scores import ask_best_first, ask_on_sheets, costs_of, platt_scaled, usual_sample
+from clustering.search._scores import (
+    answered,
+    ask_best_first,
+    ask_on_sheets,
+    costs_of,
+    platt_scaled,
+    usual_sample,
+)
 
 __all__ = ["PacLabels"]
 
@@ -83,8 +90,7 @@ class PacLabels:
             return PolicyStep(questions.build(), rows.build(), label, decision, True)
         uncertain = 1.0 - prior
         draw, asked, chance = self._draws(uncertain, seed)
-        known = np.zeros(n, bool)
-        known[log.item] = True
+        known = answered(log, n)
         wanted = np.unique(draw[asked])
         missing = wanted[~known[wanted]]
         if len(missing):

@@ -12,7 +12,14 @@ from clustering.arrays import Floats, Ints
 from clustering.evidence import Noise, rogan_gladen
 from clustering.project_pool import ProjectPool
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
-from clustering.search._scores import ask_best_first, ask_on_sheets, costs_of, platt_scaled, usual_sample
+from clustering.search._scores import (
+    answered,
+    ask_best_first,
+    ask_on_sheets,
+    costs_of,
+    platt_scaled,
+    usual_sample,
+)
 
 __all__ = ["Platt"]
 
@@ -71,8 +78,7 @@ class Platt:
         label, decision = verified_labels(log, n), np.full(n, -1, np.int64)
         wanted = min(n, usual_sample(n) if self.sample is None else self.sample)
         draw = np.random.default_rng([seed, _SAMPLE_PHASE]).permutation(n)[:wanted].astype(np.int64)
-        known = np.zeros(n, bool)
-        known[log.item] = True
+        known = answered(log, n)
         missing = draw[~known[draw]]
         if len(missing):
             ask_on_sheets(

@@ -7,7 +7,7 @@ import numpy as np
 from clustering.answers import AnswerLog, PolicyStep, verified_labels
 from clustering.project_pool import ProjectPool
 from clustering.search._parts import DecisionRows, QuestionRows, check_arguments
-from clustering.search._scores import ask_best_first, costs_of, platt_scaled
+from clustering.search._scores import answered, ask_best_first, costs_of, platt_scaled
 
 __all__ = ["VerifyAll"]
 
@@ -43,9 +43,7 @@ class VerifyAll:
         questions = QuestionRows(budget)
         n = len(project)
         p_good = platt_scaled(project.columns.prior, log.item, log.yes)
-        open_ = np.ones(n, bool)
-        open_[log.item] = False
-        done = ask_best_first(log, p_good, open_, questions, costs=self.costs, sheets=self.sheets)
+        done = ask_best_first(log, p_good, ~answered(log, n), questions, costs=self.costs, sheets=self.sheets)
         return PolicyStep(
             questions.build(),
             DecisionRows(0.95).build(),
