@@ -30,7 +30,7 @@ from sync.review.questions import (
 )
 from sync.review.verdicts import ReviewLog, offsets, read_review_log
 from sync.rounds.cluster import LabelPool
-from sync.rounds.known_masks import load_lessons
+from sync.rounds.known_masks import KnownMasks, load_known_masks, load_lessons
 from sync.rounds.policies import build_policy, gold_is_counted
 from sync.rounds.progress import Memo, Progress
 from sync.settings import Settings
@@ -74,6 +74,7 @@ def decide(
     """Run the policy on the stored answers. Raises BadInput when policy or options are wrong."""
     kept = _kept_policy(db, settings, memo)
     project = _project(db, paths, memo, record, pools)
+    known_masks = load_known_masks(db, paths, memo, record, [pool.label for pool in pools])
     while True:
         log = read_review_log(db, settings, record.number, pools)
         if _forget_unanswered(db, log):
@@ -89,7 +90,7 @@ def decide(
             seed=_seed(settings, record, log),
             certificate=log.certificate.number,
         )
-        wanted = _wanted(db, settings, paths, record, pools, log, step, room)
+        wanted = _wanted(db, settings, paths, record, pools, known_masks, log, step, room)
         silent, seen = split_silent(pools, log, wanted)
         if silent:
             with db.write() as session:
@@ -167,6 +168,7 @@ def _wanted(
     paths: ProjectPaths,
     record: RoundRecord,
     pools: Sequence[LabelPool],
+    known_masks: KnownMasks | None,
     log: ReviewLog,
     step: PolicyStep,
     room: int,
@@ -193,7 +195,7 @@ def _wanted(
             db, settings, record.number, log.certificate, pool, len(like), known, log.answered
         )
         others += [q for q in hidden if int(first[number]) + q.item not in log.cannot_be_shown]
-        others += gold_questions(db, settings, paths, record.number, pool, like, known)
+        others += gold_questions(db, settings, paths, record.number, pool, like, known, known_masks)
     return spread(questions, others, settings.seed)
 
 

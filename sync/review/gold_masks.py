@@ -1,17 +1,94 @@
-"""Masks made wrong on purpose: gold questions whose answer is no, and bad examples for the instructions."""
+"""Masks of known truth for gold questions, and masks made clearly wrong for the instructions.
+
+Gold must be at least as hard as the masks of the pool, or it flatters people who let nearly right masks pass.
+So it shows what the model itself found on pictures where people drew every object: good masks, and wrong ones
+that the model likes most. At most one in four of the wrong ones is clearly wrong (IoU up to 0.5), while there
+are others. Only where there are too few predictions, drawn masks take their place, as they are or made
+slightly wrong.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Rle
 from ml_backend.masks.rle import decode_rle, encode_mask
+from sync.rounds.known_masks import KnownMasks
 
-__all__ = ["half", "merged", "shifted", "wrong_mask"]
+__all__ = ["choose_gold", "half", "merged", "shifted", "wrong_mask"]
+
+_NEARLY = 0.5
+"""IoU above which a wrong mask is a near miss."""
+_SLIGHTLY_WRONG = (0.55, 0.74)
+"""IoU of drawn masks that are made wrong for gold; masks above 0.75 are good ones."""
+Masks = Iterable[tuple[int, Rle]]
+"""tasks, and masks on their pictures"""
+
+
+def choose_gold(
+    drawn: Sequence[tuple[int, Rle]],
+    known: KnownMasks | None,
+    label: str,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    taken: set[str],
+) -> list[tuple[int, Rle]]:
+    """At most ``count`` (task, mask) of this label, good and bad by turns.
+
+    Parameters
+    ----------
+    drawn : (task, mask) that people drew, those to be preferred first
+    known : predictions of known truth
+    taken : keys of masks that were asked about; those chosen are added
+    """
+    good, bad = _predicted(known, label, rng)
+    # which kind comes first is drawn: most looks need no more than a mask or two
+    sources = [
+        chain(good, drawn),
+        chain(bad, ((task, made) for task, rle in drawn if (made := wrong_mask(rle, rng)) is not None)),
+    ]
+    kinds = [_fresh(source, label, taken) for source in sources]
+    first = int(rng.integers(2))
+    found = (next(kinds[(first + i) % 2], None) for i in range(count))
+    return [mask for mask in found if mask is not None]
+
+
+def _fresh(masks: Masks, label: str, taken: set[str]) -> Iterator[tuple[int, Rle]]:
+    """Those that were not asked about, noted as asked."""
+    for task, rle in masks:
+        key = instance_key(task, label, str(rle["counts"]))
+        if key not in taken:
+            taken.add(key)
+            yield task, rle
+
+
+def _predicted(
+    known: KnownMasks | None, label: str, rng: np.random.Generator
+) -> tuple[list[tuple[int, Rle]], list[tuple[int, Rle]]]:
+    """Good predictions in random order; wrong ones, those that the model likes most first."""
+    if known is None or label not in known.labels:
+        return [], []
+    mine = known.label == known.labels.index(label)
+    prior = known.table.score * known.table.quality
+    wrong = np.flatnonzero(mine & ~known.good)
+    wrong = wrong[np.argsort(-prior[wrong], kind="stable")]
+    near, far = (np.flatnonzero(known.iou[wrong] > _NEARLY), np.flatnonzero(known.iou[wrong] <= _NEARLY))
+    # each clearly wrong one waits until three near misses for it stand before it
+    behind = np.append(near, np.full(3 * len(far), len(wrong)))[3 * np.arange(1, len(far) + 1) - 1]
+    place = np.arange(len(wrong), dtype=np.float64)
+    place[far] = np.maximum(far, behind + 0.5)
+    wrong = wrong[np.argsort(place, kind="stable")]
+    good = rng.permutation(np.flatnonzero(mine & known.good))
+    rows = ([(int(known.picture[i]), known.table.rle(int(i))) for i in some] for some in (good, wrong))
+    first, second = rows
+    return first, second
 
 
 def shifted(rle: Rle) -> Rle | None:
@@ -73,23 +150,23 @@ def _moved(mask: npt.NDArray[np.uint8], dx: int, dy: int) -> npt.NDArray[np.uint
 
 
 def wrong_mask(rle: Rle, rng: np.random.Generator) -> Rle | None:
-    """A drawn mask moved, grown or cut until its IoU with the mask as drawn is between 0.3 and 0.65.
+    """A drawn mask moved, grown or cut until its IoU with the mask as drawn is between 0.55 and 0.74.
 
     None when no amount of any of the three gives such a mask.
     """
+    least, most = _SLIGHTLY_WRONG
     mask = decode_rle(rle).astype(np.uint8)
     y, x = np.nonzero(mask)
     size = max(int(np.ptp(x)), int(np.ptp(y)), 2) + 1
     ways = [int(way) for way in rng.permutation(3)]
     for way in ways:
-        for step in range(1, 12):
-            amount = max(1, round(step * size / 12))
+        for amount in dict.fromkeys(max(1, round(step * size / 24)) for step in range(1, 24)):
             other = _made_wrong(mask, way, amount, rng)
             union = int((mask | other).sum())
             iou = int((mask & other).sum()) / max(union, 1)
-            if 0.3 <= iou <= 0.65:
+            if least <= iou <= most:
                 return encode_mask(other)
-            if iou < 0.3:
+            if iou < least:
                 break
     return None
 

@@ -20,11 +20,12 @@ from clustering.answers import Form, Questions, Stream
 from clustering.costs import Costs
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import instance_key
-from sync.review.gold_masks import wrong_mask
+from sync.review.gold_masks import choose_gold
 from sync.review.instructions import example_masks
 from sync.review.question import FORMS, HIDDEN, Question
 from sync.review.verdicts import Certificate, offsets
 from sync.rounds.cluster import LabelPool
+from sync.rounds.known_masks import KnownMasks
 from sync.rounds.region_rows import plain_rle
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
@@ -169,8 +170,9 @@ def gold_questions(
     pool: LabelPool,
     like: Sequence[Question],
     known: Sequence[QuestionRecord],
+    known_masks: KnownMasks | None,
 ) -> list[Question]:
-    """``gold_share`` questions whose answer is known: drawn masks, every other one made wrong.
+    """``gold_share`` questions whose answer is known; see ``gold_masks`` for the masks.
 
     Each copies form, sheet, cluster and item of one of the questions ``like``, so that nothing gives it away.
     """
@@ -178,7 +180,6 @@ def gold_questions(
     count = math.ceil(len(like) * share / (1.0 - share) - 1e-9)
     if not count:
         return []
-    asked = {question.instance for question in known}
     rng = np.random.default_rng([settings.seed, round_number, len(known)])
     drawn = [
         (task.id, region["rle"])
@@ -189,19 +190,18 @@ def gold_questions(
     given_away = example_masks(paths)
     places = rng.permutation(len(drawn)).tolist()
     places.sort(key=lambda place: (drawn[place][0], str(drawn[place][1]["counts"])) in given_away)
+    masks = choose_gold(
+        [drawn[place] for place in places],
+        known_masks,
+        pool.label,
+        count,
+        rng,
+        taken={question.instance for question in known},
+    )
     found: list[Question] = []
-    for place in places:
-        if len(found) == count:
-            break
-        task, rle = drawn[place]
-        mask = rle if len(found) % 2 == 0 else wrong_mask(rle, rng)
-        if mask is None:
-            continue
-        instance = instance_key(task, pool.label, str(mask["counts"]))
-        if instance in asked:
-            continue
-        asked.add(instance)
+    for task, rle in masks:
         template = like[int(rng.integers(len(like)))]
+        instance = instance_key(task, pool.label, str(rle["counts"]))
         found.append(
             replace(
                 template,
@@ -216,7 +216,7 @@ def gold_questions(
                 task_id=task,
                 instance=instance,
                 repeat=0,
-                rle=plain_rle(mask),
+                rle=plain_rle(rle),
             )
         )
     return found

@@ -119,8 +119,7 @@ def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[Poo
 def finite_rows(table: PoolTable) -> npt.NDArray[np.bool_]:
     """(n,) bool: rows whose numbers are all finite."""
     numbers = np.column_stack([table.embedding, table.score, table.quality])
-    good: npt.NDArray[np.bool_] = np.isfinite(numbers).all(axis=1)
-    return good
+    return np.asarray(np.isfinite(numbers).all(axis=1), np.bool_)
 
 
 def load_label_pools(

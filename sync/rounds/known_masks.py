@@ -122,7 +122,8 @@ def load_lessons(
 ) -> Lessons | None:
     """The known masks as lessons of the verifier, with the same features as the pools of the labels.
 
-    ``labels`` are the labels of the project's pools, in their order. None when there is no known mask.
+    ``labels`` are the labels of the project's pools, in their order. The same object as long as nothing
+    changed. None when there is no known mask.
     """
     known = load_known_masks(db, paths, memo, record, labels)
     if known is None or not len(known):

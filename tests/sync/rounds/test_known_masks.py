@@ -86,6 +86,7 @@ def test_lessons_have_the_features_of_the_pool(make_world: MakeWorld) -> None:
         assert np.array_equal(getattr(lessons.pool, name), getattr(same, name))
     assert lessons.picture.tolist() == whole.task_id[rows].tolist()
     assert [LABELS[i] for i in lessons.label] == whole.label[rows].tolist()
+    assert step(load_lessons, project, record, LABELS) is lessons, "policies keep what they made of them"
     turned = step(load_lessons, project, record, LABELS[::-1])
     assert turned is not None
     assert (turned.label == 1 - lessons.label).all()
