@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -192,7 +193,8 @@ def neighbours(features: Features, count: int = 15) -> Opinion:
 
     def opinion(item: Ints, left: Floats, z: Floats) -> Floats:
         _, near = cKDTree(features.columns[item]).query(features.columns, k=min(count, len(item)))
-        return 4.0 * left[near.reshape(len(z), -1)].sum(axis=1) / (count + 10.0)
+        mean: Floats = left[near.reshape(len(z), -1)].sum(axis=1) / (count + 10.0)
+        return 4.0 * mean
 
     return opinion
 
@@ -237,13 +239,9 @@ def hours(name: str, project: ProjectPool, iou: Floats, plays: int) -> None:
         "straight": lambda pool: straight(learning.make_features(pool)),
         "bent": learning.make_features,
     }
-    usual = policy_step.make_features
     for candidate, make in makers.items():
-        try:
-            policy_step.make_features = make  # type: ignore[assignment]
+        with patch.object(policy_step, "make_features", make):
             runs = [play(make_policy("certified"), project, iou, seed=seed) for seed in range(plays)]
-        finally:
-            policy_step.make_features = usual
         told[candidate] = np.array([[run.curve.hours_to_finish[-1], run.curve.recall[-1]] for run in runs])
     base = told["straight"]
     for candidate, rows in told.items():
