@@ -47,6 +47,19 @@ def test_a_false_statement_is_accepted_with_probability_alpha_at_most(
                     assert chance[:, whole_p <= alpha].sum() <= alpha + 1e-9
 
 
+def test_a_good_whole_set_says_too_little_about_its_rest() -> None:
+    """Where a good part of a set is drawn, a bound of the whole covers masks that people saw."""
+    size, asked, alpha = 60, 30, 0.05
+    k, wrong = np.arange(asked + 1), {rest_p_value: 0.0, whole_p_value: 0.0}
+    for p_value in wrong:
+        passed = [p_value(int(y), asked, size, share=0.85, noise=EXACT) <= alpha for y in k]
+        for good in range(size + 1):
+            rest_false = good - k < 0.85 * (size - asked) - 1e-9
+            chance = stats.hypergeom.pmf(k, size, good, asked)[rest_false & passed].sum()
+            wrong[p_value] = max(wrong[p_value], float(chance))
+    assert wrong[rest_p_value] <= alpha < wrong[whole_p_value]
+
+
 def test_the_p_value_is_no_larger_than_it_must_be() -> None:
     """For some number of good masks the probability is reached."""
     size, asked, yes = 40, 12, 12
