@@ -35,12 +35,12 @@ def _broken(plays: list[Outcome]) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("cell", "plays"),
     [
-        (CELLS["exact, delta .3: lying lessons .85 300"], 25),
+        (CELLS["exact, delta .3: lying lessons .85 300"], 20),
         (replace(CELLS["exact, 3 rounds: strong 300"], n=120), 8),
         (replace(CELLS["exact, options changed twice: strong 300"], n=150), 10),
         (replace(CELLS["exact, withdraw every no of the search: strong 300"], n=150), 10),
-        (_WEAK, 30),
-        (_TAINTED, 15),
+        (_WEAK, 20),
+        (_TAINTED, 10),
         (replace(CELLS["gold lenient, near misses: usual 300"], n=80), 10),
         (replace(CELLS["exact: 20 labels, Zipf 1000"], n=200), 6),
     ],
