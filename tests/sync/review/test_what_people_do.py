@@ -218,7 +218,7 @@ def test_a_deleted_review_task_is_asked_again_also_when_its_mask_was_asked_twice
 
 
 def test_skipped_questions_take_no_room_from_new_ones(make_world: MakeWorld) -> None:
-    world = _reviewing(make_world, question_batch=5)
+    world = _reviewing(make_world, policy="original", question_batch=5)
     single = _single(world)
     skipped: set[str] = set()
     while (task := world.studio.next_task(single)) is not None:
