@@ -101,18 +101,22 @@ def _made(task_id: int, form: int, task: NewTask, urls: Mapping[str, str]) -> Re
 
 
 def _sheets(questions: Sequence[Question]) -> list[list[Question]]:
-    """Contact sheets: as the policy laid them out; other questions by label and cluster, nine to a sheet."""
-    groups: dict[tuple[str, int, int, int], list[Question]] = defaultdict(list)
+    """Contact sheets: as the policy laid them out; other questions by label and cluster, nine to a sheet.
+
+    Cards of one label stand together.
+    """
+    groups: dict[tuple[int, str, int, int], list[Question]] = defaultdict(list)
     for question in questions:
         by_policy = question.sheet >= 0
-        cluster, stream = (-1, -1) if by_policy else (question.cluster, question.stream)
-        groups[question.label, question.sheet, cluster, stream].append(question)
-    return [
+        alike = ("", -1, -1) if by_policy else (question.label, question.cluster, question.stream)
+        groups[question.sheet, *alike].append(question)
+    sheets = [
         group[start : start + size]
-        for (_, sheet, _, _), group in groups.items()
+        for (sheet, *_), group in groups.items()
         for size in [_LARGEST_SHEET if sheet >= 0 else _SHEET_SIZE]
         for start in range(0, len(group), size)
     ]
+    return [sorted(sheet, key=lambda question: question.label) for sheet in sheets]
 
 
 def _task_data(form: str, task: NewTask, urls: Mapping[str, str]) -> dict[str, Any]:

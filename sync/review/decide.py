@@ -76,7 +76,7 @@ def decide(
     project = _project(db, paths, memo, record, pools)
     known_masks = load_known_masks(db, paths, memo, record, [pool.label for pool in pools])
     while True:
-        log = read_review_log(db, settings, record.number, pools)
+        log = read_review_log(db, settings, record.number, pools, lessons=project.lessons)
         if _forget_unanswered(db, log):
             continue
         progress.at("review.policy")

@@ -85,13 +85,11 @@ def new_questions(
 
 
 def without_lone_cards(questions: Sequence[Question]) -> list[Question]:
-    """A sheet shows masks of one label. One on which too few masks are left is asked about mask by mask."""
-    cards = Counter((q.label, q.sheet) for q in questions if q.sheet >= 0)
+    """Masks on a sheet that has room for no more than a few of them now are asked about one by one."""
+    cards = Counter(question.sheet for question in questions)
     least = Costs().smallest_sheet
     return [
-        replace(q, form=int(Form.SINGLE), sheet=-1)
-        if q.form == Form.SHEET and 0 < cards[q.label, q.sheet] < least
-        else q
+        replace(q, form=int(Form.SINGLE), sheet=-1) if q.sheet >= 0 and cards[q.sheet] < least else q
         for q in questions
     ]
 

@@ -38,6 +38,7 @@ __all__ = [
 
 KEY_FIELD = "groundswell_key"
 _CARD = "width:200px;height:200px;object-fit:contain;background:#888"  # ten cards fit a laptop's window
+_NAME = "width:200px;text-align:center;font-weight:bold;overflow:hidden"
 _QUESTIONS = TypeAdapter(list[Question])
 """fields that a newer version added are ignored"""
 
@@ -68,10 +69,12 @@ def sheet_key(questions: Sequence[Question]) -> str:
 
 
 def sheet_task(questions: Sequence[Question], image_urls: Sequence[str]) -> dict[str, Any]:
-    """Task data of a contact sheet: card ``card<i>`` shows question i."""
+    """Task data of a contact sheet: card ``card<i>`` shows question i, with its label where they differ."""
+    labels = [question.label for question in questions]
+    of = f"a good {labels[0]}" if len(set(labels)) == 1 else "a good one of what its name says"
     return {
-        "question": f"Tick every card that is NOT a good {questions[0].label}. Leave the good ones.",
-        "cards": _cards(image_urls),
+        "question": f"Tick every card that is NOT {of}. Leave the good ones.",
+        "cards": _cards(image_urls, labels),
         KEY_FIELD: sheet_key(questions),
         "groundswell": {"form": "sheet", "questions": [asdict(question) for question in questions]},
     }
@@ -87,14 +90,21 @@ def pictures_of(data: Mapping[str, Any]) -> list[str]:
 
 def with_pictures(data: Mapping[str, Any], image_urls: Sequence[str]) -> dict[str, Any]:
     """The data of a review task with other addresses of its crops; all else stays."""
-    change = {"cards": _cards(image_urls)} if "cards" in data else {"image": image_urls[0]}
-    return {**data, **change}
+    if "cards" not in data:
+        return {**data, "image": image_urls[0]}
+    _, questions = read_questions(data)
+    return {**data, "cards": _cards(image_urls, [question.label for question in questions])}
 
 
-def _cards(image_urls: Sequence[str]) -> list[dict[str, str]]:
+def _cards(image_urls: Sequence[str], labels: Sequence[str]) -> list[dict[str, str]]:
+    is_mixed = len(set(labels)) > 1
     return [
-        {"value": f"card{i}", "html": f'<img src="{html.escape(url, quote=True)}" style="{_CARD}" alt=""/>'}
-        for i, url in enumerate(image_urls)
+        {
+            "value": f"card{i}",
+            "html": f'<img src="{html.escape(url, quote=True)}" style="{_CARD}" alt=""/>'
+            + (f'<div style="{_NAME}">{html.escape(label)}</div>' if is_mixed else ""),
+        }
+        for i, (url, label) in enumerate(zip(image_urls, labels, strict=True))
     ]
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import select
 
 from clustering.answers import AnswerLog, Stream
 from clustering.matching import match_pools
+from clustering.project_pool import Lessons
 from clustering.search._plan import HARVEST_PHASE
 from sync.review.answers import SKIP
 from sync.review.question import FORMS, HIDDEN
@@ -120,9 +121,18 @@ def offsets(pools: Sequence[LabelPool]) -> npt.NDArray[np.int64]:
 
 
 def read_review_log(
-    db: ProjectStore, settings: Settings, round_number: int, pools: Sequence[LabelPool]
+    db: ProjectStore,
+    settings: Settings,
+    round_number: int,
+    pools: Sequence[LabelPool],
+    *,
+    lessons: Lessons | None = None,
 ) -> ReviewLog:
-    """All answers of workers, as verdicts on the pools of this round. Raises BadInput on a wrong policy."""
+    """All answers of workers, as verdicts on the pools of this round.
+
+    ``lessons`` are those that the policy gets; they say which certificate the answers belong to, not what
+    they are. Raises BadInput on a wrong policy.
+    """
     with db.read() as session:
         questions = list(
             session.scalars(
@@ -138,7 +148,7 @@ def read_review_log(
                 .order_by(AnswerRecord.created_at, AnswerRecord.annotation_id)
             )
         )
-    certificate = certificate_of(questions, round_number, terms_digest(settings))
+    certificate = certificate_of(questions, round_number, terms_digest(settings, lessons))
     told: dict[str, list[AnswerRecord]] = defaultdict(list)
     for answer in answers:
         told[answer.question_key].append(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from sync.settings import Settings
 
 if TYPE_CHECKING:
     from clustering.answers import SearchPolicy
+    from clustering.project_pool import Lessons
 
 __all__ = ["build_policy", "gold_is_counted", "reads_first_answers", "terms_digest"]
 
@@ -63,12 +65,14 @@ def reads_first_answers(settings: Settings) -> bool:
     return isinstance(policy, Certified) and not policy.plan_noise.exact
 
 
-def terms_digest(settings: Settings) -> str:
-    """Digest of the settings that a promise rests on: when one of them changes, a new promise begins.
+def terms_digest(settings: Settings, lessons: Lessons | None = None) -> str:
+    """Digest of what a promise rests on: when something of it changes, a new promise begins.
 
-    Gold answers are none of them: the bounds from gold hold at every number of answers.
+    That are settings, and the truth of the lessons: the tested sets are cut by what was learnt from them.
+    Gold answers are none of it: the bounds from gold hold at every number of answers.
     """
     crowd = settings.review_overlap_max > 1
+    learnt = [] if lessons is None else [lessons.label, lessons.good, lessons.picture]
     return digest_of(
         {
             "policy": build_policy(settings).name,
@@ -76,5 +80,6 @@ def terms_digest(settings: Settings) -> str:
             "seed": settings.seed,
             "crowd": crowd,
             "min_answer_s": settings.min_answer_s if crowd else None,
+            "lessons": [hashlib.sha256(column.tobytes()).hexdigest() for column in learnt],
         }
     )[:12]

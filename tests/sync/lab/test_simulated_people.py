@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from clustering.costs import Costs
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
 from ml_backend.label_studio.config_builder import build_label_config, build_sheet_config
@@ -21,6 +22,8 @@ from sync.lab.simulated_people import Annotator, CrowdWorker, play_crowd
 from sync.review.question import Question
 from sync.review.review_project import build_review_config as review_config
 from sync.review.review_tasks import parse_answers, sheet_task, single_task
+from sync.review.weighing import SHEET_PACE
+from sync.settings import CROWD_DEFAULTS
 from tests.fakes.label_studio import FakeStudio
 
 
@@ -205,3 +208,17 @@ def test_several_workers_answer_a_question_that_asks_for_several(
 def test_questions_keep_their_form_on_the_way(asked: list[tuple[Question, bool]], tmp_path: Path) -> None:
     task = single_task(asked[0][0], "https://x.invalid/0.png")
     assert task["groundswell"]["questions"] == [asdict(asked[0][0])]
+
+
+def test_played_people_take_the_time_that_the_cost_model_says(
+    studio: FakeStudio, coco: CocoSet, asked: list[tuple[Question, bool]]
+) -> None:
+    costs = Costs()
+    player = worker(studio, coco)
+    questions = [q for q, _ in asked]
+    _, seconds, count = player._answer(sheet_task(questions[:24], ["u"] * 24))
+    assert (seconds, count) == (pytest.approx(costs.sheet + 24 * costs.sheet_mask), 24)
+    times = [player._answer(single_task(q, "u"))[1] for q in questions]
+    assert np.mean(times) == pytest.approx(costs.question, rel=0.2)
+    assert min(times) > CROWD_DEFAULTS["min_answer_s"]
+    assert seconds / 24 > CROWD_DEFAULTS["min_answer_s"] * SHEET_PACE

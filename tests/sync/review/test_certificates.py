@@ -21,14 +21,16 @@ from clustering.search.certified import Certified
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.projects.rebuild import rebuild
+from sync.review.ask import tasks_to_ask
 from sync.review.decide import Plan, decide
 from sync.review.question import Question
 from sync.review.questions import without_lone_cards
 from sync.review.review import review
-from sync.review.review_tasks import read_questions
+from sync.review.review_tasks import pictures_of, read_questions, sheet_task, with_pictures
 from sync.review.verdicts import ReviewLog, read_review_log
 from sync.review.weighing import AskedMask, Told, first_answers, weigh
 from sync.rounds.cluster import LabelPool, load_label_pools
+from sync.rounds.known_masks import load_lessons
 from sync.rounds.round_records import trained_round
 from sync.settings import Settings
 from sync.store.tables import AnswerRecord, DecisionRecord, QuestionRecord
@@ -77,7 +79,9 @@ def _log(world: World, **settings: Any) -> ReviewLog:
     record = step(trained_round, project)
     assert record is not None
     changed = project.settings.model_copy(update=settings)
-    return read_review_log(project.db, changed, record.number, _pools(world))
+    pools = _pools(world)
+    lessons = step(load_lessons, project, record, [pool.label for pool in pools])
+    return read_review_log(project.db, changed, record.number, pools, lessons=lessons)
 
 
 def _plan(world: World) -> Plan:
@@ -261,10 +265,25 @@ def _question(i: int = 0, **changes: Any) -> Question:
 
 
 def test_a_mask_alone_on_its_sheet_is_asked_about_by_itself() -> None:
-    cards = [_question(i, form=1, sheet=3, label="disc" if i < 2 else "bar") for i in range(3)]
+    cards = [_question(i, form=1, sheet=3 if i < 2 else 4) for i in range(3)]
     found = without_lone_cards(cards)
     assert found[:2] == cards[:2]
     assert (found[2].form, found[2].sheet) == (0, -1)
+
+
+def test_a_sheet_may_show_several_labels_and_says_then_which_card_is_which() -> None:
+    cards = [_question(i, form=1, sheet=3, label=("disc", "<bar>")[i % 2]) for i in range(4)]
+    (task,) = tasks_to_ask("sheet", cards, {})
+    assert [question.label for question in task.questions] == ["<bar>", "<bar>", "disc", "disc"]
+    data = sheet_task(task.questions, ["a", "b", "c", "d"])
+    assert "disc" not in data["question"]
+    assert "&lt;bar&gt;</div>" in data["cards"][0]["html"]
+    assert "disc</div>" in data["cards"][3]["html"]
+    assert pictures_of(with_pictures(data, ["e", "f", "g", "h"])) == ["e", "f", "g", "h"]
+    assert "disc</div>" in with_pictures(data, ["e", "f", "g", "h"])["cards"][3]["html"]
+    alone = sheet_task(cards[:1], ["a"])
+    assert "good disc" in alone["question"]
+    assert "<div" not in alone["cards"][0]["html"]
 
 
 # ---- answers of earlier rounds ----------------------------------------------------------------------------

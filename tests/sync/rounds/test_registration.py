@@ -19,6 +19,7 @@ from sync.rounds.registration import (
     register_project,
 )
 from sync.rounds.round_records import current_round, trained_round
+from sync.settings import Settings
 from sync.store.tables import ProjectRecord, QuestionRecord, RoundRecord, TaskRecord
 from sync.studio.protocol import ProjectRow
 from sync.worker.loop import Worker
@@ -173,6 +174,8 @@ def test_a_404_from_a_wrong_address_is_not_taken_for_a_deleted_project(make_worl
         ({"click_options": {"sizes": 3}}, "options.sizes"),
         ({"policy": "no-such-policy"}, "options.policy_options"),
         ({"policy_options": {"no_such_option": 1}, "policy": "certified"}, "options.policy_options"),
+        ({"policy_options": {"no_such_option": 1}, "policy": "original"}, "options.policy_options"),
+        ({"policy_options": {"purity": 3}}, "options.policy_options"),
     ],
 )
 def test_a_typo_in_an_option_is_refused_when_it_is_set(
@@ -185,6 +188,14 @@ def test_a_typo_in_an_option_is_refused_when_it_is_set(
     with world.store.read() as session:
         assert session.get_one(ProjectRecord, world.project_id).options == {}
     check_project_settings(world.settings)
+
+
+def test_a_policys_options_are_named_where_it_has_them_not() -> None:
+    with pytest.raises(BadInput, match="the policy certified has no option 'min_size'"):
+        check_project_settings(Settings(policy="auto", policy_options={"min_size": 6}))
+    # projects may still name the default by its former name
+    check_project_settings(Settings(policy="auto", policy_options={"purity": 0.9}))
+    check_project_settings(Settings(policy="original", policy_options={"min_size": 6}))
 
 
 def _worker(world: World, **changes: Any) -> Worker:

@@ -93,6 +93,16 @@ def test_a_store_of_the_first_release_keeps_its_rows(database: str, old_store: E
     assert _differences(old_store) == []
 
 
+def test_phases_leave_the_cluster(database: str, old_store: Engine) -> None:
+    with old_store.begin() as connection:
+        connection.execute(text("UPDATE questions SET cluster = -11"))  # -2 - phase 9
+    store = Store(database)
+    with store.read() as session:
+        question = session.scalars(select(QuestionRecord)).one()
+    store.close()
+    assert (question.cluster, question.phase, question.certificate, question.terms) == (-1, -1, 0, "")
+
+
 def test_several_workers_may_start_on_an_old_store_at_once(database: str, old_store: Engine) -> None:
     with ThreadPoolExecutor(4) as pool:
         for store in pool.map(Store, [database] * 4):
