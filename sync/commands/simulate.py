@@ -145,8 +145,11 @@ def _print_table(summaries: Mapping[str, Mapping[str, Any]], purity: float) -> N
     from rich.table import Table
 
     table = Table(
-        title="Means over plays with 95 % intervals. Broken: plays in which the delivered masks that nobody "
-        f"saw, or all of them, were at some step less pure than {purity}"
+        title="Means over plays, of hours with a 95 % interval. Broken: plays in which, at some step, the "
+        f"delivered masks that nobody saw (all delivered masks) were less pure than {purity}",
+        box=None,
+        padding=(0, 1),
+        pad_edge=False,
     )
     columns = {
         "hours_to_finish": "hours",
@@ -154,25 +157,23 @@ def _print_table(summaries: Mapping[str, Mapping[str, Any]], purity: float) -> N
         "masks": "masks",
         "unseen": "unseen",
         "recall": "recall",
-        "precision": "precision",
+        "precision": "pure",
         "unseen_precision": "of unseen",
     }
     table.add_column("policy", no_wrap=True)
-    for heading in (*columns.values(), "broken, unseen", "broken, all"):
-        table.add_column(heading, justify="right")
+    for heading in (*columns.values(), "broken"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, summary in summaries.items():
-        cells = [_cell(summary[column]) for column in columns]
-        broken = [summary["promise_broken_unseen"], summary["promise_broken"]]
-        table.add_row(name, *cells, *(f"{one['count']} of {one['plays']}" for one in broken))
+        cells = [_cell(summary[column]["mean"]) for column in columns]
+        hours = summary["hours_to_finish"]
+        if hours["high"] is not None:
+            cells[0] += f" ±{_cell(hours['high'] - hours['mean'])}"
+        unseen, every = summary["promise_broken_unseen"], summary["promise_broken"]
+        table.add_row(name, *cells, f"{unseen['count']} ({every['count']})/{every['plays']}")
     Console().print(table)
 
 
-def _cell(figure: Mapping[str, float | None]) -> str:
-    mean, high = figure["mean"], figure["high"]
-    if mean is None:
+def _cell(number: float | None) -> str:
+    if number is None:
         return "–"
-    number = f"{mean:,.0f}" if mean >= 100 else f"{mean:.3f}"
-    if high is None:
-        return number
-    half = high - mean
-    return f"{number} ±{half:,.0f}" if mean >= 100 else f"{number} ±{half:.3f}"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2f}"

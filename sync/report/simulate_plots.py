@@ -14,8 +14,8 @@ __all__ = ["plot_curves"]
 
 _PANELS = (
     ("hours", "masks", "delivered masks", "hours of answers"),
-    ("questions", "masks", "delivered masks", "questions"),
-    ("recall", "hours_to_finish", "hours to a finished set", "recall of correct masks"),
+    ("hours", "recall", "recall of correct masks", "hours of answers"),
+    ("hours", "hours_to_finish", "hours to a finished set", "hours of answers"),
     ("questions", "precision", "precision of delivered masks", "questions"),
     ("questions", "unseen_precision", "precision of masks nobody saw", "questions"),
 )
@@ -48,11 +48,6 @@ def plot_curves(
                 axis.plot(
                     getattr(curve, x_name), getattr(curve, y_name), color=colour, alpha=0.25, linewidth=0.7
                 )
-            if x_name == "recall":
-                # recall may fall when a set is withdrawn, so there is no step function: the ends are marked
-                ends = [(float(curve.recall[-1]), float(curve.hours_to_finish[-1])) for curve in runs]
-                axis.scatter(*np.median(ends, axis=0), color=colour, s=60, zorder=3, label=policy)
-                continue
             grid, median = _median(runs, x_name, y_name)
             axis.plot(grid, median, color=colour, linewidth=2.2, label=policy)
         if y_name.endswith("precision") and promise is not None:
@@ -65,6 +60,8 @@ def plot_curves(
         axis.grid(alpha=0.25)
         if wide and x_name in ("questions", "hours"):
             axis.set_xscale("log")
+        if y_name == "hours_to_finish":
+            axis.set_yscale("log")  # drawing everything takes a hundred times as long as the answers
     summary = axes.flat[-1]
     handles, labels = axes.flat[0].get_legend_handles_labels()
     summary.axis("off")
