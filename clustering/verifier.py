@@ -8,8 +8,8 @@ masks of this pool, answers about nearly the same masks of an earlier round, and
 pictures that people drew on). Its log-odds are then scaled and shifted such that they fit held-out answers,
 so the output is calibrated.
 
-``python -m bench.verifier`` compares it with others: gradient boosting, kernels and neighbours gain less per
-second, smoothing over the cluster tree gains nothing.
+``python -m bench.verifier`` compares it with others: gradient boosting and neighbours gain little and take
+many times as long, smoothing over the cluster tree gains nothing.
 """
 
 from __future__ import annotations
