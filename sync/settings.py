@@ -112,6 +112,13 @@ class Settings(BackendSettings):
     policy_options: dict[str, Any] = Field(
         default_factory=dict, description="options of the policy, see docs/questions.md"
     )
+    promise_found: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of all objects that should be found at least, e.g. 0.9: status and export say how "
+        "much is shown and how long drawing the rest takes; empty: no such promise",
+    )
     question_budget: int | None = Field(
         default=None,
         ge=0,
@@ -211,6 +218,7 @@ PROJECT_OPTIONS = frozenset(
         "policy",
         "policy_options",
         "pool_min_score",
+        "promise_found",
         "preset",
         "push_min_score",
         "question_batch",

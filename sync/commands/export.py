@@ -59,5 +59,7 @@ def register(app: typer.Typer) -> None:
         else:
             state = "its review is done" if done.review_done else "its review goes on"
             typer.echo(f"accepted masks: round {done.round}, model version {done.model_version}, {state}")
+        for line in done.says:
+            typer.echo(line)
         for row in done.left_out:
             typer.echo(f"left out: task {row.task_id} ({row.file_name}): {row.reason}")

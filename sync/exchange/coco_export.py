@@ -9,8 +9,10 @@ Per annotation, besides the COCO fields::
                  "purity_lower", "purity_upper", "confidence"
 
 ``info`` names the round and the model version that the accepted masks come from, and every picture that was
-left out with the reason. ``info.decisions`` lists every decision of that round. ``info.audits`` lists the
-final audits among them: their interval is the purity to quote.
+left out with the reason. ``info.decisions`` lists every decision of that round, ``info.audits`` the final
+audits among them. ``info.promise`` is what holds for the accepted masks that nobody looked at, ``info.found``
+the share of objects found on pictures that nobody drew on, over all labels and for each; ``info.says`` says
+both in words. They are null where nothing can be promised.
 
 A task that a person finished holds what that person drew and nothing else. Other tasks hold the accepted
 masks of the last reviewed round. Rejected and undecided masks are left out.
@@ -38,6 +40,7 @@ from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.exchange.file_names import TaskPicture, file_names
+from sync.review.promise_text import promise_lines
 from sync.rounds.round_records import has_finished
 from sync.rounds.task_queries import finished_tasks
 from sync.store.project_store import ProjectStore
@@ -72,6 +75,7 @@ class ExportReport:
     model_version: str | None
     review_done: bool
     left_out: Sequence[LeftOut]
+    says: Sequence[str] = ()
 
 
 def export_project(
@@ -100,6 +104,7 @@ def export_project(
         model_version=info["model_version"],
         review_done=info["review_done"],
         left_out=[LeftOut(row["task"], row["file_name"], row["reason"]) for row in info["left_out"]],
+        says=info["says"],
     )
 
 
@@ -263,9 +268,14 @@ def _info(db: ProjectStore, record: RoundRecord | None) -> dict[str, Any]:
         "review_done": record is not None and record.review_done,
         "decisions": [],
         "audits": [],
+        "promise": None,
+        "found": None,
+        "says": [],
     }
     if record is None:
         return info
+    review = record.figures.get("review", {})
+    info |= {"promise": review.get("promise"), "found": review.get("found"), "says": promise_lines(review)}
     query = select(DecisionRecord).where(
         DecisionRecord.project_id == db.id, DecisionRecord.round == record.number
     )

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from sync.review.promise_text import promise_lines
+
 __all__ = ["status_lines"]
 
 _SHOWN_FOR_EXPERTS = 3
@@ -71,6 +73,7 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             f"{review['accepted']} masks accepted ({review['verified']} seen one by one), "
             f"{review['rejected']} rejected" + (f", {per} masks per question" if per is not None else "")
         )
+        lines += [f"    promise  {line}" for line in promise_lines(review)]
         lines += [
             f"    audit    {row['label'] or 'all labels'}: {row['good']} of {row['asked']} accepted masks "
             f"looked at were good, purity {row['lower']:.2f}–{row['upper']:.2f} ({row['confidence']:.0%})"

@@ -132,9 +132,13 @@ def note_figures(
     record: RoundRecord,
     report: ReviewReport,
     plan: Plan,
+    found: dict[str, Any] | None,
     seconds: float,
 ) -> None:
-    """Keep the figures of a look in the round's row, when they changed."""
+    """Keep the figures of a look in the round's row, when they changed.
+
+    ``found`` is the share of objects found, see ``completeness_figures``.
+    """
     log: ReviewLog = plan.log
     before = record.figures.get("review", {})
     figures: dict[str, Any] = {
@@ -154,6 +158,7 @@ def note_figures(
         "promise": promise_figures(plan),
         "forecast": forecast_figures(report.forecast),
         "labels": label_figures(plan.outcome),
+        "found": found,
         "masks_per_question": round(report.accepted / report.answered, 3) if report.answered else None,
         "policy": plan.outcome.policy.name,
         "done": report.done,

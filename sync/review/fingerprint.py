@@ -28,6 +28,7 @@ _SETTINGS = {
     "min_answer_s",
     "policy",
     "policy_options",
+    "promise_found",
     "question_batch",
     "question_budget",
     "repeat_share",

@@ -16,6 +16,7 @@ from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.review.answers import pull_answers, set_overlap
 from sync.review.ask import ask
+from sync.review.completeness_figures import found_figures
 from sync.review.decide import decide
 from sync.review.decisions import store_decisions
 from sync.review.figures import ReviewReport, note_figures, review_report, tell_progress
@@ -81,7 +82,8 @@ def review(
     if asked.count or asked_before:  # there may be a review project now that was not there before
         refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
     report = review_report(plan, verdicts, asked_now=asked.count, asked_before=asked_before)
-    note_figures(db, settings, paths, progress, record, report, plan, time.monotonic() - started)
+    found = found_figures(db, settings, paths, memo, record, plan)
+    note_figures(db, settings, paths, progress, record, report, plan, found, time.monotonic() - started)
     if review_fingerprint(db, config, settings, record) == before:
         memo[name] = _LastLook(before, report)
     return report

@@ -93,11 +93,10 @@ def load_known_masks(
     state = (
         record.number,
         record.model_version,
-        tuple(labels),
         index.parts,
         tuple((task, digests[task]) for task in wanted),
     )
-    name = ("known masks", db.id)
+    name = ("known masks", db.id, tuple(labels))
     kept = memo.get(name)
     if isinstance(kept, tuple) and kept[0] == state:
         found: KnownMasks | None = kept[1]
