@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.arrays import Bools, Ints
-from clustering.evidence import Noise, binomial_log_e_value, fallback
+from clustering.evidence import Noise, binomial_log_e_value
 from clustering.search._plan import CONFIRM_PARTS
 
 __all__ = ["CUTS", "Singles", "answer_runs", "test_singles"]
 
-CUTS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.0)
+CUTS = (0.9, 0.8, 0.7, 0.5, 0.3, 0.2, 0.1, 0.0)
 """Predicted probabilities of being good at which the order is cut into lists."""
 
 
@@ -91,9 +91,9 @@ def test_singles(
             break
         p = [_p_value(order[begin:end], count, run, level, purity, noise) for end in left.tolist()]
         if level == 1:
-            weight = np.full(len(p), 0.5 / len(p))
-            weight[len(p) // 2] += 0.5
-            passed = fallback(p, weight, alpha=alpha * part)
+            # each list has a fixed part of the error: whether a list keeps the promise changes with the
+            # answers, so no list may hand its part on to the next
+            passed = np.array(p) <= alpha * part / len(ends)
         else:
             # the list begins where the level before ended, which its answers decided: all pairs of a
             # beginning and an end share the error
