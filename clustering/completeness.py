@@ -17,7 +17,7 @@ these pictures, which tells what would have been delivered there, had nobody dra
 
 It was chosen by measured coverage (``python -m bench.completeness``): of the bounds tried, it was the only
 one that held in 95 % of draws on every set, real and generated, up to the noise of 500 draws. The others fell
-to 87 % and less. That Gaffke's bound always covers is not proven.
+to 84 % and less. That Gaffke's bound always covers is not proven.
 
 Assumptions.
 
