@@ -23,6 +23,7 @@ from sync.review.figures import ReviewReport, note_figures, review_report, tell_
 from sync.review.fingerprint import review_fingerprint
 from sync.review.instructions import refresh_instructions
 from sync.review.open_tasks import tidy_open_tasks
+from sync.review.outlook import tell_outlook
 from sync.rounds.cluster import load_label_pools
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.task_queries import note_image_errors
@@ -84,6 +85,7 @@ def review(
     report = review_report(plan, verdicts, asked_now=asked.count, asked_before=asked_before)
     found = found_figures(db, settings, paths, memo, record, plan)
     note_figures(db, settings, paths, progress, record, report, plan, found, time.monotonic() - started)
+    tell_outlook(db, review_studio, settings, memo, report.forecast)
     if review_fingerprint(db, config, settings, record) == before:
         memo[name] = _LastLook(before, report)
     return report

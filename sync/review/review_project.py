@@ -26,6 +26,7 @@ __all__ = [
     "FoundReviewProject",
     "ReviewOwner",
     "belongs_to_another",
+    "describe",
     "ensure_review_project",
     "find_review_projects",
     "installation_id",
@@ -97,7 +98,7 @@ def find_review_projects(rows: Sequence[ProjectRow], owner: ReviewOwner) -> dict
                 "its description",
                 ", ".join(map(str, old)),
                 owner.project_id,
-                _identity_text(owner, form),
+                describe(owner, form),
             )
     return found
 
@@ -124,7 +125,7 @@ def ensure_review_project(
     found = find_review_projects(studio.projects(), owner).get(form)
     if found is not None:
         if not found.is_marked:
-            studio.set_description(found.id, _identity_text(owner, form))
+            studio.set_description(found.id, describe(owner, form))
         return found.id
     ending = _title_ending(owner, form)
     row = studio.create_project(
@@ -133,15 +134,16 @@ def ensure_review_project(
         sampling="Sequential sampling",
         maximum_annotations=maximum_annotations,
         instruction=instructions(labels, form=form),
-        description=_identity_text(owner, form),
+        description=describe(owner, form),
     )
     return row.id
 
 
-def _identity_text(owner: ReviewOwner, form: str) -> str:
+def describe(owner: ReviewOwner, form: str, outlook: str = "") -> str:
+    """The description of a review project: what is left to answer, and whose it is."""
+    about = f"Questions of Groundswell. {outlook} ".replace("  ", " ")
     return (
-        f"Questions of Groundswell. groundswell-review project={owner.project_key} form={form} "
-        f"installation={owner.installation}"
+        f"{about}groundswell-review project={owner.project_key} form={form} installation={owner.installation}"
     )
 
 
