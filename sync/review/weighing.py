@@ -255,13 +255,18 @@ def _spent(
     said: Sequence[Sequence[Told]],
     settings: Settings,
 ) -> set[int]:
-    """Masks that have all the answers they may have, were asked about often enough, or seen by everybody."""
+    """Masks that have all the answers they may have, were asked about often enough, or seen by everybody.
+
+    While nobody has answered whose answers count, somebody may still come.
+    """
     cap = settings.review_overlap_max
     people = {one.worker for told in kept for one in told}
     return {
         i
         for i, mask in enumerate(masks)
-        if len(said[i]) >= cap or mask.questions >= 2 * cap or people <= {one.worker for one in mask.told}
+        if len(said[i]) >= cap
+        or mask.questions >= 2 * cap
+        or (people and people <= {one.worker for one in mask.told})
     }
 
 

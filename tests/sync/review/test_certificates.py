@@ -533,3 +533,32 @@ def test_an_experts_yes_counts_where_one_persons_yes_does_not(make_world: MakeWo
     _look(world)
     rows = read_verdicts(world.open().paths.round(1)).rows
     assert [(v.verdict, v.verified) for v in rows.values()] == [(1, True)] * given
+
+
+def test_what_only_a_careless_person_answered_is_asked_again(make_world: MakeWorld) -> None:
+    world = _reviewing(make_world, crowd=True, gold_share=0.45, repeat_share=0.0, question_batch=30)
+    careless = world.studio.as_user("careless@example.com", "x")
+    honest = world.studio.as_user("honest@example.com", "x")
+    for _ in range(5):
+        world.answer_all(careless, limit=6, flip=lambda key: True)
+        world.answer_all(honest, limit=6)
+        before = {question.key for question in _questions(world)}
+        _look(world)
+        workers = _log(world).workers
+        if any(row["suspended"] for row in workers):
+            break
+    else:
+        raise AssertionError("the careless one was never found")
+    log = _log(world)
+    (found,) = [row["worker"] for row in workers if row["suspended"]]
+    with world.store.read() as session:
+        told_by = [(row.question_key, row.worker) for row in session.scalars(select(AnswerRecord))]
+    instance = {q.key: q.instance for q in log.questions}
+    people: dict[str, set[int]] = {}
+    for key, worker in told_by:
+        people.setdefault(instance[key], set()).add(worker)
+    keys = {str(key) for pool in _pools(world) for key in pool.table.key}
+    alone = {name for name, some in people.items() if some == {found} and name in keys}
+    again = {q.instance for q in log.questions if q.key not in before and q.repeat > 0}
+    assert alone
+    assert again == alone
