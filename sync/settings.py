@@ -87,7 +87,7 @@ class Settings(BackendSettings):
         default=64, ge=1, description="tasks per stored part of a pool; a kill loses at most one part"
     )
     pool_min_score: float = Field(
-        default=0.5, ge=0, le=1, description="lowest class score of masks that are clustered"
+        default=0.1, ge=0, le=1, description="lowest class score of masks that are clustered"
     )
     embed_ahead: int = Field(
         default=0, ge=0, description="tasks per round whose images are encoded ahead for clicks"
