@@ -37,6 +37,7 @@ def plot_curves(
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     last = [int(curve.questions[-1]) for runs in curves.values() for curve in runs]
     # policies that differ by orders of magnitude need a logarithmic axis; it leaves out points at 0 questions
@@ -60,6 +61,7 @@ def plot_curves(
         axis.grid(alpha=0.25)
         if wide and x_name in ("questions", "hours"):
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())  # labels between the powers of ten overlap
         if y_name == "hours_to_finish":
             axis.set_yscale("log")  # drawing everything takes a hundred times as long as the answers
     summary = axes.flat[-1]
