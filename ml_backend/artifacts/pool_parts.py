@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.pool_tables import FIELDS, PoolTable
 from ml_backend.errors import StorageError
+from ml_backend.masks.edges import EDGES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,6 +91,7 @@ def to_pool_table(tables: Sequence[pa.Table]) -> PoolTable:
         score=numbers("score", np.float32),
         quality=numbers("quality", np.float32),
         embedding=_embeddings(tables),
+        edges=_edges(tables),
     )
 
 
@@ -124,3 +126,15 @@ def _embeddings(tables: Sequence[pa.Table]) -> npt.NDArray[np.float32]:
             found.append(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width))
     rows = sum(len(t) for t in tables)
     return np.concatenate(found).astype(np.float32, copy=False) if found else np.zeros((rows, 0), np.float32)
+
+
+def _edges(tables: Sequence[pa.Table]) -> npt.NDArray[np.float32]:
+    """Zeros for parts that were written without."""
+    found = [np.zeros((0, len(EDGES)), np.float32)]
+    for table in tables:
+        if "edges" in table.column_names:
+            flat = table["edges"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            found.append(flat.reshape(-1, len(EDGES)).astype(np.float32, copy=False))
+        else:
+            found.append(np.zeros((len(table), len(EDGES)), np.float32))
+    return np.concatenate(found)

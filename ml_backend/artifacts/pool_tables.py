@@ -24,7 +24,7 @@ __all__ = [
     "task_of_key",
 ]
 
-ALL_COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality", "embedding")
+ALL_COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality", "embedding", "edges")
 """Names for ``read_pool(columns=…)``; ``box`` is x0, y0, x1, y1 and ``rle`` counts, height, width."""
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
@@ -62,6 +62,7 @@ class PoolTable:
     hw : (n, 2) int32, size of the image
     score, quality : (n,) float32 in 0..1
     embedding : (n, d) float32
+    edges : (n, 10) float32, see ``ml_backend.masks.edges``; zeros in pools that were written without
     """
 
     key: npt.NDArray[np.object_]
@@ -73,6 +74,7 @@ class PoolTable:
     score: npt.NDArray[np.float32]
     quality: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
+    edges: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.task_id)

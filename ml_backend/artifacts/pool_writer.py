@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ml_backend.artifacts.files import Guard, write_atomic
 from ml_backend.artifacts.pool_parts import INSTANCES, TASKS, part_names
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Instances
+from ml_backend.masks.edges import EDGES, edge_statistics
 from ml_backend.masks.empty import without_empty_masks
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = ["PoolWriter", "write_pool"]
 class _Buffer:
     tasks: list[tuple[int, str, int, int, float, int, str]] = field(default_factory=list)
     instances: list[tuple[int, tuple[int, int], Instances]] = field(default_factory=list)
+    edges: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
 
 class PoolWriter:
@@ -67,10 +70,12 @@ class PoolWriter:
         image_sha: str = "",
         score: float = 0.0,
         error: str = "",
+        image: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         """One task with its instances (none and an ``error`` text when its image could not be read).
 
-        Instances whose mask is empty are left out, whoever made them: they could never be shown.
+        Instances whose mask is empty are left out, whoever made them: they could never be shown. With the
+        ``image``, (h, w, 3), the pool also says how well the masks fit its edges.
         """
         instances = without_empty_masks(instances)
         if len(instances) and instances.embedding.shape[1] != self._dim:
@@ -80,6 +85,8 @@ class PoolWriter:
         self._buffer.tasks.append((task_id, image_sha, hw[0], hw[1], float(score), len(instances), error))
         if len(instances):
             self._buffer.instances.append((task_id, hw, instances))
+            none = np.zeros((len(instances), len(EDGES)), np.float32)
+            self._buffer.edges.append(none if image is None else edge_statistics(image, instances.rle))
         if len(self._buffer.tasks) >= self._tasks_per_part:
             self.flush()
 
@@ -119,7 +126,7 @@ def _write_table(path: Path, table: pa.Table, guard: Guard) -> None:
 
     file = io.BytesIO()
     # Floats do not compress and have no repeats: storing them plainly makes reading several times faster.
-    squeeze = {name: "zstd" for name in table.column_names if name != "embedding"}
+    squeeze = {name: "zstd" for name in table.column_names if name not in ("embedding", "edges")}
     pq.write_table(table, file, compression=squeeze, use_dictionary=["label"])
     write_atomic(path, file.getvalue(), guard=guard)
 
@@ -150,6 +157,8 @@ def _instance_table(buffer: _Buffer, labels: tuple[str, ...], dim: int) -> pa.Ta
     }
     if dim:
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), dim)
+    edges = np.concatenate(buffer.edges).astype(np.float32)
+    columns["edges"] = pa.FixedSizeListArray.from_arrays(pa.array(edges.reshape(-1)), len(EDGES))
     return pa.table(columns)
 
 

@@ -20,6 +20,7 @@ from ml_backend.learners.evaluation import match_iou
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
 from ml_backend.masks.coco import CocoSet
+from ml_backend.masks.edges import EDGES, edge_statistics
 from ml_backend.masks.statistics import STATISTICS, mask_statistics
 
 __all__ = ["DetectorPool", "DetectorPoolPlan", "detector_pool", "merge_classes"]
@@ -141,11 +142,14 @@ def detector_pool(
 def _detect(predictor: Predictor, examples: Sequence[Example], threshold: float, report: Report) -> Columns:
     """Columns of all instances found at ``threshold`` or above, with their true IoU."""
     parts: list[tuple[int, Instances, npt.NDArray[np.float32]]] = []
+    edges = [np.zeros((0, len(EDGES)), np.float32)]
     objects = np.zeros((len(examples), len(predictor.labels)), np.int64)
     for i, example in enumerate(examples):
-        found = next(iter(predictor.predict([read_image(example.image)])))
+        image = read_image(example.image)
+        found = next(iter(predictor.predict([image])))
         found = found.take(found.score >= threshold)
         parts.append((i, found, match_iou(found, example)))
+        edges.append(edge_statistics(image, found.rle))
         objects[i] = np.bincount(np.asarray(example.label, np.int64), minlength=len(predictor.labels))
         report((i + 1) / len(examples), f"detected on {i + 1} of {len(examples)} images")
     found_all = [found for _, found, _ in parts]
@@ -155,7 +159,7 @@ def _detect(predictor: Predictor, examples: Sequence[Example], threshold: float,
         "embedding": np.concatenate([found.embedding for found in found_all]),
         "score": np.concatenate([found.score for found in found_all]),
         "quality": np.concatenate([found.quality for found in found_all]),
-        "extras": extras,
+        "extras": np.concatenate([extras, np.concatenate(edges)], axis=1),
         "iou": np.concatenate([iou for _, _, iou in parts]),
         "label": np.concatenate([found.label for found in found_all]),
         "image": np.repeat([i for i, _, _ in parts], [len(found) for found in found_all]),

@@ -158,7 +158,7 @@ def label_pool(table: PoolTable) -> Pool:
     """Rows of a pool as the columns that trees and policies read."""
     embedding = table.embedding if table.embedding.shape[1] else np.zeros((len(table), 1), np.float32)
     extras = mask_statistics([str(text) for text in table.counts], table.hw)
-    return Pool(embedding, table.score, table.quality, extras)
+    return Pool(embedding, table.score, table.quality, np.concatenate([extras, table.edges], axis=1))
 
 
 def _linkage(settings: Settings) -> Linkage | None:

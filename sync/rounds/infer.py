@@ -182,7 +182,14 @@ def _infer_batch(
             continue
         instances = _usable(db, item.task, next(results))
         found += len(instances)
-        writer.add(item.task, instances, hw=item.ref.hw, image_sha=item.ref.sha, score=confidence(instances))
+        writer.add(
+            item.task,
+            instances,
+            hw=item.ref.hw,
+            image_sha=item.ref.sha,
+            score=confidence(instances),
+            image=item.pixels,
+        )
     note_image_errors(db, {item.task: item.error for item in batch})
     return found, len(batch) - len(readable)
 
