@@ -4,7 +4,8 @@
     python -m bench.infer --quick        # drawn pictures and a version trained for a few steps
 
 One line of JSON per figure: name, value, unit, baseline, ratio. Baseline of the speed: the same weights
-through torchvision's own forward pass and mask pasting, in the same run. The quality lines say how well
+through torchvision's own forward pass and mask pasting, in the same run. ``infer_edges_ms`` is what the edge
+statistics of a mask take, beside its share of the prediction. The quality lines say how well
 score, quality and their product rank true IoU (area under the ROC curve for IoU ≥ 0.75) beside chance; they
 are null where no mask, or every mask, is good.
 """
@@ -33,6 +34,7 @@ from ml_backend.learners.base import TrainSpec
 from ml_backend.learners.evaluation import match_iou
 from ml_backend.learners.maskrcnn.learner import MaskRcnn
 from ml_backend.learners.training_job import run_training
+from ml_backend.masks.edges import edge_statistics
 
 
 def main() -> None:
@@ -84,6 +86,12 @@ def measure(folder: Path, examples: Sequence[Example], *, device: str, name: str
     count = sum(len(instances) for instances in found)
     place = {"set": name, "images": len(images), "instances": count}
     print_figure("infer_images_per_second", len(images) / ours, "image/s", baseline, **place)
+    started = time.perf_counter()
+    for image, instances in zip(images, found, strict=True):
+        edge_statistics(image, instances.rle)
+    edges = time.perf_counter() - started
+    each = 1000 / max(count, 1)
+    print_figure("infer_edges_ms", edges * each, "ms/mask", ours * each, **place)
     iou = np.concatenate([match_iou(a, b) for a, b in zip(found, examples, strict=True)])
     score = np.concatenate([instances.score for instances in found])
     quality = np.concatenate([instances.quality for instances in found])

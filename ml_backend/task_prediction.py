@@ -18,6 +18,7 @@ from ml_backend.artifacts.verdicts import Verdict
 from ml_backend.instances import Instances
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_writer import to_result
+from ml_backend.masks.edges import EDGES
 from ml_backend.masks.rle import rle_area, rle_iou
 
 __all__ = ["TaskPrediction", "best_of_each_object", "make_prediction", "table_of", "usable_instances"]
@@ -117,7 +118,8 @@ def usable_instances(instances: Instances) -> Instances:
 def table_of(task_id: int, instances: Instances, labels: Sequence[str], hw: tuple[int, int]) -> PoolTable:
     """Instances of one task as the rows that a pool would hold of them.
 
-    ``labels`` are the names of ``instances.label``; ``hw`` is (height, width) of the image.
+    ``labels`` are the names of ``instances.label``; ``hw`` is (height, width) of the image. The
+    ``edges`` are zeros: only pools need them.
     """
     names = [labels[int(i)] for i in instances.label]
     counts = [str(rle["counts"]) for rle in instances.rle]
@@ -132,4 +134,5 @@ def table_of(task_id: int, instances: Instances, labels: Sequence[str], hw: tupl
         score=instances.score,
         quality=instances.quality,
         embedding=instances.embedding,
+        edges=np.zeros((n, len(EDGES)), np.float32),
     )

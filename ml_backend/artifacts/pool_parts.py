@@ -21,6 +21,7 @@ __all__ = [
     "INSTANCES",
     "TASKS",
     "as_objects",
+    "has_edges",
     "part_names",
     "read_columns",
     "read_instances",
@@ -38,6 +39,18 @@ def part_names(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
+
+
+def has_edges(folder: Path) -> bool:
+    """False when a pool holds instances that were written without the column ``edges``.
+
+    Such a pool gets no edges for later instances either: zeros for some masks and numbers for others would
+    tell when a mask was found, not how good it is. Raises StorageError when the oldest part is damaged.
+    """
+    for part in part_names(folder):
+        if (folder / INSTANCES / part).exists():  # a part without instances has no such file
+            return "edges" in read_columns(folder / INSTANCES / part, ("edges",)).column_names
+    return True
 
 
 def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
@@ -118,23 +131,24 @@ def _strings(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
 
 
 def _embeddings(tables: Sequence[pa.Table]) -> npt.NDArray[np.float32]:
-    found = []
-    for table in tables:
-        if "embedding" in table.column_names:
-            array = table["embedding"].combine_chunks()
-            width = array.type.list_size
-            found.append(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width))
+    found = [_lists(table, "embedding") for table in tables if "embedding" in table.column_names]
     rows = sum(len(t) for t in tables)
-    return np.concatenate(found).astype(np.float32, copy=False) if found else np.zeros((rows, 0), np.float32)
+    return np.concatenate(found) if found else np.zeros((rows, 0), np.float32)
 
 
 def _edges(tables: Sequence[pa.Table]) -> npt.NDArray[np.float32]:
-    """Zeros for parts that were written without."""
-    found = [np.zeros((0, len(EDGES)), np.float32)]
-    for table in tables:
-        if "edges" in table.column_names:
-            flat = table["edges"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            found.append(flat.reshape(-1, len(EDGES)).astype(np.float32, copy=False))
-        else:
-            found.append(np.zeros((len(table), len(EDGES)), np.float32))
-    return np.concatenate(found)
+    """Zeros where they were not asked for, and for parts that were written without."""
+    found = [
+        _lists(table, "edges")
+        if "edges" in table.column_names
+        else np.zeros((len(table), len(EDGES)), np.float32)
+        for table in tables
+    ]
+    return np.concatenate(found) if found else np.zeros((0, len(EDGES)), np.float32)
+
+
+def _lists(table: pa.Table, name: str) -> npt.NDArray[np.float32]:
+    """(rows, width) of a column of lists that all have the same width."""
+    array = table[name].combine_chunks()
+    flat = array.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat.reshape(-1, array.type.list_size), np.float32)

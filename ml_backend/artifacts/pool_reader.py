@@ -20,7 +20,7 @@ __all__ = ["PoolReader", "Pools"]
 _INDEX_BYTES: Final = 128 * 1024**2
 """An index takes about 32 bytes a task, so this is room for four million tasks."""
 _PART_BYTES: Final = 128 * 1024**2
-_COLUMNS: Final = tuple(name for name in ALL_COLUMNS if name != "embedding")
+_COLUMNS: Final = tuple(name for name in ALL_COLUMNS if name not in ("embedding", "edges"))
 
 
 class Pools:
@@ -70,7 +70,7 @@ class Pools:
         return index
 
     def part(self, folder: Path, part: str) -> PoolTable:
-        """All rows of a part, without embeddings. Raises StorageError when it is missing or damaged."""
+        """All rows of a part, but no embeddings and edges. Raises StorageError when it is lost or damaged."""
         path = folder / part
         table = self._parts.get(path)
         if table is None:

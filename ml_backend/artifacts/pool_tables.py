@@ -62,7 +62,8 @@ class PoolTable:
     hw : (n, 2) int32, size of the image
     score, quality : (n,) float32 in 0..1
     embedding : (n, d) float32
-    edges : (n, 10) float32, see ``ml_backend.masks.edges``; zeros in pools that were written without
+    edges : (n, 10) float32, columns ``ml_backend.masks.edges.EDGES``; zeros where they were not
+        asked for, and in pools that were written without
     """
 
     key: npt.NDArray[np.object_]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.files import Guard, write_atomic
-from ml_backend.artifacts.pool_parts import INSTANCES, TASKS, part_names
+from ml_backend.artifacts.pool_parts import INSTANCES, TASKS, has_edges, part_names
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Instances
 from ml_backend.masks.edges import EDGES, edge_statistics
@@ -30,7 +30,7 @@ __all__ = ["PoolWriter", "write_pool"]
 class _Buffer:
     tasks: list[tuple[int, str, int, int, float, int, str]] = field(default_factory=list)
     instances: list[tuple[int, tuple[int, int], Instances]] = field(default_factory=list)
-    edges: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    edges: list[npt.NDArray[np.float32] | None] = field(default_factory=list)
 
 
 class PoolWriter:
@@ -54,6 +54,7 @@ class PoolWriter:
         self._tasks_per_part = tasks_per_part
         self._guard = guard
         self._buffer = _Buffer()
+        self._edges: bool | None = None  # whether this pool has them; looked up with the first instances
 
     def __enter__(self) -> PoolWriter:
         return self
@@ -75,20 +76,31 @@ class PoolWriter:
         """One task with its instances (none and an ``error`` text when its image could not be read).
 
         Instances whose mask is empty are left out, whoever made them: they could never be shown. With the
-        ``image``, (h, w, 3), the pool also says how well the masks fit its edges.
+        ``image``, (h, w, 3) uint8 RGB, the pool also says how well the masks fit its edges, unless it holds
+        instances of which it does not (see ``has_edges``). Raises ValueError when the embeddings have another
+        width than the pool's.
         """
         instances = without_empty_masks(instances)
         if len(instances) and instances.embedding.shape[1] != self._dim:
             raise ValueError(
                 f"embeddings have {instances.embedding.shape[1]} columns, this pool has {self._dim}"
             )
+        edges = self._edges_of(instances, image)
         self._buffer.tasks.append((task_id, image_sha, hw[0], hw[1], float(score), len(instances), error))
         if len(instances):
             self._buffer.instances.append((task_id, hw, instances))
-            none = np.zeros((len(instances), len(EDGES)), np.float32)
-            self._buffer.edges.append(none if image is None else edge_statistics(image, instances.rle))
+            self._buffer.edges.append(edges)
         if len(self._buffer.tasks) >= self._tasks_per_part:
             self.flush()
+
+    def _edges_of(
+        self, instances: Instances, image: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[np.float32] | None:
+        if image is None or not len(instances):
+            return None
+        if self._edges is None:
+            self._edges = has_edges(self._folder)
+        return edge_statistics(image, instances.rle) if self._edges else None
 
     def flush(self) -> None:
         """Write what was added since the last part."""
@@ -157,8 +169,10 @@ def _instance_table(buffer: _Buffer, labels: tuple[str, ...], dim: int) -> pa.Ta
     }
     if dim:
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), dim)
-    edges = np.concatenate(buffer.edges).astype(np.float32)
-    columns["edges"] = pa.FixedSizeListArray.from_arrays(pa.array(edges.reshape(-1)), len(EDGES))
+    edges = [known for known in buffer.edges if known is not None]
+    if len(edges) == len(buffer.edges):
+        flat = pa.array(np.concatenate(edges).reshape(-1))
+        columns["edges"] = pa.FixedSizeListArray.from_arrays(flat, len(EDGES))
     return pa.table(columns)
 
 

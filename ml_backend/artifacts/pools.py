@@ -9,6 +9,11 @@ Parts of the same name belong together. The task part is renamed into place last
 instance part without a task part does not count. After a writer was killed, it is run again for the tasks
 that ``done_tasks`` does not list. When several parts hold a task (its image changed), the newest part counts.
 
+Instances have the columns ``key``, ``task_id``, ``label``, ``x0``, ``y0``, ``x1``, ``y1``, ``counts``,
+``height``, ``width``, ``score``, ``quality``, ``embedding`` (a list of d numbers, absent when d is 0) and
+``edges`` (a list of 10, see ``ml_backend.masks.edges``). Pools of earlier programs have no ``edges``: they
+read as zeros, and stay zeros when instances are added, so they tell policies nothing.
+
 This module reads a whole pool or many tasks of it; ``pool_reader`` keeps pools open for small reads,
 ``pool_writer`` writes them, ``pool_tables`` holds the columns and the keys.
 """

@@ -6,17 +6,19 @@ The detector's score and predicted IoU look at coarse features; these look at th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ml_backend.instances import Rle
-from ml_backend.masks.rle import decode_rle
+from ml_backend.masks.statistics import Runs, mask_runs
 
 __all__ = ["EDGES", "edge_statistics"]
 
-EDGES = (
+EDGES: Final = (
     "rim_contrast",
     "core_contrast",
     "brightness",
@@ -30,16 +32,26 @@ EDGES = (
 )
 """Columns of ``edge_statistics``."""
 
-_MARGIN = 8
-_SMALLEST = 4
+_WIDEST: Final = 4
+"""Pixels a band inside or outside of the outline is wide at most."""
+_MARGIN: Final = 2 * _WIDEST
+"""Pixels looked at around the box of a mask: the band outside, and the neighbours of its gradients."""
+_SMALLEST: Final = 4
 """Pixels below which a mask has no rim and no core to speak of."""
+_LARGEST: Final = 1 << 20
+"""Larger boxes, in pixels, are looked at in steps: a mask of a whole slide takes no seconds or gigabytes."""
+
+Grey = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32]
+Where = npt.NDArray[np.bool_]
 
 
 def edge_statistics(image: npt.NDArray[np.uint8], rles: Sequence[Rle]) -> npt.NDArray[np.float32]:
-    """(n, 10) float32, columns ``EDGES``, of n masks on one picture.
+    """(n, 10) float32, columns ``EDGES``, of n masks on one picture; always finite.
 
     The rim is a band inside of the outline, 1 to 4 pixels wide, the core what it encloses, the outside a band
-    of the same width around the mask. Grey values are 0..1, edges are lengths of Sobel gradients.
+    of the same width around the mask. Grey values are 0..1, edges are lengths of Sobel gradients. Where the
+    picture ends, a mask has no outline and no rim.
 
     * rim_contrast, core_contrast: mean grey of rim (core) minus that of the outside
     * brightness, texture: mean and spread of the grey values inside
@@ -49,27 +61,63 @@ def edge_statistics(image: npt.NDArray[np.uint8], rles: Sequence[Rle]) -> npt.ND
 
     Parameters
     ----------
-    image : (h, w, 3) uint8
+    image : (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) uint8: grey, RGB, or RGBA, whose last channel is ignored
     rles : COCO RLEs of the size of the image
 
-    Masks of fewer than four pixels give zeros. Time O(pixels of the boxes).
+    A number about parts that a mask does not have is 0; masks of fewer than four pixels give zeros. Time
+    and memory: O(pixels of the image), once, and O(pixels of its box) for each mask. Raises ValueError when
+    the image has another shape or type or the masks have another size, BadInput when an RLE is damaged.
     """
     found = np.zeros((len(rles), len(EDGES)), np.float32)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    for i, rle in enumerate(rles):
-        mask = decode_rle(rle)
-        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not len(ys) or mask.sum() < _SMALLEST:
-            continue
-        rows = slice(max(0, int(ys[0]) - _MARGIN), int(ys[-1]) + _MARGIN + 1)
-        columns = slice(max(0, int(xs[0]) - _MARGIN), int(xs[-1]) + _MARGIN + 1)
-        found[i] = _one(mask[rows, columns].astype(np.uint8), grey[rows, columns])
+    grey = _grey(image)
+    if not len(rles) or not grey.size:
+        return found
+    runs = mask_runs(rles)
+    if (runs.hw != grey.shape).any():
+        other = runs.hw[(runs.hw != grey.shape).any(axis=1)][0]
+        raise ValueError(f"a mask is {other[0]}×{other[1]} (height × width), the image {grey.shape}")
+    ends = np.searchsorted(runs.mask, np.arange(len(rles) + 1))
+    for i, (first, end) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
+        if first < end:
+            mask, value = _cut(runs, slice(first, end), grey)
+            if np.count_nonzero(mask) >= _SMALLEST:
+                found[i] = _one(mask, value)
     return found
 
 
-def _one(mask: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8]) -> list[float]:
-    value = grey.astype(np.float32) / 255.0
-    width = int(np.clip(np.sqrt(int(mask.sum())) / 8.0, 1, 4))
+def _grey(image: npt.NDArray[np.uint8]) -> Grey:
+    channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+    if image.dtype != np.uint8 or channels not in (1, 3, 4):
+        raise ValueError(
+            f"an image is (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) uint8, got {image.dtype} {image.shape}"
+        )
+    if channels == 1 or not image.size:
+        return image.reshape(image.shape[:2]) if image.size else np.zeros(image.shape[:2], np.uint8)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if channels == 3 else cv2.COLOR_RGBA2GRAY)
+    return np.asarray(grey, np.uint8)
+
+
+def _cut(runs: Runs, mine: slice, grey: Grey) -> tuple[npt.NDArray[np.uint8], Values]:
+    """One mask, 0 or 1, and the grey values, of its box and a margin."""
+    column, row, length = runs.column[mine], runs.row[mine], runs.length[mine]
+    top, bottom = int(row.min()), int((row + length).max())
+    left, right = int(column.min()), int(column.max()) + 1
+    step = 1 + isqrt(((bottom - top) * (right - left) - 1) // _LARGEST)
+    margin = _MARGIN * step
+    top, left = max(0, top - margin), max(0, left - margin)
+    bottom, right = min(grey.shape[0], bottom + margin), min(grey.shape[1], right + margin)
+    height, width = bottom - top, right - left
+    change = np.zeros(height * width + 1, np.int8)
+    start = (column - left) * height + row - top
+    change[start] += 1
+    change[start + length] -= 1  # a run may end where the next column's begins: both count
+    mask = np.cumsum(change[:-1], dtype=np.int8).view(np.uint8).reshape(width, height).T
+    part = grey[top:bottom:step, left:right:step]
+    return np.ascontiguousarray(mask[::step, ::step]), part.astype(np.float32, order="C") / np.float32(255)
+
+
+def _one(mask: npt.NDArray[np.uint8], value: Values) -> list[float]:
+    width = int(np.clip(np.sqrt(np.count_nonzero(mask)) / 8.0, 1, _WIDEST))
     band = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     thin = np.ones((3, 3), np.uint8)
     inside = mask > 0
@@ -77,24 +125,28 @@ def _one(mask: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8]) -> list[float
     rim, outside = inside & ~core, (cv2.dilate(mask, band) > 0) & ~inside
     outline = (cv2.dilate(mask, thin) > 0) & ~(cv2.erode(mask, thin) > 0)
     slope = np.hypot(cv2.Sobel(value, cv2.CV_32F, 1, 0), cv2.Sobel(value, cv2.CV_32F, 0, 1))
-    around = _mean(value, outside)
+    ends, within = _mean(slope, outline), _mean(slope, inside)
     return [
-        _mean(value, rim) - around,
-        _mean(value, core) - around,
+        _contrast(value, rim, outside),
+        _contrast(value, core, outside),
         _mean(value, inside),
         _spread(value, inside),
-        _mean(slope, outline),
+        ends,
         _mean(slope, core),
         _spread(value, outside),
         _spread(slope, outline),
         _mean(slope, outside),
-        float(np.log(_mean(slope, outline) + 1e-3) - np.log(_mean(slope, inside) + 1e-3)),
+        float(np.log(ends + 1e-3) - np.log(within + 1e-3)) if outline.any() else 0.0,
     ]
 
 
-def _mean(value: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> float:
+def _contrast(value: Values, here: Where, there: Where) -> float:
+    return _mean(value, here) - _mean(value, there) if here.any() and there.any() else 0.0
+
+
+def _mean(value: Values, where: Where) -> float:
     return float(value[where].mean()) if where.any() else 0.0
 
 
-def _spread(value: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> float:
+def _spread(value: Values, where: Where) -> float:
     return float(value[where].std()) if where.any() else 0.0

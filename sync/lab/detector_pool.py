@@ -142,7 +142,7 @@ def detector_pool(
 def _detect(predictor: Predictor, examples: Sequence[Example], threshold: float, report: Report) -> Columns:
     """Columns of all instances found at ``threshold`` or above, with their true IoU."""
     parts: list[tuple[int, Instances, npt.NDArray[np.float32]]] = []
-    edges = [np.zeros((0, len(EDGES)), np.float32)]
+    edges: list[npt.NDArray[np.float32]] = [np.zeros((0, len(EDGES)), np.float32)]
     objects = np.zeros((len(examples), len(predictor.labels)), np.int64)
     for i, example in enumerate(examples):
         image = read_image(example.image)

@@ -118,7 +118,7 @@ def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[Poo
 
 def finite_rows(table: PoolTable) -> npt.NDArray[np.bool_]:
     """(n,) bool: rows whose numbers are all finite."""
-    numbers = np.column_stack([table.embedding, table.score, table.quality])
+    numbers = np.column_stack([table.embedding, table.score, table.quality, table.edges])
     return np.asarray(np.isfinite(numbers).all(axis=1), np.bool_)
 
 

@@ -12,6 +12,7 @@ from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import NO_VERDICTS, Verdict
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.masks.edges import EDGES
 from ml_backend.masks.rle import encode_mask
 from ml_backend.task_prediction import best_of_each_object, make_prediction
 
@@ -35,6 +36,7 @@ def table(boxes: list[tuple[int, int, int, int]], scores: list[float]) -> PoolTa
         score=np.array(scores, np.float32),
         quality=np.ones(n, np.float32),
         embedding=np.zeros((n, 0), np.float32),
+        edges=np.zeros((n, len(EDGES)), np.float32),
     )
 
 

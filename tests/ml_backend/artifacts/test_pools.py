@@ -12,12 +12,14 @@ import pytest
 from ml_backend.artifacts import pool_index
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_index import PoolIndex, read_index
+from ml_backend.artifacts.pool_parts import has_edges
 from ml_backend.artifacts.pool_reader import PoolReader, Pools
-from ml_backend.artifacts.pool_tables import instance_key, task_of_key
+from ml_backend.artifacts.pool_tables import instance_key, joined, task_of_key
 from ml_backend.artifacts.pool_writer import PoolWriter, write_pool
-from ml_backend.artifacts.pools import done_tasks, read_pool, read_tasks
+from ml_backend.artifacts.pools import done_tasks, read_pool, read_replaced, read_tasks
 from ml_backend.errors import StorageError
 from ml_backend.instances import Instances
+from ml_backend.masks.edges import EDGES, edge_statistics
 from ml_backend.masks.rle import empty_rle, encode_mask, rle_box
 
 LABELS = ("cat", "dog")
@@ -157,6 +159,35 @@ def test_a_reader_follows_new_parts(tmp_path: Path) -> None:
 def test_pools_without_embeddings(tmp_path: Path) -> None:
     write_pool(tmp_path, LABELS, [(1, some(2, dim=0), {})], embedding_dim=0)
     assert read_pool(tmp_path).embedding.shape == (2, 0)
+
+
+def test_edges_are_kept_with_the_instances(tmp_path: Path) -> None:
+    a, b = some(3), some(2, seed=1)
+    picture = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    for task, instances in ((7, a), (9, Instances.empty(4)), (11, b)):
+        write_pool(tmp_path, LABELS, [(task, instances, {"hw": (6, 8), "image": picture})], embedding_dim=4)
+    expected = np.concatenate([edge_statistics(picture, a.rle), edge_statistics(picture, b.rle)])
+    assert expected.any()
+    pool = read_pool(tmp_path)
+    np.testing.assert_array_equal(pool.edges, expected)
+    np.testing.assert_array_equal(read_pool(tmp_path, task_ids=[11]).edges, expected[3:])
+    replaced = read_replaced(tmp_path, {str(pool.key[4])})
+    np.testing.assert_array_equal(joined(pool.take(np.array([0])), replaced).edges, expected[[0, 4]])
+    not_asked = read_pool(tmp_path, columns=["key"]).edges
+    assert (not_asked.shape, not_asked.any()) == ((5, len(EDGES)), False)
+    assert read_pool(tmp_path / "none").edges.shape == (0, len(EDGES))
+
+
+def test_a_pool_of_an_earlier_release_gets_no_edges(tmp_path: Path) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    write_pool(tmp_path, LABELS, [(3, Instances.empty(4), {"image": picture})], embedding_dim=4)
+    assert has_edges(tmp_path)
+    write_pool(tmp_path, LABELS, [(1, some(3), {})], embedding_dim=4)
+    write_pool(tmp_path, LABELS, [(2, some(2, seed=1), {"image": picture})], embedding_dim=4)
+    assert not has_edges(tmp_path)
+    pool = read_pool(tmp_path)
+    assert pool.task_id.tolist() == [1, 1, 1, 2, 2]
+    assert (pool.edges.shape, pool.edges.any()) == ((5, len(EDGES)), False)
 
 
 def test_a_deleted_pool_is_no_empty_pool(tmp_path: Path) -> None:

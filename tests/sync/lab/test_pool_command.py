@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from ml_backend.errors import BadInput
+from ml_backend.masks.edges import EDGES
 from ml_backend.masks.statistics import STATISTICS
 from sync.commands.pool import register
 from tests.ml_backend.learners.shapes import LABELS, draw_examples
@@ -60,7 +61,8 @@ def test_writes_a_pool_the_simulator_reads(coco: Path) -> None:
         n = summary["instances"]
         assert n > 0
         assert pool["embedding"].shape == (n, 128)
-        assert pool["extras"].shape == (n, len(STATISTICS))
+        assert pool["extras"].shape == (n, len(STATISTICS) + len(EDGES))
+        assert pool["extras"][:, len(STATISTICS) :].any()
         for name in ("score", "quality", "iou"):
             assert pool[name].shape == (n,)
             assert ((pool[name] >= 0) & (pool[name] <= 1)).all()

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.instances import Instances, Rle
+from ml_backend.masks.edges import EDGES
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.review.gold_masks import choose_gold, wrong_mask
 from sync.review.verdicts import read_review_log
@@ -56,6 +57,7 @@ def _predictions(pictures: int, seed: int) -> tuple[KnownMasks, list[tuple[int, 
         score=np.array([score for _, _, score in rows], np.float32),
         quality=np.ones(n, np.float32),
         embedding=np.zeros((n, 1), np.float32),
+        edges=np.zeros((n, len(EDGES)), np.float32),
     )
     return match_drawn(table, drawn, ["cell"]), [(task, rows_[0]["rle"]) for task, rows_ in drawn.items()]
 

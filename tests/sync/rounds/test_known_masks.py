@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.artifacts.pools import read_pool
+from ml_backend.images.decode import read_image
+from ml_backend.masks.edges import EDGES, edge_statistics
 from ml_backend.masks.rle import encode_mask
+from ml_backend.masks.statistics import STATISTICS
 from sync.rounds.cluster import cluster, label_pool, load_label_pools
 from sync.rounds.infer import infer, tasks_to_infer
 from sync.rounds.known_masks import load_known_masks, load_lessons, match_drawn
@@ -81,6 +85,10 @@ def test_lessons_have_the_features_of_the_pool(make_world: MakeWorld) -> None:
     assert known is not None
     place = {key: row for row, key in enumerate(whole.key)}
     rows = np.array([place[key] for key in known.table.key])
+    for row in rows.tolist():  # as found on the picture of its task
+        picture = read_image(world.images / f"{world.tasks.index(int(whole.task_id[row])):03d}.png")
+        assert np.array_equal(whole.edges[row], edge_statistics(picture, [whole.rle(row)])[0])
+    assert whole.edges[rows].any(axis=1).all()
     same = label_pool(whole.take(rows))
     for name in ("embedding", "score", "quality", "extras"):
         assert np.array_equal(getattr(lessons.pool, name), getattr(same, name))
@@ -90,6 +98,31 @@ def test_lessons_have_the_features_of_the_pool(make_world: MakeWorld) -> None:
     turned = step(load_lessons, project, record, LABELS[::-1])
     assert turned is not None
     assert (turned.label == 1 - lessons.label).all()
+
+
+def test_a_pool_of_an_earlier_release_tells_nothing_by_its_edges(make_world: MakeWorld) -> None:
+    world = make_world(16)
+    world.label(*range(8))
+    project, record = _clustered(world)
+    parts = list((project.paths.pool(record.model_version) / "pool.parquet").iterdir())
+    for part in parts:
+        pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["edges"]), part)
+    task = min(
+        split_of(project.db)
+    )  # another picture behind a task of the test split: a part of this release
+    row = world.studio._db["tasks"][str(task)]
+    row["data"]["image"] = str((world.images / "015.png").resolve())
+    world.studio._touch(row)
+    project.memo.clear()
+    record = _again(project, record)
+    assert len(list(parts[0].parent.iterdir())) > len(parts)
+    lessons = step(load_lessons, project, record, LABELS)
+    assert lessons is not None
+    assert task in lessons.picture
+    pools = [label_pool(pool.table) for pool in step(load_label_pools, project, record)]
+    for pool in (lessons.pool, *pools):
+        assert pool.extras.shape == (len(pool), len(STATISTICS) + len(EDGES))
+        assert not pool.extras[:, len(STATISTICS) :].any()
 
 
 def test_annotations_and_images_that_change_are_followed(make_world: MakeWorld) -> None:
@@ -162,6 +195,7 @@ def test_a_mask_belongs_to_the_drawn_mask_of_its_label_that_it_overlaps_most(siz
         score=np.ones(n, np.float32),
         quality=np.ones(n, np.float32),
         embedding=np.zeros((n, 1), np.float32),
+        edges=np.zeros((n, len(EDGES)), np.float32),
     )
     known = match_drawn(table, drawn, LABELS)
     rows = {
