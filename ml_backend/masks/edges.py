@@ -41,9 +41,9 @@ _SMALLEST: Final = 4
 _LARGEST: Final = 1 << 20
 """Larger boxes, in pixels, are looked at in steps: a mask of a whole slide takes no seconds or gigabytes."""
 
+Bits = npt.NDArray[np.uint8]
 Grey = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
-Where = npt.NDArray[np.bool_]
 
 
 def edge_statistics(image: npt.NDArray[np.uint8], rles: Sequence[Rle]) -> npt.NDArray[np.float32]:
@@ -97,7 +97,7 @@ def _grey(image: npt.NDArray[np.uint8]) -> Grey:
     return np.asarray(grey, np.uint8)
 
 
-def _cut(runs: Runs, mine: slice, grey: Grey) -> tuple[npt.NDArray[np.uint8], Values]:
+def _cut(runs: Runs, mine: slice, grey: Grey) -> tuple[Bits, Values]:
     """One mask, 0 or 1, and the grey values, of its box and a margin."""
     column, row, length = runs.column[mine], runs.row[mine], runs.length[mine]
     top, bottom = int(row.min()), int((row + length).max())
@@ -116,37 +116,38 @@ def _cut(runs: Runs, mine: slice, grey: Grey) -> tuple[npt.NDArray[np.uint8], Va
     return np.ascontiguousarray(mask[::step, ::step]), part.astype(np.float32, order="C") / np.float32(255)
 
 
-def _one(mask: npt.NDArray[np.uint8], value: Values) -> list[float]:
+def _one(mask: Bits, value: Values) -> list[float]:
     width = int(np.clip(np.sqrt(np.count_nonzero(mask)) / 8.0, 1, _WIDEST))
     band = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     thin = np.ones((3, 3), np.uint8)
-    inside = mask > 0
-    core = cv2.erode(mask, band) > 0
-    rim, outside = inside & ~core, (cv2.dilate(mask, band) > 0) & ~inside
-    outline = (cv2.dilate(mask, thin) > 0) & ~(cv2.erode(mask, thin) > 0)
-    slope = np.hypot(cv2.Sobel(value, cv2.CV_32F, 1, 0), cv2.Sobel(value, cv2.CV_32F, 0, 1))
-    ends, within = _mean(slope, outline), _mean(slope, inside)
+    core = cv2.erode(mask, band)
+    rim, outside = mask - core, cv2.dilate(mask, band) - mask
+    outline = cv2.dilate(mask, thin) - cv2.erode(mask, thin)
+    slope = cv2.magnitude(cv2.Sobel(value, cv2.CV_32F, 1, 0), cv2.Sobel(value, cv2.CV_32F, 0, 1))
+    brightness, texture = _mean_and_spread(value, mask)
+    around, outside_texture = _mean_and_spread(value, outside)
+    ends, ends_spread = _mean_and_spread(slope, outline)
+    within = _mean(slope, mask)
+    has_core, has_rim, has_outside = core.any(), rim.any(), outside.any()
     return [
-        _contrast(value, rim, outside),
-        _contrast(value, core, outside),
-        _mean(value, inside),
-        _spread(value, inside),
+        _mean(value, rim) - around if has_rim and has_outside else 0.0,
+        _mean(value, core) - around if has_core and has_outside else 0.0,
+        brightness,
+        texture,
         ends,
         _mean(slope, core),
-        _spread(value, outside),
-        _spread(slope, outline),
+        outside_texture,
+        ends_spread,
         _mean(slope, outside),
         float(np.log(ends + 1e-3) - np.log(within + 1e-3)) if outline.any() else 0.0,
     ]
 
 
-def _contrast(value: Values, here: Where, there: Where) -> float:
-    return _mean(value, here) - _mean(value, there) if here.any() and there.any() else 0.0
+def _mean(value: cv2.typing.MatLike, where: cv2.typing.MatLike) -> float:
+    return float(cv2.mean(value, mask=where)[0])
 
 
-def _mean(value: Values, where: Where) -> float:
-    return float(value[where].mean()) if where.any() else 0.0
-
-
-def _spread(value: Values, where: Where) -> float:
-    return float(value[where].std()) if where.any() else 0.0
+def _mean_and_spread(value: cv2.typing.MatLike, where: cv2.typing.MatLike) -> tuple[float, float]:
+    """Both are 0 where there is no pixel."""
+    mean, spread = cv2.meanStdDev(value, mask=where)
+    return float(mean[0, 0]), float(spread[0, 0])
