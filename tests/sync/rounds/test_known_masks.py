@@ -87,7 +87,7 @@ def test_lessons_have_the_features_of_the_pool(make_world: MakeWorld) -> None:
     rows = np.array([place[key] for key in known.table.key])
     for row in rows.tolist():  # as found on the picture of its task
         picture = read_image(world.images / f"{world.tasks.index(int(whole.task_id[row])):03d}.png")
-        assert np.array_equal(whole.edges[row], edge_statistics(picture, [whole.rle(row)])[0])
+        np.testing.assert_allclose(whole.edges[row], edge_statistics(picture, [whole.rle(row)])[0], atol=1e-6)
     assert whole.edges[rows].any(axis=1).all()
     same = label_pool(whole.take(rows))
     for name in ("embedding", "score", "quality", "extras"):
