@@ -262,6 +262,11 @@ class Forecast:
     masks: int
     drawing_seconds: float
 
+    @classmethod
+    def nothing(cls) -> Forecast:
+        """No further question is asked."""
+        return cls(0, 0.0, 0, 0.0)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyStep:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clustering.answers import SearchPolicy
+from clustering.search._plan import HARVEST_PHASE
 from clustering.search.breadth_first import BreadthFirst
 from clustering.search.certified import Certified
 from clustering.search.depth_first import DepthFirst
@@ -18,6 +19,7 @@ from clustering.search.universal_cut import UniversalCut
 from clustering.search.verify_all import VerifyAll
 
 __all__ = [
+    "HARVEST_PHASE",
     "POLICIES",
     "BreadthFirst",
     "Certified",

@@ -16,6 +16,7 @@ from clustering.evidence import Noise
 __all__ = [
     "ATTEMPTS",
     "CONFIRM_PARTS",
+    "HARVEST_PHASE",
     "Plan",
     "Terms",
     "calibration_phase",

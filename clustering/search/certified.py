@@ -41,7 +41,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from clustering.answers import Action, AnswerLog, PolicyStep, Stream, verified_labels
+from clustering.answers import Action, AnswerLog, Forecast, PolicyStep, Stream, verified_labels
 from clustering.arrays import Floats, Ints
 from clustering.costs import DRAWN_MASK_S, QUESTION_S, SHEET_MASK_S, SHEET_S, Costs
 from clustering.evidence import Noise, clopper_pearson, noise_from_gold
@@ -181,7 +181,7 @@ class Certified:
             done,
             p_yes=now.p_good.astype(np.float32),
             p_lessons=now.p_lessons.astype(np.float32),
-            forecast=forecast(at, covered, coming),
+            forecast=Forecast.nothing() if done else forecast(at, covered, coming),
         )
 
     def _terms(self, certificate: int) -> Terms:

@@ -15,7 +15,7 @@ from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
 from ml_backend.masks.run_lengths import read_run_lengths, sum_within
 
-__all__ = ["STATISTICS", "Runs", "mask_runs", "mask_statistics"]
+__all__ = ["STATISTICS", "Runs", "filled_masks", "mask_runs", "mask_statistics"]
 
 STATISTICS = ("area_share", "log_area", "aspect", "extent", "ellipse_fill", "border", "raggedness")
 """Columns of ``mask_statistics``."""
@@ -89,6 +89,12 @@ def mask_statistics(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) 
         axis=1,
     )
     return np.where(some[:, None], columns, 0).astype(np.float32)
+
+
+def filled_masks(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) -> npt.NDArray[np.bool_]:
+    """(n,) bool: masks with at least one pixel. Arguments, errors and cost as in ``mask_statistics``."""
+    runs = mask_runs(rles, hw)
+    return np.asarray(np.bincount(runs.mask, minlength=len(runs.hw)) > 0, np.bool_)
 
 
 def mask_runs(rles: Sequence[Rle | str], hw: npt.ArrayLike | None = None) -> Runs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,7 +91,7 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             ]
         workers = review.get("workers", [])
         lines += [_worker_line(row) for row in workers]
-        lines += _crowd_lines(workers, review.get("policy", ""))
+        lines += _crowd_lines(workers, review.get("promise"))
     clicks = figures.get("clicks", {})
     if clicks.get("failed"):
         lines.append(f"    clicks   network not trained: {clicks['failed']}")
@@ -124,18 +123,22 @@ def _worker_line(row: dict[str, Any]) -> str:
     return f"    worker {row['worker']}: {', '.join(parts)}"
 
 
-def _crowd_lines(workers: Sequence[dict[str, Any]], policy: str) -> list[str]:
-    """How well workers did on gold, and the option that makes the test allow for it.
+def _crowd_lines(workers: Sequence[dict[str, Any]], promise: dict[str, Any] | None) -> list[str]:
+    """How well workers did on gold, and whether the promise allows for errors of that kind.
 
-    Workers whose answers do not count are left out. The counts are of single answers. A verdict made of
-    several answers errs less, so the test stays on the safe side.
+    Workers whose answers do not count are left out. ``promise`` are the figures of the policy's promise. The
+    worker gives the gold answers to a policy that learns from them, so nobody has to.
     """
     counted = [row["gold_counts"] for row in workers if not row["suspended"] and "gold_counts" in row]
     yes, good, no, bad = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0, 0, 0)
     if not good or not bad:
         return []
     line = f"    crowd    said yes to {yes} of {good} good and no to {no} of {bad} bad gold masks"
-    if policy not in ("auto", "certified"):
+    if not promise or promise.get("gold") is None:
         return [line]
-    option = "GROUNDSWELL_POLICY_OPTIONS='" + json.dumps({"gold": [yes, good, no, bad]}) + "'"
-    return [line, f"             to certify with these errors allowed for: {option}"]
+    first_yes, first_good, first_no, first_bad = promise["gold"]
+    return [
+        line,
+        "             the promise allows for such errors, as first answers show them: "
+        f"yes to {first_yes} of {first_good} good, no to {first_no} of {first_bad} bad",
+    ]

@@ -66,6 +66,10 @@ def review_report(plan: Plan, verdicts: VerdictTable, *, asked_now: int, asked_b
     answered = len(shown & log.answered)
     skipped = len(shown & log.skipped)
     is_open = len(shown) - answered - len(shown & (log.skipped - log.waiting))
+    done = not asked_now and not is_open
+    forecast = plan.outcome.step.forecast
+    if done and forecast is not None:  # the policy may want more, but nobody is left who may answer
+        forecast = Forecast.nothing()
     return ReviewReport(
         asked=len(shown) + asked_now,
         answered=answered,
@@ -74,9 +78,9 @@ def review_report(plan: Plan, verdicts: VerdictTable, *, asked_now: int, asked_b
         accepted=sum(v.verdict > 0 for v in verdicts.rows.values()),
         rejected=sum(v.verdict < 0 for v in verdicts.rows.values()),
         verified=sum(v.verdict > 0 and v.verified for v in verdicts.rows.values()),
-        done=not asked_now and not is_open,
+        done=done,
         skipped=skipped,
-        forecast=plan.outcome.step.forecast,
+        forecast=forecast,
     )
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import select
 from clustering.answers import AnswerLog, Stream
 from clustering.matching import match_pools
 from clustering.project_pool import Lessons
-from clustering.search._plan import HARVEST_PHASE
+from clustering.search import HARVEST_PHASE
 from sync.review.answers import SKIP
 from sync.review.question import FORMS, HIDDEN
 from sync.review.weighing import SHEET_PACE, AskedMask, Draw, Told, Weighed, weigh

@@ -25,7 +25,7 @@ from ml_backend.artifacts.pool_tables import PoolTable, joined
 from ml_backend.artifacts.pools import read_pool, read_replaced
 from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import LabelConfig
-from ml_backend.masks.statistics import mask_statistics
+from ml_backend.masks.statistics import filled_masks, mask_statistics
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import open_task_ids
@@ -33,7 +33,7 @@ from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
-__all__ = ["LabelPool", "cluster", "finite_rows", "label_pool", "load_label_pools"]
+__all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools", "usable_rows"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def cluster(
         return record
     started = time.monotonic()
     table = read_pool(paths.pool(record.model_version), task_ids=open_task_ids(db))
-    table, dropped = _finite(db, progress, table)
+    table, dropped = _usable(db, progress, table)
     table = table.take(np.flatnonzero(table.score >= settings.pool_min_score))
     table = table.take(np.argsort(table.key.astype(str), kind="stable"))
     sizes: dict[str, int] = {}
@@ -97,29 +97,34 @@ def cluster(
     return finish_step(db, paths, record.number, "cluster", figures)
 
 
-def _finite(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:
-    """Rows whose numbers are all finite, and how many others each label had.
+def _usable(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:
+    """Rows that can be reviewed, and how many others each label had.
 
-    An instance with other numbers has no distance to the rest. The infer step leaves such instances out, but
-    a pool written by another program may hold them. The other instances are reviewed all the same.
+    An instance with a number that is not finite has no distance to the rest, and one with an empty mask
+    cannot be shown. The infer step leaves such instances out, but a pool written by another program or an
+    older version may hold them. The other instances are reviewed all the same.
     """
-    good = finite_rows(table)
+    good = usable_rows(table)
     if good.all():
         return table, {}
     labels, counts = np.unique(table.label[~good].astype(str), return_counts=True)
     dropped = {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
     for label, count in dropped.items():
         tasks = np.unique(table.task_id[~good & (table.label == label)]).tolist()
-        text = f"{label}: {count} instances left out of the clusters, their embedding or score is not finite"
+        text = (
+            f"{label}: {count} instances left out of the clusters, "
+            "their embedding or score is not finite or their mask is empty"
+        )
         _log.warning("project %s: %s (tasks %s)", db.id, text, ", ".join(map(str, tasks[:5])))
         progress.report("cluster", 0.0, text)
     return table.take(np.flatnonzero(good)), dropped
 
 
-def finite_rows(table: PoolTable) -> npt.NDArray[np.bool_]:
-    """(n,) bool: rows whose numbers are all finite."""
+def usable_rows(table: PoolTable) -> npt.NDArray[np.bool_]:
+    """(n,) bool: rows whose numbers are all finite and whose mask has at least one pixel."""
     numbers = np.column_stack([table.embedding, table.score, table.quality, table.edges])
-    return np.asarray(np.isfinite(numbers).all(axis=1), np.bool_)
+    filled = filled_masks([str(text) for text in table.counts], table.hw)
+    return np.asarray(np.isfinite(numbers).all(axis=1) & filled, np.bool_)
 
 
 def load_label_pools(

@@ -26,7 +26,7 @@ from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.pools import read_pool
-from sync.rounds.cluster import finite_rows, label_pool
+from sync.rounds.cluster import label_pool, usable_rows
 from sync.rounds.infer import pool_index
 from sync.rounds.progress import Memo
 from sync.rounds.task_queries import finished_digests, finished_tasks, test_split
@@ -110,7 +110,7 @@ def load_known_masks(
     fresh = None
     if regions:
         table = read_pool(paths.pool(record.model_version), task_ids=regions, index=index)
-        kept_rows = np.flatnonzero(finite_rows(table) & (table.score >= float(frozen["min_score"])))
+        kept_rows = np.flatnonzero(usable_rows(table) & (table.score >= float(frozen["min_score"])))
         fresh = match_drawn(table.take(kept_rows), regions, labels)
     memo[name] = (state, fresh)
     return fresh

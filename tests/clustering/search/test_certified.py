@@ -271,6 +271,8 @@ def test_the_harvest_can_be_switched_off() -> None:
     tree, pool, truth = known_pool(1500)
     log, step = answer_all(Certified(harvest=False), tree, pool, truth, budget=100)
     assert step.done
+    assert step.forecast is not None
+    assert (step.forecast.questions, step.forecast.masks) == (0, 0)
     assert not (log.phase == HARVEST_PHASE).any()
 
 

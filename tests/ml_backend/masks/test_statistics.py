@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
-from ml_backend.masks.statistics import STATISTICS, mask_runs, mask_statistics
+from ml_backend.masks.statistics import STATISTICS, filled_masks, mask_runs, mask_statistics
 
 
 def encode(bitmap: np.ndarray) -> Rle:
@@ -30,6 +30,7 @@ def encode(bitmap: np.ndarray) -> Rle:
     )
 )
 def test_runs_rebuild_the_pixels(bitmaps: list[np.ndarray]) -> None:
+    assert filled_masks([encode(b) for b in bitmaps]).tolist() == [bool(b.any()) for b in bitmaps]
     runs = mask_runs([encode(b) for b in bitmaps])
     for i, bitmap in enumerate(bitmaps):
         again = np.zeros_like(bitmap)

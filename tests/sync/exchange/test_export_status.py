@@ -15,8 +15,7 @@ from sqlalchemy import select
 
 from clustering.answers import AUDIT, Action, AnswerLog, Decisions, PolicyStep, Questions
 from clustering.project_pool import ProjectPool
-from clustering.search import POLICIES, make_policy
-from clustering.search.certified import Certified
+from clustering.search import POLICIES
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import BadInput
 from sync.exchange.coco_export import export_project
@@ -24,6 +23,7 @@ from sync.projects.rebuild import rebuild
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
 from sync.review.review import review
+from sync.review.review_tasks import read_questions
 from sync.rounds.round_records import trained_round
 from sync.store.database import Store
 from sync.store.tables import (
@@ -149,7 +149,7 @@ def test_the_audit_is_told_and_exported(
     assert (audit["purity_lower"], audit["purity_upper"]) == (0.61, 0.99)
 
 
-def test_what_the_crowd_did_on_gold_becomes_an_option_of_the_policy(reviewed: World) -> None:
+def test_what_the_crowd_did_on_gold_is_told_and_whether_the_promise_allows_for_it(reviewed: World) -> None:
     def worker(number: int, counts: list[int], *, suspended: bool) -> dict[str, Any]:
         row = dict.fromkeys(("seconds", "agreement"))
         row |= {"worker": number, "answers": 90, "sensitivity": 0.9, "specificity": 0.9}
@@ -164,17 +164,23 @@ def test_what_the_crowd_did_on_gold_becomes_an_option_of_the_policy(reviewed: Wo
     found = status(reviewed.settings, reviewed.store)
     review_figures = found["projects"][0]["rounds"][-1]["figures"]["review"]
     review_figures["workers"] = crowd
-    review_figures["policy"] = "original"  # knows nothing of noise
+    assert review_figures["promise"] is None  # of the original policy, which knows nothing of noise
     lines = status_lines(found)
     told = next(line for line in lines if line.startswith("    crowd "))
+    # those of the suspended one are left out
     assert told.endswith("said yes to 98 of 100 good and no to 95 of 100 bad gold masks")
-    assert not any("GROUNDSWELL_POLICY_OPTIONS" in line for line in lines)
+    assert not any("allows for such errors" in line for line in lines)
 
-    review_figures["policy"] = "certified"
-    option = next(line for line in status_lines(found) if "GROUNDSWELL_POLICY_OPTIONS='" in line)
-    policy = make_policy("certified", **json.loads(option.split("'")[1]))
-    assert isinstance(policy, Certified)
-    assert policy.gold == (98, 100, 95, 100)  # those of the suspended one are left out
+    promise: dict[str, Any] = {"purity": 0.85, "delta": 0.05, "certificate": 1, "accepted_unseen": 0}
+    promise |= {"verified": 9, "audit": None, "holds": None, "gold": None}
+    review_figures["promise"] = promise  # an option says how people err: gold is not counted
+    assert not any("allows for such errors" in line for line in status_lines(found))
+    promise["gold"] = [90, 95, 88, 93]
+    lines = status_lines(found)
+    allowed = next(line for line in lines if "allows for such errors" in line)
+    assert allowed.endswith("yes to 90 of 95 good, no to 88 of 93 bad")
+    # the worker passes gold on by itself: nobody is told to set it
+    assert not any("POLICY_OPTIONS" in line for line in lines)
 
     review_figures["workers"] = crowd[2:]
     assert not any(line.startswith("    crowd ") for line in status_lines(found))
@@ -281,19 +287,26 @@ def test_a_withdrawn_answer_takes_its_decision_back(reviewed: World) -> None:
     assert again == accepted
 
 
-def test_a_deleted_review_task_is_asked_again(make_world: MakeWorld) -> None:
-    world = make_world(20)
+@pytest.mark.parametrize("form", ["single", "sheet"])
+def test_a_deleted_review_task_is_asked_again(make_world: MakeWorld, form: str) -> None:
+    world = make_world(20, review_form=form)
     world.label(*range(6))
-    world.worker().look(world.project_id)
+    first = world.worker().look(world.project_id)
+    assert first is not None
+    assert first.review is not None
     project = world.open()
     record = step(trained_round, project)
     assert record is not None
-    review_id = world.review_projects()["single"]
+    review_id = world.review_projects()[form]
     task = min(world.studio.task_ids(review_id))
+    lost = len(read_questions(world.studio.task(task).data)[1])
+    assert (lost == 1) == (form == "single")
     before = set(world.studio.task_values(review_id, "groundswell_key"))
     world.studio.delete_tasks(review_id, [task])
     report = step(review, project, record)
-    assert (report.new, report.asked) == (1, len(before))
+    assert (report.new, report.asked) == (lost, first.review.asked)
+    if form == "single":
+        assert report.asked == len(before)
     assert set(world.studio.task_values(review_id, "groundswell_key")) == before
 
 

@@ -14,9 +14,8 @@ from sqlalchemy import select
 
 from clustering.answers import AnswerLog, PolicyStep, Questions, Stream, verified_labels
 from clustering.project_pool import ProjectPool
-from clustering.search import POLICIES
+from clustering.search import HARVEST_PHASE, POLICIES
 from clustering.search._parts import DecisionRows
-from clustering.search._plan import HARVEST_PHASE
 from clustering.search.certified import Certified
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.masks.rle import decode_rle, encode_mask

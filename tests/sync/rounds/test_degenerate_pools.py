@@ -19,8 +19,15 @@ from tests.sync.tiny_learner import TinyPredictor
 
 MakeWorld = Callable[..., World]
 Spoil = Callable[[Instances], Instances]
-EVERY_CLUSTER: Any = {"policy_options": {"min_size": 1, "sample": 1}}
-"""the original policy leaves clusters under 15 alone"""
+POLICIES: dict[str, dict[str, Any]] = {
+    "certified": {},
+    "original": {"min_size": 1, "sample": 1},  # by itself it leaves clusters under 15 alone
+}
+each_policy = pytest.mark.parametrize("policy", POLICIES)
+
+
+def _world(make_world: MakeWorld, n_images: int, policy: str) -> World:
+    return make_world(n_images, policy=policy, policy_options=POLICIES[policy])
 
 
 @pytest.fixture
@@ -35,8 +42,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Spoil], None]:
 
 
 def _round(world: World) -> RoundRecord:
-    """The clustered round after its whole review."""
+    """The clustered round after its whole review; six tasks are finished first."""
     world.label(*range(6))
+    return _reviewed(world)
+
+
+def _reviewed(world: World) -> RoundRecord:
     for _ in range(40):
         report = world.worker().look(world.project_id)
         assert report is not None
@@ -69,11 +80,12 @@ def _partly_not_finite(found: Instances) -> Instances:
     return _changed(found, embedding=embedding, score=score)
 
 
+@each_policy
 def test_what_the_model_gives_without_finite_numbers_is_left_out_and_logged(
-    make_world: MakeWorld, spoil: Callable[[Spoil], None], caplog: pytest.LogCaptureFixture
+    make_world: MakeWorld, spoil: Callable[[Spoil], None], caplog: pytest.LogCaptureFixture, policy: str
 ) -> None:
     spoil(_partly_not_finite)
-    world = make_world(10, **EVERY_CLUSTER)
+    world = _world(make_world, 10, policy)
     record = _round(world)
     assert caplog.text.count("2 instances left out, not finite") == 6  # of each picture that it looked at
     assert sum(record.figures["cluster"]["pool"].values()) == 4
@@ -81,13 +93,14 @@ def test_what_the_model_gives_without_finite_numbers_is_left_out_and_logged(
     assert _verdicts(world, record) == [1] * 4
 
 
+@each_policy
 def test_pools_of_others_that_hold_such_instances_are_clustered_without_them(
     make_world: MakeWorld, spoil: Callable[[Spoil], None], caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, policy: str,
 ) -> None:  # fmt: skip
     spoil(_partly_not_finite)
     monkeypatch.setattr("sync.rounds.infer._usable", lambda project, task, found: found)
-    world = make_world(10, **EVERY_CLUSTER)
+    world = _world(make_world, 10, policy)
     record = _round(world)
     figures = record.figures["cluster"]
     assert sum(figures["dropped"].values()) == 8
@@ -112,23 +125,28 @@ def _first_mask_empty(found: Instances) -> Instances:
     return _changed(found, rle=[empty_rle(HW), *found.rle[1:]])
 
 
+@each_policy
 @pytest.mark.parametrize("old_pool", [False, True])
-def test_empty_masks_do_not_stop_the_push(
-    make_world: MakeWorld, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch, old_pool: bool
-) -> None:
+def test_empty_masks_stop_neither_push_nor_review(
+    make_world: MakeWorld, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch, policy: str,
+    old_pool: bool,
+) -> None:  # fmt: skip
     spoil(_first_mask_empty)
     if old_pool:  # written by a version that let them in
         monkeypatch.setattr("ml_backend.artifacts.pool_writer.without_empty_masks", lambda found: found)
-    world = make_world(8)
+    world = _world(make_world, 8, policy)
     world.label(*range(6))
     report = world.worker().look(world.project_id)
     assert report is not None
     assert report.error == ""
     shown = world.studio._of("predictions", project=world.project_id)
     assert sorted((row["task"], len(row["result"])) for row in shown) == [(t, 2) for t in world.tasks[6:]]
+    record = _reviewed(world)
+    assert sum(record.figures["cluster"]["pool"].values()) == 4
+    assert _verdicts(world, record) == [1] * 4
 
 
-@pytest.mark.parametrize("policy", ["original", "certified"])
+@each_policy
 @pytest.mark.parametrize(
     ("change", "masks"),
     [
@@ -147,7 +165,7 @@ def test_small_and_flat_pools_are_reviewed(
     make_world: MakeWorld, spoil: Callable[[Spoil], None], policy: str, change: Spoil, masks: int
 ) -> None:
     spoil(change)
-    world = make_world(8, policy=policy, **(EVERY_CLUSTER if policy == "original" else {}))
+    world = _world(make_world, 8, policy)
     record = _round(world)
     assert sum(record.figures["cluster"]["pool"].values()) == masks
     assert _verdicts(world, record) == [1] * masks  # all of them are good

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,10 +38,18 @@ def names_objects_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("names_objects_twice")
-def test_live_answers_and_pushed_predictions_are_the_same(make_world: MakeWorld) -> None:
-    world = make_world(
-        12, push_min_score=0.74, policy_options={"min_size": 1, "sample": 1}, pool_min_score=0.5
-    )
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"policy": "original", "policy_options": {"min_size": 1, "sample": 1}},
+        {"policy": "certified", "question_batch": 12},
+    ],
+    ids=["original", "certified"],
+)
+def test_live_answers_and_pushed_predictions_are_the_same(
+    make_world: MakeWorld, policy: dict[str, Any]
+) -> None:
+    world = make_world(12, push_min_score=0.74, pool_min_score=0.5, **policy)
     world.label(*range(6))
     for _ in range(3):  # some clusters are decided, others are still open
         report = world.worker().look(world.project_id)

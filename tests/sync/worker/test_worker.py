@@ -319,11 +319,13 @@ def test_a_full_disk_is_a_plain_error_and_the_work_goes_on_after_it(
     assert report.pushed.tasks == 5
 
 
-def test_answers_of_review_projects_call_the_label_project(make_world: MakeWorld) -> None:
-    world = make_world(20, webhook_secret="s3cret", backend_url="http://backend:9090")
+@pytest.mark.parametrize("form", ["single", "sheet"])
+def test_answers_of_review_projects_call_the_label_project(make_world: MakeWorld, form: str) -> None:
+    world = make_world(20, webhook_secret="s3cret", backend_url="http://backend:9090", review_form=form)
     world.label(*range(6))
     world.worker().look(world.project_id)
-    review_id = world.review_projects()["single"]
+    assert set(world.review_projects()) == {form}
+    review_id = world.review_projects()[form]
     (hook,) = [row for row in world.studio._db["webhooks"].values() if row["project"] == review_id]
     assert (hook["url"], hook["secret"]) == (
         f"http://backend:9090/webhook?project={world.project_id}",
