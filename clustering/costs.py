@@ -34,7 +34,7 @@ class Costs:
 
     Raises
     ------
-    ValueError : a time is negative
+    ValueError : a time is negative or not finite
     """
 
     question: float = QUESTION_S
@@ -44,8 +44,8 @@ class Costs:
 
     def __post_init__(self) -> None:
         for name in ("question", "sheet", "sheet_mask", "drawn_mask"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} costs {getattr(self, name)} s: it must be 0 or more")
+            if not 0.0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} costs {getattr(self, name)} s: it must be 0 or more, and finite")
 
     @property
     def smallest_sheet(self) -> int:

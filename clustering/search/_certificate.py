@@ -175,6 +175,9 @@ def audit(at: StepInput, accepted: Accepted, rows: DecisionRows) -> tuple[bool, 
     others = (at.log.stream != Stream.AUDIT) & (at.log.stream != Stream.CARRIED)
     seen = np.zeros(len(at.project), bool)
     seen[at.log.item[others]] = True
+    # what is asked about an audited mask later, of somebody else, does not take it out of the sample
+    audited = (at.log.stream == Stream.AUDIT) & (at.log.phase == accepted.phase)
+    seen[at.log.item[audited]] = False
     members = accepted.members[~seen[accepted.members]]
     planned = min(at.plan.audit, len(members))
     if not planned:

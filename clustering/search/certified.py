@@ -36,6 +36,7 @@ Assumptions, and where they are made true:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -117,11 +118,16 @@ class Certified:
             raise ValueError(f"purity is {purity}: it must lie strictly between 0.5 and 1")
         if not 0.0 < delta < 0.5:
             raise ValueError(f"delta is {delta}: it must lie strictly between 0 and 0.5")
-        if audit is not None and audit < 0:
-            raise ValueError(f"audit is {audit}: it must be 0 or more answers")
+        if audit is not None and (not isinstance(audit, int) or audit < 0):
+            raise ValueError(f"audit is {audit!r}: it must be 0 or more answers, a whole number")
+        for name, switch in (("sheets", sheets), ("harvest", harvest)):
+            if not isinstance(switch, bool):
+                raise ValueError(f"{name} is {switch!r}: it must be true or false")
         self.purity, self.delta = purity, delta
         self.plan_noise = Noise(sensitivity=sensitivity, specificity=specificity)
         if gold is not None:
+            if not isinstance(gold, list | tuple) or not all(isinstance(count, Integral) for count in gold):
+                raise ValueError(f"gold is {gold!r}: it must be a list of whole numbers")
             if len(gold) != 4 or not (0 <= gold[0] <= gold[1] and 0 <= gold[2] <= gold[3]):
                 raise ValueError(f"gold is {gold}: it must be yes among good, good, no among bad, bad")
             if self.plan_noise.exact:
@@ -271,7 +277,7 @@ def _reject_rest(at: StepInput, p_good: Floats, rows: DecisionRows, label: Label
 
     Nothing is promised about rejected masks: they are only not shown to annotators.
     """
-    tail = ~at.asked & (label == 0) & (p_good < max(harvest_bar(at), REJECT / 2.0))
+    tail = ~at.asked & (label == 0) & (p_good < np.clip(harvest_bar(at), REJECT / 2.0, REJECT))
     if not tail.any():
         return
     log = at.log

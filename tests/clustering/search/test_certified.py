@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -292,6 +292,15 @@ def test_a_tail_that_answers_speak_against_is_rejected() -> None:
     assert max(shares) < 0.15
 
 
+@pytest.mark.parametrize("drawn_mask_s", [0.0, 0.7])
+def test_good_masks_are_not_rejected_because_drawing_them_is_quick(drawn_mask_s: float) -> None:
+    tree, pool, truth = known_pool(400)
+    _, step = answer_all(Certified(drawn_mask_s=drawn_mask_s), tree, pool, truth, budget=60)
+    assert step.done
+    unseen = (step.label < 0) & (step.decision >= 0)
+    assert truth[unseen].sum() <= 0.2 * unseen.sum()
+
+
 def test_the_forecast_is_about_right_and_ends_at_nothing() -> None:
     tree, pool, truth = known_pool(1500)
     steps = play_through(Certified(), tree, pool, truth, budget=60)
@@ -423,6 +432,30 @@ def test_a_failed_audit_takes_the_certificate_back(errs: bool) -> None:
     assert CERTIFICATE not in step.decisions.test
 
 
+def test_asking_others_about_audited_masks_leaves_the_audit_as_it_was() -> None:
+    tree, pool, truth = strong_pool(1000)
+    project, policy, log = ProjectPool.single(pool, tree), Certified(specificity=0.9), AnswerLog.empty()
+    while True:
+        step = policy.step(project, log, budget=200, seed=0)
+        if AUDIT in step.decisions.test:
+            break
+        log = log.extended(step.questions, truth[step.questions.item])
+    row = step.decisions.test.index(AUDIT)
+    audited = log.take(log.stream == Stream.AUDIT)
+    good = audited.take(audited.answer == 1)
+    again = replace(
+        good,
+        phase=np.full(len(good), HARVEST_PHASE, np.int64),
+        stream=np.full(len(good), Stream.HARVEST, np.int8),
+    )
+    columns = [np.concatenate([getattr(log, f.name), getattr(again, f.name)]) for f in fields(AnswerLog)]
+    after = policy.step(project, AnswerLog(*columns), budget=200, seed=0)
+    assert AUDIT in after.decisions.test
+    assert after.decisions.asked[after.decisions.test.index(AUDIT)] == step.decisions.asked[row]
+    assert after.decisions.yes[after.decisions.test.index(AUDIT)] == step.decisions.yes[row]
+    assert not (after.questions.stream == Stream.AUDIT).any()
+
+
 # ---- people who err -------------------------------------------------------------------------------------
 
 
@@ -465,6 +498,13 @@ def test_options_are_checked() -> None:
         ({"sensitivity": 0.5, "specificity": 0.4}, "say nothing"),
         ({"gold": (3, 2, 1, 1)}, "gold"),
         ({"gold": (1, 2, 1)}, "gold"),
+        ({"gold": (0.5, 1, 1, 1)}, "gold"),
+        ({"gold": {1: 2}}, "gold"),
+        ({"audit": 2.5}, "audit"),
+        ({"sheets": "false"}, "sheets"),
+        ({"harvest": "no"}, "harvest"),
+        ({"sheet_s": float("inf")}, "sheet"),
+        ({"drawn_mask_s": float("inf")}, "drawn_mask"),
         ({"question_s": -1.0}, "question"),
     ):
         with pytest.raises(ValueError, match=word):
