@@ -100,7 +100,7 @@ def test_a_pre_annotated_task_shows_its_masks_and_is_submitted(here: Place, page
 def question(here: Place, task: TaskRow, i: int, rle: dict[str, Any], form: int) -> Question:
     key = f"disc{task.id}x{i}"
     return Question(
-        key=Question.make_key(1, key, 0, 0),
+        key=Question.make_key(1, key, 0, 0, phase=-1, certificate=0),
         project_id=here.made.project_id,
         round=1,
         task_id=task.id,

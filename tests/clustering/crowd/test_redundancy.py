@@ -1,11 +1,11 @@
-"""Who is asked next, when to stop, and what discarding a worker asks again."""
+"""Who is asked next, and when to stop."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from clustering.crowd import Answers, ask_again, fit_crowd, next_workers, verdicts
-from tests.clustering.crowd.played_workers import answers_of, played
+from clustering.crowd import fit_crowd, next_workers, verdicts
+from tests.clustering.crowd.played_workers import answers_of
 
 
 def test_adaptive_redundancy_stops_at_the_cap() -> None:
@@ -36,19 +36,3 @@ def test_adaptive_redundancy_is_cheap_and_right() -> None:
     item, p_yes = verdicts(answers, prior=prior)
     assert len(rows) < 2.0 * items
     assert ((p_yes > 0.5) != good[item]).mean() < 0.05
-
-
-def test_discarding_a_worker_asks_only_what_is_missing() -> None:
-    answers, _ = played(items=50, skills=((0.97, 0.97),) * 3, seed=7)
-    careful = answers.take(answers.worker < 2)
-    # worker 7 alone answered items 50..59, and joined the others on 0..9
-    extra = answers_of([(i, 7, 1.0) for i in [*range(50, 60), *range(10)]])
-    both = Answers(*(np.concatenate([getattr(careful, c), getattr(extra, c)]) for c in Answers.__slots__))
-    kept, again = ask_again(both, [7])
-    assert len(kept) == len(careful)
-    assert set(range(50, 60)) <= set(again.tolist())
-    model = fit_crowd(kept)
-    settled = set(model.item[np.abs(model.log_odds) >= np.log(19)].tolist())
-    assert not settled & set(again.tolist())
-    assert set(again.tolist()) <= set(extra.item.tolist())
-    assert ask_again(both, [])[1].tolist() == []
