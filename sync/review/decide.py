@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import delete
 
-from clustering.answers import PolicyStep, SearchPolicy, Stream
+from clustering.answers import PolicyStep, Questions, SearchPolicy, Stream
 from clustering.project_pool import ProjectPool
 from clustering.propagation import Propagation, propagate
+from clustering.search import HARVEST_PHASE
 from clustering.search.certified import Certified
 from ml_backend.artifacts.paths import ProjectPaths
 from sync.review.question import Question
@@ -37,7 +38,7 @@ from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import QuestionRecord, RoundRecord
 
-__all__ = ["Outcome", "Plan", "decide", "split_silent"]
+__all__ = ["Outcome", "Plan", "asked_again", "decide", "split_silent"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +175,7 @@ def _wanted(
     room: int,
 ) -> list[Question]:
     """The questions to ask now, with gold and repeats among them."""
-    again, fresh = _asked_again(log, step)
+    again, fresh = asked_again(log, step.questions)
     questions: list[Question] = []
     first = offsets(pools)
     for number, pool in enumerate(pools):
@@ -199,14 +200,14 @@ def _wanted(
     return spread(questions, others, settings.seed)
 
 
-def _asked_again(log: ReviewLog, step: PolicyStep) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def asked_again(log: ReviewLog, asked: Questions) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Masks that need the answer of one more person, and places of the questions that are new.
 
-    A policy that asks about a mask of the harvest again wants another person's answer; what is known of the
-    mask answers all its other questions.
+    A policy that asks about a mask again in the last phase wants another person's answer; what is known of
+    the mask answers all its other questions.
     """
-    asked = step.questions
-    known = np.isin(asked.item, np.array(sorted(log.known), np.int64)) & (asked.stream == Stream.HARVEST)
+    known = np.isin(asked.item, np.array(sorted(log.known), np.int64))
+    known &= (asked.stream == Stream.HARVEST) & (asked.phase == HARVEST_PHASE)
     again = np.unique(np.concatenate([log.again, asked.item[known]]))
     closed = np.array(sorted(log.cannot_be_shown | (log.spent - set(log.again.tolist()))), np.int64)
     return again[~np.isin(again, closed)], np.flatnonzero(~known)

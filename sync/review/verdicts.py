@@ -388,7 +388,9 @@ def _log(items: Sequence[AskedMask], weighed: Weighed, *, every_answer: bool) ->
         if i in weighed.again:
             continue
         first = said[0].yes if said else np.nan
-        for draw in mask.draws or [(mask.former or Draw()) if since < begun else _LATE]:
+        # one person's answer must not count as two where each mask is judged by itself
+        drawn = [draw for draw in mask.draws if draw.phase != HARVEST_PHASE] or mask.draws
+        for draw in drawn or [(mask.former or Draw()) if since < begun else _LATE]:
             rows.append((since, mask.row, yes, first, draw))
         if every_answer:
             rows += [((one.at, one.annotation_id), mask.row, yes, one.yes, _LATE) for one in said[1:]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,13 +15,14 @@ from sqlalchemy import select
 from clustering.answers import AnswerLog, PolicyStep, Questions, Stream, verified_labels
 from clustering.project_pool import ProjectPool
 from clustering.search import HARVEST_PHASE, POLICIES
-from clustering.search._parts import DecisionRows
+from clustering.search._parts import DecisionRows, QuestionRows
+from clustering.search._plan import search_phase
 from clustering.search.certified import Certified
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.projects.rebuild import rebuild
 from sync.review.ask import tasks_to_ask
-from sync.review.decide import Plan, decide
+from sync.review.decide import Plan, asked_again, decide
 from sync.review.question import Question
 from sync.review.questions import without_lone_cards
 from sync.review.review import review
@@ -509,6 +510,19 @@ def test_where_people_err_a_mask_of_the_harvest_is_asked_about_again_of_somebody
     pools = _pools(world)
     keys = [str(key) for pool in pools for key in pool.table.key]
     assert all(n[item] <= len(people[keys[item]]) for item in n)
+
+
+def test_what_is_known_answers_what_a_further_attempt_harvests(make_world: MakeWorld) -> None:
+    """Else the attempt waits for ever: the answer of one more person is none to its own question."""
+    world = _reviewing(make_world, question_batch=20, policy_options=LOW)
+    log = _until_tested(world)
+    known = np.array(sorted(log.known)[:2], np.int64)
+    rows = QuestionRows(2)
+    rows.add(known[:1], stream=Stream.HARVEST, inclusion=1.0, phase=search_phase(1))
+    rows.add(known[1:], stream=Stream.HARVEST, inclusion=1.0, phase=HARVEST_PHASE)
+    again, fresh = asked_again(replace(log, spent=frozenset()), rows.build())
+    assert again.tolist() == known[1:].tolist()
+    assert fresh.tolist() == [0]
 
 
 def test_one_person_alone_is_not_asked_again(make_world: MakeWorld) -> None:
