@@ -14,8 +14,9 @@ log without it.
 The promise. With probability at least 1 - delta, over the random draws and the errors of people: for every
 certificate of the project, of the masks that it accepted unseen at least a share ``purity`` is good; and
 where people err, the same holds for the masks that they said yes to. Where answers are taken as true, a mask
-that people said yes to is good by definition. What people draw, and what they change in Label Studio, is
-outside of the claim.
+that people said yes to is good by definition. A mask counts as unseen if nobody had seen it when it was
+accepted; later looks at some of these masks take out the wrong ones. What people draw, and what they change
+in Label Studio, is outside of the claim.
 
 Assumptions, and where they are made true:
 

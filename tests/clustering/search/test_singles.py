@@ -107,3 +107,26 @@ def test_answers_that_never_pass_a_bad_mask_need_no_proof() -> None:
         np.arange(4), np.array([4]), np.ones(4, np.int64), run, purity=PURITY, noise=Noise(), alpha=0.01
     )
     np.testing.assert_array_equal(found.accepted, run == 1)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_lists_share_the_error(level: int) -> None:
+    """A list that just passes with all of a level's error to itself fails where others may pass as well."""
+    noise, purity = Noise(sensitivity=1.0, specificity=0.9), 0.85
+    no, yes = (20, 80) if level == 1 else (60, 80)  # at level 2 the first answers cannot pass
+    n = no + yes
+    count = np.concatenate([np.ones(no, np.int64), np.full(yes, level)])
+    run = np.concatenate([np.zeros(no, np.int64), np.full(yes, level)])
+    if level == 2:
+        run[-5:] = 1  # five second answers are no
+
+    def accepted(alpha: float, ends: list[int]) -> int:
+        found = run_test(np.arange(n), np.array(ends), count, run, purity=purity, noise=noise, alpha=alpha)
+        return int(found.accepted.sum())
+
+    least = min(a for a in 10.0 ** np.linspace(-12, -1, 441) if accepted(a, [n]))
+    # the masks without a yes come first, so only the list of all masks can pass
+    ends = [no // 4, no // 2, no, n]
+    share = len(ends) if level == 1 else len(ends) * (len(ends) + 1) / 2
+    assert accepted(0.9 * share * least, ends) == 0
+    assert accepted(1.1 * share * least, ends) == int((run >= level).sum())
