@@ -1,7 +1,7 @@
 """What the certified policy may spend on what: all of its constants, and the phases of its questions.
 
-The constants were chosen by ``python -m bench.tuning`` on generated pools of seeds 1000 and up and on the
-even half of the pictures of the nuclei pool; figures are reported on others.
+The constants were chosen on generated pools of seeds 1000 and up, and looked at on all pictures of a nuclei
+and a mushroom pool. ``python -m bench.tuning`` shows what other values would change.
 """
 
 from __future__ import annotations
