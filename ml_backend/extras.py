@@ -25,6 +25,8 @@ EXTRA_OF: Mapping[str, str] = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "psycopg": "postgres",
+    "transformers": "hf",
+    "tensorboard": "tensorboard",
 }
 """Name to import -> the extra that installs it. Everything else is installed with Groundswell itself."""
 

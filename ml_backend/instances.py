@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Instances", "Rle"]
+__all__ = ["NO_FEATURE", "Instances", "Rle"]
 
 Rle = dict[str, object]
 """COCO RLE: ``{"size": [height, width], "counts": str}`` (compressed counts, ASCII str, JSON-ready)."""
+
+NO_FEATURE: npt.NDArray[np.float32] = np.zeros(0, np.float32)
+"""The feature of a picture whose model gives none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instances:
     """The n instances found on one image. Columns of equal length; masks stay RLE.
+
+    A box is an instance whose mask is the filled box, and a label of the whole picture (a class) is one whose
+    mask covers the picture.
 
     Attributes
     ----------
@@ -26,6 +32,9 @@ class Instances:
     score : (n,) float32 in 0..1, class confidence; 1 = certain
     quality : (n,) float32 in 0..1, predicted IoU of the mask with the true one; 1 = perfect
     embedding : (n, d) float32, mask-attention RoI features (d may be 0)
+    doubts : how uncertain the model is of the picture as a whole, by the name of the measure (``entropy``,
+        ``margin``, …); each in 0..1, 1 = as uncertain as possible. Empty: measured from the instances alone.
+    feature : (f,) float32, what the picture looks like to the model; f may be 0
     """
 
     label: npt.NDArray[np.int64]
@@ -34,6 +43,8 @@ class Instances:
     score: npt.NDArray[np.float32]
     quality: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
+    doubts: Mapping[str, float] = field(default_factory=dict)
+    feature: npt.NDArray[np.float32] = field(default_factory=lambda: NO_FEATURE)
 
     def __post_init__(self) -> None:
         n = len(self.label)
@@ -72,4 +83,6 @@ class Instances:
             self.score[where],
             self.quality[where],
             self.embedding[where],
+            self.doubts,
+            self.feature,
         )

@@ -32,6 +32,7 @@ LAYERS: dict[str, list[str]] = {
         "settings instances caches device_fallback",
         "metrics examples devices extras logs",
         "masks",
+        "kinds",
         "label_studio.codecs",
         "label_studio",
         "artifacts",

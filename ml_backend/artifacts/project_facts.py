@@ -18,7 +18,8 @@ from ml_backend.artifacts.files import Guard, format_errors, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.caches import ByteCache
 from ml_backend.errors import BadInput, StorageError
-from ml_backend.label_studio.label_config import Kind, LabelConfig, parse_label_config
+from ml_backend.kinds.base import Kind
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 
 __all__ = ["FactsCache", "ProjectFacts", "Role", "load_facts", "save_facts"]
 

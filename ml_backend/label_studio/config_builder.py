@@ -7,7 +7,8 @@ from typing import Final, get_args
 from xml.etree import ElementTree as ET
 
 from ml_backend.errors import BadLabelConfig
-from ml_backend.label_studio.label_config import KIND_OF_CLASS, VERDICTS, Kind, Output
+from ml_backend.kinds.base import Kind
+from ml_backend.label_studio.label_config import KIND_OF_CLASS, VERDICTS, Output
 
 __all__ = ["build_label_config", "build_review_config", "build_sheet_config"]
 

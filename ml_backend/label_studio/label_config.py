@@ -27,10 +27,10 @@ from defusedxml.ElementTree import fromstring
 
 from ml_backend.caches import ByteCache
 from ml_backend.errors import BadLabelConfig
+from ml_backend.kinds.base import Kind
 
-__all__ = ["KIND_OF_CLASS", "VERDICTS", "ControlTag", "Kind", "LabelConfig", "Output", "parse_label_config"]
+__all__ = ["KIND_OF_CLASS", "VERDICTS", "ControlTag", "LabelConfig", "Output", "parse_label_config"]
 
-Kind = Literal["instances", "boxes", "segmentation", "classes", "weak"]
 Output = Literal["bitmask", "brush", "polygon", "rectangle"]
 
 VERDICTS: Final[tuple[str, str, str]] = ("yes", "no", "unsure")

@@ -25,6 +25,7 @@ class TrainSpec:
 
     ``preset`` is ``light`` (CPU) or ``full``; ``start`` is the folder of an earlier version of the same
     learner to continue from, or None; ``options`` overrides single hyper-parameters of the preset.
+    ``exclusive`` says that a picture has one tag only (a single choice).
     """
 
     labels: tuple[str, ...]
@@ -35,13 +36,15 @@ class TrainSpec:
     seed: int = 0
     device: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Quality on the frozen test split. Intervals are 95 % bootstrap over images.
 
-    ``metrics`` maps names (``AP``, ``AP50``, ``AP75``, ``AP/<label>``) to (value, low, high), all in 0..1.
+    ``metrics`` maps names (``AP``, ``AP50``, ``AP75``, ``AP/<label>``; ``IoU``, ``accuracy``, … of learners
+    that find other things than instances) to (value, low, high), all in 0..1.
     """
 
     n_images: int

@@ -52,7 +52,8 @@ def register(app: typer.Typer) -> None:
         from typing import get_args
 
         from ml_backend.errors import BadInput
-        from ml_backend.label_studio.label_config import Kind, Output
+        from ml_backend.kinds.base import Kind
+        from ml_backend.label_studio.label_config import Output
         from sync.console import parse_options, say
         from sync.installation import effective_settings
         from sync.projects.init_project import Serve, init_project

@@ -21,8 +21,9 @@ from typing import Any, Literal
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import ProjectFacts, load_facts, save_facts
 from ml_backend.errors import BadInput
+from ml_backend.kinds.base import Kind
 from ml_backend.label_studio.config_builder import build_label_config
-from ml_backend.label_studio.label_config import Kind, Output, parse_label_config
+from ml_backend.label_studio.label_config import Output, parse_label_config
 from sync.local.up import read_state
 from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
 from sync.projects.pictures import find_images

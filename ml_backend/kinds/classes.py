@@ -1,0 +1,22 @@
+"""Classes: labels of the whole picture, one (a single choice) or several."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ml_backend.kinds.base import ProjectKind
+
+__all__ = ["CLASSES"]
+
+CLASSES: Final = ProjectKind(
+    name="classes",
+    unit="picture",
+    wants="classes of whole pictures",
+    learners=("classifier",),
+    good_iou=0.5,  # an instance covers the picture: its IoU with the true one is 1, or there is none
+    same_iou=2.0,
+    question="Is this a picture of {label}?",
+    headline="accuracy",
+    exports=("csv",),
+    tagged=True,
+)

@@ -1,0 +1,28 @@
+"""Kinds by name: a new kind is a new file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ml_backend.errors import BadInput
+from ml_backend.kinds.base import Kind, ProjectKind
+from ml_backend.kinds.boxes import BOXES
+from ml_backend.kinds.classes import CLASSES
+from ml_backend.kinds.instances import INSTANCES
+from ml_backend.kinds.segmentation import SEGMENTATION
+from ml_backend.kinds.weak import WEAK
+
+__all__ = ["KINDS", "get_kind"]
+
+KINDS: Final[Mapping[Kind, ProjectKind]] = {
+    kind.name: kind for kind in (INSTANCES, BOXES, SEGMENTATION, CLASSES, WEAK)
+}
+
+
+def get_kind(name: str) -> ProjectKind:
+    """The kind of that name. Raises BadInput for an unknown one."""
+    for kind in KINDS.values():
+        if kind.name == name:
+            return kind
+    raise BadInput(f"there is no kind {name!r}", field="kind", hint=f"One of {', '.join(KINDS)}")
