@@ -38,6 +38,7 @@ LAYERS: dict[str, list[str]] = {
         "artifacts",
         "images",
         "learners",
+        "learners.training",
         "learners.maskrcnn",
         "learners.detectron2",
         "clicks",

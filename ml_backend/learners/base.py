@@ -26,6 +26,10 @@ class TrainSpec:
     ``preset`` is ``light`` (CPU) or ``full``; ``start`` is the folder of an earlier version of the same
     learner to continue from, or None; ``options`` overrides single hyper-parameters of the preset.
     ``exclusive`` says that a picture has one tag only (a single choice).
+
+    ``resume`` is a folder that survives a kill: checkpoints lie there, and a later call with the same spec
+    goes on from the last one. ``seconds`` > 0 limits the time of the optimisation, for an early version that
+    is shown while the whole training goes on; ``start_is_early`` says that ``start`` is such a version.
     """
 
     labels: tuple[str, ...]
@@ -37,6 +41,14 @@ class TrainSpec:
     device: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     exclusive: bool = False
+    resume: Path | None = None
+    seconds: float = 0.0
+    start_is_early: bool = False
+
+    @property
+    def continues(self) -> bool:
+        """Whether this goes on from a version that was trained to its end, so that a shorter run suffices."""
+        return self.start is not None and not self.start_is_early
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.devices import resolve_device
 from ml_backend.errors import ModelError
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
-from ml_backend.learners.maskrcnn.settings import train_settings
+from ml_backend.learners.maskrcnn.settings import loop_settings, train_settings
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,11 @@ class MaskRcnn:
 
         from ml_backend.images.decode import read_image
         from ml_backend.learners.evaluation import evaluate
-        from ml_backend.learners.maskrcnn.optimisation import fit
-        from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings, image_cache_bytes
+        from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
         from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.training.batches import Batches
+        from ml_backend.learners.training.images import image_cache_bytes
+        from ml_backend.learners.training.loop import fit
         from ml_backend.learners.weights import save_weights
 
         started = time.monotonic()
@@ -58,23 +60,24 @@ class MaskRcnn:
         device = torch.device(resolve_device(spec.device))
         config, model, said = _start(spec, settings)
         progress(0.0, f"starting from {said}, on {device}")
-        iterations = settings.iterations if spec.start is None else settings.continue_iterations
+        loop = loop_settings(settings, spec)
         crops = Crops(
             # images on which people found no object are kept: they show the network what is background
             spec.train,
             CropSettings(settings.size, config.geometry.scale, config.normalise, _turn(spec, settings, said)),
             spec.seed,
-            iterations * settings.batch,
+            loop.iterations * settings.batch,
             cache_bytes=image_cache_bytes(settings.workers),
         )
-        history = fit(
+        done = fit(
             model,
-            crops,
-            settings,
-            iterations=iterations,
-            peak_lr=settings.lr if spec.start is None else settings.continue_lr,
+            Batches(crops, settings.batch, workers=settings.workers),
+            lambda network, samples: network(*zip(*samples, strict=True)),
+            loop,
             device=device,
+            seed=spec.seed,
             progress=lambda share, line: progress(0.9 * share, line),
+            folder=spec.resume,
         )
         out.mkdir(parents=True, exist_ok=True)
         save_weights(model.state_dict(), out / WEIGHTS)
@@ -87,10 +90,10 @@ class MaskRcnn:
         return TrainReport(
             learner=self.name,
             started_from=said,
-            iterations=iterations,
+            iterations=done.steps,
             seconds=time.monotonic() - started,
             evaluation=evaluation,
-            history=history,
+            history=done.history,
             left_out=train.left_out + test.left_out,
         )
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.errors import BadInput
+from ml_backend.learners.base import TrainSpec
 from ml_backend.learners.options import with_options
+from ml_backend.learners.training.settings import LoopSettings
 
-__all__ = ["PRESETS", "TrainSettings", "train_settings"]
+__all__ = ["PRESETS", "TrainSettings", "loop_settings", "train_settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +96,15 @@ def train_settings(preset: str, options: Mapping[str, Any]) -> TrainSettings:
         if getattr(settings, name) % factor:
             raise BadInput(f"must be a multiple of {factor}", field=f"options.{name}")
     return settings
+
+
+def loop_settings(settings: TrainSettings, spec: TrainSpec) -> LoopSettings:
+    """The optimisation of one run: AdamW, warm-up, cosine; shorter and slower from a finished version."""
+    return LoopSettings(
+        iterations=settings.continue_iterations if spec.continues else settings.iterations,
+        lr=settings.continue_lr if spec.continues else settings.lr,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip,
+        amp=settings.bf16,
+        seconds=spec.seconds,
+    )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
@@ -19,10 +18,9 @@ from ml_backend.errors import BadImage
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.learners.maskrcnn.architecture import normalise
+from ml_backend.learners.training.images import resized
 
-__all__ = ["CropSettings", "Crops", "image_cache_bytes"]
-
-_MEMORY_SHARE, _MOST_BYTES = 0.25, 8 * 1024**3
+__all__ = ["CropSettings", "Crops"]
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
@@ -42,16 +40,6 @@ class CropSettings:
     jitter: float = 0.25
     min_area_px: int = 12
     min_visible: float = 0.3
-
-
-def image_cache_bytes(workers: int) -> int:
-    """Bytes of decoded pictures that each process of a training may keep.
-
-    All processes together keep at most a quarter of the memory that is free now, and at most 8 GiB.
-    ``workers`` is the number of processes that prepare crops; 0 means that the training prepares its own.
-    """
-    free = int(psutil.virtual_memory().available * _MEMORY_SHARE)
-    return min(free, _MOST_BYTES) // max(1, workers)
 
 
 @dataclass(slots=True)
@@ -111,8 +99,6 @@ class Crops:
         size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
         as_float = pixels.astype(np.float32) / 255
         mean_std = (float(as_float.mean()), float(as_float.std()))
-        shrink = size_wh[0] < width
-        resized = cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
         boxes, bitmaps, labels = [], [], []
         for rle, label in zip(example.rle, example.label, strict=True):
             if list(rle["size"]) != [height, width]:  # type: ignore[call-overload]
@@ -127,7 +113,7 @@ class Crops:
             bitmaps.append(np.ascontiguousarray(coco_mask.decode(dict(rle))[y : y + h, x : x + w]))
             labels.append(label + 1)
         loaded = _Loaded(
-            np.asarray(resized, np.uint8),
+            resized(pixels, (size_wh[1], size_wh[0])),
             mean_std,
             (size_wh[0] / width, size_wh[1] / height),
             np.asarray(boxes, np.int64).reshape(-1, 4),
