@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from ml_backend.instances import Rle
 from ml_backend.masks.rle import toggles_to_rle
 
-__all__ = ["box_rle", "union_rle", "whole_rle"]
+__all__ = ["box_rle", "boxes_of", "union_rle", "whole_rle"]
 
 
 def box_rle(box_xyxy: Sequence[float], hw: tuple[int, int]) -> Rle:
@@ -28,6 +28,14 @@ def box_rle(box_xyxy: Sequence[float], hw: tuple[int, int]) -> Rle:
     if y1 - y0 == height:  # the end of one column is the start of the next
         toggles = toggles[[0, -1]]
     return toggles_to_rle(toggles[toggles < height * width], hw)
+
+
+def boxes_of(masks: Sequence[Rle]) -> npt.NDArray[np.float32]:
+    """(n, 4) smallest boxes around the masks: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; zeros for an
+    empty mask."""
+    found = np.asarray(coco.toBbox([dict(rle) for rle in masks]), np.float32).reshape(-1, 4)
+    found[:, 2:] += found[:, :2]
+    return found
 
 
 def whole_rle(hw: tuple[int, int]) -> Rle:

@@ -20,6 +20,8 @@ from torchvision.ops import MultiScaleRoIAlign
 from ml_backend.errors import ModelError
 from ml_backend.learners.maskrcnn.backbone import MobileNetPyramid, SmallPyramid
 from ml_backend.learners.maskrcnn.geometry import Geometry
+from ml_backend.learners.maskrcnn.heads import InstanceHeads
+from ml_backend.learners.maskrcnn.quality import MaskQuality
 
 __all__ = ["BACKBONES", "NetworkConfig", "build_network", "copy_weights", "normalise"]
 
@@ -33,7 +35,8 @@ class NetworkConfig:
 
     ``normalise`` is ``image`` (each image by its own mean and standard deviation, because the brightness of
     microscope images varies widely) or ``imagenet`` (for published weights). ``max_side``: longest side of
-    the network's input, in network pixels.
+    the network's input, in network pixels. ``mask_margin``, ``box_passes`` and ``quality_head`` belong to
+    ``InstanceHeads``; versions written before there were such things have none of them.
     """
 
     labels: tuple[str, ...]
@@ -44,6 +47,9 @@ class NetworkConfig:
     score_threshold: float = 0.05
     nms: float = 0.5
     max_side: int = 1600
+    mask_margin: float = 0.0
+    box_passes: int = 1
+    quality_head: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -68,6 +74,9 @@ class NetworkConfig:
                 float(value["score_threshold"]),
                 float(value["nms"]),
                 int(value["max_side"]),
+                float(value.get("mask_margin", 0.0)),
+                int(value.get("box_passes", 1)),
+                bool(value.get("quality_head", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
@@ -138,6 +147,14 @@ class _BatchOnly(GeneralizedRCNNTransform):  # type: ignore[misc]
 
 def _finish(model: MaskRCNN, config: NetworkConfig, pyramid: int) -> MaskRCNN:
     model.transform = _BatchOnly()
+    pool = model.roi_heads.mask_roi_pool
+    channels = int(model.backbone.out_channels)
+    model.roi_heads = InstanceHeads(
+        model.roi_heads,
+        mask_margin=config.mask_margin,
+        box_passes=config.box_passes,
+        quality_head=MaskQuality(channels, pool.output_size[0]) if config.quality_head else None,
+    )
     _fix_pool_scales(model, pyramid)
     levels = len(config.geometry.anchor_sizes)
     if levels > pyramid:

@@ -150,7 +150,13 @@ def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, tor
         before = MaskRcnn()._read(spec.start)[0]
         cap = max(geometry.max_detections, before.geometry.max_detections)
         kept = dataclasses.replace(before.geometry, max_detections=settings.max_detections or cap)
-        config = dataclasses.replace(before, labels=spec.labels, geometry=kept)
+        config = dataclasses.replace(
+            before,  # its masks were learnt with its margin
+            labels=spec.labels,
+            geometry=kept,
+            box_passes=settings.box_passes,
+            quality_head=bool(settings.quality_head),
+        )
         model = build_network(config)
         copy_weights(
             model, read_weights(spec.start / WEIGHTS), old_labels=before.labels, new_labels=spec.labels
@@ -173,6 +179,9 @@ def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, tor
         normalise="image" if state is None else "imagenet",
         score_threshold=settings.score_threshold,
         nms=settings.nms,
+        mask_margin=settings.mask_margin,
+        box_passes=settings.box_passes,
+        quality_head=bool(settings.quality_head),
     )
     model = build_network(config)
     if state is not None:

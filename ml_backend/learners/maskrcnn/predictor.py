@@ -19,6 +19,7 @@ from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_atte
 from ml_backend.learners.mask_pasting import paste_masks, without_specks
 from ml_backend.learners.maskrcnn.architecture import NetworkConfig, normalise
 from ml_backend.masks.empty import without_empty_masks
+from ml_backend.masks.shapes import boxes_of
 
 __all__ = ["MaskRcnnPredictor"]
 
@@ -129,27 +130,25 @@ class MaskRcnnPredictor:
         self, features: dict[str, Tensor], proposals: Tensor, net_hw: tuple[int, int], hw: tuple[int, int]
     ) -> Instances:
         heads = self._model.roi_heads
-        roi = heads.box_head(heads.box_roi_pool(features, [proposals], [net_hw]))
-        logits, deltas = heads.box_predictor(roi)
-        boxes, scores, labels = heads.postprocess_detections(logits, deltas, [proposals], [net_hw])
-        box, score, label = boxes[0], scores[0], labels[0]
-        if not len(box):
+        detected = heads.detect(features, [proposals], [net_hw])[0]
+        window, score, label = detected["boxes"], detected["scores"], detected["labels"]
+        if not len(window):
             return Instances.empty(self.embedding_dim)
-        mask_logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, [box], [net_hw])))
-        rows = torch.arange(len(box), device=box.device)
-        probability = mask_logits[rows, label].sigmoid()
-        pooled = heads.box_roi_pool(features, [box], [net_hw])
+        probability = detected["masks"][:, 0]
+        pooled = heads.box_roi_pool(features, [window], [net_hw])
         embedding = mask_attention(pooled, probability, self._projection)
-        quality = expected_iou(probability)
+        # versions from before there was a head for it
+        quality = detected["quality"] if "quality" in detected else expected_iou(probability)
         grid = without_specks(_numpy(probability))
-        back = box.new_tensor([hw[1] / net_hw[1], hw[0] / net_hw[0]] * 2)
-        box_xyxy = _numpy(box * back)
+        back = window.new_tensor([hw[1] / net_hw[1], hw[0] / net_hw[0]] * 2)
+        window_xyxy = _numpy(window * back)
+        # torchvision cuts mask targets with pixel i at coordinate i, not i + 1/2: masks learnt from
+        # them lie half a network pixel too far up and left; not undone, that costs small objects IoU
+        rle = paste_masks(grid, window_xyxy, hw, lag_px=0.5 * hw[1] / net_hw[1])
         found = Instances(
             label=(_numpy(label) - 1).astype(np.int64),
-            box_xyxy=box_xyxy,
-            # torchvision cuts mask targets with pixel i at coordinate i, not i + 1/2: masks learnt from
-            # them lie half a network pixel too far up and left; not undone, that costs small objects IoU
-            rle=paste_masks(grid, box_xyxy, hw, lag_px=0.5 * hw[1] / net_hw[1]),
+            box_xyxy=boxes_of(rle) if self.config.mask_margin else window_xyxy,
+            rle=rle,
             score=_numpy(score),
             quality=_numpy(quality),
             embedding=_numpy(embedding),

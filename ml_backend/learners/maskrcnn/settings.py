@@ -32,6 +32,9 @@ class TrainSettings:
     max_detections : per image; 0 = fitted to the training images
     score_threshold : detections below are dropped
     nms : box overlap above which the weaker of two detections is dropped
+    mask_margin : share of a box's sides by which masks may reach beyond it, on each side
+    box_passes : how often a box goes through the box head, 1 to 4
+    quality_head : 1 = learn to predict the IoU of each mask, 0 = guess it from the pixels
     weights : ``auto``, ``cached``, ``none`` or a path, see ``published_weights``
     turn : ``auto``, ``none``, ``quarter``, ``any``, see ``CropSettings``
     threads : torch threads, 0 = torch's choice
@@ -54,6 +57,9 @@ class TrainSettings:
     max_detections: int = 0
     score_threshold: float = 0.05
     nms: float = 0.5
+    mask_margin: float = 0.0
+    box_passes: int = 1
+    quality_head: int = 1
     weights: str = "auto"
     turn: str = "auto"
     threads: int = 0
@@ -82,7 +88,16 @@ _CHOICES = {
     "turn": ("auto", "none", "quarter", "any"),
     "bf16": ("auto", "on", "off"),
 }
-_POSITIVE = ("iterations", "continue_iterations", "batch", "size", "target_px", "max_side", "channels")
+_POSITIVE = (
+    "iterations",
+    "continue_iterations",
+    "batch",
+    "size",
+    "target_px",
+    "max_side",
+    "channels",
+    "box_passes",
+)
 
 
 def train_settings(preset: str, options: Mapping[str, Any]) -> TrainSettings:
@@ -92,6 +107,9 @@ def train_settings(preset: str, options: Mapping[str, Any]) -> TrainSettings:
             f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
         )
     settings = with_options(PRESETS[preset], options, choices=_CHOICES, positive=_POSITIVE)
+    for name, most in (("mask_margin", 1.0), ("box_passes", 4), ("quality_head", 1)):
+        if getattr(settings, name) > most:
+            raise BadInput(f"must be at most {most}", field=f"options.{name}")
     for name, factor in (("size", 32), ("channels", 4)):
         if getattr(settings, name) % factor:
             raise BadInput(f"must be a multiple of {factor}", field=f"options.{name}")
