@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.artifacts.verdicts import Verdict
 from ml_backend.instances import Instances
+from ml_backend.kinds.base import ProjectKind
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.masks.edges import EDGES
 from ml_backend.masks.rle import rle_area, rle_iou
 
 __all__ = ["TaskPrediction", "best_of_each_object", "make_prediction", "table_of", "usable_instances"]
-
-_SAME_OBJECT_IOU: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,8 @@ def make_prediction(
         and (verdict.verdict > 0 if verdict is not None else rows.score[i] >= min_score)
         and rle_area(rows.rle(i)) > 0
     ]
-    keep = best_of_each_object(rows, keep, found)
+    keep = best_of_each_object(rows, keep, found, {label: config.kind_of(label) for label in known})
+    keep = _one_class(rows, keep, found, config)
     kept = rows.take(np.array(keep, np.intp))
     result = to_result(
         kept.instances(config.labels),
@@ -84,20 +84,40 @@ def make_prediction(
     return TaskPrediction(result, round(min(max(float(in_pool), 0.0), 1.0), 6))
 
 
-def best_of_each_object(rows: PoolTable, keep: list[int], found: Sequence[Verdict | None]) -> list[int]:
+def best_of_each_object(
+    rows: PoolTable, keep: list[int], found: Sequence[Verdict | None], kinds: Mapping[str, ProjectKind]
+) -> list[int]:
     """``keep`` without undecided masks that lie on a better one: the detector may name an object twice.
 
-    Two masks are of one object when their IoU is above 0.75. An accepted mask goes before an undecided one,
-    then the higher score; accepted masks always stay.
+    Two masks are of one object when their IoU exceeds the ``same_iou`` of their kind. An accepted mask goes
+    before an undecided one, then the higher score; accepted masks always stay. ``kinds`` are those of the
+    labels.
     """
     order = sorted(keep, key=lambda i: (found[i] is None, -float(rows.score[i])))
-    masks = [rows.rle(i) for i in order]
-    overlap = rle_iou(masks, masks) > _SAME_OBJECT_IOU
+    same_iou = np.array([kinds[str(rows.label[i])].same_iou for i in order], np.float64)
+    compared = [place for place in range(len(order)) if same_iou[place] <= 1.0]
+    masks = [rows.rle(order[place]) for place in compared]
+    overlap = np.zeros((len(order), len(order)))
+    overlap[np.ix_(compared, compared)] = rle_iou(masks, masks)
+    same = (overlap > same_iou[:, None]) & (same_iou[:, None] == same_iou[None])
     best: list[int] = []
     for place, i in enumerate(order):
-        if found[i] is not None or not overlap[place, best].any():
+        if found[i] is not None or not same[place, best].any():
             best.append(place)
     return sorted(order[place] for place in best)
+
+
+def _one_class(
+    rows: PoolTable, keep: list[int], found: Sequence[Verdict | None], config: LabelConfig
+) -> list[int]:
+    """``keep`` with one class only where a picture has just one: an accepted one first, then by score."""
+    for target in config.wanted:
+        if not target.exclusive or target.is_of.unit != "picture":
+            continue
+        mine = [i for i in keep if str(rows.label[i]) in target.labels]
+        best = min(mine, key=lambda i: (found[i] is None, -float(rows.score[i])), default=None)
+        keep = [i for i in keep if i not in mine or i == best]
+    return keep
 
 
 def usable_instances(instances: Instances) -> Instances:

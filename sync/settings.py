@@ -65,7 +65,10 @@ class Settings(BackendSettings):
     review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
 
     # train
-    learner: str = Field(default="maskrcnn", description="which learner trains; see `groundswell models`")
+    learner: str = Field(
+        default="auto",
+        description="which learner trains (see `groundswell models`); auto: the one for the project's kind",
+    )
     preset: str = Field(default="light", description="light (CPU) or full")
     iterations: int | None = Field(
         default=None, gt=0, description="training steps; empty: those of the preset"

@@ -160,10 +160,12 @@ def test_options_of_a_project_are_checked_without_extras(environment: Path, tmp_
     script = (
         "from ml_backend.errors import BadInput\n"
         "from sync.rounds.registration import check_project_settings\n"
+        "from ml_backend.kinds.registry import Wanted\n"
         "from sync.settings import Settings\n"
-        "check_project_settings(Settings(policy='certified'))\n"
+        "masks = (Wanted('instances', ('cell',)),)\n"
+        "check_project_settings(Settings(policy='certified'), masks)\n"
         "try:\n"
-        "    check_project_settings(Settings(policy='certified', policy_options={'promis': 0.9}))\n"
+        "    check_project_settings(Settings(policy='certified', policy_options={'promis': 0.9}), masks)\n"
         "except BadInput as error:\n"
         "    print(error.field)\n"
     )

@@ -91,7 +91,7 @@ def render_crop(
     out_wh = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     crop = cv2.resize(np.ascontiguousarray(pixels[y0:y1, x0:x1]), out_wh, interpolation=how)
-    if outline:
+    if outline and not mask.all():  # a class of the whole picture has no outline
         soft = cv2.resize(mask[y0:y1, x0:x1].astype(np.float32), out_wh, interpolation=cv2.INTER_LINEAR)
         _draw_outline(crop, soft, size_px)
     file = io.BytesIO()

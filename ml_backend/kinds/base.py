@@ -40,6 +40,8 @@ class ProjectKind:
     good_iou : an instance is good when its IoU with a true one of its label exceeds this
     same_iou : two instances of a label are of one object when their IoU exceeds this; above 1: never
     question : what people are asked about one instance; ``{label}`` is its label
+    good_one : what a good instance is called, the same way
+    check : how people judge one, for the instructions of a review
     headline : the metric of the test split that stands for a model version
     exports : names of the export formats, the default one first
     tagged : whether people say which labels a picture has instead of drawing them
@@ -53,6 +55,8 @@ class ProjectKind:
     good_iou: float
     same_iou: float
     question: str
+    good_one: str
+    check: str
     headline: str
     exports: tuple[str, ...]
     tagged: bool = False

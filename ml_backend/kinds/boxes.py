@@ -28,7 +28,10 @@ BOXES: Final = ProjectKind(
     learners=("fasterrcnn", "fcos"),
     good_iou=0.5,
     same_iou=0.6,
-    question="Is this a good box of one {label}?",
+    question="Is this box a good one around one {label}?",
+    good_one="a good box around one {label}",
+    check="a box around one object, about as large as the object. Wrong is: something else, a part of the "
+    "object, a box far too large or too small, or one box around several objects",
     headline="AP50",
     exports=("coco",),
     to_instances=boxes_around,

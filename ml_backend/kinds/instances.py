@@ -15,7 +15,10 @@ INSTANCES: Final = ProjectKind(
     learners=("maskrcnn", "detectron2"),
     good_iou=0.75,
     same_iou=0.75,
-    question="Is this a good mask of one {label}?",
+    question="Is the outlined object a good {label}?",
+    good_one="a good {label}",
+    check="one outlined object, and the outline follows it; small wobbles are fine. Wrong is: something "
+    "else, only a part of the object, or several objects together",
     headline="AP",
     exports=("coco",),
 )

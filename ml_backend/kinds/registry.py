@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from ml_backend.errors import BadInput
@@ -13,7 +14,7 @@ from ml_backend.kinds.instances import INSTANCES
 from ml_backend.kinds.segmentation import SEGMENTATION
 from ml_backend.kinds.weak import WEAK
 
-__all__ = ["KINDS", "get_kind"]
+__all__ = ["KINDS", "Wanted", "get_kind"]
 
 KINDS: Final[Mapping[Kind, ProjectKind]] = {
     kind.name: kind for kind in (INSTANCES, BOXES, SEGMENTATION, CLASSES, WEAK)
@@ -26,3 +27,17 @@ def get_kind(name: str) -> ProjectKind:
         if kind.name == name:
             return kind
     raise BadInput(f"there is no kind {name!r}", field="kind", hint=f"One of {', '.join(KINDS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Labels of one kind that a project wants; ``exclusive``: a picture has one of them only."""
+
+    kind: Kind
+    labels: tuple[str, ...]
+    exclusive: bool = False
+
+    @property
+    def is_of(self) -> ProjectKind:
+        """The kind as an object."""
+        return KINDS[self.kind]

@@ -27,6 +27,9 @@ SEGMENTATION: Final = ProjectKind(
     good_iou=0.75,
     same_iou=2.0,
     question="Is everything that is {label} outlined, and nothing else?",
+    good_one="well outlined as {label}",
+    check="everything of its name is outlined, and nothing else; small wobbles are fine. Wrong is: a clear "
+    "part is missing, or much is outlined that is something else",
     headline="IoU",
     exports=("coco", "png"),
     to_instances=one_per_label,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, get_args
+from typing import Final
 from xml.etree import ElementTree as ET
 
 from ml_backend.errors import BadLabelConfig
 from ml_backend.kinds.base import Kind
+from ml_backend.kinds.registry import KINDS
 from ml_backend.label_studio.label_config import KIND_OF_CLASS, VERDICTS, Output
 
 __all__ = ["build_label_config", "build_review_config", "build_sheet_config"]
@@ -38,37 +39,36 @@ def build_label_config(
     colours: Sequence[str] = (),
     image_key: str = "image",
     clicks: bool = True,
+    multiple: bool = False,
 ) -> str:
     """Label config for a project of ``kind`` whose masks go to ``output``, with smart prompts in front.
 
-    ``colours`` are CSS colours per label (a distinct palette by default). Raises BadLabelConfig on no labels,
-    doubled labels and an unknown output or kind.
+    ``colours`` are CSS colours per label (a distinct palette by default); ``multiple`` lets people pick
+    several classes of a picture. Raises BadLabelConfig on no labels, doubled labels and an unknown output or
+    kind.
     """
     names = _check_labels(labels)
     if output not in _TAG_OF_OUTPUT:
         raise BadLabelConfig(
             f"unknown output {output!r}", field="output", hint=f"One of {', '.join(_TAG_OF_OUTPUT)}"
         )
-    if kind not in get_args(Kind):
-        raise BadLabelConfig(
-            f"unknown kind {kind!r}", field="kind", hint=f"One of {', '.join(get_args(Kind))}"
-        )
+    if kind not in KINDS:
+        raise BadLabelConfig(f"unknown kind {kind!r}", field="kind", hint=f"One of {', '.join(KINDS)}")
+    wanted = KINDS[kind]
     shades = [colours[i] if i < len(colours) else _COLOURS[i % len(_COLOURS)] for i in range(len(names))]
     mark = next((m for m, k in KIND_OF_CLASS.items() if k == kind), "")
     view = ET.Element("View", {"className": mark} if mark else {})
-    if kind in ("classes", "weak"):
-        _choices(view, names, single=kind == "classes")
-    if kind != "classes":
-        kind_output: Output = "rectangle" if kind == "boxes" else output
+    if wanted.tagged:  # objects of several labels may be in one picture
+        _choices(view, names, single=wanted.unit == "picture" and not multiple)
+    if wanted.unit != "picture":
+        kind_output: Output = "rectangle" if wanted.unit == "box" else output
         if clicks:
             for tag, name in (("KeyPointLabels", "click"), ("RectangleLabels", "frame")):
                 _labels_tag(view, tag, name, names, shades, {"smart": "true", "smartOnly": "true"})
         extra = {"smart": "false"}
         if kind_output == "polygon":
             extra |= {"strokeWidth": "2", "pointSize": "small", "opacity": "0.4"}
-        _labels_tag(
-            view, _TAG_OF_OUTPUT[kind_output], "mask" if kind != "boxes" else "box", names, shades, extra
-        )
+        _labels_tag(view, _TAG_OF_OUTPUT[kind_output], wanted.unit, names, shades, extra)
     _image(view, image_key)
     return _to_text(view)
 

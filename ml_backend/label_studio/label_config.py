@@ -27,7 +27,9 @@ from defusedxml.ElementTree import fromstring
 
 from ml_backend.caches import ByteCache
 from ml_backend.errors import BadLabelConfig
-from ml_backend.kinds.base import Kind
+from ml_backend.kinds.base import Kind, ProjectKind
+from ml_backend.kinds.registry import Wanted
+from ml_backend.label_studio.targets import ControlTag, Target, find_targets
 
 __all__ = ["KIND_OF_CLASS", "VERDICTS", "ControlTag", "LabelConfig", "Output", "parse_label_config"]
 
@@ -58,39 +60,24 @@ _BYTES_PER_CHARACTER: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class ControlTag:
-    """One control tag: ``type`` is the tag in lower case, which is also the ``type`` of its results."""
-
-    name: str
-    type: str
-    to_name: str
-    labels: tuple[str, ...]
-    smart: bool
-    smart_only: bool
-
-    @property
-    def value_key(self) -> str:
-        """Key below ``value`` under which results of this tag keep their labels."""
-        return self.type
-
-
-@dataclass(frozen=True, slots=True)
 class LabelConfig:
     """A label config, checked.
 
     Attributes
     ----------
-    kind : what the project wants
+    kind : what the project wants first: the kind of its first target
+    targets : all that the project wants, see ``Target``
     image_name, image_key : name of the Image tag and the key of the task data that holds its address
     controls : all control tags that Groundswell reads, in document order
     outputs : controls a mask or box is written to, best first (bitmask, brush, polygon, rectangle)
     prompts : controls whose regions are prompts of smart tools
-    labels : classes in document order of the first output (or of the Choices tag)
+    labels : labels of all targets, in their order
     digest : 12 hex digits of the parts that matter; changes when tags or labels change, not with colours
     xml : the original text
     """
 
     kind: Kind
+    targets: tuple[Target, ...]
     image_name: str
     image_key: str
     controls: tuple[ControlTag, ...]
@@ -108,9 +95,14 @@ class LabelConfig:
         """The control that a mask of ``label`` is written to; BadLabelConfig when no output knows the
         label.
         """
-        for control in self.outputs:
-            if label in control.labels:
-                return control
+        target = self.target_of(label)
+        return next(c for c in target.outputs if target.value(label) in c.labels)
+
+    def target_of(self, label: str) -> Target:
+        """The target that a label belongs to; BadLabelConfig when no output knows it."""
+        for target in self.targets:
+            if label in target.labels:
+                return target
         raise BadLabelConfig(
             f"no output tag offers the label {label!r}",
             field="label_config",
@@ -118,9 +110,13 @@ class LabelConfig:
         )
 
     @property
-    def choices(self) -> ControlTag | None:
-        """The first Choices tag, if any."""
-        return next((c for c in self.controls if c.type == "choices"), None)
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What the project wants, without the tags."""
+        return tuple(target.wanted for target in self.targets)
+
+    def kind_of(self, label: str) -> ProjectKind:
+        """The kind of a label; BadLabelConfig when no output knows it."""
+        return self.target_of(label).is_of
 
     def image_of(self, data: Mapping[str, object]) -> str:
         """The image address in the data of a task; BadLabelConfig names the key when it is missing."""
@@ -164,21 +160,26 @@ def _parse(xml: str) -> LabelConfig:
     if double := sorted(name for name, count in uses.items() if count > 1):
         raise BadLabelConfig(f"two control tags are named {double[0]!r}", field="label_config.name")
     outputs = _outputs(controls)
-    choices = next((c for c in controls if c.type == "choices"), None)
-    kind = _kind(root, outputs, choices)
-    labels = outputs[0].labels if outputs else choices.labels if choices else ()
-    every = tuple(dict.fromkeys((*labels, *(x for c in outputs[1:] for x in c.labels))))
-    image_name = (outputs[0] if outputs else choices or controls[0]).to_name
+    choices = [c for c in controls if c.type == "choices" and c.labels and not c.per_region]
+    targets = find_targets(outputs, choices, _marked(root))
+    if not targets:
+        raise BadLabelConfig(
+            "the label config has no tag that Groundswell can write to",
+            field="label_config",
+            hint='Add BrushLabels, BitmaskLabels, PolygonLabels, RectangleLabels (smart="false") or Choices',
+        )
+    image_name = targets[0].outputs[0].to_name
     prompts = tuple(c for c in controls if c.type in _PROMPT_TAGS and c.smart and c not in outputs)
-    text = repr((kind, image_name, keys[image_name], controls))
+    text = repr(([target.kind for target in targets], image_name, keys[image_name], controls))
     return LabelConfig(
-        kind=kind,
+        kind=targets[0].kind,
+        targets=targets,
         image_name=image_name,
         image_key=keys[image_name],
         controls=controls,
         outputs=outputs,
         prompts=prompts,
-        labels=every,
+        labels=tuple(label for target in targets for label in target.labels),
         digest=hashlib.sha256(text.encode()).hexdigest()[:12],
         xml=xml,
     )
@@ -276,6 +277,8 @@ def _control(element: Element, images: Mapping[str, str]) -> ControlTag | None:
         labels=labels,
         smart=kind != "choices" and _flag(element, "smart", default=True),
         smart_only=_flag(element, "smartOnly", default=False),
+        multiple=element.get("choice", "").strip().lower() == "multiple",
+        per_region=_flag(element, "perRegion", default=False),
     )
 
 
@@ -289,26 +292,7 @@ def _outputs(controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
     return tuple(sorted(found, key=lambda c: order.index(c.type)))
 
 
-def _kind(root: Element, outputs: Sequence[ControlTag], choices: ControlTag | None) -> Kind:
+def _marked(root: Element) -> Kind | None:
+    """The kind that a class on one of the config's views names."""
     classes = {name for e in root.iter() for name in e.get("className", "").split()}
-    marked = next((kind for name, kind in KIND_OF_CLASS.items() if name in classes), None)
-    has_mask = any(c.type != "rectanglelabels" for c in outputs)
-    if marked is not None:
-        if not has_mask:
-            raise BadLabelConfig(
-                f"a project of kind {marked} needs a mask tag", field="label_config.BrushLabels"
-            )
-        if marked == "weak" and choices is None:
-            raise BadLabelConfig("a project of kind weak needs a Choices tag", field="label_config.Choices")
-        return marked
-    if has_mask:
-        return "instances"
-    if outputs:
-        return "boxes"
-    if choices is not None:
-        return "classes"
-    raise BadLabelConfig(
-        "the label config has no tag that Groundswell can write to",
-        field="label_config",
-        hint='Add BrushLabels, BitmaskLabels, PolygonLabels, RectangleLabels (smart="false") or Choices',
-    )
+    return next((kind for name, kind in KIND_OF_CLASS.items() if name in classes), None)

@@ -14,6 +14,7 @@ from typing import Any
 from ml_backend.errors import BadRegion, GroundswellError
 from ml_backend.label_studio.codecs.base import finite
 from ml_backend.label_studio.codecs.choices import read_choices
+from ml_backend.label_studio.codecs.rectangle import rotated_box, upright_box
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.label_studio.regions import CODECS, Region, label_of, value_of
 from ml_backend.masks.rle import rle_area, rle_box
@@ -91,16 +92,19 @@ def read_region(item: Mapping[str, Any], control: ControlTag, hw: tuple[int, int
     rle = codec.read(value, hw)
     if rle_area(rle) == 0:
         raise BadRegion("the region covers no pixel", field="value")
+    rotated = rotated_box(value, hw) if codec.kind == "box" else ()
+    is_upright = codec.kind == "box" and not rotated
     meta = item.get("meta")
     return Region(
         id=identity,
         kind=codec.kind,
         label=label,
         rle=rle,
-        box_xyxy=rle_box(rle),
+        box_xyxy=upright_box(value, hw) if is_upright else rle_box(rle),
         score=finite(item.get("score")),
         meta=meta if isinstance(meta, Mapping) else {},
         origin=str(item.get("origin", "")),
+        rotated=rotated,
     )
 
 

@@ -54,7 +54,7 @@ def render(
     output: ControlTag | None = None,
     tolerance_px: float = 1.0,
 ) -> Rendered:
-    """Results for Label Studio, one per item.
+    """Results for Label Studio, one per item; classes of the picture share one result per Choices tag.
 
     Parameters
     ----------
@@ -70,16 +70,23 @@ def render(
     Raises BadLabelConfig when no output tag knows a label, BadRegion on a mask that is empty or does not
     have the size of the image.
     """
-    regions = _as_regions(items, labels or config.labels, keys)
+    regions = _as_regions(items, config, labels or config.labels, keys)
     for name, column in (("keys", keys), ("meta", meta)):
         if column and len(column) != len(regions):
             raise ValueError(f"{name} has {len(column)} entries for {len(regions)} items")
     result: list[dict[str, Any]] = []
     ious: list[float] = []
+    picked: dict[str, dict[str, Any]] = {}
     for i, region in enumerate(regions):
         control = output or config.output_for(region.label)
+        if control.type == "choices":
+            item = _pick(picked, result, control, region, config.target_of(region.label).value(region.label))
+            if meta and meta[i]:
+                item["meta"] = dict(meta[i] or {})
+            ious.append(1.0)
+            continue
         value, iou = _write_value(region, control, hw, tolerance_px)
-        item: dict[str, Any] = {
+        item = {
             "id": region_id(keys[i]) if keys else region.id,
             "type": control.type,
             "from_name": control.name,
@@ -99,15 +106,43 @@ def render(
     return Rendered(result, ious)
 
 
+def _pick(
+    picked: dict[str, dict[str, Any]],
+    result: list[dict[str, Any]],
+    control: ControlTag,
+    region: Region,
+    value: str,
+) -> dict[str, Any]:
+    """Add a class of the picture, and return the result that holds it.
+
+    All choices of a tag stand in one result, with the lowest of their scores.
+    """
+    score = 1.0 if region.score is None else round(min(max(float(region.score), 0.0), 1.0), 4)
+    item = picked.get(control.name)
+    if item is None:
+        item = picked[control.name] = {
+            "id": region_id(f"choices:{control.name}"),
+            "type": control.type,
+            "from_name": control.name,
+            "to_name": control.to_name,
+            "value": {"choices": []},
+            "score": score,
+        }
+        result.append(item)
+    item["value"]["choices"].append(value)
+    item["score"] = min(item["score"], score)
+    return item
+
+
 def _as_regions(
-    items: Instances | Sequence[Region], labels: Sequence[str], keys: Sequence[str]
+    items: Instances | Sequence[Region], config: LabelConfig, labels: Sequence[str], keys: Sequence[str]
 ) -> Sequence[Region]:
     if not isinstance(items, Instances):
         return items
     return [
         Region(
             id="" if keys else region_id(f"{i}:{items.rle[i]['counts']}"),
-            kind="mask",
+            kind="box" if config.kind_of(labels[int(items.label[i])]).unit == "box" else "mask",
             label=labels[int(items.label[i])],
             rle=items.rle[i],
             box_xyxy=(float(b[0]), float(b[1]), float(b[2]), float(b[3])),

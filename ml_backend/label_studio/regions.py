@@ -48,9 +48,11 @@ class Region:
     kind : what was drawn
     label : class
     rle : the mask at the size of the image (rectangles and polygons filled)
-    box_xyxy : tight box of the mask in pixels
+    box_xyxy : tight box of the mask in pixels; of an upright box, the box as drawn
     score : score that a model gave it; None if a person drew it
     meta : Label Studio's ``meta`` of the region
+    rotated : of a box that was drawn rotated: x, y of its top left corner, width, height in pixels, and
+        degrees clockwise about that corner; empty otherwise
     origin : ``manual``, ``prediction`` or ``prediction-changed`` as the editor says, empty if it does not
     """
 
@@ -62,6 +64,7 @@ class Region:
     score: float | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
+    rotated: tuple[float, ...] = ()
 
     @property
     def provenance(self) -> Mapping[str, Any]:

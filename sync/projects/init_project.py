@@ -111,7 +111,7 @@ def init_project(
         )
     config = build_label_config(labels, output=output, kind=kind)
     if options is not None:
-        check_project_settings(settings.for_project(options))
+        check_project_settings(settings.for_project(options), parse_label_config(config).wanted)
     found, refused = ([], []) if images is None else find_images(images)
     row, created = _ensure_project(studio, title.strip(), config, labels)
     report(f"project {row.id} {row.title!r} {'created' if created else 'found'}")
@@ -124,7 +124,7 @@ def init_project(
         ReviewOwner(row.key, installation_id(settings.data_dir)),
         row.title,
         form="single",
-        labels=labels,
+        wanted=parse_label_config(row.label_config).wanted,
         maximum_annotations=settings.review_overlap,
     )
     _write_facts(settings, row, review_id, segmenter=segmenter, options=options)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_backend.errors import BadImage, StudioError
 from ml_backend.images.store import ImageStore
+from ml_backend.kinds.instances import INSTANCES
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.review.answers import ReviewTask, review_owner, review_project_of, store_read_tasks
 from sync.review.crops import CropLinks
@@ -87,7 +88,9 @@ def ask(
         for start in range(0, len(todo), _IMPORT_ROWS):
             part = todo[start : start + _IMPORT_ROWS]
             progress.at("review.ask")
-            ids = review_studio.import_tasks(review_id, [_task_data(form, task, urls) for task in part])
+            ids = review_studio.import_tasks(
+                review_id, [_task_data(form, task, urls, config) for task in part]
+            )
             made = [_made(task_id, number, task, urls) for task_id, task in zip(ids, part, strict=True)]
             with db.write() as session:
                 store_read_tasks(session, db.id, made)
@@ -119,10 +122,13 @@ def _sheets(questions: Sequence[Question]) -> list[list[Question]]:
     return [sorted(sheet, key=lambda question: question.label) for sheet in sheets]
 
 
-def _task_data(form: str, task: NewTask, urls: Mapping[str, str]) -> dict[str, Any]:
+def _task_data(form: str, task: NewTask, urls: Mapping[str, str], config: LabelConfig) -> dict[str, Any]:
+    first = task.questions[0]
+    # a question of a label that was removed meanwhile is asked as one about an object
+    kind = config.kind_of(first.label) if first.label in config.labels else INSTANCES
     if form == "single":
-        return single_task(task.questions[0], urls[task.key])
-    return sheet_task(task.questions, [urls[question.key] for question in task.questions])
+        return single_task(first, urls[task.key], kind)
+    return sheet_task(task.questions, [urls[question.key] for question in task.questions], kind)
 
 
 def _ensure_project(
@@ -136,7 +142,7 @@ def _ensure_project(
         review_owner(db, settings),
         db.title,
         form=form,
-        labels=config.labels,
+        wanted=config.wanted,
         maximum_annotations=settings.review_overlap,
     )
     _ensure_webhook(db, review_studio, settings, review_id)

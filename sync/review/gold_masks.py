@@ -18,15 +18,16 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Rle
+from ml_backend.kinds.base import ProjectKind
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.rounds.known_masks import KnownMasks
 
 __all__ = ["choose_gold", "half", "merged", "shifted", "wrong_mask"]
 
-_NEARLY = 0.5
-"""IoU above which a wrong mask is a near miss."""
-_SLIGHTLY_WRONG = (0.55, 0.74)
-"""IoU of drawn masks that are made wrong for gold; masks above 0.75 are good ones."""
+_NEARLY = 0.25
+"""A wrong mask is a near miss when its IoU is less than this below that of a good one."""
+_SLIGHTLY_WRONG = (0.2, 0.01)
+"""How far the IoU of drawn masks that are made wrong for gold lies below that of good ones."""
 Masks = Iterable[tuple[int, Rle]]
 """tasks, and masks on their pictures"""
 
@@ -35,6 +36,7 @@ def choose_gold(
     drawn: Sequence[tuple[int, Rle]],
     known: KnownMasks | None,
     label: str,
+    kind: ProjectKind,
     count: int,
     rng: np.random.Generator,
     *,
@@ -46,18 +48,28 @@ def choose_gold(
     ----------
     drawn : (task, mask) that people drew, those to be preferred first
     known : predictions of known truth
+    kind : kind of the label: of whole pictures, only predictions can be wrong
     taken : keys of masks that were asked about; those chosen are added
     """
-    good, bad = _predicted(known, label, rng)
+    good, bad = _predicted(known, label, kind, rng)
+    made = () if kind.unit == "picture" else _made(drawn, kind, rng)
     # which kind comes first is drawn: most looks need no more than a mask or two
     sources = [
         chain(good, drawn),
-        chain(bad, ((task, made) for task, rle in drawn if (made := wrong_mask(rle, rng)) is not None)),
+        chain(bad, made),
     ]
     kinds = [_fresh(source, label, taken) for source in sources]
     first = int(rng.integers(2))
     found = (next(kinds[(first + i) % 2], None) for i in range(count))
     return [mask for mask in found if mask is not None]
+
+
+def _made(drawn: Masks, kind: ProjectKind, rng: np.random.Generator) -> Masks:
+    """Drawn masks made slightly wrong, one at a time as they are asked for."""
+    for task, rle in drawn:
+        made = wrong_mask(rle, rng, good_iou=kind.good_iou)
+        if made is not None:
+            yield task, made
 
 
 def _fresh(masks: Masks, label: str, taken: set[str]) -> Iterator[tuple[int, Rle]]:
@@ -70,7 +82,7 @@ def _fresh(masks: Masks, label: str, taken: set[str]) -> Iterator[tuple[int, Rle
 
 
 def _predicted(
-    known: KnownMasks | None, label: str, rng: np.random.Generator
+    known: KnownMasks | None, label: str, kind: ProjectKind, rng: np.random.Generator
 ) -> tuple[list[tuple[int, Rle]], list[tuple[int, Rle]]]:
     """Good predictions in random order; wrong ones, those that the model likes most first."""
     if known is None or label not in known.labels:
@@ -79,7 +91,8 @@ def _predicted(
     prior = known.table.score * known.table.quality
     wrong = np.flatnonzero(mine & ~known.good)
     wrong = wrong[np.argsort(-prior[wrong], kind="stable")]
-    near, far = (np.flatnonzero(known.iou[wrong] > _NEARLY), np.flatnonzero(known.iou[wrong] <= _NEARLY))
+    is_near = known.iou[wrong] > kind.good_iou - _NEARLY
+    near, far = np.flatnonzero(is_near), np.flatnonzero(~is_near)
     # each clearly wrong one waits until three near misses for it stand before it
     behind = np.append(near, np.full(3 * len(far), len(wrong)))[3 * np.arange(1, len(far) + 1) - 1]
     place = np.arange(len(wrong), dtype=np.float64)
@@ -149,12 +162,14 @@ def _moved(mask: npt.NDArray[np.uint8], dx: int, dy: int) -> npt.NDArray[np.uint
     return np.asarray(cv2.warpAffine(mask, shift, (width, height), flags=cv2.INTER_NEAREST), np.uint8)
 
 
-def wrong_mask(rle: Rle, rng: np.random.Generator) -> Rle | None:
-    """A drawn mask moved, grown or cut until its IoU with the mask as drawn is between 0.55 and 0.74.
+def wrong_mask(rle: Rle, rng: np.random.Generator, *, good_iou: float = 0.75) -> Rle | None:
+    """A drawn mask moved, grown or cut until its IoU with the mask as drawn is a little below ``good_iou``.
+
+    A filled box stays one.
 
     None when no amount of any of the three gives such a mask.
     """
-    least, most = _SLIGHTLY_WRONG
+    least, most = (good_iou - by for by in _SLIGHTLY_WRONG)
     mask = decode_rle(rle).astype(np.uint8)
     y, x = np.nonzero(mask)
     size = max(int(np.ptp(x)), int(np.ptp(y)), 2) + 1

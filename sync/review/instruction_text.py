@@ -6,6 +6,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ml_backend.kinds.registry import Wanted
+
 __all__ = ["Example", "instructions"]
 
 _EXAMPLE_PX = 92  # six stand beside each other in the dialog
@@ -22,29 +24,27 @@ class Example:
     caption: str
 
 
-def instructions(labels: Sequence[str], *, form: str, examples: Sequence[Example] = ()) -> str:
+def instructions(wanted: Sequence[Wanted], *, form: str, examples: Sequence[Example] = ()) -> str:
     """Instructions for review workers as HTML, with a row of small pictures for each label that has examples.
 
     Label Studio removes ``style`` attributes here: size and layout are attributes of tables and pictures.
     """
-    names = ", ".join(f"<b>{html.escape(label)}</b>" for label in labels)
-    about = f"<p>The objects: {names}.</p>" if names else ""
     if form == "single":
         how = (
-            "<p>Each picture shows one outlined object and names it. Is the name right, and does the outline "
-            "follow the object? Small wobbles are fine.</p>"
-            "<p>Press <b>y</b> for yes. Press <b>n</b> for no: it is something else, only a part of the "
-            "object, or several objects together. Press <b>u</b> if you cannot tell. Then press "
-            "Ctrl+Enter.</p>"
+            "<p>Each picture comes with one question. Press <b>y</b> for yes, <b>n</b> for no, and <b>u</b> "
+            "if you cannot tell. Then press Ctrl+Enter.</p>"
         )
     else:
-        how = (
-            "<p>Each card shows one outlined object. Tick every card that is <b>wrong</b>: something else, "
-            "only a part of the object, or several objects together. Do not tick the good ones. Then press "
-            "Ctrl+Enter.</p>"
-        )
+        how = "<p>Tick every card that is <b>wrong</b>. Do not tick the good ones. Then press Ctrl+Enter.</p>"
+    labels = [label for target in wanted for label in target.labels]
+    about = "".join(_about(target) for target in wanted if target.labels)
     rows = [[example for example in examples if example.label == label] for label in labels]
     return how + about + "".join(_example_row(row, form) for row in rows if row)
+
+
+def _about(target: Wanted) -> str:
+    names = ", ".join(f"<b>{html.escape(label)}</b>" for label in target.labels)
+    return f"<p>{names}: good is {html.escape(target.is_of.check)}.</p>"
 
 
 def _example_row(examples: Sequence[Example], form: str) -> str:

@@ -23,6 +23,7 @@ from ml_backend.images.crops import CropStore
 from ml_backend.images.signed_links import crop_url
 from ml_backend.images.store import ImageStore
 from ml_backend.instances import Rle
+from ml_backend.kinds.base import LabelledMask, ProjectKind
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.rle import decode_rle
 from sync.review.answers import review_project_of
@@ -30,10 +31,11 @@ from sync.review.gold_masks import half, merged, shifted
 from sync.review.instruction_text import Example, instructions
 from sync.review.question import FORMS
 from sync.rounds.progress import Progress
+from sync.rounds.region_rows import drawn_masks
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
-from sync.store.tables import TaskRecord
+from sync.store.tables import AnnotationRecord, TaskRecord
 from sync.studio.protocol import StudioClient
 
 __all__ = ["example_masks", "refresh_instructions"]
@@ -42,6 +44,8 @@ _log = logging.getLogger(__name__)
 _SIZE_PX = 224
 _MOST_LABELS = 12
 """labels with pictures; further ones are named only, since nobody reads more"""
+_ENOUGH = 5000
+"""drawn masks per label that are read at most"""
 _LOOKED_AT = 200
 """drawn masks per label among which examples are chosen"""
 Masks = list[tuple[TaskRecord, Rle]]
@@ -74,16 +78,17 @@ def refresh_instructions(
     state = _read_state(paths)
     # links change with the signing key and with the address of the backend
     link = hashlib.sha256(crop_url(settings, db.id, "example").encode()).hexdigest()
-    now = {"round": round_number, "labels": list(config.labels), "reviews": reviews, "link": link}
+    kinds = [[target.kind, *target.labels] for target in config.wanted]
+    now = {"round": round_number, "labels": kinds, "reviews": reviews, "link": link}
     is_same = all(state.get(name) == value for name, value in now.items())
     if is_same and all(_crops(settings, images).path(db.id, key).exists() for key in state["crops"]):
         return False
-    chosen, drawn = _choose(db, config, state.get("examples", {}))
-    examples = _render(db, settings, images, chosen, drawn)
+    chosen, drawn = _choose(db, config, images, state.get("examples", {}))
+    examples = _render(db, config, settings, images, chosen, drawn)
     sent_before = dict(state.get("shown", {}))
     sent = False
     for form, review_id in reviews.items():
-        text = instructions(config.labels, form=form, examples=examples)
+        text = instructions(config.wanted, form=form, examples=examples)
         digest = hashlib.sha256(text.encode()).hexdigest()
         if sent_before.get(str(review_id)) != digest:
             progress.at("review.instructions")
@@ -98,14 +103,15 @@ def refresh_instructions(
 
 
 def _choose(
-    db: ProjectStore, config: LabelConfig, before: dict[str, list[list[Any]]]
+    db: ProjectStore, config: LabelConfig, images: ImageStore, before: dict[str, list[list[Any]]]
 ) -> tuple[dict[str, Masks], dict[str, Masks]]:
     """Two typical drawn masks per label (those chosen before, as long as they exist), and all drawn masks."""
     drawn: dict[str, Masks] = {label: [] for label in config.labels}
     for task, annotation in finished_tasks(db).values():
-        for region in annotation.regions if not task.image_error else ():
-            if region["label"] in drawn:
-                drawn[region["label"]].append((task, region["rle"]))
+        if task.image_error or all(len(drawn[label]) >= _ENOUGH for label in drawn):
+            continue
+        for label, rle in _masks_of(config, images, task, annotation):
+            drawn[label].append((task, rle))
     chosen: dict[str, Masks] = {}
     for label in [label for label in config.labels if drawn[label]][:_MOST_LABELS]:
         old = {(int(task), str(counts)) for task, counts in before.get(label, [])}
@@ -116,8 +122,24 @@ def _choose(
     return chosen, drawn
 
 
+def _masks_of(
+    config: LabelConfig, images: ImageStore, task: TaskRecord, annotation: AnnotationRecord
+) -> list[LabelledMask]:
+    """What a model should find on a finished task; nothing when its picture is needed and cannot be read."""
+    sizes = [row["rle"]["size"] for row in annotation.regions if row["rle"] is not None]
+    hw = (int(sizes[0][0]), int(sizes[0][1])) if sizes else None
+    if hw is None and annotation.regions:  # a class of the picture: nobody drew on it
+        try:
+            hw = images.get(task.image, task_id=task.id, project_id=task.project_id).hw
+        except GroundswellError as error:
+            _log.warning("project %s: example of task %s left out: %s", task.project_id, task.id, error)
+    return [] if hw is None else drawn_masks(config.wanted, annotation.regions, hw)
+
+
 def _typical(rows: Masks, count: int) -> Masks:
     """Masks of medium size that do not touch the border, from different tasks where possible."""
+    if len(rows) <= 1:
+        return rows
     looked_at = rows[:: max(1, len(rows) // _LOOKED_AT)]
     masks = [decode_rle(rle).astype(bool) for _, rle in looked_at]
     log_area = np.log1p([float(mask.sum()) for mask in masks])
@@ -134,6 +156,7 @@ def _typical(rows: Masks, count: int) -> Masks:
 
 def _render(
     db: ProjectStore,
+    config: LabelConfig,
     settings: Settings,
     images: ImageStore,
     chosen: dict[str, Masks],
@@ -141,7 +164,7 @@ def _render(
 ) -> list[Example]:
     examples = []
     for label in chosen:
-        for task, rle, is_good, caption in _variants(label, chosen, drawn):
+        for task, rle, is_good, caption in _variants(label, config.kind_of(label), chosen, drawn):
             key = f"example-{instance_key(task.id, label, str(rle['counts']))}"
             try:
                 image = images.get(task.image, task_id=task.id, project_id=task.project_id)
@@ -155,7 +178,7 @@ def _render(
 
 
 def _variants(
-    label: str, chosen: dict[str, Masks], drawn: dict[str, Masks]
+    label: str, kind: ProjectKind, chosen: dict[str, Masks], drawn: dict[str, Masks]
 ) -> list[tuple[TaskRecord, Rle, bool, str]]:
     """Good examples, then bad ones: task, mask, whether it is good, what it shows."""
     masks = chosen[label]
@@ -167,11 +190,15 @@ def _variants(
         for other_task, other in rows
         if other_task.id == task2.id and other is not rle2
     ]
-    bad: list[tuple[TaskRecord, Rle | None, str]] = [
-        (task, shifted(rle), "shifted"),
-        (task2, half(rle2), "a part"),
-        (task2, merged(rle2, same_picture), "two objects"),
-    ]
+    bad: list[tuple[TaskRecord, Rle | None, str]] = []
+    if kind.unit != "picture":
+        made = (
+            (task, shifted(rle), "shifted"),
+            (task2, half(rle2), "a part"),
+            (task2, merged(rle2, same_picture), "too much" if kind.same_iou > 1 else "two objects"),
+        )
+        # a box stays a box
+        bad += [(t, kind.to_instances([(label, m)])[0][1], said) for t, m, said in made if m is not None]
     others = [name for name in chosen if name != label]
     if others:
         bad.append((*chosen[others[0]][0], others[0]))

@@ -20,13 +20,14 @@ from clustering.answers import Form, Questions, Stream
 from clustering.costs import Costs
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import instance_key
+from ml_backend.instances import Rle
 from sync.review.gold_masks import choose_gold
 from sync.review.instructions import example_masks
 from sync.review.question import FORMS, HIDDEN, Question
 from sync.review.verdicts import Certificate, offsets
 from sync.rounds.cluster import LabelPool
 from sync.rounds.known_masks import KnownMasks
-from sync.rounds.region_rows import plain_rle
+from sync.rounds.region_rows import drawn_masks, plain_rle
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
@@ -179,12 +180,7 @@ def gold_questions(
     if not count:
         return []
     rng = np.random.default_rng([settings.seed, round_number, len(known)])
-    drawn = [
-        (task.id, region["rle"])
-        for task, annotation in finished_tasks(db).values()
-        for region in annotation.regions
-        if region["label"] == pool.label and not task.image_error
-    ]
+    drawn = _drawn(db, pool)
     given_away = example_masks(paths)
     places = rng.permutation(len(drawn)).tolist()
     places.sort(key=lambda place: (drawn[place][0], str(drawn[place][1]["counts"])) in given_away)
@@ -192,6 +188,7 @@ def gold_questions(
         [drawn[place] for place in places],
         known_masks,
         pool.label,
+        pool.kind,
         count,
         rng,
         taken={question.instance for question in known},
@@ -217,6 +214,19 @@ def gold_questions(
                 rle=plain_rle(rle),
             )
         )
+    return found
+
+
+def _drawn(db: ProjectStore, pool: LabelPool) -> list[tuple[int, Rle]]:
+    """(task, mask) of the label that people drew; none for labels of whole pictures, whose size is not known
+    here.
+    """
+    found: list[tuple[int, Rle]] = []
+    for task, annotation in finished_tasks(db).values():
+        rows = [row for row in annotation.regions if row["label"] == pool.label and row["rle"] is not None]
+        if rows and not task.image_error and pool.kind.unit != "picture":
+            height, width = rows[0]["rle"]["size"]
+            found += [(task.id, rle) for _, rle in drawn_masks([pool.wanted], rows, (height, width))]
     return found
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml_backend.artifacts.files import storage_errors
+from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.config_builder import build_review_config, build_sheet_config
 from sync.review.instruction_text import instructions
 from sync.review.question import FORMS
@@ -115,7 +116,7 @@ def ensure_review_project(
     title: str,
     *,
     form: str,
-    labels: Sequence[str] = (),
+    wanted: Sequence[Wanted] = (),
     maximum_annotations: int = 1,
 ) -> int:
     """Id of the owner's review project of this form, made if there is none yet.
@@ -133,7 +134,7 @@ def ensure_review_project(
         build_review_config() if form == "single" else build_sheet_config(),
         sampling="Sequential sampling",
         maximum_annotations=maximum_annotations,
-        instruction=instructions(labels, form=form),
+        instruction=instructions(wanted, form=form),
         description=describe(owner, form),
     )
     return row.id

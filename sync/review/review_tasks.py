@@ -19,6 +19,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ml_backend.errors import BadInput
+from ml_backend.kinds.base import ProjectKind
+from ml_backend.kinds.instances import INSTANCES
 from ml_backend.label_studio.label_config import VERDICTS
 from ml_backend.masks.rle import parse_rle
 from sync.review.question import FORMS, Question
@@ -52,11 +54,11 @@ class RawAnswer:
     seconds: float | None
 
 
-def single_task(question: Question, image_url: str) -> dict[str, Any]:
-    """Task data of a single question."""
+def single_task(question: Question, image_url: str, kind: ProjectKind = INSTANCES) -> dict[str, Any]:
+    """Task data of a single question; ``kind`` is that of its label."""
     return {
         "image": image_url,
-        "question": f"Is the outlined object a good {question.label}?  y = yes   n = no   u = unsure",
+        "question": f"{kind.question.format(label=question.label)}  y = yes   n = no   u = unsure",
         KEY_FIELD: question.key,
         "groundswell": {"form": "single", "questions": [asdict(question)]},
     }
@@ -68,10 +70,16 @@ def sheet_key(questions: Sequence[Question]) -> str:
     return f"{questions[0].round}:sheet:{digest[:24]}"
 
 
-def sheet_task(questions: Sequence[Question], image_urls: Sequence[str]) -> dict[str, Any]:
-    """Task data of a contact sheet: card ``card<i>`` shows question i, with its label where they differ."""
+def sheet_task(
+    questions: Sequence[Question], image_urls: Sequence[str], kind: ProjectKind = INSTANCES
+) -> dict[str, Any]:
+    """Task data of a contact sheet: card ``card<i>`` shows question i, with its label where they differ.
+
+    ``kind`` is that of the first label.
+    """
     labels = [question.label for question in questions]
-    of = f"a good {labels[0]}" if len(set(labels)) == 1 else "a good one of what its name says"
+    is_one = len(set(labels)) == 1
+    of = kind.good_one.format(label=labels[0]) if is_one else "a good one of what its name says"
     return {
         "question": f"Tick every card that is NOT {of}. Leave the good ones.",
         "cards": _cards(image_urls, labels),

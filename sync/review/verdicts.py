@@ -30,9 +30,8 @@ from sync.review.answers import SKIP
 from sync.review.question import FORMS, HIDDEN
 from sync.review.weighing import SHEET_PACE, AskedMask, Draw, Told, Weighed, weigh
 from sync.rounds.cluster import LabelPool
-from sync.rounds.known_masks import GOOD_IOU
 from sync.rounds.policies import reads_first_answers, terms_digest
-from sync.rounds.region_rows import plain_rle
+from sync.rounds.region_rows import drawn_masks, plain_rle
 from sync.rounds.task_queries import finished_tasks
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
@@ -171,7 +170,7 @@ def read_review_log(
         if (row := rows.get((q.label, q.instance))) is not None
         and (q.round == round_number or (q.label, q.instance) in same)
     }
-    items, carried = _masks(db, round_number, certificate, row_of, hints, questions, counting, unshown)
+    items, carried = _masks(db, round_number, pools, certificate, row_of, hints, questions, counting, unshown)
     first_answers = reads_first_answers(settings)
     weighed = weigh(items, settings, reads_first_answers=first_answers)
     known = frozenset(item.row for item in items if item.row >= 0)
@@ -222,6 +221,7 @@ def _not_showable(db: ProjectStore, pools: Sequence[LabelPool]) -> frozenset[int
 def _masks(
     db: ProjectStore,
     round_number: int,
+    pools: Sequence[LabelPool],
     certificate: Certificate,
     row_of: Mapping[str, int],
     hints: Mapping[tuple[str, str], int],
@@ -260,7 +260,7 @@ def _masks(
             if not is_current:
                 carried.add(row)
     found = [mask for mask in masks.values() if mask.told or mask.cannot_be_shown]
-    gold = _gold(db, strays)
+    gold = _gold(db, strays, {pool.label: pool for pool in pools})
     for name, group in strays.items():
         stray = AskedMask(name[0], -1, gold.get(name, np.nan), hint=hints.get(name, -1))
         for question in group:
@@ -348,7 +348,9 @@ def _overlapping(
 
 
 def _gold(
-    db: ProjectStore, strays: Mapping[tuple[str, str], Sequence[QuestionRecord]]
+    db: ProjectStore,
+    strays: Mapping[tuple[str, str], Sequence[QuestionRecord]],
+    of_label: Mapping[str, LabelPool],
 ) -> dict[tuple[str, str], float]:
     """Known truth of masks that are in no pool (gold), from what people drew on their tasks."""
     if not strays:
@@ -357,16 +359,15 @@ def _gold(
     truth: dict[tuple[str, str], float] = {}
     for name, group in strays.items():
         found = finished.get(group[0].task_id)
-        if found is None:
+        pool = of_label.get(name[0])
+        if found is None or pool is None:
             continue
         rle = group[0].rle
-        drawn = [
-            region["rle"]
-            for region in found[1].regions
-            if region["label"] == name[0] and list(region["rle"]["size"]) == list(rle["size"])
-        ]
+        hw = (int(rle["size"][0]), int(rle["size"][1]))
+        rows = [row for row in found[1].regions if row["rle"] is None or tuple(row["rle"]["size"]) == hw]
+        drawn = [mask for _, mask in drawn_masks([pool.wanted], rows, hw)]
         best = float(coco.iou([rle], drawn, [0] * len(drawn)).max()) if drawn else 0.0
-        truth[name] = float(best > GOOD_IOU)
+        truth[name] = float(best > pool.kind.good_iou)
     return truth
 
 

@@ -24,7 +24,7 @@ from ml_backend.clicks.training.job import job_spec, publish_click_model
 from ml_backend.errors import GroundswellError, LeaseLost
 from ml_backend.images.store import ImageStore
 from sync.rounds.round_records import load_snapshot
-from sync.rounds.train import examples_of
+from sync.rounds.train import examples_of, wanted_of
 from sync.settings import Settings
 from sync.store.lease import Lease, worker_name
 from sync.store.project_store import ProjectStore
@@ -67,12 +67,13 @@ class ClickTraining:
         with self._guard():
             _sweep(paths)
         snapshot = load_snapshot(paths, record.number)
-        labels = tuple(str(label) for label in snapshot["labels"])
+        wanted = [target for target in wanted_of(snapshot) if target.is_of.unit == "mask"]
+        labels = tuple(label for target in wanted for label in target.labels)
         last = last_version(paths)
         start = paths.clicks / last.version if last is not None and last.usable else None
         spec = job_spec(
-            examples_of(db, images, snapshot["train"], labels),
-            examples_of(db, images, snapshot["test"], labels),
+            examples_of(db, images, snapshot["train"], labels, wanted),
+            examples_of(db, images, snapshot["test"], labels, wanted),
             labels,
             incumbent=settings.segmenter,
             options=settings.click_options,
@@ -175,9 +176,14 @@ def training_reason(paths: ProjectPaths, record: RoundRecord) -> str:
     Raises BadInput when the round's snapshot cannot be read.
     """
     snapshot = load_snapshot(paths, record.number)
-    train = [row for row in snapshot["train"] if row["regions"]]
-    masks = sum(len(row["regions"]) for row in train)
-    if masks < MIN_MASKS or sum(bool(row["regions"]) for row in snapshot["test"]) < MIN_TEST_IMAGES:
+    wanted = [target for target in wanted_of(snapshot) if target.is_of.unit == "mask"]
+    labels = {label for target in wanted for label in target.labels}
+
+    def masks_of(row: Mapping[str, Any]) -> int:
+        return sum(region["rle"] is not None and region["label"] in labels for region in row["regions"])
+
+    masks = sum(masks_of(row) for row in snapshot["train"])
+    if masks < MIN_MASKS or sum(masks_of(row) > 0 for row in snapshot["test"]) < MIN_TEST_IMAGES:
         return ""
     last = last_version(paths)
     if last is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable, joined
 from ml_backend.artifacts.pools import read_pool, read_replaced
 from ml_backend.errors import BadInput
+from ml_backend.kinds.base import ProjectKind
+from ml_backend.kinds.instances import INSTANCES
+from ml_backend.kinds.registry import Wanted, get_kind
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.statistics import filled_masks, mask_statistics
 from sync.rounds.progress import Memo, Progress
@@ -33,19 +37,28 @@ from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
-__all__ = ["LabelPool", "cluster", "label_pool", "load_label_pools", "usable_rows"]
+__all__ = ["LabelPool", "cluster", "frozen_kinds", "label_pool", "load_label_pools", "usable_rows"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelPool:
-    """The frozen pool of one label: row i of ``table`` and ``pool`` is leaf i of ``tree``."""
+    """The frozen pool of one label: row i of ``table`` and ``pool`` is leaf i of ``tree``.
+
+    ``kind`` says what one instance is and when it is good.
+    """
 
     label: str
     table: PoolTable
     pool: Pool
     tree: ClusterTree
+    kind: ProjectKind = INSTANCES
+
+    @property
+    def wanted(self) -> Wanted:
+        """The label alone, as something that a project wants."""
+        return Wanted(self.kind.name, (self.label,))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -89,6 +102,7 @@ def cluster(
         "version": record.model_version,
         "sizes": sizes,
         "min_score": settings.pool_min_score,
+        "kinds": {label: config.kind_of(label).name for label in labels},
     }
     write_json(folder / "pool.json", frozen, guard=db.write)
     figures: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3), "pool": sizes}
@@ -144,7 +158,9 @@ def load_label_pools(
 
 def _read_label_pools(paths: ProjectPaths, record: RoundRecord) -> list[LabelPool]:
     folder = paths.round(record.number)
-    labels = [str(label) for label in read_json(folder / "pool.json")["labels"]]
+    frozen = read_json(folder / "pool.json")
+    labels = [str(label) for label in frozen["labels"]]
+    kinds = frozen_kinds(frozen)
     table = read_pool(paths.pool(record.model_version))
     keys_of = [[str(key) for key in read_json(folder / f"keys-{i}.json")] for i in range(len(labels))]
     replaced = {key for keys in keys_of for key in keys} - {str(key) for key in table.key}
@@ -155,8 +171,15 @@ def _read_label_pools(paths: ProjectPaths, record: RoundRecord) -> list[LabelPoo
     for i, label in enumerate(labels):
         keys = keys_of[i]
         mine = table.take(np.array([place[key] for key in keys], np.intp))
-        pools.append(LabelPool(label, mine, label_pool(mine), ClusterTree.load(folder / f"tree-{i}.npz")))
+        tree = ClusterTree.load(folder / f"tree-{i}.npz")
+        pools.append(LabelPool(label, mine, label_pool(mine), tree, kinds[label]))
     return pools
+
+
+def frozen_kinds(frozen: Mapping[str, Any]) -> dict[str, ProjectKind]:
+    """Kind of each label in ``pool.json``; older releases knew instances only."""
+    names: Mapping[str, str] = frozen.get("kinds", {})
+    return {str(label): get_kind(names.get(str(label), INSTANCES.name)) for label in frozen["labels"]}
 
 
 def label_pool(table: PoolTable) -> Pool:

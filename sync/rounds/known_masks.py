@@ -26,17 +26,18 @@ from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.pools import read_pool
-from sync.rounds.cluster import label_pool, usable_rows
+from ml_backend.kinds.base import LabelledMask, ProjectKind
+from ml_backend.kinds.instances import INSTANCES
+from ml_backend.kinds.registry import Wanted
+from sync.rounds.cluster import frozen_kinds, label_pool, usable_rows
 from sync.rounds.infer import pool_index
 from sync.rounds.progress import Memo
-from sync.rounds.task_queries import finished_digests, finished_tasks, test_split
+from sync.rounds.region_rows import drawn_masks, fits
+from sync.rounds.task_queries import drawn_test_ids, finished_digests, finished_tasks
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
-__all__ = ["GOOD_IOU", "KnownMasks", "load_known_masks", "load_lessons", "match_drawn"]
-
-GOOD_IOU = 0.75
-"""A mask is good when its IoU with a drawn mask of the same label exceeds this."""
+__all__ = ["KnownMasks", "load_known_masks", "load_lessons", "match_drawn"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class KnownMasks:
 
     Attributes
     ----------
-    labels : names of the labels
+    labels, kinds : names of the labels, and their kinds
     table : the predictions, k rows
     label : (k,) int64, number of the label
     iou : (k,) float64, largest IoU with a drawn mask of the same label, 0 where there is none
@@ -56,6 +57,7 @@ class KnownMasks:
     """
 
     labels: tuple[str, ...]
+    kinds: tuple[ProjectKind, ...]
     table: PoolTable
     label: Ints
     iou: Floats
@@ -69,8 +71,9 @@ class KnownMasks:
 
     @property
     def good(self) -> Bools:
-        """(k,) bool, whether the mask is good."""
-        good: Bools = self.iou > GOOD_IOU
+        """(k,) bool, whether the IoU exceeds what the kind of the label asks for."""
+        enough = np.array([kind.good_iou for kind in self.kinds], np.float64)
+        good: Bools = self.iou > enough[self.label]
         return good
 
 
@@ -87,9 +90,12 @@ def load_known_masks(
     frozen = read_json(paths.round(record.number) / "pool.json")
     if "min_score" not in frozen:
         return None
+    of_label = frozen_kinds(frozen)
+    kinds = [of_label.get(label, INSTANCES) for label in labels]
+    wanted_labels = [Wanted(kind.name, (label,)) for kind, label in zip(kinds, labels, strict=True)]
     index = pool_index(paths, memo, record.model_version)
     digests = finished_digests(db)
-    wanted = sorted(test_split(db) & digests.keys())
+    wanted = sorted(drawn_test_ids(db) & digests.keys())
     state = (
         record.number,
         record.model_version,
@@ -102,16 +108,16 @@ def load_known_masks(
         found: KnownMasks | None = kept[1]
         return found
     drawn = {task: rows for task, (_, rows) in finished_tasks(db).items() if task in wanted}
-    regions: dict[int, Sequence[Mapping[str, Any]]] = {}
+    masks: dict[int, Sequence[LabelledMask]] = {}
     for task, annotation in drawn.items():
         entry = index.entry(task)
-        if entry is not None and not entry.error and _fits(annotation.regions, entry.hw):
-            regions[task] = annotation.regions
+        if entry is not None and not entry.error and fits(annotation.regions, entry.hw):
+            masks[task] = drawn_masks(wanted_labels, annotation.regions, entry.hw)
     fresh = None
-    if regions:
-        table = read_pool(paths.pool(record.model_version), task_ids=regions, index=index)
+    if masks:
+        table = read_pool(paths.pool(record.model_version), task_ids=masks, index=index)
         kept_rows = np.flatnonzero(usable_rows(table) & (table.score >= float(frozen["min_score"])))
-        fresh = match_drawn(table.take(kept_rows), regions, labels)
+        fresh = match_drawn(table.take(kept_rows), masks, labels, kinds)
     memo[name] = (state, fresh)
     return fresh
 
@@ -138,20 +144,23 @@ def load_lessons(
 
 
 def match_drawn(
-    table: PoolTable, regions: Mapping[int, Sequence[Mapping[str, Any]]], labels: Sequence[str]
+    table: PoolTable,
+    drawn: Mapping[int, Sequence[LabelledMask]],
+    labels: Sequence[str],
+    kinds: Sequence[ProjectKind],
 ) -> KnownMasks:
     """Match each prediction with the drawn mask of its label that it overlaps most.
 
     Parameters
     ----------
     table : predictions; those with another label or on another picture are left out
-    regions : what people drew, by task: ``label`` and ``rle`` of each region
-    labels : names of the labels
+    drawn : what a model should find, by task
+    labels, kinds : names of the labels, and the kind of each
 
     Time: one IoU for each pair of a prediction and a drawn mask of a picture.
     """
     number = {label: i for i, label in enumerate(labels)}
-    pictures = np.array(sorted(regions), np.int64)
+    pictures = np.array(sorted(drawn), np.int64)
     known_label = np.array([str(label) in number for label in table.label], bool)
     table = table.take(np.flatnonzero(known_label & np.isin(table.task_id, pictures)))
     table = table.take(np.argsort(table.key.astype(str), kind="stable"))
@@ -159,22 +168,18 @@ def match_drawn(
     iou, best = np.zeros(len(table)), np.full(len(table), -1, np.int64)
     objects = np.zeros((len(pictures), len(labels)), np.int64)
     for place, task in enumerate(pictures.tolist()):
-        of_region = np.array([number.get(str(row["label"]), -1) for row in regions[task]], np.int64)
+        of_region = np.array([number.get(name, -1) for name, _ in drawn[task]], np.int64)
         for i in range(len(labels)):
             there = np.flatnonzero(of_region == i)
             objects[place, i] = len(there)
             rows = np.flatnonzero((table.task_id == task) & (label == i))
             if len(rows) and len(there):
-                masks = [regions[task][j]["rle"] for j in there.tolist()]
+                masks = [drawn[task][j][1] for j in there.tolist()]
                 overlap = _overlap([table.rle(int(row)) for row in rows], masks)
                 iou[rows] = overlap.max(axis=1)
                 best[rows] = np.where(iou[rows] > 0, there[overlap.argmax(axis=1)], -1)
-    return KnownMasks(tuple(labels), table, label, iou, best, table.task_id, pictures, objects)
+    return KnownMasks(tuple(labels), tuple(kinds), table, label, iou, best, table.task_id, pictures, objects)
 
 
 def _overlap(masks: Sequence[Any], drawn: Sequence[Any]) -> npt.NDArray[np.float64]:
     return np.asarray(coco.iou(masks, drawn, [0] * len(drawn)), np.float64).reshape(len(masks), -1)
-
-
-def _fits(regions: Sequence[Mapping[str, Any]], hw: tuple[int, int]) -> bool:
-    return all(tuple(region["rle"]["size"]) == hw for region in regions)

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from ml_backend.errors import BadInput, BadLabelConfig, StudioError
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.progress import Progress
-from sync.rounds.region_rows import region_rows
+from sync.rounds.region_rows import is_tagged_only, region_rows
 from sync.rounds.task_queries import effective_annotation
 from sync.settings import Settings
 from sync.store.database import utc_now
@@ -232,6 +232,7 @@ def _store_tasks(
             session.add(record)
         speaks = effective_annotation(annotations.values())
         task.finished = speaks is not None
+        task.tagged_only = speaks is not None and is_tagged_only(config, speaks.regions)
         task.broken = no_image or (speaks.broken if speaks is not None else "")
 
 

@@ -7,18 +7,26 @@ from typing import Any
 
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
+from ml_backend.kinds.base import LabelledMask
+from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig
-from ml_backend.label_studio.region_reader import parse_annotation
+from ml_backend.label_studio.region_reader import ParsedAnnotation, parse_annotation
 from ml_backend.masks.rle import parse_rle
+from ml_backend.masks.shapes import whole_rle
 
-__all__ = ["plain_rle", "region_rows"]
+__all__ = ["drawn_masks", "fits", "is_tagged_only", "plain_rle", "region_rows", "tags_of"]
 
 
 def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """``{"id", "label", "rle", "box_xyxy"}`` per region a person drew; clicks and leftovers are dropped.
 
-    Raises BadRegion when a region of an output tag cannot be read, or when two regions were drawn on images
-    of different sizes: half of a task's objects would teach the model that the others are background.
+    A box that was drawn rotated has ``rotated`` too: x and y of its top left corner, width, height in pixels,
+    and degrees clockwise about that corner. A label of the whole picture (a choice) is a row with ``rle`` and
+    ``box_xyxy`` None.
+
+    Raises BadRegion when a region of an output tag or a choice cannot be read, or when two regions were drawn
+    on images of different sizes: half of a task's objects would teach the model that the others are
+    background.
     """
     parsed = parse_annotation(result, config)
     for dropped in parsed.dropped:
@@ -32,6 +40,7 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
             "rle": plain_rle(region.rle),
             "box_xyxy": [round(float(x), 2) for x in region.box_xyxy],
         }
+        | ({"rotated": [round(float(x), 3) for x in region.rotated]} if region.rotated else {})
         for region in parsed.regions
     ]
     sizes = {tuple(row["rle"]["size"]) for row in rows}
@@ -41,7 +50,59 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
             field="result",
             hint="The image behind this task was replaced; draw its regions again",
         )
+    return rows + _tag_rows(config, parsed)
+
+
+def _tag_rows(config: LabelConfig, parsed: ParsedAnnotation) -> list[dict[str, Any]]:
+    rows = []
+    for target in config.targets:
+        for value in dict.fromkeys(parsed.choices.get(target.tags.name, ()) if target.tags else ()):
+            try:
+                label = target.label_of(value)
+            except KeyError:
+                raise BadRegion(
+                    f"choice {value!r} is not in the label config",
+                    field=f"choices of {target.tags.name if target.tags else ''}",
+                    hint=f"Known choices: {', '.join(target.value(label) for label in target.labels)}",
+                ) from None
+            rows.append({"id": "", "label": label, "rle": None, "box_xyxy": None})
     return rows
+
+
+def is_tagged_only(config: LabelConfig, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these rows only say what a picture shows, in a project that wants to know where it is."""
+    wants_places = any(target.is_of.tagged and target.is_of.unit != "picture" for target in config.wanted)
+    return wants_places and all(row["rle"] is None for row in rows)
+
+
+def tags_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Labels of the whole picture among the rows of an annotation."""
+    return [str(row["label"]) for row in rows if row["rle"] is None]
+
+
+def drawn_masks(
+    wanted: Sequence[Wanted], rows: Sequence[Mapping[str, Any]], hw: tuple[int, int]
+) -> list[LabelledMask]:
+    """What a model should find on a picture of size ``hw`` that was annotated like this.
+
+    Drawn regions become instances as their kind says: one per object, a box around it, or one per label. A
+    class becomes an instance that covers the picture. Rows of labels that nobody wants any more, and
+    tags that only say what is somewhere in the picture, are left out.
+    """
+    found: list[LabelledMask] = []
+    for target in wanted:
+        mine = [row for row in rows if row["label"] in target.labels]
+        if target.is_of.unit == "picture":
+            found += [(str(row["label"]), whole_rle(hw)) for row in mine if row["rle"] is None]
+        else:
+            drawn = [(str(row["label"]), row["rle"]) for row in mine if row["rle"] is not None]
+            found += target.is_of.to_instances(drawn)
+    return found
+
+
+def fits(rows: Sequence[Mapping[str, Any]], hw: tuple[int, int]) -> bool:
+    """Whether all regions were drawn on a picture of this (height, width)."""
+    return all(row["rle"] is None or tuple(row["rle"]["size"]) == tuple(hw) for row in rows)
 
 
 def plain_rle(rle: Rle) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from ml_backend.artifacts.files import read_json, storage_errors
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.training.options import click_options
 from ml_backend.errors import BadInput, ModelError
+from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.learners.registry import check_options
+from sync.rounds.learner_choice import choose_learner
 from sync.rounds.policies import build_policy
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
@@ -74,13 +76,14 @@ def compare_project(row: ProjectRow, record: ProjectRecord | None, key_on_disk: 
     )
 
 
-def check_project_settings(settings: Settings) -> None:
-    """Raise BadInput, naming what is wrong, unless rounds could run with these settings."""
-    options = dict(settings.learner_options)
-    if settings.iterations is not None:
-        options["iterations"] = settings.iterations
+def check_project_settings(settings: Settings, wanted: Sequence[Wanted]) -> None:
+    """Raise BadInput, naming what is wrong, unless rounds could run with these settings.
+
+    ``wanted`` are the kinds of labels that the project wants.
+    """
+    chosen = choose_learner(wanted, settings)
     try:
-        check_options(settings.learner, settings.preset, options)
+        check_options(chosen.name, settings.preset, chosen.options)
     except ModelError as error:
         _log.warning("options of the learner are not checked: %s", error)  # the worker may have the package
     click_options(settings.click_options)
@@ -101,9 +104,9 @@ def register_project(
     StudioError when the project is not there. Nothing is stored then.
     """
     row = studio.project(project_id)
-    parse_label_config(row.label_config)
+    config = parse_label_config(row.label_config)
     if options is not None:
-        check_project_settings(settings.for_project(options))
+        check_project_settings(settings.for_project(options), config.wanted)
     paths = ProjectPaths(settings.data_dir, project_id)
     with store.write() as session:
         record = session.get(ProjectRecord, project_id)

@@ -11,6 +11,7 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, SplitRecord, TaskRecord
 
 __all__ = [
+    "drawn_test_ids",
     "effective_annotation",
     "finished_digests",
     "finished_tasks",
@@ -29,12 +30,20 @@ def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationR
 
 
 def open_task_ids(db: ProjectStore) -> list[int]:
-    """Tasks nobody has finished and that have an image, in order of id."""
-    query = select(TaskRecord.id).where(
-        TaskRecord.project_id == db.id, TaskRecord.finished.is_(False), TaskRecord.broken == ""
-    )
+    """Tasks on which models look for objects, in order of id: those with an image that nobody has finished,
+    or that are finished by tags alone.
+    """
+    is_open = TaskRecord.finished.is_(False) | TaskRecord.tagged_only.is_(True)
+    query = select(TaskRecord.id).where(TaskRecord.project_id == db.id, is_open, TaskRecord.broken == "")
     with db.read() as session:
         return list(session.scalars(query.order_by(TaskRecord.id)))
+
+
+def drawn_test_ids(db: ProjectStore) -> set[int]:
+    """Tasks of the test split on which people drew every object: those of which the truth is known."""
+    query = select(TaskRecord.id).where(TaskRecord.project_id == db.id, TaskRecord.tagged_only.is_(False))
+    with db.read() as session:
+        return test_split(db) & set(session.scalars(query))
 
 
 def test_split(db: ProjectStore) -> set[int]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
@@ -25,10 +26,13 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadImage, BadInput, ModelError
 from ml_backend.examples import Example
 from ml_backend.images.store import ImageStore
+from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.training_job import run_training
+from sync.rounds.learner_choice import choose_learner
 from sync.rounds.progress import Memo, Progress
+from sync.rounds.region_rows import drawn_masks, fits, tags_of
 from sync.rounds.registration import check_project_settings
 from sync.rounds.round_records import (
     begin_round,
@@ -52,18 +56,20 @@ __all__ = [
     "start_round",
     "train",
     "training_due",
+    "wanted_of",
 ]
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
-_SETTINGS = ("config", "labels", "learner", "preset", "iterations", "options", "seed")
+_WANTED = TypeAdapter(tuple[Wanted, ...])
+_SETTINGS = ("config", "wanted", "labels", "learner", "preset", "options", "seed")
 
 
 @dataclass(frozen=True, slots=True)
 class _TrainedOn:
-    """What decides whether another round should follow: the labels, and the digest of every task."""
+    """What decides whether another round should follow: the labels of each kind, and every task's digest."""
 
-    labels: tuple[str, ...]
+    wanted: tuple[Wanted, ...]
     digests: Mapping[int, str]
 
 
@@ -77,7 +83,7 @@ def training_due(
         enough = len(finished) >= settings.min_finished
         return f"{len(finished)} tasks finished, first training" if enough else ""
     before = _trained_on(paths, memo, last)
-    if finished and before.labels != config.labels:
+    if finished and before.wanted != config.wanted:
         return "the labels of the project changed"
     changed = sum(before.digests.get(task) != digest for task, digest in finished.items())
     enough = changed >= settings.retrain_after
@@ -93,7 +99,7 @@ def _trained_on(paths: ProjectPaths, memo: Memo, record: RoundRecord) -> _Traine
         return found
     snapshot = load_snapshot(paths, record.number)
     rows = (*snapshot["train"], *snapshot["test"])
-    fresh = _TrainedOn(tuple(snapshot["labels"]), {row["task"]: row["digest"] for row in rows})
+    fresh = _TrainedOn(wanted_of(snapshot), {row["task"]: row["digest"] for row in rows})
     memo[name] = ((record.number, record.digest), fresh)
     return fresh
 
@@ -105,7 +111,7 @@ def start_round(
 
     Raises BadInput when too little is finished, or when an option is wrong: no round is begun then.
     """
-    check_project_settings(settings)
+    check_project_settings(settings, config.wanted)
     last = current_round(db)
     number = 1 if last is None else last.number + 1
     snapshot = _snapshot(db, config, settings, paths, last)
@@ -124,7 +130,7 @@ def begin_again(
     is_begun = digest_of(frozen) == record.digest  # not so after a kill between the snapshot and the row
     if is_begun and {name: frozen.get(name) for name in _SETTINGS} == _frozen_settings(config, settings):
         return None
-    check_project_settings(settings)
+    check_project_settings(settings, config.wanted)
     with db.read() as session:
         before = session.get(RoundRecord, (db.id, record.number - 1))
     return begin_round(db, paths, record.number, _snapshot(db, config, settings, paths, before))
@@ -158,13 +164,14 @@ def _snapshot(
 
 def _frozen_settings(config: LabelConfig, settings: Settings) -> dict[str, Any]:
     """The part of a snapshot that comes from label config and settings: the fields ``_SETTINGS``."""
+    chosen = choose_learner(config.wanted, settings)
     return {
         "config": config.digest,
+        "wanted": _WANTED.dump_python(config.wanted, mode="json"),
         "labels": list(config.labels),
-        "learner": settings.learner,
+        "learner": chosen.name,
         "preset": settings.preset,
-        "iterations": settings.iterations,
-        "options": settings.learner_options,
+        "options": chosen.options,
         "seed": settings.seed,
     }
 
@@ -264,7 +271,7 @@ def _start_version(
     registry = ModelRegistry(settings.data_dir)
     for info in reversed(registry.versions(db.id)):
         same = (
-            info.learner == settings.learner
+            info.learner == choose_learner(config.wanted, settings).name
             and tuple(info.manifest.get("labels", ())) == config.labels
             and info.manifest.get("preset") == settings.preset
         )
@@ -281,7 +288,8 @@ def _spec(
     snapshot: Mapping[str, Any],
 ) -> TrainSpec:
     labels = tuple(str(label) for label in snapshot["labels"])
-    train_set = examples_of(db, images, snapshot["train"], labels)
+    wanted = wanted_of(snapshot)
+    train_set = examples_of(db, images, snapshot["train"], labels, wanted)
     if not train_set:
         raise ModelError(
             "none of the finished tasks has a readable image",
@@ -289,25 +297,40 @@ def _spec(
             hint="See the reasons in `groundswell status`",
         )
     options = dict(snapshot["options"])
-    if snapshot["iterations"] is not None:
+    if snapshot.get("iterations") is not None:  # older releases kept it apart
         options["iterations"] = snapshot["iterations"]
     start = str(snapshot["start"])
     return TrainSpec(
         labels=labels,
         train=train_set,
-        test=examples_of(db, images, snapshot["test"], labels),
+        test=examples_of(db, images, snapshot["test"], labels, wanted),
         preset=str(snapshot["preset"]),
         start=registry.info(db.id, start).folder if start else None,
         seed=int(snapshot["seed"]),
         device=settings.device,
         options=options,
+        exclusive=wanted[0].exclusive,
     )
 
 
+def wanted_of(snapshot: Mapping[str, Any]) -> tuple[Wanted, ...]:
+    """The kinds of labels that a round learns; older releases knew instances only."""
+    if "wanted" not in snapshot:
+        return (Wanted("instances", tuple(str(label) for label in snapshot["labels"])),)
+    return _WANTED.validate_python(snapshot["wanted"])
+
+
 def examples_of(
-    db: ProjectStore, images: ImageStore, rows: Sequence[Mapping[str, Any]], labels: tuple[str, ...]
+    db: ProjectStore,
+    images: ImageStore,
+    rows: Sequence[Mapping[str, Any]],
+    labels: tuple[str, ...],
+    wanted: Sequence[Wanted],
 ) -> tuple[Example, ...]:
-    """Rows whose image can be read and fits its regions; the others are noted on their tasks."""
+    """Rows whose image can be read and fits its regions; the others are noted on their tasks.
+
+    Drawn regions become what a model should find, as their kind says; choices become tags.
+    """
     number = {name: i for i, name in enumerate(labels)}
     examples: list[Example] = []
     errors: dict[int, str] = {}
@@ -316,24 +339,26 @@ def examples_of(
         regions = [region for region in row["regions"] if region["label"] in number]
         try:
             ref = images.get(str(row["image"]), task_id=task, project_id=db.id)
-            for region in regions:
-                if tuple(region["rle"]["size"]) != ref.hw:
-                    raise BadImage(
-                        f"the image has {ref.hw[1]}×{ref.hw[0]} pixels, its regions were drawn on "
-                        f"{region['rle']['size'][1]}×{region['rle']['size'][0]}",
-                        field="data.image",
-                    )
+            if not fits(regions, ref.hw):
+                size = next(region["rle"]["size"] for region in regions if region["rle"] is not None)
+                raise BadImage(
+                    f"the image has {ref.hw[1]}×{ref.hw[0]} pixels, its regions were drawn on "
+                    f"{size[1]}×{size[0]}",
+                    field="data.image",
+                )
         except BadImage as error:
             errors[task] = str(error)
             _log.warning("project %s task %s left out of training: %s", db.id, task, error)
             continue
         errors[task] = ""
+        drawn = drawn_masks([target for target in wanted if target.is_of.unit != "picture"], regions, ref.hw)
         examples.append(
             Example(
                 task_id=task,
                 image=ref.path,
-                label=tuple(number[region["label"]] for region in regions),
-                rle=tuple(region["rle"] for region in regions),
+                label=tuple(number[label] for label, _ in drawn),
+                rle=tuple(rle for _, rle in drawn),
+                tags=tuple(number[label] for label in tags_of(regions)),
             )
         )
     note_image_errors(db, errors)

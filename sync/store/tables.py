@@ -104,6 +104,8 @@ class TaskRecord(Base):
     updated_at: Mapped[datetime]
     finished: Mapped[bool]
     """a person submitted a result (not a skip)"""
+    tagged_only: Mapped[bool] = mapped_column(default=False)
+    """finished by saying what the picture shows, where the project wants to know where it is as well"""
     broken: Mapped[str] = mapped_column(default="")
     """why the task cannot be used (no image, bad region), found by the pull; empty when it can"""
     image_error: Mapped[str] = mapped_column(default="")

@@ -17,6 +17,7 @@ from ml_backend.masks.rle import encode_mask
 from ml_backend.task_prediction import best_of_each_object, make_prediction
 
 CONFIG = parse_label_config(build_label_config(["washer", "nut"]))
+KINDS_OF = {label: CONFIG.kind_of(label) for label in CONFIG.labels}
 
 
 def table(boxes: list[tuple[int, int, int, int]], scores: list[float]) -> PoolTable:
@@ -48,19 +49,19 @@ TWICE = [(2, 2, 20, 20), (2, 2, 20, 19), (25, 25, 38, 38)]
 
 
 def test_the_better_scored_of_two_masks_of_one_object_is_shown() -> None:
-    assert best_of_each_object(table(TWICE, [0.6, 0.8, 0.4]), [0, 1, 2], [None] * 3) == [1, 2]
+    assert best_of_each_object(table(TWICE, [0.6, 0.8, 0.4]), [0, 1, 2], [None] * 3, KINDS_OF) == [1, 2]
 
 
 def test_an_accepted_mask_goes_before_a_better_score_and_is_never_left_out() -> None:
     rows = table(TWICE, [0.6, 0.8, 0.4])
-    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), None, None]) == [0, 2]
-    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), accepted("b"), None]) == [0, 1, 2]
+    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), None, None], KINDS_OF) == [0, 2]
+    assert best_of_each_object(rows, [0, 1, 2], [accepted("a"), accepted("b"), None], KINDS_OF) == [0, 1, 2]
 
 
 def test_touching_objects_stay_apart_and_nothing_is_no_problem() -> None:
     rows = table([(0, 0, 20, 20), (10, 0, 30, 20)], [0.5, 0.9])
-    assert best_of_each_object(rows, [0, 1], [None, None]) == [0, 1]
-    assert best_of_each_object(rows, [], [None, None]) == []
+    assert best_of_each_object(rows, [0, 1], [None, None], KINDS_OF) == [0, 1]
+    assert best_of_each_object(rows, [], [None, None], KINDS_OF) == []
 
 
 @pytest.mark.parametrize(("score", "shown"), [(math.nan, 0.0), (math.inf, 1.0), (-math.inf, 0.0), (7.0, 1.0)])

@@ -15,7 +15,7 @@ from ml_backend.label_studio.codecs.base import RegionCodec, number_of
 from ml_backend.masks.outlines import polygon_to_rle
 from ml_backend.masks.rle import rle_area
 
-__all__ = ["RECTANGLE"]
+__all__ = ["RECTANGLE", "rotated_box", "upright_box"]
 
 _ROUNDING: Final = 0.01
 """percent by which a rounded box may leave the image"""
@@ -37,6 +37,26 @@ def _write(
         "rotation": 0,
     }
     return value, rle_area(rle) / max((x1 - x0) * (y1 - y0), 1.0)
+
+
+def upright_box(value: Mapping[str, Any], hw: tuple[int, int]) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 in pixels of a box without rotation, cut at the border of the image; not rounded to
+    pixels. Raises BadRegion on values that are no numbers.
+    """
+    x, y, w, h = (number_of(value, key) for key in ("x", "y", "width", "height"))
+    left, right = (min(max(v, 0.0), 100.0) / 100 * hw[1] for v in (x, x + w))
+    top, bottom = (min(max(v, 0.0), 100.0) / 100 * hw[0] for v in (y, y + h))
+    return left, top, right, bottom
+
+
+def rotated_box(value: Mapping[str, Any], hw: tuple[int, int]) -> tuple[float, ...]:
+    """x and y of the top left corner, width and height in pixels, and degrees clockwise about that corner;
+    empty when the box is upright. Raises BadRegion on values that are no numbers.
+    """
+    if not value.get("rotation"):
+        return ()
+    x, y, w, h, angle = (number_of(value, key) for key in ("x", "y", "width", "height", "rotation"))
+    return x / 100 * hw[1], y / 100 * hw[0], w / 100 * hw[1], h / 100 * hw[0], angle
 
 
 def _check(value: Mapping[str, Any], hw: tuple[int, int]) -> None:

@@ -176,9 +176,9 @@ def test_review_and_sheet_configs() -> None:
     LabelInterface(single).validate()
     config = parse_label_config(single)
     assert config.kind == "classes"
-    assert config.choices is not None
-    assert config.choices.name == "verdict"
-    assert config.choices.labels == VERDICTS
+    assert [target.kind for target in config.targets] == ["classes"]
+    assert config.targets[0].outputs[0].name == "verdict"
+    assert config.targets[0].labels == VERDICTS
     for key in "ynu":
         assert f'hotkey="{key}"' in single
     sheet = build_sheet_config()

@@ -12,12 +12,13 @@ from sqlalchemy import select
 
 from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.instances import Instances, Rle
+from ml_backend.kinds.instances import INSTANCES
 from ml_backend.masks.edges import EDGES
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.review.gold_masks import choose_gold, wrong_mask
 from sync.review.verdicts import read_review_log
 from sync.rounds.cluster import load_label_pools
-from sync.rounds.known_masks import GOOD_IOU, KnownMasks, match_drawn
+from sync.rounds.known_masks import KnownMasks, match_drawn
 from sync.rounds.round_records import trained_round
 from sync.rounds.task_queries import test_split as split_of
 from sync.store.tables import QuestionRecord
@@ -26,6 +27,7 @@ from tests.sync.steps import step
 from tests.sync.tiny_learner import TinyPredictor
 
 MakeWorld = Callable[..., World]
+GOOD_IOU = INSTANCES.good_iou
 Bools = np.ndarray[Any, Any]
 
 
@@ -38,13 +40,13 @@ def _square(x: int, y: int) -> Rle:
 def _predictions(pictures: int, seed: int) -> tuple[KnownMasks, list[tuple[int, Rle]]]:
     """Squares found more or less right, the model liking those that are nearly right; and those drawn."""
     rng = np.random.default_rng(seed)
-    drawn = {task: [{"label": "cell", "rle": _square(22, 22)}] for task in range(pictures)}
+    drawn = {task: [("cell", _square(22, 22))] for task in range(pictures)}
     rows = []
     for task in range(pictures):
         # moved by 2 pixels a square is good, by 3 to 5 a near miss
         dx, dy = (int(step) for step in rng.choice([0, 1, 2, 3, 4, 5, 8, 14], 2))
         rle = _square(22 + dx, 22 + dy if rng.random() < 0.3 else 22)
-        iou = float(coco.iou([rle], [drawn[task][0]["rle"]], [0])[0, 0])
+        iou = float(coco.iou([rle], [drawn[task][0][1]], [0])[0, 0])
         rows.append((task, rle, np.clip(0.35 + 0.6 * iou + rng.normal(0, 0.05), 0, 1)))
     n = len(rows)
     table = PoolTable(
@@ -59,7 +61,9 @@ def _predictions(pictures: int, seed: int) -> tuple[KnownMasks, list[tuple[int, 
         embedding=np.zeros((n, 1), np.float32),
         edges=np.zeros((n, len(EDGES)), np.float32),
     )
-    return match_drawn(table, drawn, ["cell"]), [(task, rows_[0]["rle"]) for task, rows_ in drawn.items()]
+    return match_drawn(table, drawn, ["cell"], [INSTANCES]), [
+        (task, rows_[0][1]) for task, rows_ in drawn.items()
+    ]
 
 
 def _passes(iou: np.ndarray[Any, Any]) -> float:
@@ -69,7 +73,7 @@ def _passes(iou: np.ndarray[Any, Any]) -> float:
 
 def test_gold_tells_how_many_wrong_masks_lenient_workers_let_pass() -> None:
     known, drawn = _predictions(600, seed=1)
-    chosen = choose_gold(drawn, known, "cell", 120, np.random.default_rng(0), taken=set())
+    chosen = choose_gold(drawn, known, "cell", INSTANCES, 120, np.random.default_rng(0), taken=set())
     assert len(chosen) == 120
     truth = {task: rle for task, rle in drawn}
     iou = np.array([float(coco.iou([rle], [truth[task]], [0])[0, 0]) for task, rle in chosen])
@@ -86,8 +90,8 @@ def test_gold_tells_how_many_wrong_masks_lenient_workers_let_pass() -> None:
 def test_wrong_gold_is_mostly_nearly_right_and_no_mask_comes_twice() -> None:
     known, drawn = _predictions(300, seed=3)
     taken: set[str] = set()
-    first = choose_gold(drawn, known, "cell", 40, np.random.default_rng(0), taken=taken)
-    again = choose_gold(drawn, known, "cell", 40, np.random.default_rng(0), taken=taken)
+    first = choose_gold(drawn, known, "cell", INSTANCES, 40, np.random.default_rng(0), taken=taken)
+    again = choose_gold(drawn, known, "cell", INSTANCES, 40, np.random.default_rng(0), taken=taken)
     keys = [instance_key(task, "cell", str(rle["counts"])) for task, rle in (*first, *again)]
     assert len(set(keys)) == 80
     rows = {str(key): i for i, key in enumerate(known.table.key)}
@@ -104,7 +108,7 @@ def test_wrong_gold_is_mostly_nearly_right_and_no_mask_comes_twice() -> None:
 def test_drawn_masks_are_made_slightly_wrong_where_there_are_too_few_predictions(label: str) -> None:
     known, drawn = _predictions(3, seed=4)
     more = drawn + [(task + 100, rle) for task, rle in drawn * 5]
-    chosen = choose_gold(more, known, label, 30, np.random.default_rng(1), taken=set())
+    chosen = choose_gold(more, known, label, INSTANCES, 30, np.random.default_rng(1), taken=set())
     iou = np.array([float(coco.iou([rle], [_square(22, 22)], [0])[0, 0]) for _, rle in chosen])
     # each drawn mask of a picture once as it is, and made wrong in different ways
     assert 5 <= (iou > GOOD_IOU).sum() <= 8

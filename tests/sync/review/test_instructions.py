@@ -15,6 +15,7 @@ from PIL import Image
 
 from ml_backend.app import create_app
 from ml_backend.errors import LeaseLost
+from ml_backend.kinds.registry import Wanted
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.review.gold_masks import half, merged, shifted, wrong_mask
 from sync.review.instruction_text import Example, instructions
@@ -68,15 +69,15 @@ def test_the_text_says_what_to_do_with_each_example() -> None:
         Example("a<b", "k1", "http://x/1.jpg?a=1&b=2", True, "good"),
         Example("a<b", "k2", "http://x/2.jpg", False, "only a part"),
     ]
-    single = instructions(["a<b", "c"], form="single", examples=examples)
+    single = instructions([Wanted("instances", ("a<b", "c"))], form="single", examples=examples)
     assert 'src="http://x/1.jpg?a=1&amp;b=2"' in single
     assert "<b>y</b> · good" in single
     assert "<b>n</b> · only a part" in single
     assert "a<b" not in single
-    sheet = instructions(["a<b", "c"], form="sheet", examples=examples)
+    sheet = instructions([Wanted("instances", ("a<b", "c"))], form="sheet", examples=examples)
     assert "leave · good" in sheet
     assert "<b>tick</b> · only a part" in sheet
-    assert "<img" not in instructions(["a<b", "c"], form="single")
+    assert "<img" not in instructions([Wanted("instances", ("a<b", "c"))], form="single")
 
 
 def _reviewing(make_world: MakeWorld, **options: object) -> World:

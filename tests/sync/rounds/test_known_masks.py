@@ -12,6 +12,7 @@ import pytest
 from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.images.decode import read_image
+from ml_backend.kinds.instances import INSTANCES
 from ml_backend.masks.edges import EDGES, edge_statistics
 from ml_backend.masks.rle import encode_mask
 from ml_backend.masks.statistics import STATISTICS
@@ -175,8 +176,10 @@ def _square(x: int, y: int, size: int) -> Any:
 
 @pytest.mark.parametrize(("size", "good"), [(10, True), (9, True), (8, False)])
 def test_a_mask_belongs_to_the_drawn_mask_of_its_label_that_it_overlaps_most(size: int, good: bool) -> None:
-    drawn = {5: [{"label": "bar", "rle": _square(0, 0, size)}, *({"label": "disc", "rle": _square(x, 20, 10)}
-             for x in (0, 20))], 6: [{"label": "disc", "rle": _square(0, 0, 10)}]}  # fmt: skip
+    drawn = {
+        5: [("bar", _square(0, 0, size)), *(("disc", _square(x, 20, 10)) for x in (0, 20))],
+        6: [("disc", _square(0, 0, 10))],
+    }
     found = [
         (5, "disc", _square(0, 0, 10)),  # only a bar was drawn there
         (5, "disc", _square(20, 20, size)),
@@ -197,7 +200,7 @@ def test_a_mask_belongs_to_the_drawn_mask_of_its_label_that_it_overlaps_most(siz
         embedding=np.zeros((n, 1), np.float32),
         edges=np.zeros((n, len(EDGES)), np.float32),
     )
-    known = match_drawn(table, drawn, LABELS)
+    known = match_drawn(table, drawn, LABELS, [INSTANCES] * len(LABELS))
     rows = {
         (int(known.picture[i]), LABELS[known.label[i]], str(known.table.counts[i])): (
             int(known.object[i]),

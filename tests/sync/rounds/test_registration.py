@@ -11,6 +11,7 @@ import pytest
 
 from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import BadInput, StudioError
+from ml_backend.kinds.registry import Wanted
 from sync.rounds.registration import (
     ProjectChanges,
     check_project_settings,
@@ -25,6 +26,7 @@ from sync.studio.protocol import ProjectRow
 from sync.worker.loop import Worker
 from tests.sync.conftest import World
 
+MASKS = (Wanted("instances", ("cell",)),)
 MakeWorld = Callable[..., World]
 ROW = ProjectRow(7, "Cells", "<View/>", "", "7.200", 3)
 
@@ -187,15 +189,15 @@ def test_a_typo_in_an_option_is_refused_when_it_is_set(
     assert caught.value.field == field
     with world.store.read() as session:
         assert session.get_one(ProjectRecord, world.project_id).options == {}
-    check_project_settings(world.settings)
+    check_project_settings(world.settings, MASKS)
 
 
 def test_a_policys_options_are_named_where_it_has_them_not() -> None:
     with pytest.raises(BadInput, match="the policy certified has no option 'min_size'"):
-        check_project_settings(Settings(policy="auto", policy_options={"min_size": 6}))
+        check_project_settings(Settings(policy="auto", policy_options={"min_size": 6}), MASKS)
     # projects may still name the default by its former name
-    check_project_settings(Settings(policy="auto", policy_options={"purity": 0.9}))
-    check_project_settings(Settings(policy="original", policy_options={"min_size": 6}))
+    check_project_settings(Settings(policy="auto", policy_options={"purity": 0.9}), MASKS)
+    check_project_settings(Settings(policy="original", policy_options={"min_size": 6}), MASKS)
 
 
 def _worker(world: World, **changes: Any) -> Worker:
