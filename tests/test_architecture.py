@@ -41,6 +41,7 @@ LAYERS: dict[str, list[str]] = {
         "learners.training",
         "learners.maskrcnn",
         "learners.detectron2",
+        "learners.segmentation",
         "clicks",
         "clicks.segmenters",
         "clicks.project_network",

@@ -69,7 +69,7 @@ def _problem(example: Example) -> str:
         height, width = read_image(example.image).shape[:2]
     except BadImage as error:
         return str(error)
-    for rle in example.rle:
+    for rle in (*example.rle, *example.ignore):
         if list(rle["size"]) != [height, width]:  # type: ignore[call-overload]
             return f"its masks are {rle['size']} (height, width), its picture is {[height, width]}"
     return ""

@@ -13,6 +13,7 @@ __all__ = ["LEARNERS", "check_options", "get_learner"]
 
 LEARNERS: dict[str, str] = {
     "maskrcnn": "ml_backend.learners.maskrcnn.learner:MaskRcnn",
+    "deeplabv3": "ml_backend.learners.segmentation.learner:DeepLabV3",
     "detectron2": "ml_backend.learners.detectron2.learner:Detectron2",
     "several": "ml_backend.learners.several:Several",
 }

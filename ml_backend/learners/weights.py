@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.models import MobileNet_V3_Large_Weights
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
+from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from ml_backend.errors import ModelError
 
@@ -23,6 +24,10 @@ __all__ = ["published_weights", "read_weights", "save_weights"]
 _PUBLISHED = {
     "resnet50": (MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1, "Mask R-CNN ResNet-50 FPN v2 trained on COCO"),
     "mobilenet_v3_large": (MobileNet_V3_Large_Weights.IMAGENET1K_V2, "MobileNetV3-large trained on ImageNet"),
+    "deeplabv3_mobilenet_v3_large": (
+        DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1,
+        "DeepLabV3 MobileNetV3-large trained on COCO with the labels of VOC",
+    ),
 }
 _DOWNLOAD_TIMEOUT_S = 15.0
 

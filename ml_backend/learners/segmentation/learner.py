@@ -1,0 +1,264 @@
+"""DeepLabV3 on MobileNetV3-large (torchvision) as a learner of one mask per label."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.devices import resolve_device
+from ml_backend.errors import ModelError
+from ml_backend.learners.base import Progress, TrainReport, TrainSpec
+from ml_backend.learners.segmentation.settings import train_settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from ml_backend.examples import Example
+    from ml_backend.learners.segmentation.network import NetworkConfig, SegmentationNetwork
+    from ml_backend.learners.segmentation.predictor import SegmentationPredictor
+    from ml_backend.learners.segmentation.settings import TrainSettings
+
+__all__ = ["DeepLabV3"]
+
+WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
+
+
+class DeepLabV3:
+    """Learner ``deeplabv3``. torch is imported by the methods, not by this module."""
+
+    name = "deeplabv3"
+
+    def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
+        """Raises BadInput naming the preset or option that is wrong."""
+        train_settings(preset, options)
+
+    def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
+        """Train into ``out``: weights.safetensors, learner.json. Raises BadInput, ModelError.
+
+        Pictures without a mask are used: they show what is background. A share of the pictures is held out
+        until calibration and thresholds are fitted to it; the last fifth of the steps uses all of them.
+        """
+        import torch
+
+        from ml_backend.images.decode import read_image
+        from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.segmentation.evaluation import evaluate_masks
+        from ml_backend.learners.weights import save_weights
+
+        started = time.monotonic()
+        settings = train_settings(spec.preset, spec.options)
+        train, test = readable_examples(spec.train), readable_examples(spec.test)
+        if not spec.labels or not any(example.rle for example in train.kept):
+            raise nothing_left(train.left_out)
+        spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(spec.seed)
+        device = torch.device(resolve_device(spec.device))
+        config, model, said = _start(spec, settings)
+        progress(0.0, f"starting from {said}, on {device}")
+        config, history = _fit(model, config, spec, settings, said, device, progress)
+        out.mkdir(parents=True, exist_ok=True)
+        save_weights(model.state_dict(), out / WEIGHTS)
+        write_json(out / CONFIG, {"learner": self.name, "started_from": said, **config.to_json()})
+        predictor = self.load(out, device=spec.device)
+        found = [next(predictor.predict([read_image(example.image)])) for example in spec.test]
+        evaluation = evaluate_masks(found, spec.test, spec.labels)
+        value = evaluation.metrics.get("IoU")
+        progress(1.0, f"IoU {value[0]:.3f} on {evaluation.n_images} images" if value else "no test images")
+        return TrainReport(
+            learner=self.name,
+            started_from=said,
+            iterations=history[-1][0],
+            seconds=time.monotonic() - started,
+            evaluation=evaluation,
+            history=history,
+            left_out=train.left_out + test.left_out,
+        )
+
+    def load(self, folder: Path, *, device: str = "auto") -> SegmentationPredictor:
+        """Load a version written by ``train``. Raises ModelError when files are missing or do not fit."""
+        import torch
+
+        from ml_backend.learners.segmentation.predictor import SegmentationPredictor
+
+        config, model = self._read(folder)
+        return SegmentationPredictor(model, config, device=torch.device(resolve_device(device)))
+
+    def export(self, folder: Path, out: Path) -> Path:
+        """Write TorchScript (``out``) and beside it a manifest (``.json``) of labels and input rules."""
+        from ml_backend.learners.segmentation.export import export_torchscript
+
+        config, model = self._read(folder)
+        return export_torchscript(model, config, out)
+
+    def _read(self, folder: Path) -> tuple[NetworkConfig, SegmentationNetwork]:
+        from ml_backend.learners.segmentation.network import NetworkConfig, build_network
+        from ml_backend.learners.weights import read_weights
+
+        try:
+            description = read_json(folder / CONFIG)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
+        if description.get("learner") != self.name:
+            raise ModelError(
+                f"{folder} was made by learner {description.get('learner')!r}, not {self.name!r}"
+            )
+        config = NetworkConfig.from_json(description)
+        model = build_network(config)
+        try:
+            model.load_state_dict(read_weights(folder / WEIGHTS))
+        except RuntimeError as error:
+            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        model.eval()
+        return config, model
+
+
+def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, SegmentationNetwork, str]:
+    """The network to train and a sentence about where its weights come from."""
+    from ml_backend.learners.segmentation.network import (
+        NetworkConfig,
+        build_network,
+        copy_weights,
+        start_rare,
+    )
+    from ml_backend.learners.segmentation.training_crops import label_shares
+    from ml_backend.learners.weights import published_weights, read_weights
+
+    cut = 0.5 if settings.fixed_threshold is None else settings.fixed_threshold
+    n = len(spec.labels)
+    plain: dict[str, Any] = {
+        "labels": spec.labels,
+        "unit": settings.unit,
+        "min_area": settings.min_area,
+        "threshold": (cut,) * n,
+        "calibration": ((1.0, 0.0),) * n,
+    }
+    if spec.start is not None:
+        before = DeepLabV3()._read(spec.start)[0]
+        config = dataclasses.replace(before, **plain)
+        model = build_network(config)
+        start_rare(model, label_shares(spec.train, n).tolist())
+        state = read_weights(spec.start / WEIGHTS)
+        copy_weights(model, state, old_labels=before.labels, new_labels=spec.labels)
+        new = [label for label in spec.labels if label not in before.labels]
+        added = f" (new labels: {', '.join(new)})" if new else ""
+        return config, model, f"version {spec.start.name}{added}"
+    given, said = published_weights("deeplabv3_mobilenet_v3_large", wanted=settings.weights)
+    if given is None and settings.weights in ("auto", "cached"):
+        given, said = published_weights("mobilenet_v3_large", wanted="cached")
+    config = NetworkConfig(
+        **plain,
+        decoder=settings.decoder,
+        normalise="image" if given is None else "imagenet",
+        scale=_scale(spec.train, settings),
+        max_side=2 * settings.max_side,
+    )
+    model = build_network(config)
+    start_rare(model, label_shares(spec.train, n).tolist())
+    if given is not None and not copy_weights(model, given):
+        raise ModelError(
+            f"nothing in {Path(settings.weights).name} fits DeepLabV3 on MobileNetV3-large",
+            field="options.weights",
+            hint="Its weights must be named as torchvision names them",
+        )
+    return config, model, said
+
+
+def _scale(examples: Sequence[Example], settings: TrainSettings) -> float:
+    from ml_backend.learners.segmentation.training_crops import fit_scale
+    from ml_backend.masks.components import components
+    from ml_backend.masks.rle import rle_area, rle_hw
+    from ml_backend.masks.shapes import union_rle
+
+    drawn = [example for example in examples if example.rle]
+    parts = [
+        rle_area(part)
+        for example in drawn
+        for label in set(example.label)
+        for part in components(
+            union_rle([rle for rle, k in zip(example.rle, example.label, strict=True) if k == label])
+        )
+    ]
+    sizes = [rle_hw(example.rle[0]) for example in drawn]
+    return fit_scale(parts, sizes, target_px=settings.target_px, max_side=settings.max_side)
+
+
+def _fit(
+    model: SegmentationNetwork,
+    config: NetworkConfig,
+    spec: TrainSpec,
+    settings: TrainSettings,
+    said: str,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[NetworkConfig, tuple[tuple[int, float], ...]]:
+    """Train on a part, calibrate on the rest, go on with all; the fitted description and the losses."""
+    from ml_backend.learners.segmentation.calibration import calibrate
+    from ml_backend.learners.segmentation.optimisation import exact_statistics, fit
+    from ml_backend.learners.segmentation.predictor import SegmentationPredictor
+    from ml_backend.learners.segmentation.training_crops import Crops, CropSettings
+
+    total = settings.iterations if spec.start is None else settings.continue_iterations
+    lr = settings.lr if spec.start is None else settings.continue_lr
+    part, held_out = hold_out(spec.train, settings.held_out, spec.seed)
+    crops = CropSettings(
+        settings.size, config.scale, config.max_side, config.normalise, _turn(settings, said), settings.zoom
+    )
+    history: tuple[tuple[int, float], ...] = ()
+
+    def run(examples: Sequence[Example], steps: int, rate: float, done: int) -> None:
+        nonlocal history
+        drawn = Crops(examples, len(spec.labels), crops, spec.seed + done, steps * settings.batch)
+        found = fit(
+            model,
+            lambda step: drawn.batch(step, settings.batch),
+            iterations=steps,
+            lr=rate,
+            weight_decay=settings.weight_decay,
+            clip=settings.clip,
+            alpha=settings.alpha,
+            gamma=settings.gamma,
+            bf16=False,
+            device=device,
+            progress=lambda share, line: progress(0.9 * (done + share * steps) / total, line),
+        )
+        history += tuple((done + step, loss) for step, loss in found)
+        exact_statistics(
+            model, lambda step: drawn.batch(step, settings.batch), batches=min(20, steps), device=device
+        )
+
+    first = total if not held_out else max(1, round(0.8 * total))
+    run(part, first, lr, 0)
+    if held_out:
+        predictor = SegmentationPredictor(model, config, device=device)
+        config = calibrate(
+            predictor, config, held_out, fixed_threshold=settings.fixed_threshold, seed=spec.seed
+        )
+        if total > first:
+            run(spec.train, total - first, lr / 3, first)
+    return config, history
+
+
+def hold_out(
+    examples: Sequence[Example], share: float, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Examples to train on and to calibrate with; none is held out where fewer than two would be."""
+    count = round(share * len(examples))
+    if count < 2:
+        return tuple(examples), ()
+    order = np.random.default_rng((seed, 7)).permutation(len(examples))
+    return tuple(examples[i] for i in order[count:]), tuple(examples[i] for i in order[:count])
+
+
+def _turn(settings: TrainSettings, said: str) -> str:
+    """How crops may be turned: not at all on weights learnt from photographs, where up and down differ."""
+    if settings.turn != "auto":
+        return settings.turn
+    return "none" if "published" in said.split("(")[0] else "any"

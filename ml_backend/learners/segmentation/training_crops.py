@@ -1,0 +1,266 @@
+"""Training samples: random crops of the scaled pictures with target and weight of every pixel and label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from ml_backend.caches import ByteCache
+from ml_backend.examples import Example
+from ml_backend.images.decode import read_image
+from ml_backend.learners.segmentation.pixels import normalise
+from ml_backend.masks.rle import decode_rle, rle_hw
+
+__all__ = ["Batch", "CropSettings", "Crops", "fit_scale", "label_shares", "targets_of"]
+
+Bitmap = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class CropSettings:
+    """How crops are drawn. ``side`` in network pixels, ``scale`` in network pixels per image pixel.
+
+    ``turn`` is ``none`` (photographs: up and down differ), ``quarter`` or ``any`` (microscopes, trays seen
+    from above). Crops are always mirrored left to right.
+    """
+
+    side: int
+    scale: float
+    max_side: int
+    normalise: str
+    turn: str
+    zoom: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """``pixels`` (b, 3, s, s) float32 normalised; ``target`` and ``weight`` (b, labels, s, s) float32."""
+
+    pixels: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(
+            self.pixels.to(device, non_blocking=True),
+            self.target.to(device, non_blocking=True),
+            self.weight.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loaded:
+    """One picture at network scale: pixels, and by label its target (0..255) and weight (0..255)."""
+
+    pixels: Bitmap
+    mean_std: tuple[float, float]
+    valid: Bitmap
+    target: dict[int, Bitmap]
+    weight: dict[int, Bitmap]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        maps = [*self.target.values(), *self.weight.values()]
+        return self.pixels.nbytes + self.valid.nbytes + sum(part.nbytes for part in maps)
+
+
+@dataclass(slots=True)
+class Crops:
+    """Draws crops by index, like a torch Dataset. The same index and seed give the same crop.
+
+    Decoded pictures are kept up to ``cache_bytes`` in each process that draws.
+    """
+
+    examples: Sequence[Example]
+    labels: int
+    settings: CropSettings
+    seed: int
+    length: int
+    cache_bytes: int = 1024**3
+    _kept: ByteCache[int, _Loaded] | None = None
+    _colour: v2.Transform | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        # every image once per pass, in a new order each pass
+        turn, place = divmod(index, len(self.examples))
+        order = np.random.default_rng((self.seed, 1 << 30, turn)).permutation(len(self.examples))
+        return self._crop(self._load(int(order[place])), rng)
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The crops of one step."""
+        return stack([self[step * size + place] for place in range(size)])
+
+    def _load(self, index: int) -> _Loaded:
+        if self._kept is None:  # not when built: a lock cannot travel to the processes that draw
+            self._kept = ByteCache(self.cache_bytes, lambda loaded: loaded.nbytes)
+        found = self._kept.get(index)
+        if found is not None:
+            return found
+        loaded = _scaled(self.examples[index], self.settings)
+        # A full cache drops nothing. Each picture is used once per pass, so the one used longest ago would be
+        # needed again first.
+        if self._kept.nbytes + loaded.nbytes <= self.cache_bytes:
+            self._kept.put(index, loaded)
+        return loaded
+
+    def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        side = self.settings.side
+        move = self._placement(loaded, rng)  # (2, 3): scaled image pixels -> crop pixels
+
+        def moved(bitmap: Bitmap, outside: tuple[float, float, float] = (0, 0, 0)) -> Bitmap:
+            warped = cv2.warpAffine(
+                bitmap,
+                move,
+                (side, side),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=outside,
+            )
+            return np.asarray(warped, np.uint8)
+
+        # outside the image is its mean grey, which is normalised to 0, like the network's own padding
+        pixels = self._coloured(moved(loaded.pixels, (loaded.mean_std[0] * 255,) * 3), rng)
+        scaled = normalise(pixels.float() / 255, self.settings.normalise, loaded.mean_std)
+        target = np.zeros((self.labels, side, side), np.uint8)
+        weight = np.repeat(moved(loaded.valid)[None], self.labels, axis=0)
+        for label, bitmap in loaded.target.items():
+            target[label] = moved(bitmap) > 127
+        for label, bitmap in loaded.weight.items():
+            weight[label] = moved(bitmap)
+        return scaled, torch.from_numpy(target), torch.from_numpy(weight)
+
+    def _coloured(self, pixels: Bitmap, rng: np.random.Generator) -> Tensor:
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        if self._colour is None:
+            self._colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(1 << 31)))
+            jittered: Tensor = self._colour(image)
+        return jittered
+
+    def _placement(self, loaded: _Loaded, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        """Zoom, turn and mirror about a centre that lies on a labelled pixel every second time."""
+        side = self.settings.side
+        height, width = loaded.pixels.shape[:2]
+        zoom = float(np.exp(rng.uniform(-1, 1) * np.log(self.settings.zoom)))
+        angle = 0.0 if self.settings.turn == "none" else rng.uniform(0, 2 * np.pi)
+        if self.settings.turn != "any" or rng.random() < 0.5:
+            angle = round(angle / (np.pi / 2)) * np.pi / 2  # half of the turns keep pixels sharp
+        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+        mirror = -1.0 if rng.random() < 0.5 else 1.0
+        linear = np.array([[cos * mirror, -sin], [sin * mirror, cos]])
+        centre = rng.uniform(0, 1, 2) * (width, height)
+        if loaded.target and rng.random() < 0.5:
+            chosen = list(loaded.target.values())[rng.integers(len(loaded.target))]
+            there = np.flatnonzero(chosen > 127)  # a label is as likely as any other, however small it is
+            if len(there):
+                y, x = divmod(int(there[rng.integers(len(there))]), width)
+                centre = np.array([x, y]) + rng.uniform(-0.4, 0.4, 2) * side
+        half = side / 2 / zoom
+        # keep the crop on the image where the image is larger than it
+        for axis, extent in enumerate((width, height)):
+            low, high = min(half, extent / 2), max(extent - half, extent / 2)
+            centre[axis] = np.clip(centre[axis], low, high)
+        shift = np.array([side / 2, side / 2]) - linear @ centre
+        return np.concatenate([linear, shift[:, None]], axis=1)
+
+
+def stack(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Batch:
+    """Crops as one batch."""
+    pixels, target, weight = (torch.stack(column) for column in zip(*samples, strict=True))
+    return Batch(pixels, target.float(), weight.float() / 255)
+
+
+def targets_of(
+    example: Example, hw: tuple[int, int]
+) -> tuple[dict[int, npt.NDArray[np.bool_]], npt.NDArray[np.bool_], dict[int, npt.NDArray[np.float32]]]:
+    """What a picture teaches, at its full size: by label the union of its masks; which pixels count at all
+    (those outside ``ignore``); and by label the weight of each pixel, where it is not that.
+
+    A pixel of a mask counts with the weight of its instance (the largest where masks overlap), also inside an
+    ignored area.
+    """
+    union: dict[int, npt.NDArray[np.bool_]] = {}
+    trust: dict[int, npt.NDArray[np.float32]] = {}
+    weights = example.weight or (1.0,) * len(example.rle)
+    valid = np.ones(hw, np.bool_)
+    for area in example.ignore:
+        valid &= ~decode_rle(area)
+    for label, rle, weight in zip(example.label, example.rle, weights, strict=True):
+        mask = decode_rle(rle)
+        if label not in union:
+            union[label], trust[label] = np.zeros(hw, np.bool_), np.zeros(hw, np.float32)
+        union[label] |= mask
+        np.maximum(trust[label], np.float32(weight) * mask, out=trust[label])
+    plain = all(weight == 1 for weight in weights) and not example.ignore
+    counts = {} if plain else {k: np.where(union[k], trust[k], valid).astype(np.float32) for k in union}
+    return union, valid, counts
+
+
+def _scaled(example: Example, settings: CropSettings) -> _Loaded:
+    pixels = read_image(example.image)
+    height, width = pixels.shape[:2]
+    scale = min(settings.scale, settings.max_side / max(height, width))
+    size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
+    how = cv2.INTER_AREA if size_wh[0] < width else cv2.INTER_LINEAR
+
+    def resized(bitmap: Bitmap) -> Bitmap:
+        return np.asarray(cv2.resize(bitmap, size_wh, interpolation=how), np.uint8)
+
+    mean, std = cv2.meanStdDev(pixels.reshape(-1, 1))
+    union, valid, counts = targets_of(example, (height, width))
+    return _Loaded(
+        resized(pixels),
+        (float(mean[0, 0]) / 255, float(std[0, 0]) / 255),
+        resized(valid.astype(np.uint8) * 255),
+        {label: resized(mask.astype(np.uint8) * 255) for label, mask in union.items()},
+        {label: resized(np.rint(part * 255).astype(np.uint8)) for label, part in counts.items()},
+    )
+
+
+def label_shares(examples: Sequence[Example], labels: int) -> npt.NDArray[np.float64]:
+    """(labels,) share of all pixels that belongs to each label."""
+    inside, pixels = np.zeros(labels), 0
+    for example in examples:
+        for label in set(example.label):
+            masks = [decode_rle(rle) for rle, k in zip(example.rle, example.label, strict=True) if k == label]
+            inside[label] += np.logical_or.reduce(masks).sum()
+        pixels += _pixels(example)
+    return np.asarray(inside / max(1, pixels), np.float64)
+
+
+def fit_scale(
+    parts_px: Sequence[int],
+    image_hw: Sequence[tuple[int, int]],
+    *,
+    target_px: float,
+    max_side: int,
+    min_side: int = 256,
+) -> float:
+    """Network pixels per image pixel: the median connected part (``parts_px``: areas) gets ``target_px``.
+
+    The short side of the median picture is at least ``min_side`` and its long side at most ``max_side``; no
+    picture is enlarged more than 2 times.
+    """
+    hw = np.median(np.asarray(image_hw or [(320, 320)], np.float64), axis=0)
+    middle = float(np.sqrt(np.median(parts_px))) if len(parts_px) else target_px
+    scale = max(target_px / max(middle, 1.0), min_side / hw.min())
+    return round(float(min(scale, 2.0, max_side / hw.max())), 4)
+
+
+def _pixels(example: Example) -> int:
+    height, width = rle_hw(example.rle[0]) if example.rle else read_image(example.image).shape[:2]
+    return height * width
