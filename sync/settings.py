@@ -76,6 +76,12 @@ class Settings(BackendSettings):
     learner_options: dict[str, Any] = Field(
         default_factory=dict, description="hyper-parameters that replace those of the preset"
     )
+    early_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="seconds of training after which the first round shows its predictions, while the whole "
+        "training goes on; 0: nothing is shown before it is over",
+    )
     min_finished: int = Field(default=5, ge=2, description="finished tasks before the first training")
     retrain_after: int = Field(default=20, ge=1, description="newly finished tasks before the next training")
     test_fraction: float = Field(
@@ -207,6 +213,7 @@ PROJECT_OPTIONS = frozenset(
     {
         "click_options",
         "crowd",
+        "early_s",
         "embed_ahead",
         "experts",
         "gold_share",

@@ -77,7 +77,8 @@ class TrainReport:
     """What a training run did.
 
     ``started_from`` is a sentence about the weights it started from; ``history`` holds (iteration, mean loss)
-    pairs; ``left_out`` names the tasks of both splits that took no part.
+    pairs; ``left_out`` names the tasks of both splits that took no part; ``cut_short`` says that
+    ``TrainSpec.seconds`` were over before the training was.
     """
 
     learner: str
@@ -87,6 +88,7 @@ class TrainReport:
     evaluation: Evaluation
     history: tuple[tuple[int, float], ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    cut_short: bool = False
 
 
 class Predictor(Protocol):

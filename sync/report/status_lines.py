@@ -54,6 +54,8 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
     if record["failed"]:
         lines.append(f"    failed   {record['failed']}")
     train = figures.get("train", {})
+    if train.get("early"):
+        lines.append(f"    early    {train.get('said', 'shown until the whole training is done')}")
     for name in ("AP", "AP50"):
         if name in train.get("metrics", {}):
             value, low, high = train["metrics"][name]

@@ -104,8 +104,12 @@ def infer(
     progress: Progress,
     memo: Memo,
     record: RoundRecord,
+    *,
+    limit_s: float | None = None,
 ) -> RoundRecord:
     """Fill the pool of the round's version for all tasks it should hold; safe to repeat and to kill.
+
+    After ``limit_s`` seconds no further batch is begun; the tasks left are missing in the pool.
 
     A task whose image cannot be read gets an empty row with the reason. One that could not be fetched is
     tried again by later looks, at growing intervals. One that is damaged is tried again by the next version.
@@ -113,8 +117,11 @@ def infer(
     registry = ModelRegistry(settings.data_dir)
     info = registry.info(db.id, record.model_version)
     todo = tasks_to_infer(db, paths, memo, info.version)
+    if limit_s is not None:  # what people wait for first
+        open_tasks = set(open_task_ids(db))
+        todo.sort(key=lambda task: task not in open_tasks)
     started = time.monotonic()
-    found = failed = 0
+    found = failed = done = 0
     if todo:
         predictor = get_learner(info.learner).load(info.folder, device=settings.device)
         writer = PoolWriter(
@@ -126,23 +133,24 @@ def infer(
         )
         looked: list[_Loaded] = []
         with writer:
-            done = 0
             for batch in _loaded_batches(db, settings, images, todo):
                 progress.at("infer.batch")
                 found_here, failed_here = _infer_batch(db, predictor, writer, batch)
                 looked += [replace(item, ref=None, pixels=None) for item in batch]
                 found, failed, done = found + found_here, failed + failed_here, done + len(batch)
                 progress.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
+                if limit_s is not None and time.monotonic() - started > limit_s:
+                    break
         # after the last part is written: a task noted here is not looked at again
         _note_looked_at(db, info.version, looked)
     registry.set_current(db.id, info.version, guard=db.write)
-    progress.report("infer", 1.0, f"{len(todo)} tasks looked at, {found} instances")
+    progress.report("infer", 1.0, f"{done} tasks looked at, {found} instances")
     if not todo and has_finished(record, "infer"):
         return record
     before = record.figures.get("infer", {})
     figures = {
         "seconds": round(before.get("seconds", 0.0) + time.monotonic() - started, 3),
-        "tasks": before.get("tasks", 0) + len(todo),
+        "tasks": before.get("tasks", 0) + done,
         "instances": before.get("instances", 0) + found,
         "unreadable": before.get("unreadable", 0) + failed,
     }

@@ -2,15 +2,15 @@
 
 A round starts with a snapshot: labels, learner, hyper-parameters and every region it trains and tests on. The
 version is named after the snapshot's digest, training runs in a process of its own, and the result is
-published by renaming its folder. So after a kill the next run trains the same snapshot under the same version
-name, or finds the version there. When a training fails, the last good version keeps serving.
+published by renaming its folder. So after a kill the next run goes on with the same snapshot under the same
+version name, from the last checkpoint, or finds the version there. When a training fails, the last good
+version keeps serving. The first round may be an early one, see ``early``.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +30,7 @@ from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.training_job import run_training
+from sync.rounds.early import OfNoUse, check_use, early_fields, given_up, is_early
 from sync.rounds.learner_choice import choose_learner
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.region_rows import drawn_masks, fits, tags_of
@@ -39,10 +40,17 @@ from sync.rounds.round_records import (
     current_round,
     digest_of,
     finish_step,
+    has_finished,
     load_snapshot,
     update_round,
 )
 from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors, test_split
+from sync.rounds.training_folder import (
+    keep_events,
+    remove_leftovers,
+    remove_training_folder,
+    training_folder,
+)
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
@@ -85,6 +93,8 @@ def training_due(
     before = _trained_on(paths, memo, last)
     if finished and before.wanted != config.wanted:
         return "the labels of the project changed"
+    if is_early(last) and (has_finished(last, "push") or given_up(last)):
+        return f"the whole training after the early round {last.number}"
     changed = sum(before.digests.get(task) != digest for task, digest in finished.items())
     enough = changed >= settings.retrain_after
     return f"{changed} tasks finished or changed since round {last.number}" if enough else ""
@@ -105,16 +115,16 @@ def _trained_on(paths: ProjectPaths, memo: Memo, record: RoundRecord) -> _Traine
 
 
 def start_round(
-    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths
+    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, *, early: bool = True
 ) -> RoundRecord:
-    """Freeze what the next round trains on.
+    """Freeze what the next round trains on; ``early``: the first round may be an early one.
 
     Raises BadInput when too little is finished, or when an option is wrong: no round is begun then.
     """
     check_project_settings(settings, config.wanted)
     last = current_round(db)
     number = 1 if last is None else last.number + 1
-    snapshot = _snapshot(db, config, settings, paths, last)
+    snapshot = _snapshot(db, config, settings, paths, last, early=early)
     return begin_round(db, paths, number, snapshot)
 
 
@@ -133,7 +143,8 @@ def begin_again(
     check_project_settings(settings, config.wanted)
     with db.read() as session:
         before = session.get(RoundRecord, (db.id, record.number - 1))
-    return begin_round(db, paths, record.number, _snapshot(db, config, settings, paths, before))
+    snapshot = _snapshot(db, config, settings, paths, before, early="early" in frozen)
+    return begin_round(db, paths, record.number, snapshot)
 
 
 def _snapshot(
@@ -142,6 +153,8 @@ def _snapshot(
     settings: Settings,
     paths: ProjectPaths,
     last: RoundRecord | None,
+    *,
+    early: bool,
 ) -> dict[str, Any]:
     """What a round that follows ``last`` would train on, as JSON-ready values."""
     finished = finished_tasks(db)
@@ -156,7 +169,8 @@ def _snapshot(
         )
     return {
         **_frozen_settings(config, settings),
-        "start": _start_version(db, config, settings, last),
+        **_start(db, config, settings, last),
+        **(early_fields(settings, last, [each.is_of.headline for each in config.wanted]) if early else {}),
         "train": train_rows,
         "test": [row for row in rows if row["task"] in test],
     }
@@ -220,33 +234,46 @@ def train(
     """Train the round's snapshot and publish its version, unless it is published already.
 
     Raises ModelError when training fails, BadInput when it can never succeed with these options. The round is
-    marked as failed then and the last good version keeps serving.
+    marked as failed then and the last good version keeps serving. An early version that is of no use is not
+    published and is no failure.
     """
     registry = ModelRegistry(settings.data_dir)
     snapshot = load_snapshot(paths, record.number)
     started = time.monotonic()
     with db.write():  # a worker that lost its lease must not take the folder of its successor away
-        _remove_leftovers(paths.models, record.model_version)
+        remove_leftovers(paths.models, record.model_version)
 
     def build(folder: Path) -> Mapping[str, Any]:
-        spec = _spec(db, settings, images, registry, snapshot)
+        resume = training_folder(paths.models, record.model_version)
+        spec = _spec(db, settings, images, registry, snapshot, resume)
         progress.at("train.start")
         report = _train_in_child(progress, str(snapshot["learner"]), spec, folder)
         # shown by `groundswell status` beside the images that cannot be fetched
         note_image_errors(db, {entry.task_id: entry.reason for entry in report.left_out})
+        if report.cut_short:
+            check_use(snapshot, report.evaluation)
+        keep_events(paths.models, record.model_version, folder)
         progress.at("train.publish")
         return _manifest(record, snapshot, spec, report)
 
     try:
         info = registry.publish(db.id, record.model_version, build, make_current=False, guard=db.write)
+    except OfNoUse as error:
+        progress.report("train", 1.0, f"{error}; the whole training follows")
+        figures = {**record.figures, "train": {"early": True, "given_up": True, "said": str(error)}}
+        remove_training_folder(paths.models, record.model_version)
+        return update_round(db, paths, record.number, failed="", figures=figures)
     except (ModelError, BadInput) as error:
         attempts = int(record.figures.get("train", {}).get("attempts", 0)) + 1
         if isinstance(error, BadInput):
             attempts = _ATTEMPTS  # trying again would change nothing
+        if attempts > 1:  # the last try begins anew, in case the checkpoint is what fails
+            remove_training_folder(paths.models, record.model_version)
         figures = {**record.figures, "train": {"attempts": attempts}}
         update_round(db, paths, record.number, failed=str(error), figures=figures)
         _log.error("project %s round %s: training failed: %s", db.id, record.number, error)
         raise
+    remove_training_folder(paths.models, record.model_version)
     progress.report("train", 1.0, _one_line(info))
     update_round(db, paths, record.number, failed="")
     return finish_step(db, paths, record.number, "train", _figures(info, time.monotonic() - started))
@@ -262,22 +289,21 @@ def _snapshot_row(task: TaskRecord, annotation: AnnotationRecord) -> dict[str, A
     }
 
 
-def _start_version(
+def _start(
     db: ProjectStore, config: LabelConfig, settings: Settings, last: RoundRecord | None
-) -> str:
+) -> dict[str, Any]:
     """The version that the training starts from: the last one of the same learner with the same labels."""
-    if last is None:
-        return ""
     registry = ModelRegistry(settings.data_dir)
-    for info in reversed(registry.versions(db.id)):
+    for info in reversed(registry.versions(db.id) if last is not None else []):
         same = (
             info.learner == choose_learner(config.wanted, settings).name
             and tuple(info.manifest.get("labels", ())) == config.labels
             and info.manifest.get("preset") == settings.preset
         )
         if same:
-            return info.version
-    return ""
+            early = {"start_is_early": True} if info.manifest.get("early") else {}
+            return {"start": info.version, **early}
+    return {"start": ""}
 
 
 def _spec(
@@ -286,6 +312,7 @@ def _spec(
     images: ImageStore,
     registry: ModelRegistry,
     snapshot: Mapping[str, Any],
+    resume: Path,
 ) -> TrainSpec:
     labels = tuple(str(label) for label in snapshot["labels"])
     wanted = wanted_of(snapshot)
@@ -310,6 +337,9 @@ def _spec(
         device=settings.device,
         options=options,
         exclusive=wanted[0].exclusive,
+        resume=resume,
+        seconds=float(snapshot["early"][0]) if "early" in snapshot else 0.0,
+        start_is_early=bool(snapshot.get("start_is_early", False)),
     )
 
 
@@ -389,6 +419,7 @@ def _manifest(
         "start": snapshot["start"],
         "iterations": report.iterations,
         "seconds": round(report.seconds, 3),
+        **({"early": True} if report.cut_short else {}),
         "n_train": len(spec.train),
         "train_tasks": [example.task_id for example in spec.train],
         "left_out": [asdict(entry) for entry in report.left_out],
@@ -411,6 +442,7 @@ def _figures(info: VersionInfo, seconds: float) -> dict[str, Any]:
         },
         "started_from": manifest["started_from"],
         "iterations": manifest["iterations"],
+        **({"early": True} if manifest.get("early") else {}),
     }
 
 
@@ -420,13 +452,8 @@ def _one_line(info: VersionInfo) -> str:
     if "AP" not in metrics:
         return f"{info.version} published"
     value, low, high = metrics["AP"]
-    return f"{info.version}: AP {value:.3f} ({low:.3f}–{high:.3f}, {n} test images)"
-
-
-def _remove_leftovers(folder: Path, version: str) -> None:
-    """Remove staging folders of a killed training of this version; the lease proves that none runs."""
-    for path in folder.glob(f".{version}.*"):
-        shutil.rmtree(path, ignore_errors=True)
+    early = "early version " if info.manifest.get("early") else ""
+    return f"{early}{info.version}: AP {value:.3f} ({low:.3f}–{high:.3f}, {n} test images)"
 
 
 def is_retry_due(record: RoundRecord, now_s: float) -> bool:

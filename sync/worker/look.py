@@ -10,6 +10,7 @@ from sync.review.review import ReviewReport, review
 from sync.rounds.backend_facts import write_facts
 from sync.rounds.click_preparation import prepare_clicks
 from sync.rounds.cluster import cluster
+from sync.rounds.early import given_up, infer_limit_s, is_early
 from sync.rounds.infer import infer, tasks_to_infer
 from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
@@ -50,9 +51,12 @@ def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
     if record is None:
         return LookReport(project.id, pulled=pulled, error=error)
     is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record.model_version))
-    record = infer(db, settings, paths, project.images, progress, memo, record)
+    limit_s = infer_limit_s(settings, record)
+    record = infer(db, settings, paths, project.images, progress, memo, record, limit_s=limit_s)
     # people see proposals before questions are asked
     pushed = _push(project, record) if is_new or not record.pushed else None
+    if is_early(record):
+        return LookReport(project.id, pulled, record.number, trained, None, pushed, error)
     record = cluster(db, project.config, settings, paths, progress, record)
     reviewed = _review(project, record)
     record = reload_round(db, record)
@@ -90,7 +94,7 @@ def _train_if_due(project: OpenProject, *, force: bool) -> tuple[str, str]:
     """Train if it is due. Returns the version trained just now, and why training failed."""
     newest = current_round(project.db)
     reason = training_due(project.db, project.config, project.settings, project.paths, project.memo)
-    if newest is not None and not has_finished(newest, "train"):
+    if newest is not None and not has_finished(newest, "train") and not given_up(newest):
         again = None
         if newest.failed:
             again = begin_again(project.db, project.config, project.settings, project.paths, newest)
@@ -103,16 +107,16 @@ def _train_if_due(project: OpenProject, *, force: bool) -> tuple[str, str]:
         reason = reason or "asked for"
     if not reason:
         return "", ""
-    record = start_round(project.db, project.config, project.settings, project.paths)
+    # where somebody waits for a whole round, an early version is of no use
+    record = start_round(project.db, project.config, project.settings, project.paths, early=not force)
     project.progress.report("train", 0.0, f"round {record.number}: {reason}")
     return _train(project, record)
 
 
 def _train(project: OpenProject, record: RoundRecord) -> tuple[str, str]:
     try:
-        return train(
-            project.db, project.settings, project.paths, project.images, project.progress, record
-        ).model_version, ""
+        made = train(project.db, project.settings, project.paths, project.images, project.progress, record)
+        return ("" if given_up(made) else made.model_version), ""
     except (ModelError, BadInput) as error:
         project.progress.report("train", 1.0, f"round {record.number} failed: {error}")
         return "", f"training of round {record.number} failed: {error}"

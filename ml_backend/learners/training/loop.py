@@ -48,7 +48,7 @@ class FitResult:
     ``history``: about twenty pairs (step, mean loss); ``steps`` done in all, ``resumed_from`` of them by an
     earlier process; ``seconds`` of all processes; ``best``: the best validated value (None without
     validation) and ``best_step`` when it was reached; ``skipped``: steps whose loss or gradient was no finite
-    number.
+    number; ``cut_short``: whether ``settings.seconds`` ended it.
     """
 
     history: tuple[tuple[int, float], ...]
@@ -58,6 +58,7 @@ class FitResult:
     best: float | None = None
     best_step: int = 0
     skipped: int = 0
+    cut_short: bool = False
 
 
 def fit(
@@ -152,6 +153,7 @@ class _Run:
             self.best,
             self.best_step,
             self.skipped,
+            self.step < self.settings.iterations and not self._has_stopped(),
         )
 
     def _train(self, events: Events) -> None:
@@ -218,8 +220,11 @@ class _Run:
             )
 
     def _is_over(self) -> bool:
-        stopped = self.settings.patience > 0 and self.waited >= self.settings.patience
-        return stopped or share_done(self.settings, self.step, self._seconds()) >= 1
+        return self._has_stopped() or share_done(self.settings, self.step, self._seconds()) >= 1
+
+    def _has_stopped(self) -> bool:
+        """Whether validation has not become better for too long."""
+        return self.settings.patience > 0 and self.waited >= self.settings.patience
 
     def _seconds(self) -> float:
         return self.before_s + time.monotonic() - self.started
@@ -306,7 +311,8 @@ class _Run:
         self.recent.sums = {name: torch.tensor(float(v)) for name, v in facts["recent"][1].items()}
         self.best, self.best_step = facts["best"], int(facts["best_step"])
         self.waited, self.skipped = int(facts["waited"]), int(facts["skipped"])
-        log.info("training goes on from step %d", found.step)
+        done = share_done(self.settings, self.step, self.before_s)
+        self.progress(done, f"going on from iteration {self.step}")
 
 
 class _Means:

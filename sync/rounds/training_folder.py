@@ -1,0 +1,39 @@
+"""Where a training keeps its checkpoints: a folder beside the versions that survives a kill."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+__all__ = ["keep_events", "remove_leftovers", "remove_training_folder", "training_folder"]
+
+_EVENTS = "events"
+
+
+def training_folder(models: Path, version: str) -> Path:
+    """The folder of the training of one version, below that of all versions."""
+    return models / f".training-{version}"
+
+
+def remove_training_folder(models: Path, version: str) -> None:
+    """Forget the checkpoints of one version: it is published, or training it failed again and again."""
+    shutil.rmtree(training_folder(models, version), ignore_errors=True)
+
+
+def remove_leftovers(models: Path, version: str) -> None:
+    """Remove staging folders of a killed training of this version, and checkpoints of other versions.
+
+    The lease proves that no training of them runs.
+    """
+    for path in models.glob(f".{version}.*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in models.glob(".training-*"):
+        if path != training_folder(models, version):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def keep_events(models: Path, version: str, out: Path) -> None:
+    """Move the training curves (TensorBoard events), where there are any, into the version's folder."""
+    events = training_folder(models, version) / _EVENTS
+    if events.is_dir():
+        shutil.move(events, out / _EVENTS)
