@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sync.local.up import Stack
 
 
-__all__ = ["interruptible", "parse_options", "progress", "say", "show_login"]
+__all__ = ["interruptible", "parse_options", "progress", "read_text", "say", "show_login"]
 
 ReportShare = Callable[[float, str], None]
 """called with the share done (0..1) and one line about it"""
@@ -37,6 +38,14 @@ def parse_options(lines: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             options[name.strip()] = value
     return options
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that somebody named. Raises BadInput when it cannot be read."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}", field=path.name) from error
 
 
 def say(line: str) -> None:

@@ -42,6 +42,7 @@ class ProjectKind:
     question : what people are asked about one instance; ``{label}`` is its label
     good_one : what a good instance is called, the same way
     check : how people judge one, for the instructions of a review
+    drawn_s : seconds that a person takes to make one without help
     headline : the metric of the test split that stands for a model version
     exports : names of the export formats, the default one first
     tagged : whether people say which labels a picture has instead of drawing them
@@ -57,6 +58,7 @@ class ProjectKind:
     question: str
     good_one: str
     check: str
+    drawn_s: float
     headline: str
     exports: tuple[str, ...]
     tagged: bool = False

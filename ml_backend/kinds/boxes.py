@@ -32,6 +32,7 @@ BOXES: Final = ProjectKind(
     good_one="a good box around one {label}",
     check="a box around one object, about as large as the object. Wrong is: something else, a part of the "
     "object, a box far too large or too small, or one box around several objects",
+    drawn_s=7.0,  # Papadopoulos et al., ICCV 2017, "Extreme clicking"
     headline="AP50",
     exports=("coco",),
     to_instances=boxes_around,

@@ -18,6 +18,7 @@ CLASSES: Final = ProjectKind(
     question="Is this picture {label}?",
     good_one="{label}",
     check="the whole picture is what its name says",
+    drawn_s=1.4,  # one key per picture: as a question of Papadopoulos et al., ICCV 2021
     headline="accuracy",
     exports=("csv",),
     tagged=True,

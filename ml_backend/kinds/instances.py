@@ -19,6 +19,7 @@ INSTANCES: Final = ProjectKind(
     good_one="a good {label}",
     check="one outlined object, and the outline follows it; small wobbles are fine. Wrong is: something "
     "else, only a part of the object, or several objects together",
+    drawn_s=80.0,  # Lin et al. 2014, COCO
     headline="AP",
     exports=("coco",),
 )

@@ -30,6 +30,7 @@ SEGMENTATION: Final = ProjectKind(
     good_one="well outlined as {label}",
     check="everything of its name is outlined, and nothing else; small wobbles are fine. Wrong is: a clear "
     "part is missing, or much is outlined that is something else",
+    drawn_s=80.0,  # as one mask of COCO: Lin et al. 2014
     headline="IoU",
     exports=("coco", "png"),
     to_instances=one_per_label,

@@ -17,6 +17,12 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(help="folder of pictures (default: a generated set)")
         ] = None,
         coco: Annotated[Path | None, typer.Option(help="COCO annotations of the pictures: the truth")] = None,
+        csv: Annotated[
+            Path | None, typer.Option(help="table with columns file,label: the truth for --kind classes")
+        ] = None,
+        kind: Annotated[
+            str, typer.Option(help="instances, boxes, segmentation, classes or weak")
+        ] = "instances",
         headless: Annotated[
             bool, typer.Option("--headless", help="simulate all people, report, and exit")
         ] = False,
@@ -66,8 +72,11 @@ def register(app: typer.Typer) -> None:
         Example: groundswell demo
 
         Example: groundswell demo --images img --coco truth.json --rounds 3 --headless --report report.json
+
+        Example: groundswell demo --kind classes --images img --csv truth.csv --headless
         """
         from ml_backend.extras import require_extra
+        from ml_backend.kinds.registry import get_kind
 
         require_extra("backend", "worker", "plots")
         from sync.console import parse_options
@@ -84,11 +93,13 @@ def register(app: typer.Typer) -> None:
                 workers=workers,
                 budget=budget,
                 seed=seed,
+                kind=get_kind(kind).name,
                 output=output,  # type: ignore[arg-type]
                 options=parse_options(option or []),
             ),
             images=images,
             annotations=coco,
+            table=csv,
             limit=limit,
             data_dir=data_dir,
             studio_port=port,

@@ -14,12 +14,22 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def init(
         title: Annotated[str, typer.Option(help="title of the project; an existing one is completed")],
-        labels: Annotated[str, typer.Option(help="classes, comma-separated")],
+        labels: Annotated[str, typer.Option(help="classes, comma-separated")] = "",
         images: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
         output: Annotated[str, typer.Option(help="masks are drawn as brush, bitmask or polygon")] = "brush",
         kind: Annotated[
-            str, typer.Option(help="instances, boxes, segmentation, classes or weak")
+            str,
+            typer.Option(
+                help="instances: one mask per object; boxes; segmentation: one mask per class; classes: of "
+                "whole pictures; weak: masks from classes of the picture"
+            ),
         ] = "instances",
+        multiple: Annotated[
+            bool, typer.Option("--multiple", help="a picture may have several classes (--kind classes)")
+        ] = False,
+        config: Annotated[
+            Path | None, typer.Option(help="file with the XML of a label config, instead of labels and kind")
+        ] = None,
         serve: Annotated[
             str, typer.Option(help="upload the pictures, or serve the folder: local")
         ] = "upload",
@@ -45,7 +55,12 @@ def register(app: typer.Typer) -> None:
 
         Run it while `groundswell up` runs. Called again it adds what is missing.
 
+        A label config of your own (--config) may ask for several things at once, say boxes and a class of the
+        picture: all of them are trained and predicted.
+
         Example: groundswell init --title Cells --images ./cells --labels RBC,WBC,Platelets
+
+        Example: groundswell init --title Tiles --images ./tiles --kind classes --labels ok,defect
         """
         import json
         from dataclasses import asdict
@@ -54,7 +69,7 @@ def register(app: typer.Typer) -> None:
         from ml_backend.errors import BadInput
         from ml_backend.kinds.base import Kind
         from ml_backend.label_studio.label_config import Output
-        from sync.console import parse_options, say
+        from sync.console import parse_options, read_text, say
         from sync.installation import effective_settings
         from sync.projects.init_project import Serve, init_project
         from sync.studio.client import Studio
@@ -66,6 +81,10 @@ def register(app: typer.Typer) -> None:
         ):
             if value not in allowed:
                 raise BadInput(f"unknown {name} {value!r}", field=name, hint=f"One of {', '.join(allowed)}")
+        if bool(labels.strip()) == (config is not None):
+            raise BadInput("either --labels or --config is needed", field="labels")
+        if multiple and kind != "classes":
+            raise BadInput("--multiple belongs to --kind classes", field="multiple")
         if bool(review_url) != bool(review_api_key):
             raise BadInput("--review-url and --review-api-key belong together", field="review_url")
         settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
@@ -78,6 +97,8 @@ def register(app: typer.Typer) -> None:
             settings=settings,
             output=output,  # type: ignore[arg-type]
             kind=kind,  # type: ignore[arg-type]
+            multiple=multiple,
+            label_config="" if config is None else read_text(config),
             serve=serve,  # type: ignore[arg-type]
             files_root=files_root,
             segmenter=segmenter,

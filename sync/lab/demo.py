@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ml_backend.errors import GroundswellError
+from ml_backend.kinds.base import Kind
+from ml_backend.kinds.registry import KINDS
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.masks.coco import CocoSet
 from sync.lab.demo_report import DemoReport, RoundFigures, measure_round
@@ -37,7 +39,8 @@ class DemoPlan:
 
     ``start_tasks`` are labelled before the first round, ``tasks_per_round`` before each further one;
     ``answers_error`` is the probability that a crowd worker answers wrongly, ``budget`` the most questions
-    per round (None: that of the settings); ``options`` are further worker settings of the project.
+    per round (None: that of the settings); ``kind`` is what the project wants; ``options`` are further worker
+    settings of the project.
     """
 
     title: str = "Groundswell demo"
@@ -49,6 +52,7 @@ class DemoPlan:
     workers: int = 1
     budget: int | None = None
     seed: int = 0
+    kind: Kind = "instances"
     output: Literal["brush", "bitmask", "polygon"] = "brush"
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,7 +87,7 @@ class Demo:
         self.plan = plan
         self._coco = coco
         self._say = say
-        self._truth = Truth(coco)
+        self._truth = Truth(coco, KINDS[plan.kind])
         self._store = Store(settings.database())
         self.admin = Studio(settings.studio_url, settings.current_studio_token)
         self.project: InitReport | None = None
@@ -97,6 +101,8 @@ class Demo:
             images=[image.path for image in self._coco.images],
             settings=self.settings,
             output=self.plan.output,
+            kind=self.plan.kind,
+            multiple=self._truth.has_several,
             options=self.plan.project_options(),
             report=self._say,
         )
@@ -162,9 +168,10 @@ class Demo:
             self._truth,
             seconds={k: round(v, 2) for k, v in seconds.items()},
         )
+        measured = figures.metrics.get(figures.headline)
         self._say(
-            f"round {figures.round}: AP {figures.ap}, {figures.answers} answers, {figures.accepted} masks "
-            f"accepted, precision {figures.precision}"
+            f"round {figures.round}: {figures.headline} {measured}, {figures.answers} answers, "
+            f"{figures.accepted} accepted, precision {figures.precision}"
         )
         return figures
 

@@ -1,7 +1,7 @@
 """The figures of a demo: cost and result of each round, measured against the ground truth.
 
-Precision is the share of accepted masks that overlap a true instance of their label with IoU of at least
-0.75, with a 95 % Wilson interval. (Masks of one picture are not independent, so it is a little too narrow.)
+Precision is the share of accepted masks that overlap a true instance of their label well enough for their
+kind, with a 95 % Wilson interval. (Masks of one picture are not independent, so it is a little too narrow.)
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import func, select
 
-from clustering.costs import Costs
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StorageError
-from sync.lab.ground_truth import GOOD_IOU, Truth
+from sync.lab.ground_truth import Truth
 from sync.rounds.cluster import load_label_pools
 from sync.rounds.progress import Memo
 from sync.store.project_store import ProjectStore
@@ -57,20 +56,21 @@ class Share:
 class RoundFigures:
     """One round. Masks are instances of the round's pool; ``*_s`` are seconds.
 
+    ``metrics`` are those of the learner on the test split, ``headline`` the name of the main one of the kind.
     ``propagated`` are the accepted masks that nobody was asked about. ``pool_precision`` is the share of
     good masks in the whole pool: what accepting everything unseen would give. ``recall`` is the share of the
     true instances on the tasks of the pool that an accepted good mask shows. ``answer_hours`` is the time of
     the round's answers, ``hours_to_finish`` adds the drawing of the instances that no accepted good mask
-    shows, at 80 s each. ``promise`` is what the policy says about its masks, ``found`` what the test pictures
-    say about missing ones, both as in the figures of the review.
+    shows, at what drawing takes for the kind. ``promise`` is what the policy says about its masks, ``found``
+    what the test pictures say about missing ones, both as in the figures of the review.
     """
 
     round: int
     model_version: str
     labelled_tasks: int
     train_tasks: int
-    ap: Share | None
-    ap50: Share | None
+    headline: str
+    metrics: Mapping[str, Share]
     pool: int
     pool_precision: Share | None
     questions: int
@@ -134,8 +134,8 @@ def measure_round(
         model_version=record.model_version,
         labelled_tasks=record.finished_tasks,
         train_tasks=int(train.get("n_train", 0)),
-        ap=_metric(train, "AP"),
-        ap50=_metric(train, "AP50"),
+        headline=truth.kind.headline,
+        metrics=_metrics(train),
         pool=len(good),
         pool_precision=Share.of(sum(good.values()), len(good)),
         questions=int(review.get("asked", 0)),
@@ -148,19 +148,20 @@ def measure_round(
         masks_per_question=len(accepted) / answers if answers else None,
         recall=found / true if true else None,
         answer_hours=hours,
-        hours_to_finish=hours + (true - found) * Costs().drawn_mask / 3600.0,
+        hours_to_finish=hours + (true - found) * truth.kind.drawn_s / 3600.0,
         promise=review.get("promise"),
         found=review.get("found"),
         seconds={**steps, **seconds},
     )
 
 
-def _metric(train: Mapping[str, Any], name: str) -> Share | None:
-    values = train.get("metrics", {}).get(name)
-    if values is None:
-        return None
-    value, low, high = (float(v) for v in values)
-    return Share(value, low, high, int(train["n_test"]))
+def _metrics(train: Mapping[str, Any]) -> dict[str, Share]:
+    """What the learner measured on the test split."""
+    found = {}
+    for name, values in train.get("metrics", {}).items():
+        value, low, high = (float(v) for v in values)
+        found[name] = Share(value, low, high, int(train["n_test"]))
+    return found
 
 
 def _addresses(db: ProjectStore, task_ids: npt.NDArray[np.int64]) -> dict[int, str]:
@@ -203,7 +204,7 @@ def _shown(db: ProjectStore, table: PoolTable, truth: Truth) -> dict[str, tuple[
         label = str(table.label[rows[0]])
         iou, which = truth.best_match(address[int(task)], label, [table.rle(int(row)) for row in rows])
         for row, value, place in zip(rows, iou.tolist(), which.tolist(), strict=True):
-            found[str(table.key[row])] = (int(task), label, place) if value >= GOOD_IOU else None
+            found[str(table.key[row])] = (int(task), label, place) if value > truth.kind.good_iou else None
     return found
 
 

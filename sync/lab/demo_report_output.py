@@ -9,7 +9,6 @@ import numpy as np
 
 from ml_backend.artifacts.files import write_json
 from sync.lab.demo_report import DemoReport, Share
-from sync.lab.ground_truth import GOOD_IOU
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,17 +26,18 @@ def report_table(report: DemoReport) -> Table:
     """The rounds as a table for the terminal."""
     from rich.table import Table
 
+    headline = report.rounds[0].headline if report.rounds else "AP"
     table = Table(title=str(report.setup.get("title", "Groundswell")), show_lines=False)
     for name in (
         "round",
         "labelled",
-        "AP (95 %)",
+        f"{headline} (95 %)",
         "pool",
         "good in pool",
         "questions",
         "accepted",
         "propagated",
-        f"precision (IoU ≥ {GOOD_IOU})",
+        "precision",
         "unseen",
         "recall",
         "answers, h",
@@ -52,7 +52,7 @@ def report_table(report: DemoReport) -> Table:
         table.add_row(
             str(row.round),
             str(row.labelled_tasks),
-            _text(row.ap),
+            _text(row.metrics.get(row.headline)),
             str(row.pool),
             "–" if row.pool_precision is None else f"{row.pool_precision.value:.2f}",
             str(row.answers),
@@ -83,7 +83,10 @@ def plot_report(report: DemoReport, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     rounds = [row.round for row in report.rounds]
     for name, shares in (
-        ("AP on the test split", [row.ap for row in report.rounds]),
+        (
+            f"{report.rounds[0].headline if report.rounds else 'AP'} on the test split",
+            [row.metrics.get(row.headline) for row in report.rounds],
+        ),
         ("precision of accepted masks", [row.precision for row in report.rounds]),
         ("good masks in the pool", [row.pool_precision for row in report.rounds]),
     ):

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import typer
 
 from ml_backend.errors import BadInput
+from ml_backend.kinds.registry import KINDS
 from ml_backend.masks.coco import CocoSet, load_coco
 from sync.console import interruptible, say, show_login
+from sync.lab.class_table import load_class_table
 from sync.lab.demo import Demo, DemoPlan
 from sync.lab.demo_report_output import report_table, save_report
 from sync.lab.sample_set import make_sample_set
@@ -37,6 +40,7 @@ class DemoRun:
     plan: DemoPlan
     images: Path | None = None
     annotations: Path | None = None
+    table: Path | None = None
     limit: int | None = None
     data_dir: Path | None = None
     studio_port: int | None = None
@@ -103,17 +107,33 @@ class DemoRun:
         return replace(self.plan, title=f"Groundswell demo: {folder.resolve().name}"[:50])
 
     def _pictures(self, settings: Settings) -> CocoSet:
-        if (self.images is None) != (self.annotations is None):
-            raise BadInput("--images and --coco belong together", field="coco", hint="Give both or neither")
-        if self.images is None or self.annotations is None:
+        truths = [path for path in (self.annotations, self.table) if path is not None]
+        if (self.images is None) != (not truths) or len(truths) > 1:
+            raise BadInput(
+                "--images belongs together with --coco or --csv",
+                field="coco",
+                hint="Give the pictures and one file with their truth, or neither",
+            )
+        if self.table is not None and KINDS[self.plan.kind].unit != "picture":
+            raise BadInput(
+                f"a project of kind {self.plan.kind} needs masks or boxes as truth",
+                field="csv",
+                hint="Use --coco, or --kind classes",
+            )
+        if self.images is not None and self.table is not None:
+            found = load_class_table(self.images, self.table)
+        elif self.images is not None and self.annotations is not None:
+            found = load_coco(self.images, self.annotations)
+        else:
             folder = settings.data_dir / "sample-set"
             if not folder.exists():
                 say("drawing the sample pictures")
             make_sample_set(folder)
             found = load_coco(folder / "images", folder / "annotations.json")
-        else:
-            found = load_coco(self.images, self.annotations)
-        return CocoSet(found.categories, found.images[: self.limit])
+        # tables often list one class after the other
+        places = np.random.default_rng(self.plan.seed).permutation(len(found.images)).tolist()
+        chosen = found.images if self.table is None else tuple(found.images[place] for place in places)
+        return CocoSet(found.categories, chosen[: self.limit])
 
     @contextmanager
     def _settings_for_headless(self) -> Iterator[Settings]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,31 +14,34 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
+from ml_backend.kinds.base import ProjectKind
+from ml_backend.kinds.instances import INSTANCES
 from ml_backend.label_studio.regions import Region, region_id
 from ml_backend.masks.coco import CocoImage, CocoSet
 from ml_backend.masks.rle import rle_box
+from ml_backend.masks.shapes import whole_rle
 
-__all__ = ["GOOD_IOU", "Truth"]
+__all__ = ["Truth", "as_wanted"]
 
-GOOD_IOU = 0.75
-"""a mask is good when it overlaps a true instance of its label at least this much"""
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 
 
 class Truth:
     """Ground truth found by the address of an image in Label Studio.
 
-    Raises BadInput when two pictures of the set would share a name.
+    ``kind`` says what of the set's masks a project wants: the masks, boxes around them, one mask per label,
+    or which labels there are. Raises BadInput when two pictures of the set would share a name.
     """
 
-    def __init__(self, coco: CocoSet) -> None:
+    def __init__(self, coco: CocoSet, kind: ProjectKind = INSTANCES) -> None:
         self.labels = coco.categories
+        self.kind = kind
         self._by_name: dict[str, CocoImage] = {}
         for image in coco.images:
             name = _plain(image.path.name)
             if name in self._by_name:
                 raise BadInput(f"two pictures are named {name}", field="images", hint="Rename one of them")
-            self._by_name[name] = image
+            self._by_name[name] = as_wanted(image, self.labels, kind)
 
     def image(self, address: str) -> CocoImage:
         """The picture behind a task's image address (upload, local file or path)."""
@@ -55,13 +59,26 @@ class Truth:
         return [
             Region(
                 id=region_id(f"truth:{image.image_id}:{i}"),
-                kind="mask",
+                kind="box" if self.kind.unit == "box" else "mask",
                 label=self.labels[label],
                 rle=rle,
                 box_xyxy=rle_box(rle),
             )
             for i, (label, rle) in enumerate(zip(image.label, image.rle, strict=True))
         ]
+
+    @property
+    def has_several(self) -> bool:
+        """Whether people must be able to pick several classes of a picture."""
+        return self.kind.unit == "picture" and any(len(image.label) != 1 for image in self._by_name.values())
+
+    def tags(self, address: str) -> list[str]:
+        """Labels that the picture shows, in the order of the set."""
+        return [self.labels[label] for label in sorted(set(self.image(address).label))]
+
+    def is_good(self, address: str, label: str, rle: Rle) -> bool:
+        """Whether a mask is one of a true instance of its label, as the kind asks for."""
+        return bool(self.best_iou(address, label, [rle])[0] > self.kind.good_iou)
 
     def best_iou(self, address: str, label: str, masks: Sequence[Rle]) -> npt.NDArray[np.float64]:
         """(n,) largest IoU of each mask with a true instance of ``label`` in the picture, 0 without one."""
@@ -78,6 +95,22 @@ class Truth:
         found = coco_mask.iou([_bytes(rle) for rle in masks], true, [0] * len(true))
         table = np.asarray(found, np.float64)
         return table.max(axis=1), table.argmax(axis=1).astype(np.int64)
+
+
+def as_wanted(image: CocoImage, labels: Sequence[str], kind: ProjectKind) -> CocoImage:
+    """A picture with the instances that a project of this kind wants to have found on it."""
+    number = {label: i for i, label in enumerate(labels)}
+    if kind.unit == "picture":
+        found = [(labels[label], whole_rle(image.hw)) for label in sorted(set(image.label))]
+    else:
+        drawn = [(labels[label], rle) for label, rle in zip(image.label, image.rle, strict=True)]
+        found = kind.to_instances(drawn)
+    return replace(
+        image,
+        label=tuple(number[label] for label, _ in found),
+        rle=tuple(rle for _, rle in found),
+        boxes_only=(kind.unit == "box",) * len(found),
+    )
 
 
 def _plain(name: str) -> str:

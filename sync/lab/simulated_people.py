@@ -17,7 +17,7 @@ from clustering.costs import Costs
 from ml_backend.label_studio.label_config import VERDICTS, LabelConfig
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.regions import region_id
-from sync.lab.ground_truth import GOOD_IOU, Truth
+from sync.lab.ground_truth import Truth
 from sync.review.question import Question
 from sync.review.review_tasks import read_questions
 from sync.studio.protocol import StudioClient
@@ -27,7 +27,7 @@ __all__ = ["Annotator", "CrowdWorker", "play_crowd"]
 
 @dataclass(slots=True)
 class Annotator:
-    """Draws the true instances on served tasks.
+    """Draws the true instances on served tasks, or says which labels they show, as the kind of project wants.
 
     ``error`` is the probability that an instance is left out, as people overlook things.
     """
@@ -46,15 +46,19 @@ class Annotator:
         if task is None:
             return None
         address = self.config.image_of(task.data)
-        image = self.truth.image(address)
-        regions = [r for r in self.truth.regions(address) if r.label in self.config.labels]
-        if self.error:
-            regions = [r for r in regions if _uniform(self.seed, "annotator", r.id) >= self.error]
-        self.studio.create_annotation(
-            task.id,
-            to_result(regions, self.config, image.hw),
-            lead_time_s=self.costs.question + self.costs.drawn_mask * len(regions),
-        )
+        target = self.config.targets[0]
+        if target.tags is not None:
+            said = [label for label in self.truth.tags(address) if label in target.labels]
+            seconds = self.costs.question * max(1, len(said))
+            result = [_choice(target.tags.name, target.tags.to_name, said)] if said else []
+        else:
+            image = self.truth.image(address)
+            regions = [r for r in self.truth.regions(address) if r.label in self.config.labels]
+            if self.error:
+                regions = [r for r in regions if _uniform(self.seed, "annotator", r.id) >= self.error]
+            seconds = self.costs.question + target.is_of.drawn_s * len(regions)
+            result = to_result(regions, self.config, image.hw)
+        self.studio.create_annotation(task.id, result, lead_time_s=seconds)
         self.done += 1
         return task.id
 
@@ -98,8 +102,7 @@ class CrowdWorker:
         if question.task_id not in self._address:
             data = self.labels.task(question.task_id).data
             self._address[question.task_id] = str(data[self.image_key])
-        iou = self.truth.best_iou(self._address[question.task_id], question.label, [question.rle])
-        return bool(iou[0] >= GOOD_IOU)
+        return self.truth.is_good(self._address[question.task_id], question.label, question.rle)
 
     def _says_yes(self, question: Question) -> bool:
         wrong = _uniform(self.seed, self.name, question.key) < self.error

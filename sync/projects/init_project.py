@@ -69,6 +69,8 @@ def init_project(
     settings: Settings | None = None,
     output: Output = "brush",
     kind: Kind = "instances",
+    multiple: bool = False,
+    label_config: str = "",
     serve: Serve = "upload",
     files_root: Path | None = None,
     segmenter: str = "",
@@ -87,6 +89,9 @@ def init_project(
     images : folder (searched with its subfolders) whose pictures become tasks, or the pictures themselves
     settings : where the data directory, the backend and the secrets are; default: from the environment
     output : tag that masks are drawn with: ``brush``, ``bitmask`` or ``polygon``
+    kind : what is wanted: ``instances``, ``boxes``, ``segmentation``, ``classes`` or ``weak``
+    multiple : of kind ``classes``: people may pick several classes of a picture
+    label_config : XML to use as it is, instead of one made from labels, output and kind
     serve : ``upload`` copies the pictures into Label Studio, ``local`` serves them from where they are
     files_root : for ``local``: the LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of the server; default: that of
         the running ``groundswell up``
@@ -109,7 +114,8 @@ def init_project(
         raise BadInput(
             f"the title {title!r} has {len(title.strip())} characters", field="title", hint="Use 3 to 50"
         )
-    config = build_label_config(labels, output=output, kind=kind)
+    config = label_config or build_label_config(labels, output=output, kind=kind, multiple=multiple)
+    labels = labels or parse_label_config(config).labels
     if options is not None:
         check_project_settings(settings.for_project(options), parse_label_config(config).wanted)
     found, refused = ([], []) if images is None else find_images(images)
@@ -166,12 +172,18 @@ def _ensure_project(
 ) -> tuple[ProjectRow, bool]:
     for row in studio.projects():
         if row.title == title:
-            known = parse_label_config(row.label_config).labels
-            if set(labels) - set(known):
+            known, asked = parse_label_config(row.label_config), parse_label_config(config)
+            if set(labels) - set(known.labels):
                 raise BadInput(
-                    f"project {row.id} {title!r} has the labels {', '.join(known)}",
+                    f"project {row.id} {title!r} has the labels {', '.join(known.labels)}",
                     field="labels",
                     hint="Add labels in Label Studio's project settings, or choose another title",
+                )
+            if known.kind != asked.kind:
+                raise BadInput(
+                    f"project {row.id} {title!r} is of kind {known.kind}",
+                    field="kind",
+                    hint=f"Choose another title for a project of kind {asked.kind}",
                 )
             return row, False
     return studio.create_project(title, config), True

@@ -8,6 +8,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from sync.rounds.kind_settings import kind_settings
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.registration import refresh_project
 from sync.settings import Settings
@@ -66,12 +67,13 @@ def open_project(
             field="project",
             hint="Create it with `groundswell init`, or name it with `groundswell worker --project N`",
         )
+    config = parse_label_config(record.label_config)
     return OpenProject(
         db=ProjectStore(record.id, record.key, record.title, store, lease),
         studio=studio,
         review_studio=review_studio or studio,
-        config=parse_label_config(record.label_config),
-        settings=settings.for_project(record.options),
+        config=config,
+        settings=kind_settings(settings.for_project(record.options), config.wanted),
         paths=ProjectPaths(settings.data_dir, record.id),
         images=images or ImageStore(settings),
         progress=progress or Progress(lease=lease),

@@ -115,7 +115,7 @@ def test_two_rounds_label_propagate_and_push(
         assert figures.pool == open_tasks * COLUMNS * ROWS
         assert figures.pool_precision is not None
         assert 0.6 < figures.pool_precision.value < 0.95
-        assert figures.ap is not None
+        assert figures.metrics["AP"] is not None
         assert figures.answers < figures.pool  # the second round may live on answers carried over
         assert figures.propagated > 0
         assert figures.accepted > figures.propagated

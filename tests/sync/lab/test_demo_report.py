@@ -33,8 +33,8 @@ def figures(number: int, *, empty: bool = False) -> RoundFigures:
         model_version=f"gs1-r{number}-abc",
         labelled_tasks=10 * number,
         train_tasks=8 * number,
-        ap=None if empty else Share(0.3 * number, 0.2, 0.7, 4),
-        ap50=None,
+        headline="AP",
+        metrics={} if empty else {"AP": Share(0.3 * number, 0.2, 0.7, 4)},
         pool=0 if empty else 100,
         pool_precision=Share.of(0, 0) if empty else Share.of(80, 100),
         questions=0 if empty else 30,
@@ -58,7 +58,7 @@ def test_a_report_is_saved_with_its_plot_even_when_nothing_was_found(tmp_path: P
     save_report(report, tmp_path / "out" / "report.json")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["rounds"][1]["accepted"] == (0 if empty else 75)
-    assert saved["rounds"][0]["ap"] is None
+    assert saved["rounds"][0]["metrics"] == {}
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
