@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import urllib.error
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -19,7 +19,7 @@ from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from ml_backend.errors import ModelError
 
-__all__ = ["published_weights", "read_weights", "save_weights"]
+__all__ = ["published_weights", "read_weights", "save_weights", "taken_or_refused"]
 
 _PUBLISHED = {
     "resnet50": (MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1, "Mask R-CNN ResNet-50 FPN v2 trained on COCO"),
@@ -74,11 +74,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         Exception
     ) as error:  # safetensors raises a class of its own that it does not export in a stable place
         raise ModelError(f"{path.name} cannot be read as weights: {error}") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
-        loaded = loaded["model"]
+    for name in ("model", "state_dict"):  # how training programs wrap it
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
+            loaded = loaded[name]
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ModelError(f"{path.name} holds no state dict")
     return dict(loaded)
+
+
+def taken_or_refused(
+    own: Collection[str], taken: Collection[str], given: Collection[str], source: str, *, part: str
+) -> str:
+    """Words about the tensors ``own`` of a network that are not among those ``taken`` from ``given``; empty
+    where all are. Raises ModelError, naming tensors, when ``part`` (a prefix) is not taken as a whole."""
+    left = [name for name in own if name not in taken and not name.endswith("num_batches_tracked")]
+    missing = [name for name in left if name.startswith(part)]
+    if missing:
+        absent = sum(name not in given for name in missing)
+        raise ModelError(
+            f"{source}: {len(missing)} of the tensors of {part.rstrip('.')} do not fit ({absent} are absent, "
+            f"{len(missing) - absent} of another shape), first {', '.join(missing[:3])}; "
+            f"the file has {', '.join(list(given)[:3])}, …",
+            field="options.weights",
+            hint="Use a checkpoint of the same backbone and width, or weights=none",
+        )
+    if not left:
+        return ""
+    return f" ({len(left)} tensors start anew: {', '.join(left[:3])}{', …' if len(left) > 3 else ''})"
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:

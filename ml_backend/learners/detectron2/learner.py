@@ -6,42 +6,36 @@ functions.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import logging
-import pickle
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ml_backend.artifacts.files import read_json, write_json
-from ml_backend.devices import resolve_device
 from ml_backend.errors import ModelError
-from ml_backend.examples import Example
-from ml_backend.instances import Instances
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
+from ml_backend.learners.detectron2.configuration import configuration
+from ml_backend.learners.detectron2.predictor import Detectron2Predictor
 from ml_backend.learners.detectron2.settings import detectron2_options
-from ml_backend.masks.empty import without_empty_masks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Detectron2", "Detectron2Predictor"]
 
-log = logging.getLogger(__name__)
-
 WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
-_ZOO = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 
 
 class Detectron2:
     """Learner ``detectron2``: Mask R-CNN with a ResNet-50 FPN, as in detectron2's model zoo.
 
     Options: ``iterations``; ``batch`` (pictures per iteration); ``size`` (short side of a picture in pixels);
-    ``lr`` (learning rate); ``max_detections`` per picture; ``score_threshold``; ``weights`` to start from:
-    ``auto`` (those of the zoo, trained on COCO, if they can be downloaded), ``none``, or a path.
+    ``lr`` (learning rate); ``max_detections`` per picture; ``score_threshold``; ``mask_head``: ``fcn`` or
+    ``pointrend``; ``weights`` to start from: ``auto`` (those of the zoo, trained on COCO, if they can be
+    downloaded), ``none``, or a path.
     """
 
     name = "detectron2"
@@ -57,6 +51,7 @@ class Detectron2:
         read; BadInput for a wrong option or when there is nothing to train on.
         """
         _require()
+        import torch
         from detectron2.data import build_detection_train_loader
         from detectron2.data.common import DatasetFromList, MapDataset
         from detectron2.modeling import build_model
@@ -65,6 +60,8 @@ class Detectron2:
         from safetensors.torch import save_file
 
         from ml_backend.images.decode import read_image
+        from ml_backend.learners.detectron2.records import TrainingMapper, record_of
+        from ml_backend.learners.detectron2.start_weights import norm_of, take
         from ml_backend.learners.evaluation import evaluate
         from ml_backend.learners.readable_examples import nothing_left, readable_examples
 
@@ -74,12 +71,19 @@ class Detectron2:
         if not spec.labels or not any(example.rle for example in train.kept):
             raise nothing_left(train.left_out)
         spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
-        cfg = _config(spec.labels, options, spec.device, seed=spec.seed)
+        if spec.start is not None:
+            # its mask head and normalisation belong to its weights
+            options["mask_head"] = _options_of(spec.start)["mask_head"]
+        state, started_from = _start(spec, options)
+        norm = norm_of(state)
+        cfg = configuration(spec.labels, options, spec.device, seed=spec.seed, norm=norm)
+        torch.manual_seed(spec.seed)
         model = build_model(cfg)
-        started_from = _load_start_weights(model, spec, options)
+        if state is not None:
+            started_from += take(model, state, started_from)
         progress(0.0, f"starting from {started_from}, on {cfg.MODEL.DEVICE}")
-        records = [_record(example) for example in spec.train if example.rle]
-        dataset = MapDataset(DatasetFromList(records, copy=True), _Mapper(cfg))
+        records = [record_of(example) for example in spec.train if example.rle]
+        dataset = MapDataset(DatasetFromList(records, copy=True), TrainingMapper(cfg))
         loader = build_detection_train_loader(
             dataset, mapper=None, total_batch_size=options["batch"], num_workers=0
         )
@@ -117,6 +121,7 @@ class Detectron2:
             "learner": self.name,
             "labels": list(spec.labels),
             "options": options,
+            "norm": norm,
             "started_from": started_from,
         }
         write_json(out / CONFIG, description)
@@ -143,7 +148,9 @@ class Detectron2:
 
         description = _description(folder)
         labels = tuple(str(label) for label in description["labels"])
-        cfg = _config(labels, description["options"], device, seed=0)
+        cfg = configuration(
+            labels, _options_of(folder), device, seed=0, norm=description.get("norm", "frozen")
+        )
         model = build_model(cfg)
         try:
             model.load_state_dict(read_weights(folder / WEIGHTS))
@@ -178,189 +185,24 @@ class Detectron2:
         return out
 
 
-class Detectron2Predictor:
-    """One loaded version. Safe under threads: one picture at a time."""
-
-    def __init__(self, model: Any, cfg: Any, labels: tuple[str, ...]) -> None:
-        from ml_backend.learners.embedding import EMBEDDING_DIM, projection_matrix
-
-        self.labels = labels
-        self.embedding_dim = EMBEDDING_DIM
-        self.model = model
-        self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
-        self.size = int(cfg.INPUT.MIN_SIZE_TEST)
-        self._largest = int(cfg.INPUT.MAX_SIZE_TEST)
-        self._lock = threading.Lock()
-        self._projection = projection_matrix(256 * 49).to(model.device)
-
-    def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Instances]:
-        """Instances of each (H, W, 3) uint8 RGB image, in order."""
-        for image in images:
-            with self._lock:
-                yield self._one(image)
-
-    def _one(self, image: npt.NDArray[np.uint8]) -> Instances:
-        import torch
-        from detectron2.data.transforms import ResizeShortestEdge
-
-        from ml_backend.learners.embedding import expected_iou, mask_attention
-        from ml_backend.learners.mask_pasting import paste_masks, without_specks
-
-        height, width = image.shape[:2]
-        bgr = np.ascontiguousarray(image[:, :, ::-1])
-        resize = ResizeShortestEdge([self.size, self.size], self._largest).get_transform(bgr)
-        pixels = torch.as_tensor(resize.apply_image(bgr).astype("float32").transpose(2, 0, 1))
-        with torch.inference_mode():
-            batch = self.model.preprocess_image([{"image": pixels}])
-            features = self.model.backbone(batch.tensor)
-            proposals, _ = self.model.proposal_generator(batch, features, None)
-            found = self.model.roi_heads(batch, features, proposals, None)[0][0]
-            if not len(found):
-                return Instances.empty(self.embedding_dim)
-            probability = found.pred_masks[:, 0].float()
-            grid = without_specks(probability.cpu().numpy().astype(np.float32))
-            heads = self.model.roi_heads
-            roi = heads.box_pooler([features[name] for name in heads.box_in_features], [found.pred_boxes])
-            embedding = mask_attention(roi, probability, self._projection)
-            quality = expected_iou(probability)
-            net_h, net_w = found.image_size
-            back = found.pred_boxes.tensor.new_tensor([width / net_w, height / net_h] * 2)
-            box_xyxy = (found.pred_boxes.tensor * back).cpu().numpy().astype(np.float32)
-        instances = Instances(
-            label=found.pred_classes.cpu().numpy().astype(np.int64),
-            box_xyxy=box_xyxy,
-            # The masks need no shift: detectron2 cuts its mask targets with aligned sampling.
-            rle=paste_masks(grid, box_xyxy, (height, width)),
-            score=found.scores.cpu().numpy().astype(np.float32),
-            quality=quality.cpu().numpy().astype(np.float32),
-            embedding=embedding.cpu().numpy().astype(np.float32),
-        )
-        return without_empty_masks(instances)
-
-
-class _Mapper:
-    """Turns a record into a training sample: its masks and the picture, resized and flipped at random."""
-
-    def __init__(self, cfg: Any) -> None:
-        from detectron2.data.transforms import AugmentationList, RandomFlip, ResizeShortestEdge
-
-        sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
-        self._augment = AugmentationList(
-            [ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, "choice"), RandomFlip()]
-        )
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        import torch
-        from detectron2.data.detection_utils import annotations_to_instances, filter_empty_instances
-        from detectron2.data.detection_utils import transform_instance_annotations as move
-        from detectron2.data.transforms import AugInput
-
-        from ml_backend.images.decode import read_image
-
-        record = copy.copy(record)
-        given = AugInput(np.ascontiguousarray(read_image(record["file_name"])[:, :, ::-1]))
-        transforms = self._augment(given)
-        hw = given.image.shape[:2]
-        record["image"] = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
-        annotations = [move(copy.deepcopy(a), transforms, hw) for a in record.pop("annotations")]
-        found = annotations_to_instances(annotations, hw, mask_format="bitmask")
-        found.gt_boxes = found.gt_masks.get_bounding_boxes()
-        record["instances"] = filter_empty_instances(found)
-        return record
-
-
-def _record(example: Example) -> dict[str, Any]:
-    """An example in the form of detectron2's datasets."""
-    from detectron2.structures import BoxMode
-    from pycocotools import mask as coco_mask
-
-    height, width = (int(v) for v in example.rle[0]["size"])  # type: ignore[attr-defined]
-    return {
-        "file_name": str(example.image),
-        "image_id": example.task_id,
-        "height": height,
-        "width": width,
-        "annotations": [
-            {
-                "bbox": coco_mask.toBbox(dict(rle)).tolist(),
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": label,
-                "segmentation": dict(rle),
-                "iscrowd": 0,
-            }
-            for label, rle in zip(example.label, example.rle, strict=True)
-        ],
-    }
-
-
-def _config(labels: Sequence[str], options: dict[str, Any], device: str, *, seed: int) -> Any:
-    """detectron2's configuration (a ``CfgNode``) for these labels and options."""
-    from detectron2 import model_zoo
-
-    cfg = model_zoo.get_config(_ZOO)
-    cfg.SEED = seed
-    cfg.MODEL.DEVICE = resolve_device(device)
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(labels)
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = options["score_threshold"]
-    cfg.TEST.DETECTIONS_PER_IMAGE = options["max_detections"]
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 128
-    # Half of the default sizes, whose smallest is 32 pixels: objects are often small here.
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [128], [256]]
-    cfg.INPUT.MASK_FORMAT = "bitmask"
-    size = int(options["size"])
-    cfg.INPUT.MIN_SIZE_TRAIN = (int(0.8 * size), size, int(1.2 * size))
-    cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST = int(size * 5 / 3)
-    cfg.INPUT.MIN_SIZE_TEST = size
-    cfg.SOLVER.IMS_PER_BATCH = options["batch"]
-    cfg.SOLVER.BASE_LR = options["lr"]
-    cfg.SOLVER.MAX_ITER = options["iterations"]
-    cfg.SOLVER.STEPS = (int(0.7 * options["iterations"]), int(0.9 * options["iterations"]))
-    cfg.SOLVER.WARMUP_ITERS = max(1, options["iterations"] // 10)
-    return cfg
-
-
-def _load_start_weights(model: Any, spec: TrainSpec, options: dict[str, Any]) -> str:
-    """Load the weights to start from into ``model``; returns words that say which.
-
-    They are those of ``spec.start``, where it is set, else what the option ``weights`` names. Raises
-    ModelError when a version or file cannot be read.
-    """
+def _start(spec: TrainSpec, options: Mapping[str, Any]) -> tuple[Mapping[str, Tensor] | None, str]:
+    """Weights to start from and a sentence about them. Raises ModelError when they cannot be read."""
+    from ml_backend.learners.detectron2.start_weights import start_state
     from ml_backend.learners.weights import read_weights
 
-    if spec.start is not None:
-        before = [str(label) for label in _description(spec.start)["labels"]]
-        state = read_weights(spec.start / WEIGHTS)
-        if before != list(spec.labels):  # the last layers have an output per class: they start anew
-            state = {k: v for k, v in state.items() if "predictor" not in k}
-        own = model.state_dict()
-        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-        model.load_state_dict({**own, **fitting})
-        return f"version {spec.start.name}"
-    if options["weights"] == "none":
-        _unfreeze(model)
-        return "random weights (published ones were not wanted)"
-    from detectron2 import model_zoo
-    from detectron2.checkpoint import DetectionCheckpointer
-
-    wanted = model_zoo.get_checkpoint_url(_ZOO) if options["weights"] == "auto" else options["weights"]
-    try:
-        DetectionCheckpointer(model).load(wanted)
-    except (OSError, RuntimeError, AssertionError, pickle.UnpicklingError) as error:
-        if options["weights"] != "auto":
-            raise ModelError(f"{wanted} cannot be read as weights: {error}") from error
-        _unfreeze(model)
-        return f"random weights (the published ones could not be loaded: {error})"
-    return f"published weights: {wanted}"
+    if spec.start is None:
+        return start_state(options["weights"], options["mask_head"])
+    state = read_weights(spec.start / WEIGHTS)
+    if [str(label) for label in _description(spec.start)["labels"]] != list(spec.labels):
+        # the last layers have an output per class: they start anew
+        state = {name: tensor for name, tensor in state.items() if "predict" not in name}
+    return state, f"version {spec.start.name}"
 
 
-def _unfreeze(model: Any) -> None:
-    """Train all layers. detectron2 freezes the first ones, which makes sense for published weights only.
-
-    Its frozen batch normalisation can stay: with its initial values it has no effect.
-    """
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+def _options_of(folder: Path) -> dict[str, Any]:
+    """The options of a version; those it was written without have their defaults."""
+    stored: dict[str, Any] = _description(folder)["options"]
+    return detectron2_options("light", {}) | stored
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -15,8 +15,8 @@ __all__ = ["PRESETS", "Detectron2Settings", "detectron2_options"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detectron2Settings:
-    """One run. ``size`` is the short side in network pixels; ``weights`` is ``auto`` (the model zoo's COCO
-    weights if they are available), ``none`` or a path.
+    """One run. ``size`` is the short side in network pixels; ``mask_head`` is ``fcn`` or ``pointrend``;
+    ``weights`` is ``auto`` (the model zoo's COCO weights if they are available), ``none`` or a path.
     """
 
     iterations: int = 300
@@ -25,6 +25,7 @@ class Detectron2Settings:
     lr: float = 0.0025
     max_detections: int = 300
     score_threshold: float = 0.05
+    mask_head: str = "fcn"
     weights: str = "auto"
 
 
@@ -32,6 +33,7 @@ PRESETS: dict[str, Detectron2Settings] = {
     "light": Detectron2Settings(),
     "full": Detectron2Settings(iterations=4000, batch=8, size=640, lr=0.01),
 }
+_CHOICES = {"mask_head": ("fcn", "pointrend")}
 
 
 def detectron2_options(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,4 +46,4 @@ def detectron2_options(preset: str, options: Mapping[str, Any]) -> dict[str, Any
             f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
         )
     positive = ("iterations", "batch", "size", "lr", "max_detections")
-    return dataclasses.asdict(with_options(PRESETS[preset], options, positive=positive))
+    return dataclasses.asdict(with_options(PRESETS[preset], options, choices=_CHOICES, positive=positive))

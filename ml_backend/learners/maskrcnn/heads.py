@@ -50,6 +50,8 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
         self.mask_margin = mask_margin
         self.box_passes = box_passes
         self.quality_head = quality_head
+        self.box_weight = 1.0
+        self.mask_on = "raw"
 
     def forward(
         self,
@@ -115,6 +117,8 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],
     ) -> list[Tensor]:
         every = torch.cat(labels)
+        if len(every) == 0:
+            return boxes
         rows = torch.arange(len(every), device=every.device)
         moved = self.box_coder.decode(deltas, boxes)[rows, every]
         parts = moved.split([len(box) for box in boxes])
@@ -134,10 +138,25 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
         roi = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         logits, deltas = self.box_predictor(roi)
         loss_classifier, loss_box_reg = fastrcnn_loss(logits, deltas, labels, regression)
-        found = {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
+        found = {"loss_classifier": loss_classifier, "loss_box_reg": self.box_weight * loss_box_reg}
         positive = [label > 0 for label in labels]
         boxes = [p[keep] for p, keep in zip(proposals, positive, strict=True)]
         index = [m[keep] for m, keep in zip(matched, positive, strict=True)]
+        if self.box_passes > 1:
+            true = [t["boxes"][i] for t, i in zip(targets, index, strict=True)]
+            mine = [label[keep] for label, keep in zip(labels, positive, strict=True)]
+            with torch.no_grad():
+                refined = self._moved(deltas.detach()[torch.cat(positive)], boxes, mine, image_shapes)
+            found["loss_box_again"] = self.box_weight * self._box_loss(
+                features, refined, true, mine, image_shapes, count=len(logits)
+            )
+            if self.mask_on == "refined":
+                boxes = refined
+            elif self.mask_on == "mix":
+                boxes = [
+                    torch.where(torch.rand(len(a), 1, device=a.device) < 0.5, a, b)
+                    for a, b in zip(boxes, refined, strict=True)
+                ]
         windows = [widened(box, self.mask_margin) for box in boxes]
         mask_logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, windows, image_shapes)))
         found["loss_mask"] = maskrcnn_loss(
@@ -148,6 +167,27 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
                 features, proposals, logits.detach(), deltas.detach(), image_shapes, targets
             )
         return found
+
+    def _box_loss(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        true: list[Tensor],
+        labels: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        *,
+        count: int,
+    ) -> Tensor:
+        """The loss of the offsets from ``boxes`` to the true ones, on torchvision's scale: over ``count``
+        samples, most of which are background and have no offsets."""
+        deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, image_shapes)))[1]
+        every = torch.cat(labels)
+        if len(every) == 0:
+            return deltas.sum() * 0
+        rows = torch.arange(len(every), device=every.device)
+        offsets = torch.cat(self.box_coder.encode(true, boxes))
+        mine = deltas.reshape(len(every), -1, 4)[rows, every]
+        return functional.smooth_l1_loss(mine, offsets, beta=1 / 9, reduction="sum") / count
 
     def _quality_loss(
         self,

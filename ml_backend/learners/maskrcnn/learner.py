@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.devices import resolve_device
 from ml_backend.errors import ModelError
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ml_backend.learners.maskrcnn.settings import TrainSettings
 
 __all__ = ["MaskRcnn"]
-
-WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 
 
 class MaskRcnn:
@@ -41,6 +39,7 @@ class MaskRcnn:
 
         from ml_backend.images.decode import read_image
         from ml_backend.learners.evaluation import evaluate
+        from ml_backend.learners.maskrcnn.start import CONFIG, WEIGHTS, start_network
         from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
         from ml_backend.learners.readable_examples import nothing_left, readable_examples
         from ml_backend.learners.training.batches import Batches
@@ -58,7 +57,7 @@ class MaskRcnn:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(spec.seed)
         device = torch.device(resolve_device(spec.device))
-        config, model, said = _start(spec, settings)
+        config, model, said = start_network(spec, settings)
         progress(0.0, f"starting from {said}, on {device}")
         loop = loop_settings(settings, spec)
         crops = Crops(
@@ -115,81 +114,17 @@ class MaskRcnn:
         return export_torchscript(model, config, out)
 
     def _read(self, folder: Path) -> tuple[NetworkConfig, torch.nn.Module]:
-        from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network
+        from ml_backend.learners.maskrcnn.architecture import build_network
+        from ml_backend.learners.maskrcnn.start import WEIGHTS, read_description
         from ml_backend.learners.weights import read_weights
 
-        try:
-            description = read_json(folder / CONFIG)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-        if description.get("learner") != self.name:
-            raise ModelError(
-                f"{folder} was made by learner {description.get('learner')!r}, not {self.name!r}"
-            )
-        config = NetworkConfig.from_json(description)
+        config = read_description(folder)
         model = build_network(config)
         try:
             model.load_state_dict(read_weights(folder / WEIGHTS))
         except RuntimeError as error:
             raise ModelError(f"the weights in {folder} do not fit their description") from error
         return config, model.eval()
-
-
-def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, torch.nn.Module, str]:
-    """The network to train and a sentence about where its weights come from."""
-    from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network, copy_weights
-    from ml_backend.learners.maskrcnn.geometry import fit_geometry, measure
-    from ml_backend.learners.weights import published_weights, read_weights
-
-    geometry = fit_geometry(
-        measure(spec.train),
-        target_px=settings.target_px,
-        max_side=settings.max_side,
-        detection_cap=settings.max_detections or None,
-    )
-    if spec.start is not None:
-        before = MaskRcnn()._read(spec.start)[0]
-        cap = max(geometry.max_detections, before.geometry.max_detections)
-        kept = dataclasses.replace(before.geometry, max_detections=settings.max_detections or cap)
-        config = dataclasses.replace(
-            before,  # its masks were learnt with its margin
-            labels=spec.labels,
-            geometry=kept,
-            box_passes=settings.box_passes,
-            quality_head=bool(settings.quality_head),
-        )
-        model = build_network(config)
-        copy_weights(
-            model, read_weights(spec.start / WEIGHTS), old_labels=before.labels, new_labels=spec.labels
-        )
-        new = [label for label in spec.labels if label not in before.labels]
-        return (
-            config,
-            model,
-            f"version {spec.start.name}" + (f" (new labels: {', '.join(new)})" if new else ""),
-        )
-    state, said = published_weights(settings.backbone, wanted=settings.weights)
-    if state is not None and settings.backbone == "resnet50":  # the published proposal head has these anchors
-        sizes = tuple((float(32 << i),) for i in range(5))
-        geometry = dataclasses.replace(geometry, anchor_sizes=sizes, anchor_ratios=(0.5, 1.0, 2.0))
-    config = NetworkConfig(
-        labels=spec.labels,
-        backbone=settings.backbone,
-        channels=settings.channels,
-        geometry=geometry,
-        normalise="image" if state is None else "imagenet",
-        score_threshold=settings.score_threshold,
-        nms=settings.nms,
-        mask_margin=settings.mask_margin,
-        box_passes=settings.box_passes,
-        quality_head=bool(settings.quality_head),
-    )
-    model = build_network(config)
-    if state is not None:
-        if settings.backbone == "mobilenet_v3_large":
-            state = {f"backbone.{name}": value for name, value in state.items()}
-        copy_weights(model, state)
-    return config, model, said
 
 
 def _turn(spec: TrainSpec, settings: TrainSettings, said: str) -> str:
