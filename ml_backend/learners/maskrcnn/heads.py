@@ -16,7 +16,7 @@ from ml_backend.learners.maskrcnn.quality import MaskQuality, whole_mask_iou
 
 __all__ = ["InstanceHeads", "widened"]
 
-_JUDGED = 32
+_JUDGED = 16
 """Detections per picture whose masks are judged in a training step."""
 
 
