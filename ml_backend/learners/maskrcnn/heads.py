@@ -187,7 +187,8 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
         rows = torch.arange(len(every), device=every.device)
         offsets = torch.cat(self.box_coder.encode(true, boxes))
         mine = deltas.reshape(len(every), -1, 4)[rows, every]
-        return functional.smooth_l1_loss(mine, offsets, beta=1 / 9, reduction="sum") / count
+        loss: Tensor = functional.smooth_l1_loss(mine, offsets, beta=1 / 9, reduction="sum") / count
+        return loss
 
     def _quality_loss(
         self,
