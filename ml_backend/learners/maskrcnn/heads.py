@@ -183,7 +183,8 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
         deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, image_shapes)))[1]
         every = torch.cat(labels)
         if len(every) == 0:
-            return deltas.sum() * 0
+            nothing: Tensor = deltas.sum() * 0
+            return nothing
         rows = torch.arange(len(every), device=every.device)
         offsets = torch.cat(self.box_coder.encode(true, boxes))
         mine = deltas.reshape(len(every), -1, 4)[rows, every]
