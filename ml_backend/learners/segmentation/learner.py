@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["DeepLabV3"]
 
 WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
+_FIRST_PART, _STATISTICS_BATCHES = 0.8, 20
 
 
 class DeepLabV3:
@@ -63,7 +64,7 @@ class DeepLabV3:
         device = torch.device(resolve_device(spec.device))
         config, model, said = _start(spec, settings)
         progress(0.0, f"starting from {said}, on {device}")
-        config, history = _fit(model, config, spec, settings, said, device, progress)
+        config, steps, history = _fit(model, config, spec, settings, said, device, progress)
         out.mkdir(parents=True, exist_ok=True)
         save_weights(model.state_dict(), out / WEIGHTS)
         write_json(out / CONFIG, {"learner": self.name, "started_from": said, **config.to_json()})
@@ -75,7 +76,7 @@ class DeepLabV3:
         return TrainReport(
             learner=self.name,
             started_from=said,
-            iterations=history[-1][0],
+            iterations=steps,
             seconds=time.monotonic() - started,
             evaluation=evaluation,
             history=history,
@@ -198,52 +199,74 @@ def _fit(
     said: str,
     device: torch.device,
     progress: Progress,
-) -> tuple[NetworkConfig, tuple[tuple[int, float], ...]]:
-    """Train on a part, calibrate on the rest, go on with all; the fitted description and the losses."""
-    from ml_backend.learners.segmentation.calibration import calibrate
-    from ml_backend.learners.segmentation.optimisation import exact_statistics, fit
-    from ml_backend.learners.segmentation.predictor import SegmentationPredictor
-    from ml_backend.learners.segmentation.training_crops import Crops, CropSettings
+) -> tuple[NetworkConfig, int, tuple[tuple[int, float], ...]]:
+    """Train on a part, calibrate on the rest, go on with all.
 
-    total = settings.iterations if spec.start is None else settings.continue_iterations
-    lr = settings.lr if spec.start is None else settings.continue_lr
+    Returns the fitted description, the number of steps, and the losses.
+    """
+    from ml_backend.learners.segmentation.calibration import calibrate
+    from ml_backend.learners.segmentation.optimisation import exact_statistics, focal_loss
+    from ml_backend.learners.segmentation.predictor import SegmentationPredictor
+    from ml_backend.learners.segmentation.training_crops import Crops, CropSettings, Sample, stack
+    from ml_backend.learners.training.batches import Batches
+    from ml_backend.learners.training.images import image_cache_bytes
+    from ml_backend.learners.training.loop import fit
+
+    total = settings.continue_iterations if spec.continues else settings.iterations
+    lr = settings.continue_lr if spec.continues else settings.lr
     part, held_out = hold_out(spec.train, settings.held_out, spec.seed)
-    crops = CropSettings(
+    first = total if not held_out else max(1, round(_FIRST_PART * total))
+    settings_of_crops = CropSettings(
         settings.size, config.scale, config.max_side, config.normalise, _turn(settings, said), settings.zoom
     )
-    history: tuple[tuple[int, float], ...] = ()
+    history: list[tuple[int, float]] = []
 
-    def run(examples: Sequence[Example], steps: int, rate: float, done: int) -> None:
-        nonlocal history
-        drawn = Crops(examples, len(spec.labels), crops, spec.seed + done, steps * settings.batch)
+    def loss_of(network: SegmentationNetwork, samples: list[Sample]) -> dict[str, torch.Tensor]:
+        batch = stack(samples)
+        logits = network(batch.pixels)
+        return {"focal": focal_loss(logits, batch, alpha=settings.alpha, gamma=settings.gamma)}
+
+    def run(examples: Sequence[Example], rate: float, done: int, until: int) -> int:
+        """Steps ``done`` to ``until`` on some examples; returns the number of steps that time allowed."""
+        share = (until - done) / total
+        crops = Crops(
+            examples,
+            len(spec.labels),
+            settings_of_crops,
+            spec.seed + done,
+            (until - done) * settings.batch,
+            cache_bytes=image_cache_bytes(settings.workers),
+        )
+        batches = Batches(crops, settings.batch, workers=settings.workers)
         found = fit(
             model,
-            lambda step: drawn.batch(step, settings.batch),
-            iterations=steps,
-            lr=rate,
-            weight_decay=settings.weight_decay,
-            clip=settings.clip,
-            alpha=settings.alpha,
-            gamma=settings.gamma,
-            bf16=False,
+            batches,
+            loss_of,
+            settings.loop(until - done, rate, share * spec.seconds),
             device=device,
-            progress=lambda share, line: progress(0.9 * (done + share * steps) / total, line),
+            seed=spec.seed + done,
+            progress=lambda here, line: progress(0.9 * (done / total + share * here), line),
+            folder=None if spec.resume is None else spec.resume / f"from-{done}",
         )
-        history += tuple((done + step, loss) for step, loss in found)
+        history.extend((done + step, loss) for step, loss in found.history)
+        drawn = Batches(crops, settings.batch)
         exact_statistics(
-            model, lambda step: drawn.batch(step, settings.batch), batches=min(20, steps), device=device
+            model,
+            lambda step: stack(drawn(step)).pixels,
+            batches=min(_STATISTICS_BATCHES, until - done),
+            device=device,
         )
+        return found.steps
 
-    first = total if not held_out else max(1, round(0.8 * total))
-    run(part, first, lr, 0)
+    steps = run(part, lr, 0, first)
     if held_out:
         predictor = SegmentationPredictor(model, config, device=device)
         config = calibrate(
             predictor, config, held_out, fixed_threshold=settings.fixed_threshold, seed=spec.seed
         )
-        if total > first:
-            run(spec.train, total - first, lr / 3, first)
-    return config, history
+    if total > first:
+        steps += run(spec.train, lr / 3, first, total)
+    return config, steps, tuple(history)
 
 
 def hold_out(

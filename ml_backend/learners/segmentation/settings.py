@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_backend.errors import BadInput
 from ml_backend.learners.options import with_options
+from ml_backend.learners.training.settings import LoopSettings
 from ml_backend.masks.components import MIN_COMPONENT_PX
 
 __all__ = ["PRESETS", "TrainSettings", "train_settings"]
@@ -64,6 +65,18 @@ class TrainSettings:
     threads: int = 0
     workers: int = 0
     bf16: str = "auto"
+
+    def loop(self, iterations: int, lr: float, seconds: float) -> LoopSettings:
+        """Settings of the shared training loop."""
+        return LoopSettings(
+            iterations=iterations,
+            lr=lr,
+            optimiser="adamw",  # Adam where weight_decay is 0
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            amp=self.bf16,
+            seconds=seconds,
+        )
 
     @property
     def fixed_threshold(self) -> float | None:

@@ -18,7 +18,7 @@ from ml_backend.images.decode import read_image
 from ml_backend.learners.segmentation.pixels import normalise
 from ml_backend.masks.rle import decode_rle, rle_hw
 
-__all__ = ["Batch", "CropSettings", "Crops", "fit_scale", "label_shares", "targets_of"]
+__all__ = ["Batch", "CropSettings", "Crops", "Sample", "fit_scale", "label_shares", "stack", "targets_of"]
 
 Bitmap = npt.NDArray[np.uint8]
 
@@ -39,6 +39,10 @@ class CropSettings:
     zoom: float
 
 
+Sample = tuple[Tensor, Tensor, Tensor]
+"""Of a crop: pixels (3, s, s) float32 normalised; target (0, 1), weight (0..255), (labels, s, s) uint8."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """``pixels`` (b, 3, s, s) float32 normalised; ``target`` and ``weight`` (b, labels, s, s) float32."""
@@ -46,14 +50,6 @@ class Batch:
     pixels: Tensor
     target: Tensor
     weight: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        return Batch(
-            self.pixels.to(device, non_blocking=True),
-            self.target.to(device, non_blocking=True),
-            self.weight.to(device, non_blocking=True),
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,16 +88,12 @@ class Crops:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index))
         # every image once per pass, in a new order each pass
         turn, place = divmod(index, len(self.examples))
         order = np.random.default_rng((self.seed, 1 << 30, turn)).permutation(len(self.examples))
         return self._crop(self._load(int(order[place])), rng)
-
-    def batch(self, step: int, size: int) -> Batch:
-        """The crops of one step."""
-        return stack([self[step * size + place] for place in range(size)])
 
     def _load(self, index: int) -> _Loaded:
         if self._kept is None:  # not when built: a lock cannot travel to the processes that draw
@@ -116,7 +108,7 @@ class Crops:
             self._kept.put(index, loaded)
         return loaded
 
-    def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> Sample:
         side = self.settings.side
         move = self._placement(loaded, rng)  # (2, 3): scaled image pixels -> crop pixels
 
@@ -178,7 +170,7 @@ class Crops:
         return np.concatenate([linear, shift[:, None]], axis=1)
 
 
-def stack(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Batch:
+def stack(samples: Sequence[Sample]) -> Batch:
     """Crops as one batch."""
     pixels, target, weight = (torch.stack(column) for column in zip(*samples, strict=True))
     return Batch(pixels, target.float(), weight.float() / 255)
