@@ -40,6 +40,8 @@ LAYERS: dict[str, list[str]] = {
         "learners",
         "learners.training",
         "learners.maskrcnn",
+        "learners.boxes",
+        "learners.cold_start",
         "learners.detectron2",
         "learners.segmentation",
         "clicks",

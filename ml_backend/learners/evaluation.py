@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ __all__ = ["evaluate", "match_iou"]
 
 logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
 _EVERY_AREA = [[0.0, 1e10]]
+_OVERALL: Final = (("AP", slice(None)), ("AP50", slice(0, 1)), ("AP75", slice(5, 6)))
+_BY_LABEL: Final = (("AP", slice(None)), ("AP50", slice(0, 1)))
+"""Metrics over all labels and of one, with the IoU thresholds that each is the mean over."""
 
 
 def match_iou(found: Instances, truth: Example) -> npt.NDArray[np.float32]:
@@ -41,11 +44,16 @@ def evaluate(
     truth: Sequence[Example],
     labels: Sequence[str],
     *,
+    iou: Literal["segm", "bbox"] = "segm",
     max_detections: int = 500,
     resamples: int = 400,
     seed: int = 0,
 ) -> Evaluation:
-    """COCO AP of masks over images, with 95 % bootstrap intervals (images drawn with replacement).
+    """COCO AP over images, with 95 % bootstrap intervals (images drawn with replacement).
+
+    ``iou`` is that of masks (``segm``) or of boxes (``bbox``: ``Instances.box_xyxy`` in fractions of pixels
+    against the boxes around the true masks). Metrics: ``AP``, ``AP50``, ``AP75`` over all labels, and of each
+    label ``AP/<label>`` and ``AP50/<label>``.
 
     COCOeval's definition (10 thresholds, 101 recalls, all areas), but with ``max_detections`` per image and
     label instead of 100, since images of cells hold more. Images are matched once; each resample only
@@ -61,24 +69,30 @@ def evaluate(
         return Evaluation(len(truth), 0, {})
     if not any(len(found) for found in predicted):
         present = {labels[k] for example in truth for k in example.label}
-        names = ["AP", "AP50", "AP75", *(f"AP/{name}" for name in labels if name in present)]
+        names = [metric for metric, _ in _OVERALL]
+        names += [f"{metric}/{name}" for metric, _ in _BY_LABEL for name in labels if name in present]
         return Evaluation(len(truth), n_instances, dict.fromkeys(names, (0.0, 0.0, 0.0)))
-    evaluator = _match(predicted, truth, labels, max_detections)
+    evaluator = _match(predicted, truth, labels, iou, max_detections)
     n = len(truth)
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
     # (1 + resamples, thresholds, labels), NaN where a draw holds no instance of the label
     precision = np.stack([_accumulate(evaluator, draw) for draw in [np.arange(n), *draws]])
     metrics: dict[str, tuple[float, float, float]] = {}
-    for name, rows in (("AP", slice(None)), ("AP50", slice(0, 1)), ("AP75", slice(5, 6))):
+    for name, rows in _OVERALL:
         metrics[name] = _interval(_mean_over_labels(precision[:, rows].mean(axis=1)))
-    for k, label in enumerate(labels):
-        if not np.isnan(precision[0, 0, k]):
-            metrics[f"AP/{label}"] = _interval(precision[:, :, k].mean(axis=1))
+    for name, rows in _BY_LABEL:
+        for k, label in enumerate(labels):
+            if not np.isnan(precision[0, 0, k]):
+                metrics[f"{name}/{label}"] = _interval(precision[:, rows, k].mean(axis=1))
     return Evaluation(n, n_instances, metrics)
 
 
 def _match(
-    predicted: Sequence[Instances], truth: Sequence[Example], labels: Sequence[str], max_detections: int
+    predicted: Sequence[Instances],
+    truth: Sequence[Example],
+    labels: Sequence[str],
+    iou: Literal["segm", "bbox"],
+    max_detections: int,
 ) -> COCOeval_faster:
     """The library's evaluator with all images matched; any selection of them can be accumulated."""
     gt: list[dict[str, Any]] = []
@@ -93,11 +107,15 @@ def _match(
             gt.append(_annotation(len(gt) + 1, i + 1, label, rle) | {"area": area, "bbox": box, "iscrowd": 0})
         for j in range(len(instances)):
             record = _annotation(0, i + 1, int(instances.label[j]), instances.rle[j])
+            if iou == "bbox":  # the library takes a result's kind from its first field
+                del record["segmentation"]
+                x0, y0, x1, y1 = (float(v) for v in instances.box_xyxy[j])
+                record["bbox"] = [x0, y0, x1 - x0, y1 - y0]
             found.append(record | {"score": float(instances.score[j])})
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(labels)]
     truth_set = COCO({"images": images, "annotations": gt, "categories": categories})
     evaluator = COCOeval_faster(
-        truth_set, truth_set.loadRes(found), "segm", print_function=_quiet, separate_eval=True
+        truth_set, truth_set.loadRes(found), iou, print_function=_quiet, separate_eval=True
     )
     evaluator.params.areaRng = _EVERY_AREA
     evaluator.params.areaRngLbl = ["all"]

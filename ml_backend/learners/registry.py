@@ -14,6 +14,9 @@ __all__ = ["LEARNERS", "check_options", "get_learner"]
 LEARNERS: dict[str, str] = {
     "maskrcnn": "ml_backend.learners.maskrcnn.learner:MaskRcnn",
     "deeplabv3": "ml_backend.learners.segmentation.learner:DeepLabV3",
+    "fasterrcnn": "ml_backend.learners.boxes.learner:FasterRcnn",
+    "fcos": "ml_backend.learners.boxes.learner:OneStage",
+    "zero-shot": "ml_backend.learners.cold_start.learner:ZeroShot",
     "detectron2": "ml_backend.learners.detectron2.learner:Detectron2",
     "several": "ml_backend.learners.several:Several",
 }

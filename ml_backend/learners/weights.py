@@ -13,16 +13,23 @@ from urllib.parse import urlparse
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torchvision.models import MobileNet_V3_Large_Weights
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
+from torchvision.models import MobileNet_V3_Large_Weights, WeightsEnum
+from torchvision.models.detection import (
+    FasterRCNN_ResNet50_FPN_V2_Weights,
+    MaskRCNN_ResNet50_FPN_V2_Weights,
+)
 from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from ml_backend.errors import ModelError
 
-__all__ = ["published_weights", "read_weights", "save_weights", "taken_or_refused"]
+__all__ = ["published_weights", "read_weights", "save_weights", "taken_or_refused", "whole_model_weights"]
 
 _PUBLISHED = {
     "resnet50": (MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1, "Mask R-CNN ResNet-50 FPN v2 trained on COCO"),
+    "fasterrcnn_resnet50": (
+        FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+        "Faster R-CNN ResNet-50 FPN v2 trained on COCO",
+    ),
     "mobilenet_v3_large": (MobileNet_V3_Large_Weights.IMAGENET1K_V2, "MobileNetV3-large trained on ImageNet"),
     "deeplabv3_mobilenet_v3_large": (
         DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1,
@@ -57,6 +64,35 @@ def published_weights(backbone: str, *, wanted: str) -> tuple[dict[str, Tensor] 
     except (urllib.error.URLError, TimeoutError, OSError, RuntimeError) as error:
         return None, f"random weights (the published ones could not be had: {error})"
     return state, f"published weights: {name} (downloaded)"
+
+
+def whole_model_weights(choice: WeightsEnum, name: str, *, wanted: str) -> dict[str, Tensor]:
+    """The published weights of a whole model, which is of no use without them.
+
+    ``wanted`` is ``auto`` (the local torch hub cache, else a download), ``cached`` (no download) or the path
+    of a file. Raises ModelError when they cannot be had.
+    """
+    if wanted not in ("auto", "cached"):
+        return read_weights(Path(wanted))
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(choice.url).path).name
+    if cached.is_file():
+        return read_weights(cached)
+    if wanted == "cached":
+        raise ModelError(
+            f"there is no {cached.name} in {cached.parent}",
+            field="options.weights",
+            hint="Set it to auto where it may be downloaded, or to the path of a file",
+        )
+    try:
+        with _time_limit(_DOWNLOAD_TIMEOUT_S):
+            state: dict[str, Tensor] = choice.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, TimeoutError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the weights of {name} could not be downloaded: {error}",
+            field="options.weights",
+            hint="Set it to the path of a file",
+        ) from error
+    return state
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -28,11 +29,16 @@ def disc(x: float, y: float, r: float) -> Rle:
     return {"size": list(HW), "counts": found["counts"].decode()}
 
 
+def xyxy(rle: Rle) -> tuple[float, float, float, float]:
+    x, y, w, h = coco_mask.toBbox(dict(rle))
+    return x, y, x + w, y + h
+
+
 def instances(rows: list[tuple[int, Rle, float]]) -> Instances:
     n = len(rows)
     return Instances(
         np.array([row[0] for row in rows], np.int64),
-        np.zeros((n, 4), np.float32),
+        np.array([xyxy(row[1]) for row in rows], np.float32).reshape(n, 4),
         [row[1] for row in rows],
         np.array([row[2] for row in rows], np.float32),
         np.ones(n, np.float32),
@@ -61,7 +67,9 @@ def scene(seed: int, images: int = 12) -> tuple[list[Instances], list[Example]]:
     return found, truth
 
 
-def oracle(found: list[Instances], truth: list[Example], max_detections: int) -> dict[str, float]:
+def oracle(
+    found: list[Instances], truth: list[Example], max_detections: int, iou: str = "segm"
+) -> dict[str, float]:
     annotations, results = [], []
     for i, (mine, example) in enumerate(zip(found, truth, strict=True)):
         for label, rle in zip(example.label, example.rle, strict=True):
@@ -81,9 +89,13 @@ def oracle(found: list[Instances], truth: list[Example], max_detections: int) ->
                 {
                     "image_id": i + 1,
                     "category_id": int(mine.label[j]) + 1,
-                    "segmentation": mine.rle[j],
                     "score": float(mine.score[j]),
                 }
+                | (
+                    {"segmentation": mine.rle[j]}
+                    if iou == "segm"
+                    else {"bbox": list(coco_mask.toBbox(dict(mine.rle[j])))}
+                )
             )
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
@@ -93,7 +105,7 @@ def oracle(found: list[Instances], truth: list[Example], max_detections: int) ->
             "categories": [{"id": k + 1, "name": name} for k, name in enumerate(LABELS)],
         }
         gt.createIndex()
-        evaluator = COCOeval(gt, gt.loadRes(results), "segm")
+        evaluator = COCOeval(gt, gt.loadRes(results), iou)
         evaluator.params.maxDets = [max_detections]
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.evaluate()
@@ -109,15 +121,18 @@ def oracle(found: list[Instances], truth: list[Example], max_detections: int) ->
         "AP75": mean(precision[5]),
         "AP/disc": mean(precision[:, :, 0]),
         "AP/ring": mean(precision[:, :, 1]),
+        "AP50/disc": mean(precision[0, :, 0]),
+        "AP50/ring": mean(precision[0, :, 1]),
     }
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("max_detections", [2, 500])
-def test_agrees_with_pycocotools(seed: int, max_detections: int) -> None:
+@pytest.mark.parametrize("iou", ["segm", "bbox"])
+def test_agrees_with_pycocotools(iou: Literal["segm", "bbox"], seed: int, max_detections: int) -> None:
     found, truth = scene(seed)
-    mine = evaluate(found, truth, LABELS, max_detections=max_detections, resamples=3)
-    expected = oracle(found, truth, max_detections)
+    mine = evaluate(found, truth, LABELS, iou=iou, max_detections=max_detections, resamples=3)
+    expected = oracle(found, truth, max_detections, iou)
     assert set(mine.metrics) == set(expected)
     for name, value in expected.items():
         assert mine.metrics[name][0] == pytest.approx(value, abs=1e-9), name
@@ -129,7 +144,7 @@ def test_resampled_images_give_what_evaluating_the_copies_gives() -> None:
 
     found, truth = scene(4, images=6)
     draw = np.array([0, 0, 3, 5, 2, 3])
-    short = _accumulate(_match(found, truth, LABELS, 500), draw)
+    short = _accumulate(_match(found, truth, LABELS, "segm", 500), draw)
     full = oracle([found[i] for i in draw], [truth[i] for i in draw], 500)
     assert np.nanmean(short[:, 0]) == pytest.approx(full["AP/disc"], abs=1e-9)
     assert np.nanmean(short[:, 1]) == pytest.approx(full["AP/ring"], abs=1e-9)

@@ -1,0 +1,192 @@
+"""The box learners: what they share, and one class for each network."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.devices import resolve_device
+from ml_backend.errors import ModelError
+from ml_backend.learners.base import Progress, TrainReport, TrainSpec
+from ml_backend.learners.boxes.settings import (
+    FASTER_RCNN,
+    ONE_STAGE,
+    BoxSettings,
+    box_settings,
+    loop_settings,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ml_backend.learners.boxes.crops import Sample
+    from ml_backend.learners.boxes.description import BoxNetwork
+    from ml_backend.learners.boxes.detector import BoxDetector
+    from ml_backend.learners.boxes.predictor import BoxPredictor
+    from ml_backend.learners.boxes.starting import Started
+
+__all__ = ["BoxLearner", "FasterRcnn", "OneStage"]
+
+WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
+
+
+class BoxLearner:
+    """What the box learners share. torch is imported by the methods, not by this module."""
+
+    name: str
+    presets: Mapping[str, BoxSettings]
+
+    def build(self, network: BoxNetwork) -> BoxDetector:
+        """The network with random weights. Raises ModelError where it cannot be built."""
+        raise NotImplementedError
+
+    def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
+        """Raises BadInput naming the preset or option that is wrong."""
+        box_settings(self.presets, preset, options)
+
+    def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
+        """Train into ``out``: weights.safetensors, learner.json. Raises BadInput, ModelError."""
+        import torch
+
+        from ml_backend.images.decode import read_image
+        from ml_backend.learners.boxes.crops import BoxCrops, CropSettings
+        from ml_backend.learners.evaluation import evaluate
+        from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.training.batches import Batches
+        from ml_backend.learners.training.images import image_cache_bytes
+        from ml_backend.learners.training.loop import fit
+        from ml_backend.learners.weights import save_weights
+
+        begun = time.monotonic()
+        settings = box_settings(self.presets, spec.preset, spec.options)
+        train, test = readable_examples(spec.train), readable_examples(spec.test)
+        if not spec.labels or not any(example.rle for example in train.kept):
+            raise nothing_left(train.left_out)
+        spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(spec.seed)
+        device = torch.device(resolve_device(spec.device))
+        start = self._start(spec, settings)
+        progress(0.0, f"starting from {start.said}, on {device}")
+        loop = loop_settings(settings, spec)
+        turn = settings.turn == "quarter" or (settings.turn == "auto" and not start.photographs)
+        crops = BoxCrops(
+            # images on which people found no object are kept: they show the network what is background
+            spec.train,
+            CropSettings(settings.size, start.network.geometry.scale, start.network.normalise, turn),
+            spec.seed,
+            loop.iterations * settings.batch,
+            cache_bytes=image_cache_bytes(settings.workers),
+        )
+        done = fit(
+            start.model,
+            Batches(crops, settings.batch, workers=settings.workers),
+            _losses,
+            loop,
+            device=device,
+            seed=spec.seed,
+            progress=lambda share, line: progress(0.9 * share, line),
+            folder=spec.resume,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        save_weights(start.model.state_dict(), out / WEIGHTS)
+        described = {"learner": self.name, "started_from": start.said, **start.network.to_json()}
+        write_json(out / CONFIG, described)
+        predictor = self.load(out, device=spec.device)
+        found = [next(predictor.predict([read_image(example.image)])) for example in spec.test]
+        cap = start.network.geometry.max_detections
+        evaluation = evaluate(found, spec.test, spec.labels, iou="bbox", max_detections=cap)
+        value = evaluation.metrics.get("AP50")
+        progress(1.0, f"AP50 {value[0]:.3f} on {evaluation.n_images} images" if value else "no test images")
+        return TrainReport(
+            learner=self.name,
+            started_from=start.said,
+            iterations=done.steps,
+            seconds=time.monotonic() - begun,
+            evaluation=evaluation,
+            history=done.history,
+            left_out=train.left_out + test.left_out,
+        )
+
+    def load(self, folder: Path, *, device: str = "auto") -> BoxPredictor:
+        """Load a version written by ``train``. Raises ModelError when files are missing or do not fit."""
+        import torch
+
+        from ml_backend.learners.boxes.predictor import BoxPredictor
+
+        network, model = self._read(folder)
+        return BoxPredictor(self.name, model, network, device=torch.device(resolve_device(device)))
+
+    def export(self, folder: Path, out: Path) -> Path:
+        """Write TorchScript (``out``) and beside it a manifest (``.json``) of labels and input rules."""
+        from ml_backend.learners.boxes.export import export_torchscript
+
+        network, model = self._read(folder)
+        return export_torchscript(model, network, out)
+
+    def _start(self, spec: TrainSpec, settings: BoxSettings) -> Started:
+        from ml_backend.learners.boxes.starting import start_anew, start_from
+        from ml_backend.learners.weights import read_weights
+
+        if spec.start is None:
+            return start_anew(spec, settings, self.build)
+        before = self._described(spec.start)
+        state = read_weights(spec.start / WEIGHTS)
+        return start_from(spec.start, before, state, spec, settings, self.build)
+
+    def _described(self, folder: Path) -> BoxNetwork:
+        from ml_backend.learners.boxes.description import network_from_json
+
+        try:
+            described = read_json(folder / CONFIG)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
+        if described.get("learner") != self.name:
+            raise ModelError(f"{folder} was made by learner {described.get('learner')!r}, not {self.name!r}")
+        return network_from_json(described)
+
+    def _read(self, folder: Path) -> tuple[BoxNetwork, BoxDetector]:
+        from ml_backend.learners.weights import read_weights
+
+        network = self._described(folder)
+        model = self.build(network)
+        try:
+            model.load_state_dict(read_weights(folder / WEIGHTS))
+        except RuntimeError as error:
+            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        return network, model.eval()
+
+
+def _losses(model: BoxDetector, samples: list[Sample]) -> dict[str, Tensor]:
+    return model.losses([image for image, _ in samples], [target for _, target in samples])
+
+
+class FasterRcnn(BoxLearner):
+    """Learner ``fasterrcnn``: two stages, proposals and a decision on each."""
+
+    name = "fasterrcnn"
+    presets = FASTER_RCNN
+
+    def build(self, network: BoxNetwork) -> BoxDetector:
+        """See ``BoxLearner``."""
+        from ml_backend.learners.boxes.faster_rcnn import build_faster_rcnn
+
+        return build_faster_rcnn(network)
+
+
+class OneStage(BoxLearner):
+    """Learner ``fcos``: one stage, a decision at every place of the picture."""
+
+    name = "fcos"
+    presets = ONE_STAGE
+
+    def build(self, network: BoxNetwork) -> BoxDetector:
+        """See ``BoxLearner``."""
+        from ml_backend.learners.boxes.one_stage import build_one_stage
+
+        return build_one_stage(network)
