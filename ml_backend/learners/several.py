@@ -8,6 +8,7 @@ together.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -73,12 +74,15 @@ class Several:
             def mine(share: float, line: str, *, i: int = i, part: Part = part) -> None:
                 progress((i + share) / len(parts), f"{part.kind}: {line}")
 
+            folder = out / f"part-{i}"
+            folder.mkdir()
             try:
                 reports[i] = get_learner(part.learner).train(
-                    _spec_of(spec, part, before.get((part.learner, part.labels))), out / f"part-{i}", mine
+                    _spec_of(spec, part, before.get((part.learner, part.labels))), folder, mine
                 )
             except (BadInput, ModelError) as error:
                 missing[i] = error
+                shutil.rmtree(folder)
                 mine(1.0, f"not trained: {error}")
         if not reports:
             raise next(iter(missing.values()))
