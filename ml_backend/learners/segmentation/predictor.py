@@ -121,7 +121,7 @@ class SegmentationPredictor:
             pixels = torch.stack(
                 [
                     prepare(
-                        torch.from_numpy(np.ascontiguousarray(image)).to(self._device).permute(2, 0, 1),
+                        torch.from_numpy(np.array(image)).to(self._device).permute(2, 0, 1),
                         config.scale,
                         config.max_side,
                         config.normalise,
