@@ -98,6 +98,7 @@ class GroundswellModel:
             stored_as=self._prediction_version(version),
             config=self.config,
             min_score=self.facts.push_min_score,
+            max_tags_per_pixel=self.facts.max_tags_per_pixel,
         )
         return answer_tasks(self._services, source, tasks, budget_s)
 

@@ -57,6 +57,7 @@ class ModelSource:
     stored_as : the version that predictions carry in Label Studio
     config : the label config that people see now
     min_score : class score from which undecided masks are shown
+    max_tags_per_pixel : see ``make_prediction``
     """
 
     project_id: int
@@ -64,6 +65,7 @@ class ModelSource:
     stored_as: str
     config: LabelConfig
     min_score: float
+    max_tags_per_pixel: int | None = None
 
 
 def answer_tasks(
@@ -204,6 +206,7 @@ class _Batch:
                     round_number=self._round,
                     min_score=self._source.min_score,
                     score=score,
+                    max_tags_per_pixel=self._source.max_tags_per_pixel,
                 )
         except GroundswellError as error:
             self._fail(place, error)

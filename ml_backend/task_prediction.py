@@ -2,7 +2,7 @@
 
 The backend answers ``/predict`` with these predictions and the worker pushes them. Both call
 ``make_prediction``, so both show the same masks: accepted ones marked, rejected ones left out, undecided ones
-from a class score on, and one mask per object.
+from a class score on, one mask per object, and no piles of boxes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.artifacts.verdicts import Verdict
+from ml_backend.box_density import within_density
 from ml_backend.instances import Instances
 from ml_backend.kinds.base import ProjectKind
 from ml_backend.label_studio.label_config import LabelConfig
@@ -42,6 +43,7 @@ def make_prediction(
     round_number: int,
     min_score: float,
     score: float,
+    max_tags_per_pixel: int | None = None,
 ) -> TaskPrediction:
     """The prediction of one task.
 
@@ -54,6 +56,8 @@ def make_prediction(
     round_number : the round they belong to
     min_score : class score from which undecided masks are shown
     score : how sure the model is of the whole task; clipped to 0..1, 0 when not a number
+    max_tags_per_pixel : how many boxes may lie on one pixel; 0: any number, None: as usual for the kind.
+        Undecided ones beyond that are left out, those of low score first
 
     Raises BadLabelConfig and BadRegion, as ``to_result`` does.
     """
@@ -66,8 +70,10 @@ def make_prediction(
         and (verdict.verdict > 0 if verdict is not None else rows.score[i] >= min_score)
         and rle_area(rows.rle(i)) > 0
     ]
-    keep = best_of_each_object(rows, keep, found, {label: config.kind_of(label) for label in known})
+    kinds = {label: config.kind_of(label) for label in known}
+    keep = best_of_each_object(rows, keep, found, kinds)
     keep = _one_class(rows, keep, found, config)
+    keep = _without_piles(rows, keep, found, kinds, max_tags_per_pixel)
     kept = rows.take(np.array(keep, np.intp))
     result = to_result(
         kept.instances(config.labels),
@@ -117,6 +123,30 @@ def _one_class(
         mine = [i for i in keep if str(rows.label[i]) in target.labels]
         best = min(mine, key=lambda i: (found[i] is None, -float(rows.score[i])), default=None)
         keep = [i for i in keep if i not in mine or i == best]
+    return keep
+
+
+def _without_piles(
+    rows: PoolTable,
+    keep: list[int],
+    found: Sequence[Verdict | None],
+    kinds: Mapping[str, ProjectKind],
+    at_most: int | None,
+) -> list[int]:
+    """``keep`` without undecided boxes on pixels that lie in ``at_most`` boxes of their kind already.
+
+    None: as many as the kind says. Labels of whole pictures are no boxes.
+    """
+    for kind in {kind.name: kind for kind in kinds.values() if kind.unit != "picture"}.values():
+        most = kind.max_tags_per_pixel if at_most is None else at_most
+        mine = [i for i in keep if kinds[str(rows.label[i])].name == kind.name]
+        if not most or not mine:
+            continue
+        table = rows.take(np.array(mine, np.intp))
+        accepted = [place for place, i in enumerate(mine) if found[i] is not None]
+        kept = within_density(table.box_xyxy, table.score, at_most=most, always=accepted)
+        gone = set(mine) - {mine[place] for place in kept}
+        keep = [i for i in keep if i not in gone]
     return keep
 
 

@@ -176,6 +176,12 @@ class Settings(BackendSettings):
     push_min_score: float = Field(
         default=0.3, ge=0, le=1, description="lowest class score of masks that are shown"
     )
+    max_tags_per_pixel: int | None = Field(
+        default=None,
+        ge=0,
+        description="boxes that may lie on one pixel of a prediction; those of low score are left out. 0: "
+        "any number; empty: 2 for boxes, any number for masks (it counts the boxes around them)",
+    )
     push_interval_s: float = Field(
         default=60.0,
         ge=0,
@@ -223,6 +229,7 @@ PROJECT_OPTIONS = frozenset(
         "learner",
         "learner_options",
         "linkage",
+        "max_tags_per_pixel",
         "min_answer_s",
         "min_finished",
         "policy",

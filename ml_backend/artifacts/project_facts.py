@@ -44,6 +44,7 @@ class ProjectFacts:
     segmenter : click segmenter of this project; empty = the one of the settings
     learner : learner that trains this project's models
     push_min_score : class score from which undecided masks are shown
+    max_tags_per_pixel : how many boxes may lie on one pixel; None: as usual for the kind
     options : further settings of the worker for this project
     """
 
@@ -60,6 +61,7 @@ class ProjectFacts:
     segmenter: str = ""
     learner: str = ""
     push_min_score: float = 0.3
+    max_tags_per_pixel: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -45,6 +45,7 @@ class ProjectKind:
     drawn_s : seconds that a person takes to make one without help
     headline : the metric of the test split that stands for a model version
     exports : names of the export formats, the default one first
+    max_tags_per_pixel : how many boxes may lie on one pixel of a prediction; 0: any number
     tagged : whether people say which labels a picture has instead of drawing them
     to_instances : what was drawn on one picture, as the instances that a model should find there
     """
@@ -61,5 +62,6 @@ class ProjectKind:
     drawn_s: float
     headline: str
     exports: tuple[str, ...]
+    max_tags_per_pixel: int = 0
     tagged: bool = False
     to_instances: Callable[[Sequence[LabelledMask]], list[LabelledMask]] = as_drawn

@@ -35,5 +35,6 @@ BOXES: Final = ProjectKind(
     drawn_s=7.0,  # Papadopoulos et al., ICCV 2017, "Extreme clicking"
     headline="AP50",
     exports=("coco",),
+    max_tags_per_pixel=2,
     to_instances=boxes_around,
 )

@@ -30,6 +30,7 @@ def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> No
         "model_version": shown.pushed if shown is not None else "",
         "learner": settings.learner,
         "push_min_score": settings.push_min_score,
+        "max_tags_per_pixel": settings.max_tags_per_pixel,
         "options": dict(record.options),
     }
     if record.review_project_id is not None:

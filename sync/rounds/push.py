@@ -89,7 +89,7 @@ def push_state(
     """Compare what each task should show with what was sent; asks the store and files only."""
     index = pool_index(paths, memo, record.model_version)
     verdicts = read_verdicts(paths.round(record.number))
-    setting = digest_of((record.model_version, config.digest, settings.push_min_score))
+    setting = digest_of((record.model_version, config.digest, *_shown_how(settings)))
     wanted = shown_by_task(_wanted(db, index), index, verdicts, setting=setting, round_number=record.number)
     held = load_pushed(paths.round(record.number))
     plan = plan_push(
@@ -102,11 +102,17 @@ def push_state(
     return PushState(index, verdicts, wanted, held, plan)
 
 
+def _shown_how(settings: Settings) -> tuple[object, ...]:
+    """What decides, beside pool and verdicts, which masks are shown."""
+    most = settings.max_tags_per_pixel
+    return (settings.push_min_score,) if most is None else (settings.push_min_score, most)
+
+
 def _fresh_version(
     config: LabelConfig, settings: Settings, record: RoundRecord, verdicts: VerdictTable
 ) -> str:
     """Name of a new set of predictions with the decisions so far, different from that of the shown set."""
-    shown: tuple[object, ...] = (verdicts.digest, config.digest, settings.push_min_score)
+    shown: tuple[object, ...] = (verdicts.digest, config.digest, *_shown_how(settings))
     version = f"{record.model_version}.{digest_of(shown)[:8]}"
     if version == record.pushed:
         version = f"{record.model_version}.{digest_of((*shown, version))[:8]}"
@@ -286,6 +292,7 @@ def _rows(
                 round_number=record.number,
                 min_score=settings.push_min_score,
                 score=entry.score,
+                max_tags_per_pixel=settings.max_tags_per_pixel,
             )
             problems = validate_result(made.result, config, made.score)
             if problems:

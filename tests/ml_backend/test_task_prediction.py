@@ -11,7 +11,7 @@ import pytest
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.verdicts import NO_VERDICTS, Verdict
 from ml_backend.label_studio.config_builder import build_label_config
-from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.masks.edges import EDGES
 from ml_backend.masks.rle import encode_mask
 from ml_backend.task_prediction import best_of_each_object, make_prediction
@@ -91,3 +91,25 @@ def test_an_empty_mask_of_an_old_pool_is_not_shown_though_accepted() -> None:
     found = {str(key): accepted(str(key)) for key in rows.key}
     made = make_prediction(rows, CONFIG, (40, 40), found, round_number=1, min_score=0.3, score=0.5)
     assert len(made.result) == 1
+
+
+PILE = [(0, 0, 30, 30), (6, 6, 36, 36), (4, 10, 40, 40), (10, 2, 28, 24)]
+BOXES = parse_label_config(build_label_config(["washer", "nut"], kind="boxes"))
+
+
+def shown(config: LabelConfig, found: dict[str, Verdict], **options: int) -> int:
+    rows = table(PILE, [0.9, 0.8, 0.7, 0.6])
+    made = make_prediction(rows, config, (40, 40), found, round_number=1, min_score=0.3, score=0.5, **options)
+    return len(made.result)
+
+
+def test_boxes_do_not_pile_up_and_masks_may() -> None:
+    assert shown(BOXES, {}) == 2
+    assert shown(CONFIG, {}) == 4
+    assert shown(BOXES, {}, max_tags_per_pixel=0) == 4
+    assert shown(CONFIG, {}, max_tags_per_pixel=1) == 1
+
+
+def test_accepted_boxes_stay_in_a_pile() -> None:
+    keys = [str(key) for key in table(PILE, [0.9] * 4).key]
+    assert shown(BOXES, {key: accepted(key) for key in keys[1:]}) == 3
