@@ -82,6 +82,13 @@ class Settings(BackendSettings):
         description="seconds of training after which the first round shows its predictions, while the whole "
         "training goes on; 0: nothing is shown before it is over",
     )
+    cold_start: str = Field(
+        default="",
+        description="learner that makes a first model before any label, e.g. zero-shot; empty: none",
+    )
+    cold_start_options: dict[str, Any] = Field(
+        default_factory=dict, description="options of that learner, e.g. its checkpoint and class map"
+    )
     min_finished: int = Field(default=5, ge=2, description="finished tasks before the first training")
     retrain_after: int = Field(default=20, ge=1, description="newly finished tasks before the next training")
     test_fraction: float = Field(
@@ -218,6 +225,8 @@ class Settings(BackendSettings):
 PROJECT_OPTIONS = frozenset(
     {
         "click_options",
+        "cold_start",
+        "cold_start_options",
         "crowd",
         "early_s",
         "embed_ahead",

@@ -55,8 +55,8 @@ class TrainSpec:
 class Evaluation:
     """Quality on the frozen test split. Intervals are 95 % bootstrap over images.
 
-    ``metrics`` maps names (``AP``, ``AP50``, ``AP75``, ``AP/<label>``; ``IoU``, ``accuracy``, … of learners
-    that find other things than instances) to (value, low, high), all in 0..1.
+    ``metrics`` maps names (``AP``, ``AP50``, ``AP75``, ``AP/<label>``, ``AP50/<label>``; ``IoU``,
+    ``accuracy``, … of learners that find other things than instances) to (value, low, high), all in 0..1.
     """
 
     n_images: int

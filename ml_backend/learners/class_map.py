@@ -55,14 +55,22 @@ class ClassMap:
 
 
 def class_map(
-    theirs: Sequence[str], ours: Sequence[str], named: Mapping[str, str], *, default: str | None = None
+    theirs: Sequence[str],
+    ours: Sequence[str] | None,
+    named: Mapping[str, str],
+    *,
+    default: str | None = None,
 ) -> ClassMap:
     """The class map of a model with labels ``theirs`` for a project with labels ``ours``.
 
     ``named`` maps some of theirs to ours, or to ``DROP``. Labels that are not named go to ``default`` (one of
-    ours, or ``DROP``); with None, to the label of the same name, or nowhere. Raises BadInput for a name that
+    ours, or ``DROP``); with None, to the label of the same name, or nowhere. With ``ours`` None
+    every name that the map gives is one of ours. Raises BadInput for a name that
     neither side knows, and when nothing would be left.
     """
+    if ours is None:
+        given = (named.get(name, name if default is None else default) for name in theirs)
+        ours = tuple(dict.fromkeys(label for label in given if label != DROP))
     for name, label in named.items():
         if name not in theirs:
             raise BadInput(

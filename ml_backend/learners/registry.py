@@ -12,6 +12,7 @@ from ml_backend.learners.base import Learner
 __all__ = ["LEARNERS", "check_options", "get_learner"]
 
 LEARNERS: dict[str, str] = {
+    "adopted": "ml_backend.learners.adopted:Adopted",
     "maskrcnn": "ml_backend.learners.maskrcnn.learner:MaskRcnn",
     "deeplabv3": "ml_backend.learners.segmentation.learner:DeepLabV3",
     "fasterrcnn": "ml_backend.learners.boxes.learner:FasterRcnn",

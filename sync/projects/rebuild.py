@@ -16,11 +16,12 @@ from sync.review.decisions import store_decisions
 from sync.review.review_project import ReviewOwner, find_review_projects, installation_id
 from sync.rounds.backend_facts import write_facts
 from sync.rounds.cluster import load_label_pools
+from sync.rounds.history import write_history
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.pull import pull
 from sync.rounds.registration import project_ids, register_project
 from sync.rounds.round_records import has_finished, restore_rounds, trained_round
-from sync.rounds.train import restore_test_split
+from sync.rounds.test_split import restore_test_splits
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease, worker_name
@@ -119,8 +120,10 @@ def _rebuild_project(
         record.sheet_project_id = reviews["sheet"].id if "sheet" in reviews else None
     project = open_project(settings, store, studio, project_id, review_studio=review_studio, lease=lease)
     pulled = pull(project.db, project.studio, project.config, project.settings, project.progress)
-    restore_test_split(project.db, project.settings, project.paths)
+    restore_test_splits(project.db, project.paths)
     rounds = restore_rounds(project.db, project.paths)
+    if rounds:
+        write_history(project.db, project.settings, project.paths)
     review_tasks = pull_answers(project.db, project.review_studio, project.settings, project.progress)
     latest = trained_round(project.db)
     if latest is not None and has_finished(latest, "cluster"):

@@ -72,6 +72,12 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
             TaskRecord.project_id == project.id, (TaskRecord.broken != "") | (TaskRecord.image_error != "")
         )
     ).all()
+    splits = session.execute(
+        select(SplitRecord.number, func.count())
+        .where(SplitRecord.project_id == project.id)
+        .group_by(SplitRecord.number)
+        .order_by(SplitRecord.number)
+    ).all()
     questions = select(func.count()).where(QuestionRecord.project_id == project.id)
     return {
         "id": project.id,
@@ -81,7 +87,8 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "tasks": session.scalar(tasks),
         "finished": session.scalar(tasks.where(TaskRecord.finished.is_(True))),
         "skipped": session.scalar(annotations.where(AnnotationRecord.was_cancelled.is_(True))),
-        "test_split": session.scalar(select(func.count()).where(SplitRecord.project_id == project.id)),
+        "test_split": splits[-1][1] if splits else 0,
+        "test_split_number": splits[-1][0] if splits else 0,
         "broken": [{"task": task, "reason": reason or image} for task, reason, image in broken],
         "questions": session.scalar(questions),
         "answers": session.scalar(

@@ -34,7 +34,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     lines = [
         f"project {project['id']}  {project['title']}",
         f"  tasks      {project['tasks']}, finished {project['finished']}, skipped {project['skipped']}, "
-        f"broken {len(project['broken'])}, test split {project['test_split']}",
+        f"broken {len(project['broken'])}, test split {project['test_split']}"
+        + (f" (no. {project['test_split_number']})" if project["test_split_number"] > 1 else ""),
         f"  serving    {project['serving'] or 'nothing yet'}"
         + (f", clicks by {project['click_model']}" if project["click_model"] else ""),
     ]

@@ -72,15 +72,16 @@ def pool_index(paths: ProjectPaths, memo: Memo, version: str) -> PoolIndex:
     return index
 
 
-def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, memo: Memo, version: str) -> list[int]:
-    """Tasks whose present image this version has not looked at, in order of id.
+def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, memo: Memo, record: RoundRecord) -> list[int]:
+    """Tasks whose present image the round's version has not looked at, in order of id.
 
-    They are the unfinished ones, and the finished ones of the test split.
+    They are the unfinished ones, and the finished ones of the round's test split.
     """
+    version = record.model_version
     index = pool_index(paths, memo, version)
     addresses = task_images(db)
     return tasks_left(
-        {task: addresses[task] for task in (*open_task_ids(db), *finished_test_ids(db))},
+        {task: addresses[task] for task in (*open_task_ids(db), *finished_test_ids(db, record.split))},
         set(index.task_id.tolist()),
         index.error.keys(),
         _looked_at(db, version),
@@ -116,7 +117,7 @@ def infer(
     """
     registry = ModelRegistry(settings.data_dir)
     info = registry.info(db.id, record.model_version)
-    todo = tasks_to_infer(db, paths, memo, info.version)
+    todo = tasks_to_infer(db, paths, memo, record)
     if limit_s is not None:  # what people wait for first
         open_tasks = set(open_task_ids(db))
         todo.sort(key=lambda task: task not in open_tasks)

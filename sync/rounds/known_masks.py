@@ -1,4 +1,4 @@
-"""Known masks: what a round's model finds on the pictures of the frozen test split, and which of it is right.
+"""Known masks: what a round's model finds on the pictures of its test split, and which of it is right.
 
 People drew every object there and the model was not trained on them, so the truth of these predictions is
 known for free. They teach the verifier (``load_lessons``), serve as gold questions, and tell which share of
@@ -95,10 +95,11 @@ def load_known_masks(
     wanted_labels = [Wanted(kind.name, (label,)) for kind, label in zip(kinds, labels, strict=True)]
     index = pool_index(paths, memo, record.model_version)
     digests = finished_digests(db)
-    wanted = sorted(drawn_test_ids(db) & digests.keys())
+    wanted = sorted(drawn_test_ids(db, record.split) & digests.keys())
     state = (
         record.number,
         record.model_version,
+        record.split,
         index.parts,
         tuple((task, digests[task]) for task in wanted),
     )

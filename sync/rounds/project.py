@@ -18,7 +18,7 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 
-__all__ = ["OpenProject", "open_project", "refreshed"]
+__all__ = ["OpenProject", "open_project", "refreshed", "registered", "registered_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,32 @@ class OpenProject:
         return self.db.id
 
 
+def registered(settings: Settings, store: Store, project_id: int) -> tuple[ProjectStore, Settings]:
+    """A registered project's part of the store, and the settings with its own options.
+
+    For commands that only need the store. Raises BadInput when the project is not registered.
+    """
+    record = _record(store, project_id)
+    return ProjectStore(record.id, record.key, record.title, store), settings.for_project(record.options)
+
+
+def registered_labels(store: Store, project_id: int) -> tuple[str, ...]:
+    """The labels of a registered project. Raises BadInput when it is not registered."""
+    return parse_label_config(_record(store, project_id).label_config).labels
+
+
+def _record(store: Store, project_id: int) -> ProjectRecord:
+    with store.read() as session:
+        record = session.get(ProjectRecord, project_id)
+    if record is None:
+        raise BadInput(
+            f"project {project_id} does not take part",
+            field="project",
+            hint="Create it with `groundswell init`, or name it with `groundswell worker --project N`",
+        )
+    return record
+
+
 def open_project(
     settings: Settings,
     store: Store,
@@ -59,14 +85,7 @@ def open_project(
     memo: Memo | None = None,
 ) -> OpenProject:
     """Open a registered project. Raises BadInput when it is not registered, BadLabelConfig when unusable."""
-    with store.read() as session:
-        record = session.get(ProjectRecord, project_id)
-    if record is None:
-        raise BadInput(
-            f"project {project_id} does not take part",
-            field="project",
-            hint="Create it with `groundswell init`, or name it with `groundswell worker --project N`",
-        )
+    record = _record(store, project_id)
     config = parse_label_config(record.label_config)
     return OpenProject(
         db=ProjectStore(record.id, record.key, record.title, store, lease),

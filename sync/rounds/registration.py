@@ -86,6 +86,13 @@ def check_project_settings(settings: Settings, wanted: Sequence[Wanted]) -> None
         check_options(chosen.name, settings.preset, chosen.options)
     except ModelError as error:
         _log.warning("options of the learner are not checked: %s", error)  # the worker may have the package
+    if settings.cold_start:
+        try:
+            check_options(settings.cold_start, settings.preset, settings.cold_start_options)
+        except ModelError as error:
+            _log.warning("options of the cold start are not checked: %s", error)
+        except BadInput as error:
+            raise BadInput(error.message, field=f"cold_start.{error.field}", hint=error.hint) from error
     click_options(settings.click_options)
     build_policy(settings, section="options")
 

@@ -28,6 +28,7 @@ __all__ = [
     "digest_of",
     "finish_step",
     "has_finished",
+    "last_trained_for",
     "load_snapshot",
     "reload_round",
     "restore_rounds",
@@ -67,6 +68,8 @@ def begin_round(
         if record.failed:  # begun anew on another snapshot
             record.failed, record.figures = "", {}
         record.finished_tasks = len(snapshot["train"]) + len(snapshot["test"])
+        record.split = int(snapshot.get("split", 1))
+        record.origin = str(snapshot.get("origin", "trained"))
         record.updated_at = now
     _mirror(db, paths, number)
     return _get(db, number)
@@ -86,6 +89,13 @@ def current_round(db: ProjectStore) -> RoundRecord | None:
 def trained_round(db: ProjectStore) -> RoundRecord | None:
     """The newest round that has a model: its predictions are shown and reviewed."""
     query = select(RoundRecord).where(RoundRecord.project_id == db.id, RoundRecord.step != "start")
+    with db.read() as session:
+        return session.scalar(query.order_by(RoundRecord.number.desc()).limit(1))
+
+
+def last_trained_for(db: ProjectStore) -> RoundRecord | None:
+    """The newest round that was begun to train on this project's tasks, whether or not it has a model yet."""
+    query = select(RoundRecord).where(RoundRecord.project_id == db.id, RoundRecord.origin == "trained")
     with db.read() as session:
         return session.scalar(query.order_by(RoundRecord.number.desc()).limit(1))
 

@@ -39,21 +39,22 @@ def open_task_ids(db: ProjectStore) -> list[int]:
         return list(session.scalars(query.order_by(TaskRecord.id)))
 
 
-def drawn_test_ids(db: ProjectStore) -> set[int]:
-    """Tasks of the test split on which people drew every object: those of which the truth is known."""
+def drawn_test_ids(db: ProjectStore, number: int) -> set[int]:
+    """Tasks of that test split on which people drew every object: those of which the truth is known."""
     query = select(TaskRecord.id).where(TaskRecord.project_id == db.id, TaskRecord.tagged_only.is_(False))
     with db.read() as session:
-        return test_split(db) & set(session.scalars(query))
+        return test_split(db, number) & set(session.scalars(query))
 
 
-def test_split(db: ProjectStore) -> set[int]:
-    """Tasks that are never trained on; empty before the first training. See ``train.frozen_test_split``."""
+def test_split(db: ProjectStore, number: int) -> set[int]:
+    """Tasks of the test split of that number; empty when there is none. See ``sync.rounds.test_split``."""
+    query = select(SplitRecord.task_id).where(SplitRecord.project_id == db.id, SplitRecord.number == number)
     with db.read() as session:
-        return set(session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == db.id)))
+        return set(session.scalars(query))
 
 
-def finished_test_ids(db: ProjectStore) -> list[int]:
-    """Finished tasks of the test split that can be used, in order of id."""
+def finished_test_ids(db: ProjectStore, number: int) -> list[int]:
+    """Finished tasks of the test split of that number that can be used, in order of id."""
     query = (
         select(TaskRecord.id)
         .join(
@@ -61,6 +62,7 @@ def finished_test_ids(db: ProjectStore) -> list[int]:
             (SplitRecord.project_id == TaskRecord.project_id) & (SplitRecord.task_id == TaskRecord.id),
         )
         .where(TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == "")
+        .where(SplitRecord.number == number)
     )
     with db.read() as session:
         return list(session.scalars(query.order_by(TaskRecord.id)))

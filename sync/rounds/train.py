@@ -17,10 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
 
-from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadImage, BadInput, ModelError
@@ -31,6 +29,8 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.training_job import run_training
 from sync.rounds.early import OfNoUse, check_use, early_fields, given_up, is_early
+from sync.rounds.given_rounds import ADOPTED, COLD, TRAINED, adopt_into
+from sync.rounds.history import write_history
 from sync.rounds.learner_choice import choose_learner
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.region_rows import drawn_masks, fits, tags_of
@@ -41,10 +41,12 @@ from sync.rounds.round_records import (
     digest_of,
     finish_step,
     has_finished,
+    last_trained_for,
     load_snapshot,
     update_round,
 )
-from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors, test_split
+from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors
+from sync.rounds.test_split import frozen_test_split
 from sync.rounds.training_folder import (
     keep_events,
     remove_leftovers,
@@ -53,14 +55,15 @@ from sync.rounds.training_folder import (
 )
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
-from sync.store.tables import AnnotationRecord, RoundRecord, SplitRecord, TaskRecord
+from sync.store.tables import AnnotationRecord, RoundRecord, TaskRecord
 
 __all__ = [
     "begin_again",
+    "cold_start_due",
     "examples_of",
-    "frozen_test_split",
     "is_retry_due",
-    "restore_test_split",
+    "start_adopted",
+    "start_cold",
     "start_round",
     "train",
     "training_due",
@@ -85,7 +88,7 @@ def training_due(
     db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, memo: Memo
 ) -> str:
     """Why a new round should start now; empty when it should not. Loads no regions."""
-    last = current_round(db)
+    last = last_trained_for(db)
     finished = finished_digests(db)
     if last is None:
         enough = len(finished) >= settings.min_finished
@@ -128,6 +131,64 @@ def start_round(
     return begin_round(db, paths, number, snapshot)
 
 
+def cold_start_due(db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths) -> bool:
+    """Whether a first model should be made now that learns from no task of the project.
+
+    Only before the first training, and again when what it is made from changed: labels or options.
+    """
+    if not settings.cold_start or last_trained_for(db) is not None:
+        return False
+    newest = current_round(db)
+    if newest is None:
+        return True
+    return newest.origin == COLD and digest_of(_cold_snapshot(config, settings)) != newest.digest
+
+
+def start_cold(db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths) -> RoundRecord:
+    """Begin a round whose version the learner of ``cold_start`` makes without any task.
+
+    One that has no model yet is begun anew. Raises BadInput when an option is wrong.
+    """
+    check_project_settings(settings, config.wanted)
+    newest = current_round(db)
+    number = 1 if newest is None else newest.number + has_finished(newest, "train")
+    return begin_round(db, paths, number, _cold_snapshot(config, settings))
+
+
+def _cold_snapshot(config: LabelConfig, settings: Settings) -> dict[str, Any]:
+    # a detector that knows words finds objects; classes of whole pictures are left to training
+    objects = [target.labels for target in config.wanted if target.is_of.unit != "picture"]
+    labels = [label for group in objects for label in group] or list(config.labels)
+    return {
+        **_frozen_settings(config, settings),
+        "origin": COLD,
+        "learner": settings.cold_start,
+        "labels": labels,
+        "options": settings.cold_start_options,
+        "split": 0,
+        "start": "",
+        "train": [],
+        "test": [],
+    }
+
+
+def start_adopted(
+    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, model: Mapping[str, Any]
+) -> RoundRecord:
+    """Begin a round that takes over the version of ``snapshot_of_model``.
+
+    When the newest round took over the same, with the same labels, that one is returned.
+    """
+    newest = current_round(db)
+    snapshot = {**_frozen_settings(config, settings), "options": {}, **model}
+    if newest is None:
+        return begin_round(db, paths, 1, snapshot)
+    if digest_of(snapshot) == newest.digest:
+        return newest
+    was_left = newest.origin == ADOPTED and not has_finished(newest, "train")
+    return begin_round(db, paths, newest.number + (not was_left), snapshot)
+
+
 def begin_again(
     db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, record: RoundRecord
 ) -> RoundRecord | None:
@@ -137,6 +198,8 @@ def begin_again(
     annotation. Raises what ``start_round`` raises.
     """
     frozen = load_snapshot(paths, record.number)
+    if record.origin != TRAINED:
+        return None
     is_begun = digest_of(frozen) == record.digest  # not so after a kill between the snapshot and the row
     if is_begun and {name: frozen.get(name) for name in _SETTINGS} == _frozen_settings(config, settings):
         return None
@@ -158,9 +221,9 @@ def _snapshot(
 ) -> dict[str, Any]:
     """What a round that follows ``last`` would train on, as JSON-ready values."""
     finished = finished_tasks(db)
-    test = frozen_test_split(db, settings, paths, sorted(finished))
+    split = frozen_test_split(db, settings, paths, sorted(finished))
     rows = [_snapshot_row(task, annotation) for task, annotation in finished.values()]
-    train_rows = [row for row in rows if row["task"] not in test]
+    train_rows = [row for row in rows if row["task"] not in split.tasks]
     if not train_rows:
         raise BadInput(
             f"project {db.id} has no finished task to train on",
@@ -169,10 +232,11 @@ def _snapshot(
         )
     return {
         **_frozen_settings(config, settings),
-        **_start(db, config, settings, last),
+        **_start(db, config, settings, last, split.number),
+        "split": split.number,
         **(early_fields(settings, last, [each.is_of.headline for each in config.wanted]) if early else {}),
         "train": train_rows,
-        "test": [row for row in rows if row["task"] in test],
+        "test": [row for row in rows if row["task"] in split.tasks],
     }
 
 
@@ -188,39 +252,6 @@ def _frozen_settings(config: LabelConfig, settings: Settings) -> dict[str, Any]:
         "options": chosen.options,
         "seed": settings.seed,
     }
-
-
-def frozen_test_split(
-    db: ProjectStore, settings: Settings, paths: ProjectPaths, finished: Sequence[int]
-) -> set[int]:
-    """The tasks that are never trained on, drawn once, at random, from those finished by the first training.
-
-    Later tasks are served by uncertainty, so they are no random sample of the project. That is why none of
-    them is added to the split. The split is kept in the store and beside the project's files, for rebuilds.
-    """
-    drawn = test_split(db)
-    if drawn:
-        return drawn
-    path = paths.root / "split.json"
-    if path.exists():
-        drawn = {int(task) for task in read_json(path)["test"]}
-    else:
-        wanted = max(settings.test_min, math.ceil(settings.test_fraction * len(finished)))
-        rng = np.random.default_rng([settings.seed, db.id])
-        size = min(wanted, len(finished) // 2)
-        drawn = {int(task) for task in rng.choice(np.array(sorted(finished), np.int64), size, replace=False)}
-        write_json(path, {"test": sorted(drawn)}, guard=db.write)
-    with db.write() as session:
-        for task in sorted(drawn):
-            session.merge(SplitRecord(project_id=db.id, task_id=task))
-    return drawn
-
-
-def restore_test_split(db: ProjectStore, settings: Settings, paths: ProjectPaths) -> int:
-    """Fill a store that was dropped with the split from its file; returns how many tasks."""
-    if not (paths.root / "split.json").exists():
-        return 0
-    return len(frozen_test_split(db, settings, paths, []))
 
 
 def train(
@@ -244,6 +275,9 @@ def train(
         remove_leftovers(paths.models, record.model_version)
 
     def build(folder: Path) -> Mapping[str, Any]:
+        if record.origin == ADOPTED:
+            progress.at("train.start")
+            return {**_about(record, snapshot), **adopt_into(folder, snapshot, tuple(snapshot["labels"]))}
         resume = training_folder(paths.models, record.model_version)
         spec = _spec(db, settings, images, registry, snapshot, resume)
         progress.at("train.start")
@@ -276,7 +310,9 @@ def train(
     remove_training_folder(paths.models, record.model_version)
     progress.report("train", 1.0, _one_line(info))
     update_round(db, paths, record.number, failed="")
-    return finish_step(db, paths, record.number, "train", _figures(info, time.monotonic() - started))
+    record = finish_step(db, paths, record.number, "train", _figures(info, time.monotonic() - started))
+    write_history(db, settings, paths)
+    return record
 
 
 def _snapshot_row(task: TaskRecord, annotation: AnnotationRecord) -> dict[str, Any]:
@@ -290,15 +326,19 @@ def _snapshot_row(task: TaskRecord, annotation: AnnotationRecord) -> dict[str, A
 
 
 def _start(
-    db: ProjectStore, config: LabelConfig, settings: Settings, last: RoundRecord | None
+    db: ProjectStore, config: LabelConfig, settings: Settings, last: RoundRecord | None, split: int
 ) -> dict[str, Any]:
-    """The version that the training starts from: the last one of the same learner with the same labels."""
+    """The version that the training starts from: the last one of the same learner with the same labels.
+
+    One of an older test split may have been trained on tasks of this ``split``, so it is none to start from.
+    """
     registry = ModelRegistry(settings.data_dir)
     for info in reversed(registry.versions(db.id) if last is not None else []):
         same = (
             info.learner == choose_learner(config.wanted, settings).name
             and tuple(info.manifest.get("labels", ())) == config.labels
             and info.manifest.get("preset") == settings.preset
+            and info.manifest.get("split", 1) == split
         )
         if same:
             early = {"start_is_early": True} if info.manifest.get("early") else {}
@@ -317,7 +357,7 @@ def _spec(
     labels = tuple(str(label) for label in snapshot["labels"])
     wanted = wanted_of(snapshot)
     train_set = examples_of(db, images, snapshot["train"], labels, wanted)
-    if not train_set:
+    if not train_set and snapshot["train"]:
         raise ModelError(
             "none of the finished tasks has a readable image",
             field=f"project {db.id}",
@@ -410,13 +450,11 @@ def _manifest(
 ) -> dict[str, Any]:
     evaluation = report.evaluation
     return {
+        **_about(record, snapshot),
         "learner": report.learner,
         "labels": list(spec.labels),
         "preset": spec.preset,
-        "round": record.number,
-        "snapshot": record.digest,
         "started_from": report.started_from,
-        "start": snapshot["start"],
         "iterations": report.iterations,
         "seconds": round(report.seconds, 3),
         **({"early": True} if report.cut_short else {}),
@@ -427,11 +465,24 @@ def _manifest(
     }
 
 
+def _about(record: RoundRecord, snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says about the round."""
+    return {
+        "round": record.number,
+        "snapshot": record.digest,
+        "origin": record.origin,
+        "start": snapshot["start"],
+        "split": record.split,
+    }
+
+
 def _figures(info: VersionInfo, seconds: float) -> dict[str, Any]:
     manifest = info.manifest
     return {
         "seconds": round(seconds, 3),
         "version": info.version,
+        "learner": info.learner,
+        "split": manifest.get("split", 1),
         "n_train": manifest["n_train"],
         "n_test": manifest["evaluation"]["n_images"],
         "left_out": manifest.get("left_out", []),

@@ -151,11 +151,12 @@ class InferenceRecord(Base):
 
 
 class SplitRecord(Base):
-    """The frozen test split: tasks that are never trained on."""
+    """A task of a frozen test split; see ``sync.rounds.test_split``."""
 
     __tablename__ = "test_split"
 
     project_id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
 
 
@@ -170,6 +171,10 @@ class RoundRecord(Base):
     step: Mapped[str] = mapped_column(String(20))
     """the last step that was finished: start, train, infer, cluster, review or push"""
     finished_tasks: Mapped[int]
+    origin: Mapped[str] = mapped_column(String(12), default="trained")
+    """where its version comes from: trained, cold (before any label) or adopted"""
+    split: Mapped[int] = mapped_column(default=1)
+    """number of the test split that the round's version was not trained on; 0: there is none"""
     pushed: Mapped[str] = mapped_column(String(160), default="")
     """prediction version last pushed completely"""
     pushed_at: Mapped[datetime | None]

@@ -11,12 +11,22 @@ from sync.rounds.backend_facts import write_facts
 from sync.rounds.click_preparation import prepare_clicks
 from sync.rounds.cluster import cluster
 from sync.rounds.early import given_up, infer_limit_s, is_early
+from sync.rounds.given_rounds import ADOPTED, COLD
 from sync.rounds.infer import infer, tasks_to_infer
 from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
 from sync.rounds.push import PushReport, note_order, push, push_state
 from sync.rounds.round_records import current_round, has_finished, reload_round, trained_round
-from sync.rounds.train import begin_again, is_retry_due, start_round, train, training_due
+from sync.rounds.task_queries import finished_digests
+from sync.rounds.train import (
+    begin_again,
+    cold_start_due,
+    is_retry_due,
+    start_cold,
+    start_round,
+    train,
+    training_due,
+)
 from sync.store.database import utc_now
 from sync.store.tables import RoundRecord
 
@@ -36,8 +46,10 @@ class LookReport:
     error: str = ""
 
 
-def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
+def look(project: OpenProject, *, force_round: bool = False, may_train: bool = True) -> LookReport:
     """Do whatever is missing in a project now. Raises what the steps raise.
+
+    Without ``may_train`` no training is begun; a model that is to be taken over is.
 
     A training that fails is noted and the look goes on with the last round that has a model.
     """
@@ -46,11 +58,11 @@ def look(project: OpenProject, *, force_round: bool = False) -> LookReport:
     progress, memo = project.progress, project.memo
     pulled = pull(db, project.studio, project.config, settings, progress)
     write_facts(db, project.config, settings)
-    trained, error = _train_if_due(project, force=force_round)
+    trained, error = _train_if_due(project, force=force_round, may_train=may_train)
     record = trained_round(db)
     if record is None:
         return LookReport(project.id, pulled=pulled, error=error)
-    is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record.model_version))
+    is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record))
     limit_s = infer_limit_s(settings, record)
     record = infer(db, settings, paths, project.images, progress, memo, record, limit_s=limit_s)
     # people see proposals before questions are asked
@@ -90,10 +102,24 @@ def _review(project: OpenProject, record: RoundRecord) -> ReviewReport:
     )
 
 
-def _train_if_due(project: OpenProject, *, force: bool) -> tuple[str, str]:
-    """Train if it is due. Returns the version trained just now, and why training failed."""
-    newest = current_round(project.db)
-    reason = training_due(project.db, project.config, project.settings, project.paths, project.memo)
+def _train_if_due(project: OpenProject, *, force: bool, may_train: bool) -> tuple[str, str]:
+    """Train if it is due. Returns the version trained just now, and why training failed.
+
+    A first training goes before a cold start, and does not wait for one that failed.
+    """
+    db, config, settings, paths = project.db, project.config, project.settings, project.paths
+    newest = current_round(db)
+    if not may_train:
+        is_given = newest is not None and newest.origin == ADOPTED and not has_finished(newest, "train")
+        return _train(project, newest) if newest is not None and is_given else ("", "")
+    reason = training_due(db, config, settings, paths, project.memo)
+    if newest is not None and newest.origin == COLD and not has_finished(newest, "train"):
+        newest = None if reason or not settings.cold_start else newest
+    is_asked_for = force and bool(finished_digests(db))
+    if not reason and not is_asked_for and cold_start_due(db, config, settings, paths):
+        record = start_cold(db, config, settings, paths)
+        project.progress.report("train", 0.0, f"round {record.number}: cold start with {settings.cold_start}")
+        return _train(project, record)
     if newest is not None and not has_finished(newest, "train") and not given_up(newest):
         again = None
         if newest.failed:

@@ -165,6 +165,7 @@ def store(database: str) -> Iterator[Store]:
 def _tiny_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker may train the tiny learner, in this process."""
     monkeypatch.setitem(LEARNERS, tiny_learner.NAME, tiny_learner.TARGET)
+    monkeypatch.setitem(LEARNERS, tiny_learner.COLD_NAME, tiny_learner.COLD_TARGET)
 
     def train_here(progress: Progress, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
         return get_learner(learner).train(spec, folder, lambda share, text: None)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.errors import GroundswellError
-from sync.commands import export, projects, rebuild, status, worker
+from sync.commands import export, history, projects, rebuild, repartition, status, worker
 from sync.commands import round as round_command
 from sync.installation import Installation
 from sync.worker.console import WorkerConsole
@@ -42,7 +42,7 @@ def app(monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld) -> tuple[typer.T
     monkeypatch.setattr("sync.installation.open_installation", open_installation)
     monkeypatch.setattr("sync.installation.open_store", lambda *_, **__: (world.settings, world.store))
     made = typer.Typer()
-    for module in (worker, round_command, export, status, rebuild, projects):
+    for module in (worker, round_command, export, status, history, repartition, rebuild, projects):
         module.register(made)
     return made, world
 
@@ -55,7 +55,7 @@ def _run(app: typer.Typer, *arguments: str) -> tuple[int, str]:
 
 
 def test_every_command_has_help_with_an_example(app: tuple[typer.Typer, World]) -> None:
-    for name in ("worker", "round", "export", "status", "rebuild"):
+    for name in ("worker", "round", "export", "status", "history", "repartition", "rebuild"):
         code, text = _run(app[0], name, "--help")
         assert code == 0
         assert f"Example: groundswell {name}" in " ".join(text.split())
@@ -104,6 +104,26 @@ def test_a_removed_project_takes_part_no_more_until_it_is_named_again(
         _run(commands, "projects", "remove", number)
     code, text = _run(commands, "worker", "--once", "--project", number, "--json")
     assert (code, json.loads(text)[0]["error"]) == (0, "")
+
+
+def test_repartition_and_history(app: tuple[typer.Typer, World]) -> None:
+    commands, world = app
+    number = str(world.project_id)
+    assert _run(commands, "history", number) == (0, "no model version was measured yet\n")
+    assert _run(commands, "worker", "--once")[0] == 0
+    code, text = _run(commands, "repartition", number, "--fraction", "0.4", "--json")
+    assert code == 0
+    assert json.loads(text)["number"] == 2
+    assert len(json.loads(text)["tasks"]) == 2
+    assert _run(commands, "round", "--project", number)[0] == 0
+    rows = json.loads(_run(commands, "history", number, "--json")[1])
+    assert [(row["round"], row["split"], row["metric"]) for row in rows] == [(1, 1, "AP"), (2, 2, "AP")]
+    lines = _run(commands, "history", number, "--csv")[1].splitlines()
+    assert len(lines) == 3
+    assert "test split 2 (2 pictures): not to be compared" in _run(commands, "history", number)[1]
+    assert "test split 2 (no. 2)" in _run(commands, "status")[1]
+    with pytest.raises(GroundswellError, match="does not take part"):
+        _run(commands, "repartition", "999")
 
 
 def test_errors_are_told_and_end_with_code_1(app: tuple[typer.Typer, World]) -> None:

@@ -75,7 +75,7 @@ def test_objects_that_the_model_misses_lower_the_bound(make_world: MakeWorld) ->
     world = make_world(40, **OPTIONS)
     world.label(*range(24))
     before = _reviewed(world)["found"]
-    task = min(split_of(world.open().db))
+    task = min(split_of(world.open().db, 1))
     annotation = world.studio.task(task).annotations[0]
     here = world.scenes[world.tasks.index(task)].result()
     other = world.scenes[(world.tasks.index(task) + 1) % 40].result()

@@ -167,7 +167,7 @@ def test_near_misses_of_the_test_split_become_gold_of_the_right_truth(
     keys = {str(key) for pool in pools for key in pool.table.key}
     with world.store.read() as session:
         gold = [q for q in session.scalars(select(QuestionRecord)) if q.instance not in keys]
-    split = split_of(project.db)
+    split = split_of(project.db, record.split)
     wrong = []
     for question in gold:
         scene = world.scenes[world.tasks.index(question.task_id)]

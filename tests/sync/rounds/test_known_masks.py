@@ -52,7 +52,7 @@ def test_the_model_looks_at_the_test_split_and_the_round_never_sees_it(make_worl
     world = make_world(16)
     world.label(*range(8))
     project, record = _clustered(world)
-    split = split_of(project.db)
+    split = split_of(project.db, record.split)
     assert split
     table = read_pool(project.paths.pool(record.model_version))
     assert set(table.task_id.tolist()) == split | set(world.tasks[8:])
@@ -60,7 +60,7 @@ def test_the_model_looks_at_the_test_split_and_the_round_never_sees_it(make_worl
         task for pool in step(load_label_pools, project, record) for task in pool.table.task_id.tolist()
     ]
     assert set(in_round) == set(world.tasks[8:])
-    assert step(tasks_to_infer, project, record.model_version) == []
+    assert step(tasks_to_infer, project, record) == []
     known = step(load_known_masks, project, record, LABELS)
     assert known is not None
     assert set(known.pictures.tolist()) == split
@@ -80,7 +80,7 @@ def test_lessons_have_the_features_of_the_pool(make_world: MakeWorld) -> None:
     lessons = step(load_lessons, project, record, LABELS)
     assert lessons is not None
     assert (lessons.pool.score >= 0.8).all()
-    whole = read_pool(project.paths.pool(record.model_version), task_ids=split_of(project.db))
+    whole = read_pool(project.paths.pool(record.model_version), task_ids=split_of(project.db, record.split))
     assert 0 < len(lessons) < len(whole)
     known = step(load_known_masks, project, record, LABELS)
     assert known is not None
@@ -109,7 +109,7 @@ def test_a_pool_of_an_earlier_release_tells_nothing_by_its_edges(make_world: Mak
     for part in parts:
         pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["edges"]), part)
     task = min(
-        split_of(project.db)
+        split_of(project.db, record.split)
     )  # another picture behind a task of the test split: a part of this release
     row = world.studio._db["tasks"][str(task)]
     row["data"]["image"] = str((world.images / "015.png").resolve())
@@ -130,7 +130,7 @@ def test_annotations_and_images_that_change_are_followed(make_world: MakeWorld) 
     world = make_world(16)
     world.label(*range(8))
     project, record = _clustered(world)
-    task = min(split_of(project.db))
+    task = min(split_of(project.db, record.split))
     number = world.tasks.index(task)
     annotation = world.studio.task(task).annotations[0]
     world.studio.update_annotation(annotation.id, world.scenes[number].result()[:-1])
@@ -158,7 +158,7 @@ def test_there_are_none_without_readable_test_pictures(make_world: MakeWorld) ->
     world = make_world(16)
     world.label(*range(8))
     project, record = _clustered(world)
-    for task in split_of(project.db):
+    for task in split_of(project.db, record.split):
         (world.images / f"{world.tasks.index(task):03d}.png").write_text("no picture")
         row = world.studio._db["tasks"][str(task)]
         row["data"]["image"] = str((world.images / "gone.png").resolve())
