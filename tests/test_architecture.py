@@ -44,6 +44,7 @@ LAYERS: dict[str, list[str]] = {
         "learners.cold_start",
         "learners.detectron2",
         "learners.segmentation",
+        "learners.weak",
         "clicks",
         "clicks.segmenters",
         "clicks.project_network",

@@ -48,6 +48,7 @@ def evaluate(
     max_detections: int = 500,
     resamples: int = 400,
     seed: int = 0,
+    loose: bool = False,
 ) -> Evaluation:
     """COCO AP over images, with 95 % bootstrap intervals (images drawn with replacement).
 
@@ -58,7 +59,8 @@ def evaluate(
     COCOeval's definition (10 thresholds, 101 recalls, all areas), but with ``max_detections`` per image and
     label instead of 100, since images of cells hold more. Images are matched once; each resample only
     accumulates the matches of the images drawn. A mean over labels leaves out labels without a true instance
-    (in a resample: in the images drawn). With no true instance at all the metrics are empty.
+    (in a resample: in the images drawn). With no true instance at all the metrics are empty. ``loose`` adds
+    AP25, for learners whose outlines nobody drew.
 
     Raises ValueError when the two sequences differ in length.
     """
@@ -71,13 +73,17 @@ def evaluate(
         present = {labels[k] for example in truth for k in example.label}
         names = [metric for metric, _ in _OVERALL]
         names += [f"{metric}/{name}" for metric, _ in _BY_LABEL for name in labels if name in present]
+        names += ["AP25"] * loose
         return Evaluation(len(truth), n_instances, dict.fromkeys(names, (0.0, 0.0, 0.0)))
-    evaluator = _match(predicted, truth, labels, iou, max_detections)
+    evaluator = _match(predicted, truth, labels, iou, max_detections, loose)
     n = len(truth)
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
     # (1 + resamples, thresholds, labels), NaN where a draw holds no instance of the label
     precision = np.stack([_accumulate(evaluator, draw) for draw in [np.arange(n), *draws]])
     metrics: dict[str, tuple[float, float, float]] = {}
+    if loose:
+        metrics["AP25"] = _interval(_mean_over_labels(precision[:, 0]))
+        precision = precision[:, 1:]
     for name, rows in _OVERALL:
         metrics[name] = _interval(_mean_over_labels(precision[:, rows].mean(axis=1)))
     for name, rows in _BY_LABEL:
@@ -93,6 +99,7 @@ def _match(
     labels: Sequence[str],
     iou: Literal["segm", "bbox"],
     max_detections: int,
+    loose: bool,
 ) -> COCOeval_faster:
     """The library's evaluator with all images matched; any selection of them can be accumulated."""
     gt: list[dict[str, Any]] = []
@@ -120,6 +127,8 @@ def _match(
     evaluator.params.areaRng = _EVERY_AREA
     evaluator.params.areaRngLbl = ["all"]
     evaluator.params.maxDets = [max_detections]
+    if loose:
+        evaluator.params.iouThrs = np.concatenate([[0.25], evaluator.params.iouThrs])
     evaluator.evaluate()
     return evaluator
 
