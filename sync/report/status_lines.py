@@ -9,6 +9,9 @@ from sync.review.promise_text import promise_lines
 
 __all__ = ["status_lines"]
 
+_METRICS = 4
+"""metrics of the test split that are shown, at most"""
+
 _SHOWN_FOR_EXPERTS = 3
 """links printed; all are in the JSON"""
 
@@ -57,13 +60,13 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
     train = figures.get("train", {})
     if train.get("early"):
         lines.append(f"    early    {train.get('said', 'shown until the whole training is done')}")
-    for name in ("AP", "AP50"):
-        if name in train.get("metrics", {}):
-            value, low, high = train["metrics"][name]
-            lines.append(
-                f"    {name:<8} {value:.3f} (95 % interval {low:.3f}–{high:.3f}, "
-                f"{train['n_test']} test images, trained on {train['n_train']})"
-            )
+    metrics = train.get("metrics", {})
+    for name in [name for name in metrics if "/" not in name][:_METRICS]:  # those of single labels: history
+        value, low, high = metrics[name]
+        lines.append(
+            f"    {name:<8} {value:.3f} (95 % interval {low:.3f}–{high:.3f}, "
+            f"{train['n_test']} test images, trained on {train['n_train']})"
+        )
     if "cluster" in figures:
         sizes = ", ".join(f"{label} {size}" for label, size in figures["cluster"]["pool"].items())
         lines.append(f"    pool     {sizes}")

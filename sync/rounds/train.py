@@ -500,11 +500,10 @@ def _figures(info: VersionInfo, seconds: float) -> dict[str, Any]:
 def _one_line(info: VersionInfo) -> str:
     metrics = info.manifest["evaluation"]["metrics"]
     n = info.manifest["evaluation"]["n_images"]
-    if "AP" not in metrics:
-        return f"{info.version} published"
-    value, low, high = metrics["AP"]
     early = "early version " if info.manifest.get("early") else ""
-    return f"{early}{info.version}: AP {value:.3f} ({low:.3f}–{high:.3f}, {n} test images)"
+    for name, (value, low, high) in metrics.items():  # learners name the most telling one first
+        return f"{early}{info.version}: {name} {value:.3f} ({low:.3f}–{high:.3f}, {n} test images)"
+    return f"{early}{info.version} published"
 
 
 def is_retry_due(record: RoundRecord, now_s: float) -> bool:
