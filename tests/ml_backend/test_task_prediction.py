@@ -93,7 +93,7 @@ def test_an_empty_mask_of_an_old_pool_is_not_shown_though_accepted() -> None:
     assert len(made.result) == 1
 
 
-PILE = [(0, 0, 30, 30), (6, 6, 36, 36), (4, 10, 40, 40), (10, 2, 28, 24)]
+PILE = [(0, 0, 30, 30), (10, 4, 38, 34), (4, 10, 34, 40), (10, 2, 28, 24)]
 BOXES = parse_label_config(build_label_config(["washer", "nut"], kind="boxes"))
 
 
