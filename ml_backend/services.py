@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.pool_reader import Pools
 from ml_backend.artifacts.project_facts import FactsCache, ProjectFacts
+from ml_backend.artifacts.task_orders import OrderCache
 from ml_backend.artifacts.verdicts import VerdictCache
 from ml_backend.errors import ModelError, StorageError
 from ml_backend.images.crops import CropStore
@@ -67,6 +68,7 @@ class Services:
     predictors: PredictorCache
     pools: Pools
     verdicts: VerdictCache
+    orders: OrderCache
     crops: CropStore
     signer: LinkSigner
     _clicks: ClickService | None = None
@@ -88,6 +90,7 @@ class Services:
             predictors=PredictorCache(registry, device_changed=metrics.device_changed),
             pools=pools,
             verdicts=VerdictCache(settings.data_dir),
+            orders=OrderCache(settings.data_dir),
             crops=CropStore(settings.data_dir, images, pools=pools),
             signer=LinkSigner.from_settings(settings),
         )

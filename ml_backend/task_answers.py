@@ -15,14 +15,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ml_backend.artifacts.order_lines import line_of
 from ml_backend.artifacts.pool_tables import PoolTable, TaskEntry
+from ml_backend.artifacts.task_orders import TaskOrder
 from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable
 from ml_backend.errors import BadImage, BadInput, GroundswellError, ModelError
 from ml_backend.images.store import ImageRef
+from ml_backend.instances import Instances
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.protocol import TaskIn
 from ml_backend.learners.base import Predictor
-from ml_backend.learners.uncertainty import confidence
+from ml_backend.learners.doubt_scorer import DoubtScorer
+from ml_backend.learners.uncertainty import confidence, named_doubts
 from ml_backend.services import Services
 from ml_backend.task_prediction import make_prediction, table_of, usable_instances
 
@@ -87,6 +91,7 @@ class _Batch:
         self._source = source
         self._tasks = tasks
         self._round, self._verdicts = self._decisions()
+        self._order = self._served_order()
         self._found: dict[int, dict[str, Any]] = {}
         self._failed: dict[int, GroundswellError] = {}
 
@@ -120,6 +125,28 @@ class _Batch:
             _log.warning("project %s: no verdicts of %s: %s", project_id, version, error)
             return 0, NO_VERDICTS
 
+    def _served_order(self) -> TaskOrder | None:
+        """The order that the worker pushed for this version, None when there is none."""
+        try:
+            return self._services.orders.of(self._source.project_id, self._source.version)
+        except GroundswellError as error:  # the masks are there, only their order is not known
+            _log.warning("project %s: no order of tasks: %s", self._source.project_id, error)
+            return None
+
+    def _score(self, task_id: int | None, unordered: float, found: Instances | None = None) -> float:
+        """The score of a task in the order; one that is new to it comes where its doubts say."""
+        if self._order is None:
+            return float(np.float32(unordered))  # as pools keep it, so that live and stored scores are equal
+        known = None if task_id is None else self._order.score_of(task_id)
+        if known is not None:
+            return known
+        value = 1.0 - unordered
+        if found is not None:
+            doubts = named_doubts(found, shown_from=self._source.min_score)
+            scorer = DoubtScorer.from_json(self._order.about["scorer"])
+            value = float(scorer.values({name: np.array([d]) for name, d in doubts.items()}, 1)[0])
+        return self._order.score_between(value)
+
     def _answer_stored(self, places: Sequence[int]) -> None:
         """Answer what the pool holds."""
         stored = self._stored([i for place in places if (i := self._tasks[place].id) is not None])
@@ -131,7 +158,8 @@ class _Batch:
             if entry.error:
                 self._fail(place, BadImage(entry.error, field="data"))
             else:
-                self._answer(place, rows, entry.hw, entry.score, come_from="store")
+                score = self._score(self._tasks[place].id, entry.score)
+                self._answer(place, rows, entry.hw, score, come_from="store")
 
     def _stored(self, task_ids: Sequence[int]) -> Mapping[int | None, tuple[TaskEntry, PoolTable]]:
         pool = self._services.pools.of(self._source.project_id, self._source.version)
@@ -183,7 +211,9 @@ class _Batch:
         for (place, ref, _), instances in zip(loaded, found, strict=True):
             usable = usable_instances(instances)
             rows = table_of(self._tasks[place].id or 0, usable, predictor.labels, ref.hw)
-            self._answer(place, rows, ref.hw, confidence(usable), come_from="model")
+            unordered = confidence(usable, shown_from=self._source.min_score)
+            score = self._score(self._tasks[place].id, unordered, usable)
+            self._answer(place, rows, ref.hw, score, come_from="model")
 
     def _load(self, task: TaskIn) -> tuple[ImageRef, npt.NDArray[np.uint8]]:
         address = self._source.config.image_of(task.data)
@@ -207,6 +237,7 @@ class _Batch:
                     min_score=self._source.min_score,
                     score=score,
                     max_tags_per_pixel=self._source.max_tags_per_pixel,
+                    why="" if self._order is None else line_of(self._order, self._tasks[place].id or 0),
                 )
         except GroundswellError as error:
             self._fail(place, error)

@@ -20,6 +20,7 @@ from ml_backend.instances import Instances
 from ml_backend.kinds.base import ProjectKind
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.why_line import why_items
 from ml_backend.masks.edges import EDGES
 from ml_backend.masks.rle import rle_area, rle_iou
 
@@ -44,6 +45,7 @@ def make_prediction(
     min_score: float,
     score: float,
     max_tags_per_pixel: int | None = None,
+    why: str = "",
 ) -> TaskPrediction:
     """The prediction of one task.
 
@@ -55,9 +57,10 @@ def make_prediction(
     verdicts : what was decided, by instance key
     round_number : the round they belong to
     min_score : class score from which undecided masks are shown
-    score : how sure the model is of the whole task; clipped to 0..1, 0 when not a number
+    score : the place of the task in the order, lowest first; clipped to 0..1, 0 when not a number
     max_tags_per_pixel : how many boxes may lie on one pixel; 0: any number, None: as usual for the kind.
         Undecided ones beyond that are left out, those of low score first
+    why : the line that tells people why the task comes now; shown where the config has a place for it
 
     Raises BadLabelConfig and BadRegion, as ``to_result`` does.
     """
@@ -84,10 +87,9 @@ def make_prediction(
         meta=[None if (v := found[i]) is None else v.meta(round_number) for i in keep],
     )
 
-    in_pool = np.nan_to_num(
-        np.float32(score)
-    )  # as the pool keeps it, so that live and pushed scores are equal
-    return TaskPrediction(result, round(min(max(float(in_pool), 0.0), 1.0), 6))
+    whole = float(np.nan_to_num(score))
+    result += why_items(config.xml, why)
+    return TaskPrediction(result, min(max(whole, 0.0), 1.0))
 
 
 def best_of_each_object(

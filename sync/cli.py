@@ -26,6 +26,7 @@ COMMANDS = (
     "status",
     "history",
     "repartition",
+    "order",
     "projects",
     "export",
     "predict",

@@ -10,6 +10,10 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from ml_backend.errors import BadInput
 from ml_backend.settings import BackendSettings
 
+OrderMethod = Literal[
+    "ours", "entropy", "margin", "quality", "mask_entropy", "tta", "max_probability", "random", "sequential"
+]
+
 __all__ = ["CROWD_DEFAULTS", "PROJECT_OPTIONS", "Settings", "load_settings"]
 
 
@@ -116,6 +120,42 @@ class Settings(BackendSettings):
     )
     click_options: dict[str, Any] = Field(
         default_factory=dict, description="options for training the click network"
+    )
+
+    # order
+    order: OrderMethod = Field(
+        default="ours",
+        description="which unfinished task is served next: ours (expected share of wrong objects × what the "
+        "picture stands for × need for its classes), one doubt alone (entropy, margin, quality, "
+        "mask_entropy, tta), max_probability (what is found most surely first), random or sequential",
+    )
+    order_diversity: float | None = Field(
+        default=None, ge=0, description="exponent of what a picture stands for; empty: 0.5 for ours, else 0"
+    )
+    order_balance: float | None = Field(
+        default=None, ge=0, description="exponent of the need for rare classes; empty: 0.5 for ours, else 0"
+    )
+    order_explore: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="share of tasks that are drawn uniformly, with their probabilities noted, so that shares "
+        "of the whole project can be estimated; empty: 0.05 for ours, else 0",
+    )
+    order_mirror: bool = Field(
+        default=False,
+        description="also look at each picture mirrored and count differences as doubt (tta): a better "
+        "order, twice the time",
+    )
+    order_start: bool = Field(
+        default=True,
+        description="before the first training, serve typical pictures of different kinds first (and the "
+        "random ones that the test split needs); false: Label Studio serves at random",
+    )
+    features: str = Field(
+        default="classical",
+        description="what tells how similar two pictures are, for the order before the first training and "
+        "for its spread: classical, or the folder of a vision model that transformers loads (DINOv2, …)",
     )
 
     # cluster and review
@@ -236,11 +276,18 @@ PROJECT_OPTIONS = frozenset(
         "infer_part",
         "iterations",
         "learner",
+        "features",
         "learner_options",
         "linkage",
         "max_tags_per_pixel",
         "min_answer_s",
         "min_finished",
+        "order",
+        "order_balance",
+        "order_diversity",
+        "order_explore",
+        "order_mirror",
+        "order_start",
         "policy",
         "policy_options",
         "pool_min_score",

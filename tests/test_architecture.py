@@ -25,7 +25,7 @@ LAYERS: dict[str, list[str]] = {
         "answers verifier",
         "costs",
         "search",
-        "completeness matching propagation quotas simulation",
+        "completeness matching propagation quotas simulation task_order typical",
     ],
     "ml_backend": [
         "errors",

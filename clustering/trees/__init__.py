@@ -6,6 +6,7 @@ From the pool to the tree: ``distance`` (D of two masks), ``linkage`` (exact or 
 
 from __future__ import annotations
 
+from clustering.trees._kmeans import partition
 from clustering.trees.distance import (
     Standardisation,
     condensed_bytes,
@@ -25,5 +26,6 @@ __all__ = [
     "condensed_bytes",
     "condensed_distances",
     "grow_tree",
+    "partition",
     "sample_standardisation",
 ]

@@ -10,6 +10,8 @@ Layout below ``data_dir``::
     projects/<id>/current              name of the version that serves
     projects/<id>/clicks/<version>/    one immutable click model; projects/<id>/clicks/current
     projects/<id>/pools/<version>/     pool.parquet (instances), tasks.parquet (one row per task)
+    projects/<id>/orders/              order in which the tasks are served, by model version
+    projects/<id>/features/<model>/    feature vectors of whole pictures
     projects/<id>/rounds/<n>/          trees and plots of a round
     projects/<id>/crops/               rendered review crops
     projects/<id>/dirty                touched by a webhook: "look again"
@@ -33,6 +35,8 @@ class ProjectPaths:
         self.current = self.root / "current"
         self.clicks = self.root / "clicks"
         self.pools = self.root / "pools"
+        self.features = self.root / "features"
+        self.orders = self.root / "orders"
         self.rounds = self.root / "rounds"
         self.crops = self.root / "crops"
         self.dirty = self.root / "dirty"
@@ -42,6 +46,9 @@ class ProjectPaths:
 
     def pool(self, version: str) -> Path:
         return self.pools / version
+
+    def order(self, version: str) -> Path:
+        return self.orders / f"{version}.parquet"
 
     def round(self, number: int) -> Path:
         return self.rounds / str(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ __all__ = ["PoolWriter", "write_pool"]
 
 @dataclass(slots=True)
 class _Buffer:
-    tasks: list[tuple[int, str, int, int, float, int, str]] = field(default_factory=list)
+    tasks: list[tuple[int, str, int, int, float, int, str, str]] = field(default_factory=list)
     instances: list[tuple[int, tuple[int, int], Instances]] = field(default_factory=list)
     edges: list[npt.NDArray[np.float32] | None] = field(default_factory=list)
 
@@ -78,7 +79,7 @@ class PoolWriter:
         Instances whose mask is empty are left out, whoever made them: they could never be shown. With the
         ``image``, (h, w, 3) uint8 RGB, the pool also says how well the masks fit its edges, unless it holds
         instances of which it does not (see ``has_edges``). Raises ValueError when the embeddings have another
-        width than the pool's.
+        width than the pool's. The doubts that the model itself names are kept with the task.
         """
         instances = without_empty_masks(instances)
         if len(instances) and instances.embedding.shape[1] != self._dim:
@@ -86,7 +87,10 @@ class PoolWriter:
                 f"embeddings have {instances.embedding.shape[1]} columns, this pool has {self._dim}"
             )
         edges = self._edges_of(instances, image)
-        self._buffer.tasks.append((task_id, image_sha, hw[0], hw[1], float(score), len(instances), error))
+        doubts = json.dumps(dict(instances.doubts), sort_keys=True) if instances.doubts else ""
+        self._buffer.tasks.append(
+            (task_id, image_sha, hw[0], hw[1], float(score), len(instances), error, doubts)
+        )
         if len(instances):
             self._buffer.instances.append((task_id, hw, instances))
             self._buffer.edges.append(edges)
@@ -179,7 +183,7 @@ def _instance_table(buffer: _Buffer, labels: tuple[str, ...], dim: int) -> pa.Ta
 def _task_table(buffer: _Buffer) -> pa.Table:
     import pyarrow as pa
 
-    task_id, sha, height, width, score, n, error = zip(*buffer.tasks, strict=True)
+    task_id, sha, height, width, score, n, error, doubts = zip(*buffer.tasks, strict=True)
     return pa.table(
         {
             "task_id": pa.array(task_id, pa.int64()),
@@ -189,5 +193,6 @@ def _task_table(buffer: _Buffer) -> pa.Table:
             "score": pa.array(score, pa.float32()),
             "n_instances": pa.array(n, pa.int64()),
             "error": pa.array(error, pa.string()),
+            "doubts": pa.array(doubts, pa.string()),
         }
     )

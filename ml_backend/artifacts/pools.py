@@ -14,12 +14,15 @@ Instances have the columns ``key``, ``task_id``, ``label``, ``x0``, ``y0``, ``x1
 ``edges`` (a list of 10, see ``ml_backend.masks.edges``). Pools of earlier programs have no ``edges``: they
 read as zeros, and stay zeros when instances are added, so they tell policies nothing.
 
+Tasks may have ``doubts``, JSON of what the model itself says about its doubts (see ``Instances.doubts``).
+
 This module reads a whole pool or many tasks of it; ``pool_reader`` keeps pools open for small reads,
 ``pool_writer`` writes them, ``pool_tables`` holds the columns and the keys.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,7 +37,7 @@ from ml_backend.errors import StorageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["done_tasks", "read_pool", "read_replaced", "read_tasks"]
+__all__ = ["done_tasks", "read_doubts", "read_pool", "read_replaced", "read_tasks"]
 
 _SHA: Final = ("task_id", "image_sha")
 
@@ -55,6 +58,22 @@ def read_tasks(folder: Path) -> TaskTable:
         index.n_instances,
         as_objects([index.error.get(t, "") for t in ids]),
     )
+
+
+def read_doubts(folder: Path, index: PoolIndex) -> dict[int, dict[str, float]]:
+    """The doubts that the model itself named, by task; tasks without any are left out. Raises StorageError.
+
+    Pools of earlier programs have none.
+    """
+    found: dict[int, dict[str, float]] = {}
+    for part in index.parts:  # oldest first: a newer part replaces what an older one says
+        table = read_columns(folder / TASKS / part, ("task_id", "doubts"))
+        texts = table["doubts"].to_pylist() if "doubts" in table.column_names else [""] * len(table)
+        for task, text in zip(table["task_id"].to_pylist(), texts, strict=True):
+            found.pop(task, None)
+            if text:
+                found[task] = {str(name): float(value) for name, value in json.loads(text).items()}
+    return found
 
 
 def done_tasks(folder: Path) -> set[int]:

@@ -14,6 +14,7 @@ from ml_backend.label_studio.codecs.choices import check_choices
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.label_studio.region_reader import read_region
 from ml_backend.label_studio.regions import CODECS, label_of, value_of
+from ml_backend.label_studio.why_line import without_why
 
 __all__ = ["validate_result"]
 
@@ -34,7 +35,7 @@ def validate_result(
     if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
         problems.append(f"score: {score!r} is outside 0..1")
     seen: set[str] = set()
-    for index, item in enumerate(result):
+    for index, item in enumerate(without_why(result)):
         where = f"result[{index}]"
         control = config.control(str(item.get("from_name")))
         if control is None:

@@ -1,17 +1,16 @@
-"""One number per task, from its instances, by which tasks are ordered.
+"""How much of a picture is expected to be wrong, by name, from what the model found on it.
 
-``confidence`` is what Label Studio gets as the score of a prediction. 1 = the model is sure of everything
-it found, 0 = it is as uncertain as possible. Uncertainty sampling serves the lowest first.
+Each named doubt is a mean over the instances that people would be shown. A sum would favour crowded pictures,
+the maximum would depend on a single stray box, and the mean of the few most doubtful ones saturates: on
+pictures with many objects there are always some of those. The share that is wrong is what a picture costs per
+object looked at and teaches per second; means follow it best (docs/figures.md).
 
-The doubt about an instance is a sum of two parts. One is high when the class score is near one half (Lewis &
-Gale 1994). The other is high when the mask is probably wrong (low predicted IoU), weighted by the probability
-that the object exists. The k most doubtful instances are averaged. A sum would favour crowded pictures, the
-maximum would depend on a single stray box, and a mean over all would hide a hard object among easy ones. A
-picture without detections may be empty, or all its objects may be missed, so it gets a middle value.
+``confidence`` is the score of a task for which no order was made: 1 = nothing is expected to be wrong.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -19,34 +18,65 @@ import numpy.typing as npt
 
 from ml_backend.instances import Instances
 
-__all__ = ["confidence", "instance_doubt"]
+__all__ = ["FROM_INSTANCES", "NOTHING_SHOWN", "SHOWN_FROM", "confidence", "doubts_of_tasks", "named_doubts"]
 
-TOP_K: Final = 5
-NOTHING_FOUND: Final = 0.5
+Floats = npt.NDArray[np.float64]
+
+FROM_INSTANCES: Final = ("entropy", "margin", "quality", "placement")
+SHOWN_FROM: Final = 0.3
+"""Class score from which instances are shown, unless a project sets it (``push_min_score``)."""
+NOTHING_SHOWN: Final = 0.5
+"""Doubt about a picture on which nothing is shown: it may be empty, or everything may be missed."""
 
 
-def instance_doubt(
-    score: npt.NDArray[np.float32], quality: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """(n,) doubt in 0..1 about each instance: 0 = surely right, or surely not an object; 1 = as uncertain as
-    possible.
+def doubts_of_tasks(
+    task: npt.NDArray[np.integer],
+    score: npt.NDArray[np.floating],
+    quality: npt.NDArray[np.floating],
+    tasks: int,
+    *,
+    shown_from: float = SHOWN_FROM,
+) -> dict[str, Floats]:
+    """Named doubts of many pictures at once, (tasks,) float64 in 0..1 each.
 
-    ``4 s (1 - s)`` is 1 at a class score of one half; ``s (1 - q)`` is the chance that an object is there
-    whose mask is wrong.
+    Parameters
+    ----------
+    task : (n,) number of the picture of each instance, below ``tasks``
+    score, quality : (n,) 0..1; what is not a number counts as 0
+
+    ``entropy``: of the class score in bits; ``margin``: 1 minus the distance between the score and that of
+    "no such object"; ``quality``: 1 − score · predicted IoU; ``placement``: 1 − predicted IoU. Means over the
+    instances with a score of ``shown_from`` or more, ``NOTHING_SHOWN`` where there is none.
     """
-    s = np.clip(np.nan_to_num(score.astype(np.float64)), 0.0, 1.0)
-    q = np.clip(np.nan_to_num(quality.astype(np.float64)), 0.0, 1.0)
-    return np.asarray(np.minimum(4.0 * s * (1.0 - s) + s * (1.0 - q), 1.0), np.float64)
+    s = np.clip(np.nan_to_num(np.asarray(score, np.float64)), 0.0, 1.0)
+    q = np.clip(np.nan_to_num(np.asarray(quality, np.float64)), 0.0, 1.0)
+    shown = s >= shown_from
+    at, s, q = np.asarray(task)[shown], s[shown], q[shown]
+    count = np.bincount(at, minlength=tasks)
+    inside = np.clip(s, 1e-12, 1 - 1e-12)
+    entropy = -inside * np.log2(inside) - (1 - inside) * np.log2(1 - inside)
+    columns = (entropy, 1.0 - np.abs(2.0 * s - 1.0), 1.0 - s * q, 1.0 - q)
+    return {
+        name: np.where(
+            count > 0, np.bincount(at, column, minlength=tasks) / np.maximum(count, 1), NOTHING_SHOWN
+        )
+        for name, column in zip(FROM_INSTANCES, columns, strict=True)
+    }
 
 
-def confidence(instances: Instances, *, top_k: int = TOP_K) -> float:
-    """Score of a task in 0..1: 1 minus the mean doubt of its ``top_k`` most doubtful instances.
+def named_doubts(instances: Instances, *, shown_from: float = SHOWN_FROM) -> dict[str, float]:
+    """The named doubts of one picture; those that the model gives itself go before those of its instances."""
+    found = doubts_of_tasks(
+        np.zeros(len(instances), np.int64), instances.score, instances.quality, 1, shown_from=shown_from
+    )
+    given: Mapping[str, float] = instances.doubts
+    return {**{name: float(column[0]) for name, column in found.items()}, **given}
 
-    1 = nothing to correct is expected, 0 = least certain (served first); 0.5 when nothing was found.
+
+def confidence(instances: Instances, *, shown_from: float = SHOWN_FROM) -> float:
+    """Score of a task in 0..1 while it has no place in an order: 1 = nothing to correct is expected.
+
+    One minus the mean of the doubts about scores and masks; see ``doubts_of_tasks``.
     """
-    if top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
-    if len(instances) == 0:
-        return NOTHING_FOUND
-    doubt = np.sort(instance_doubt(instances.score, instances.quality))[::-1]
-    return float(1.0 - doubt[:top_k].mean())
+    doubts = named_doubts(instances, shown_from=shown_from)
+    return float(1.0 - np.mean([doubts[name] for name in ("entropy", "quality", "placement")]))

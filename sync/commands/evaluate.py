@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sync.commands.evaluate_al import register_al
+
 __all__ = ["register"]
 
 
@@ -18,6 +20,8 @@ def register(app: typer.Typer) -> None:
     @group.callback()
     def evaluate() -> None:
         """Measure on data with known truth."""
+
+    register_al(group)
 
     @group.command()
     def clicks(

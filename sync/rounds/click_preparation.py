@@ -130,7 +130,7 @@ def _embed(
     service = memo.get("clicks")
     if not isinstance(service, ClickService):
         service = memo["clicks"] = ClickService(settings, images)
-    tasks = serving_order(db, paths, record)[: settings.embed_ahead]
+    tasks = serving_order(db, paths, memo, record)[: settings.embed_ahead]
     report = embed_ahead(
         service,
         [TaskRef(facts, task, image) for task, image in tasks],

@@ -29,10 +29,12 @@ from ml_backend.errors import BadImage, ImageUnavailable
 from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor
+from ml_backend.learners.mirrored import predict_twice
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
 from ml_backend.task_prediction import usable_instances
 from sync.rounds.infer_plan import LookedAt, next_try, tasks_left
+from sync.rounds.picture_vectors import VectorWriter
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import finished_test_ids, note_image_errors, open_task_ids, task_images
@@ -133,10 +135,10 @@ def infer(
             guard=db.write,
         )
         looked: list[_Loaded] = []
-        with writer:
+        with writer, VectorWriter(db, paths, settings.features, info.version) as vectors:
             for batch in _loaded_batches(db, settings, images, todo):
                 progress.at("infer.batch")
-                found_here, failed_here = _infer_batch(db, predictor, writer, batch)
+                found_here, failed_here = _infer_batch(db, settings, predictor, writer, vectors, batch)
                 looked += [replace(item, ref=None, pixels=None) for item in batch]
                 found, failed, done = found + found_here, failed + failed_here, done + len(batch)
                 progress.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
@@ -179,28 +181,38 @@ def _note_looked_at(db: ProjectStore, version: str, looked: Sequence[_Loaded]) -
 
 
 def _infer_batch(
-    db: ProjectStore, predictor: Predictor, writer: PoolWriter, batch: Sequence[_Loaded]
+    db: ProjectStore,
+    settings: Settings,
+    predictor: Predictor,
+    writer: PoolWriter,
+    vectors: VectorWriter,
+    batch: Sequence[_Loaded],
 ) -> tuple[int, int]:
     """Add one batch to the pool; returns instances found and tasks that could not be read."""
+    pixels = [item.pixels for item in batch if item.pixels is not None]
+    if settings.order_mirror or settings.order == "tta":
+        results = predict_twice(predictor, pixels, shown_from=settings.push_min_score)
+    else:
+        results = list(predictor.predict(pixels))
     readable = [item for item in batch if item.pixels is not None]
-    results = iter(predictor.predict([item.pixels for item in readable if item.pixels is not None]))
-    found = 0
+    usable = [_usable(db, item.task, found) for item, found in zip(readable, results, strict=True)]
+    of_task = {item.task: instances for item, instances in zip(readable, usable, strict=True)}
     for item in batch:
         if item.pixels is None or item.ref is None:
             writer.add(item.task, Instances.empty(predictor.embedding_dim), score=1.0, error=item.error)
             continue
-        instances = _usable(db, item.task, next(results))
-        found += len(instances)
+        instances = of_task[item.task]
         writer.add(
             item.task,
             instances,
             hw=item.ref.hw,
             image_sha=item.ref.sha,
-            score=confidence(instances),
+            score=confidence(instances, shown_from=settings.push_min_score),
             image=item.pixels,
         )
+    vectors.add([item.task for item in readable], [item.image for item in readable], pixels, usable)
     note_image_errors(db, {item.task: item.error for item in batch})
-    return found, len(batch) - len(readable)
+    return sum(map(len, usable)), len(batch) - len(readable)
 
 
 def _usable(db: ProjectStore, task: int, instances: Instances) -> Instances:

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from ml_backend.artifacts.order_lines import line_of
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pool_index import PoolIndex, read_index
+from ml_backend.artifacts.pool_index import PoolIndex
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.pools import read_pool
+from ml_backend.artifacts.task_orders import TaskOrder
 from ml_backend.artifacts.verdicts import VerdictTable, read_verdicts
 from ml_backend.clicks.serving.prewarm import save_upcoming
 from ml_backend.errors import BadInput, StudioError
@@ -30,6 +32,7 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_check import validate_result
 from ml_backend.task_prediction import make_prediction
 from sync.rounds.infer import pool_index
+from sync.rounds.order import ensure_order, known_order
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.push_plan import PushPlan, Shown, load_pushed, plan_push, save_pushed, shown_by_task
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
@@ -67,6 +70,7 @@ class PushState:
     """
 
     index: PoolIndex
+    order: TaskOrder
     verdicts: VerdictTable
     wanted: dict[int, Shown]
     held: dict[str, dict[int, Shown]]
@@ -89,17 +93,19 @@ def push_state(
     """Compare what each task should show with what was sent; asks the store and files only."""
     index = pool_index(paths, memo, record.model_version)
     verdicts = read_verdicts(paths.round(record.number))
-    setting = digest_of((record.model_version, config.digest, *_shown_how(settings)))
-    wanted = shown_by_task(_wanted(db, index), index, verdicts, setting=setting, round_number=record.number)
+    tasks = _wanted(db, index)
+    order = ensure_order(db, config, settings, paths, memo, record, index, tasks)
+    setting = digest_of((record.model_version, config.digest, *_shown_how(settings), order.key))
+    wanted = shown_by_task(tasks, index, verdicts, setting=setting, round_number=record.number)
     held = load_pushed(paths.round(record.number))
     plan = plan_push(
         wanted,
         held,
         shown=record.pushed if record.pushed in held else "",
-        fresh=_fresh_version(config, settings, record, verdicts),
+        fresh=_fresh_version(config, settings, record, verdicts, order),
         with_bounds=record.review_done,
     )
-    return PushState(index, verdicts, wanted, held, plan)
+    return PushState(index, order, verdicts, wanted, held, plan)
 
 
 def _shown_how(settings: Settings) -> tuple[object, ...]:
@@ -109,10 +115,10 @@ def _shown_how(settings: Settings) -> tuple[object, ...]:
 
 
 def _fresh_version(
-    config: LabelConfig, settings: Settings, record: RoundRecord, verdicts: VerdictTable
+    config: LabelConfig, settings: Settings, record: RoundRecord, verdicts: VerdictTable, order: TaskOrder
 ) -> str:
     """Name of a new set of predictions with the decisions so far, different from that of the shown set."""
-    shown: tuple[object, ...] = (verdicts.digest, config.digest, *_shown_how(settings))
+    shown: tuple[object, ...] = (verdicts.digest, config.digest, *_shown_how(settings), order.key)
     version = f"{record.model_version}.{digest_of(shown)[:8]}"
     if version == record.pushed:
         version = f"{record.model_version}.{digest_of((*shown, version))[:8]}"
@@ -150,7 +156,7 @@ def push(
         retired = _retire(db, studio, progress, version)
         if set(state.held) - {version}:
             save_pushed(paths.round(record.number), {version: state.held.get(version, {})}, guard=db.write)
-        note_order(db, settings, paths, record)
+        note_order(db, settings, paths, memo, record)
     report = PushReport(version, sender.sent, len(wanted), sender.accepted, tuple(retired))
     if sender.sent or record.pushed != version:
         update_round(db, paths, record.number, pushed=version, pushed_at=utc_now())
@@ -190,9 +196,9 @@ def _with_what_is_there(
             if task in noted or unknown is not None or task in state.wanted
         }
     shown = record.pushed if held.get(record.pushed) else ""
-    fresh = _fresh_version(config, settings, record, state.verdicts)
+    fresh = _fresh_version(config, settings, record, state.verdicts, state.order)
     plan = plan_push(state.wanted, held, shown=shown, fresh=fresh, with_bounds=record.review_done)
-    return PushState(state.index, state.verdicts, state.wanted, held, plan)
+    return PushState(state.index, state.order, state.verdicts, state.wanted, held, plan)
 
 
 class _Sender:
@@ -254,18 +260,24 @@ def _wanted(db: ProjectStore, index: PoolIndex) -> list[int]:
     return [task for task in index.task_id.tolist() if task in open_ids and task not in index.error]
 
 
-def serving_order(db: ProjectStore, paths: ProjectPaths, record: RoundRecord) -> list[tuple[int, str]]:
+def serving_order(
+    db: ProjectStore, paths: ProjectPaths, memo: Memo, record: RoundRecord
+) -> list[tuple[int, str]]:
     """Unfinished tasks and their images in the order in which uncertainty sampling serves them."""
-    index = read_index(paths.pool(record.model_version))
-    score = dict(zip(index.task_id.tolist(), index.score.tolist(), strict=True))
-    wanted = sorted(_wanted(db, index), key=lambda task: (score[task], task))
+    order = known_order(paths, memo, record.model_version)
+    if order is None:
+        return []
+    score = dict(zip(order.task_id.tolist(), order.score.tolist(), strict=True))
+    wanted = [task for task in _wanted(db, pool_index(paths, memo, record.model_version)) if task in score]
     images = task_images(db)
-    return [(task, images[task]) for task in wanted]
+    return [(task, images[task]) for task in sorted(wanted, key=score.__getitem__)]
 
 
-def note_order(db: ProjectStore, settings: Settings, paths: ProjectPaths, record: RoundRecord) -> None:
+def note_order(
+    db: ProjectStore, settings: Settings, paths: ProjectPaths, memo: Memo, record: RoundRecord
+) -> None:
     """Write down which tasks are served next, for the backend's preparation of clicks."""
-    save_upcoming(settings.data_dir, db.id, serving_order(db, paths, record), guard=db.write)
+    save_upcoming(settings.data_dir, db.id, serving_order(db, paths, memo, record), guard=db.write)
 
 
 def _rows(
@@ -283,7 +295,9 @@ def _rows(
         pool = read_pool(folder, columns=_COLUMNS, task_ids=part, index=state.index)
         for task, rows in zip(part, _by_task(pool, part), strict=True):
             entry = state.index.entry(task)
+            score = state.order.score_of(task)
             assert entry is not None, "only tasks of the index are wanted"
+            assert score is not None, "they all have a place"
             made = make_prediction(
                 pool.take(rows),
                 config,
@@ -291,8 +305,9 @@ def _rows(
                 state.verdicts,
                 round_number=record.number,
                 min_score=settings.push_min_score,
-                score=entry.score,
+                score=score,
                 max_tags_per_pixel=settings.max_tags_per_pixel,
+                why=line_of(state.order, task),
             )
             problems = validate_result(made.result, config, made.score)
             if problems:

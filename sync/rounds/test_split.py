@@ -22,6 +22,7 @@ from sqlalchemy import func, select
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput
+from sync.rounds.start_order import drawn_uniformly
 from sync.rounds.task_queries import test_split
 from sync.settings import Settings
 from sync.store.database import utc_now
@@ -53,7 +54,8 @@ def frozen_test_split(
     """The newest split; the first one is drawn now, from ``finished``.
 
     Tasks that are finished later are served by uncertainty, so they are no random sample of the project. That
-    is why none of them is added to a split.
+    is why none of them is added to a split. Where typical pictures came first, the split is drawn from those
+    that were served at random among them (see ``start_order``).
     """
     restore_test_splits(db, paths)  # also what a killed repartition wrote to the file only
     drawn = newest_split(db)
@@ -114,7 +116,12 @@ def _draw(
     wanted = max(settings.test_min, math.ceil(fraction * len(finished)))
     seed = [settings.seed, db.id] if number == 1 else [settings.seed, db.id, number]
     size = min(wanted, len(finished) // 2)
-    tasks = np.random.default_rng(seed).choice(np.array(sorted(finished), np.int64), size, replace=False)
+    among = sorted(finished)
+    if number == 1:  # typical pictures may have come first; of those served at random enough are finished
+        uniform = sorted(drawn_uniformly(paths) & set(finished))
+        among = uniform if len(uniform) >= min(size, settings.test_min) else among
+    size = min(size, len(among))
+    tasks = np.random.default_rng(seed).choice(np.array(among, np.int64), size, replace=False)
     fresh = {
         "number": number,
         "test": sorted(tasks.tolist()),

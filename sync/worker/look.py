@@ -17,6 +17,7 @@ from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
 from sync.rounds.push import PushReport, note_order, push, push_state
 from sync.rounds.round_records import current_round, has_finished, reload_round, trained_round
+from sync.rounds.start_order import typical_first
 from sync.rounds.task_queries import finished_digests
 from sync.rounds.train import (
     begin_again,
@@ -61,6 +62,8 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     trained, error = _train_if_due(project, force=force_round, may_train=may_train)
     record = trained_round(db)
     if record is None:
+        if current_round(db) is None:
+            typical_first(db, project.studio, settings, paths, project.images, progress)
         return LookReport(project.id, pulled=pulled, error=error)
     is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record))
     limit_s = infer_limit_s(settings, record)
@@ -75,7 +78,7 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     if _push_due(project, record, reviewed):
         pushed = _push(project, record)
     elif pulled.changes and pushed is None:
-        note_order(db, settings, paths, record)
+        note_order(db, settings, paths, memo, record)
     write_facts(db, project.config, settings)
     record = reload_round(db, record)
     is_new_order = pushed is not None

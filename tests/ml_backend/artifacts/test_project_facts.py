@@ -17,7 +17,6 @@ from ml_backend.artifacts.project_facts import FactsCache, load_facts, save_fact
 from ml_backend.errors import BadInput, StorageError
 from ml_backend.instances import Instances
 from ml_backend.label_studio.protocol import ProjectKey, parse_project_key
-from ml_backend.learners.uncertainty import NOTHING_FOUND, confidence, instance_doubt
 from tests.ml_backend.helpers import some_facts
 from tests.ml_backend.notices import noted_actions
 
@@ -126,27 +125,3 @@ def found(*pairs: tuple[float, float]) -> Instances:
         np.array([p[1] for p in pairs], np.float32),
         np.zeros((n, 0), np.float32),
     )
-
-
-def test_confidence_orders_tasks() -> None:
-    sure = confidence(found((1.0, 1.0), (1.0, 1.0)))
-    doubtful = confidence(found((0.5, 1.0)))
-    bad_mask = confidence(found((1.0, 0.3)))
-    assert sure == 1.0
-    assert doubtful == 0.0
-    assert doubtful < bad_mask < sure
-    # a stray low box does not rule, a hard object among many easy ones still shows
-    assert confidence(found(*[(0.99, 0.95)] * 4, (0.05, 0.5))) > 0.8
-    many = confidence(found(*[(0.99, 0.95)] * 50, *[(0.5, 0.5)] * 5))
-    assert many < 0.1
-    # nothing found is neither sure nor first in the queue
-    assert doubtful < confidence(Instances.empty()) == NOTHING_FOUND < sure
-
-
-def test_confidence_stays_in_range_for_odd_numbers() -> None:
-    doubt = instance_doubt(
-        np.array([np.nan, -1, 2, 0.5], np.float32), np.array([np.nan, 2, -1, 0], np.float32)
-    )
-    assert ((doubt >= 0) & (doubt <= 1)).all()
-    with pytest.raises(ValueError, match="top_k"):
-        confidence(found((0.5, 0.5)), top_k=0)
