@@ -93,6 +93,11 @@ class Settings(BackendSettings):
     cold_start_options: dict[str, Any] = Field(
         default_factory=dict, description="options of that learner, e.g. its checkpoint and class map"
     )
+    train_on_propagated: bool = Field(
+        default=False,
+        description="also train on masks that review accepted on unfinished tasks, weighted by how far they "
+        "are trusted; what is undecided there is neither object nor background (learner maskrcnn)",
+    )
     min_finished: int = Field(default=5, ge=2, description="finished tasks before the first training")
     retrain_after: int = Field(default=20, ge=1, description="newly finished tasks before the next training")
     test_fraction: float = Field(
@@ -305,6 +310,7 @@ PROJECT_OPTIONS = frozenset(
         "test_fraction",
         "test_min",
         "train_clicks",
+        "train_on_propagated",
     }
 )
 """Settings that a project may have of its own."""

@@ -27,12 +27,14 @@ from ml_backend.images.store import ImageStore
 from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
+from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
 from sync.rounds.early import OfNoUse, check_use, early_fields, given_up, is_early
 from sync.rounds.given_rounds import ADOPTED, COLD, TRAINED, adopt_into
 from sync.rounds.history import write_history
 from sync.rounds.learner_choice import choose_learner
 from sync.rounds.progress import Memo, Progress
+from sync.rounds.propagated import propagated_examples, propagated_rows
 from sync.rounds.region_rows import drawn_masks, fits, tags_of
 from sync.rounds.registration import check_project_settings
 from sync.rounds.round_records import (
@@ -230,14 +232,33 @@ def _snapshot(
             field="project",
             hint=f"Finish at least {settings.min_finished} tasks first",
         )
+    propagated = _propagated(db, config, settings, paths, last, train_rows)
     return {
         **_frozen_settings(config, settings),
         **_start(db, config, settings, last, split.number),
         "split": split.number,
+        **({"propagated": propagated} if propagated else {}),
         **(early_fields(settings, last, [each.is_of.headline for each in config.wanted]) if early else {}),
         "train": train_rows,
         "test": [row for row in rows if row["task"] in split.tasks],
     }
+
+
+def _propagated(
+    db: ProjectStore,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    last: RoundRecord | None,
+    drawn: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Accepted masks on unfinished tasks, if they are to be trained on and the learner can do so."""
+    if last is None or not settings.train_on_propagated:
+        return []
+    learner = get_learner(choose_learner(config.wanted, settings).name)
+    if not getattr(learner, "leaves_areas_out", False):
+        return []
+    return propagated_rows(db, paths, last, drawn, seed=settings.seed)
 
 
 def _frozen_settings(config: LabelConfig, settings: Settings) -> dict[str, Any]:
@@ -363,6 +384,7 @@ def _spec(
             field=f"project {db.id}",
             hint="See the reasons in `groundswell status`",
         )
+    train_set += propagated_examples(db, images, snapshot.get("propagated", ()), labels)
     options = dict(snapshot["options"])
     if snapshot.get("iterations") is not None:  # older releases kept it apart
         options["iterations"] = snapshot["iterations"]

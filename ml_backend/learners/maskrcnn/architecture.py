@@ -21,6 +21,7 @@ from ml_backend.errors import ModelError
 from ml_backend.learners.maskrcnn.backbone import MobileNetPyramid, SmallPyramid
 from ml_backend.learners.maskrcnn.geometry import Geometry
 from ml_backend.learners.maskrcnn.heads import InstanceHeads
+from ml_backend.learners.maskrcnn.ignore import IgnoringRpn
 from ml_backend.learners.maskrcnn.quality import MaskQuality
 
 __all__ = ["BACKBONES", "NetworkConfig", "build_network", "copy_weights", "normalise"]
@@ -155,6 +156,7 @@ def _finish(model: MaskRCNN, config: NetworkConfig, pyramid: int) -> MaskRCNN:
         box_passes=config.box_passes,
         quality_head=MaskQuality(channels, pool.output_size[0]) if config.quality_head else None,
     )
+    model.rpn.__class__ = IgnoringRpn  # same weights, same arguments
     _fix_pool_scales(model, pyramid)
     levels = len(config.geometry.anchor_sizes)
     if levels > pyramid:

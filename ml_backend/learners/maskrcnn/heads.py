@@ -12,6 +12,7 @@ from torchvision.models.detection.roi_heads import (
 )
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
+from ml_backend.learners.maskrcnn.ignore import inside, training_samples
 from ml_backend.learners.maskrcnn.quality import MaskQuality, whole_mask_iou
 
 __all__ = ["InstanceHeads", "widened"]
@@ -134,7 +135,9 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
     ) -> dict[str, Tensor]:
         """The losses of a training step."""
         assert targets is not None
-        proposals, matched, labels, regression = self.select_training_samples(proposals, targets)
+        proposals, matched, labels, regression = training_samples(self, proposals, targets)
+        if not any(len(label) for label in labels):  # all pictures are areas to ignore
+            return {"loss_classifier": torch.stack([level.sum() for level in features.values()]).sum() * 0}
         roi = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         logits, deltas = self.box_predictor(roi)
         loss_classifier, loss_box_reg = fastrcnn_loss(logits, deltas, labels, regression)
@@ -225,6 +228,7 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
             rows = torch.arange(len(every), device=every.device)
             drawn = self.mask_predictor(self.mask_head(pooled))[rows, every].float()
             parts = torch.split(drawn, [len(box) for box in boxes])
+            judged = torch.cat([~inside(b, t.get("ignore")) for b, t in zip(boxes, targets, strict=True)])
             truth = torch.cat(
                 [
                     whole_mask_iou(part, window, t["masks"], _meant(box, label, t))
@@ -233,11 +237,12 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
                     )
                 ]
             )
-        if not len(truth):
+        judged |= truth > 0
+        if not judged.any():
             return logits.sum() * 0
         assert self.quality_head is not None
         predicted: Tensor = self.quality_head(pooled, drawn)
-        return (predicted.float() - truth).abs().mean()
+        return (predicted.float() - truth)[judged].abs().mean()
 
 
 def _meant(box: Tensor, label: Tensor, target: dict[str, Tensor]) -> Tensor:

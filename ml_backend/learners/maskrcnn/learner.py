@@ -28,6 +28,8 @@ class MaskRcnn:
     """Learner ``maskrcnn``. torch is imported by the methods, not by this module."""
 
     name = "maskrcnn"
+    leaves_areas_out = True
+    """Areas to ignore and weights of examples are honoured."""
 
     def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
         """Raises BadInput naming the preset or option that is wrong."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +17,7 @@ from ml_backend.caches import ByteCache
 from ml_backend.errors import BadImage
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
+from ml_backend.instances import Rle
 from ml_backend.learners.maskrcnn.architecture import normalise
 from ml_backend.learners.training.images import resized
 
@@ -44,7 +45,10 @@ class CropSettings:
 
 @dataclass(slots=True)
 class _Loaded:
-    """One image held ready: pixels at network scale, instances as small bitmaps at image scale."""
+    """One image held ready: pixels at network scale, instances as small bitmaps at image scale.
+
+    ``labels`` are -1 for areas to ignore.
+    """
 
     pixels: npt.NDArray[np.uint8]
     mean_std: tuple[float, float]
@@ -52,6 +56,7 @@ class _Loaded:
     boxes: npt.NDArray[np.int64]
     bitmaps: list[npt.NDArray[np.uint8]]
     labels: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
 
     @property
     def nbytes(self) -> int:
@@ -99,8 +104,8 @@ class Crops:
         size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
         as_float = pixels.astype(np.float32) / 255
         mean_std = (float(as_float.mean()), float(as_float.std()))
-        boxes, bitmaps, labels = [], [], []
-        for rle, label in zip(example.rle, example.label, strict=True):
+        boxes, bitmaps, labels, weights = [], [], [], []
+        for rle, label, weight in _areas(example):
             if list(rle["size"]) != [height, width]:  # type: ignore[call-overload]
                 raise BadImage(
                     f"task {example.task_id}: the mask is {rle['size']} (height, width), "
@@ -111,7 +116,8 @@ class Crops:
                 continue
             boxes.append((x, y, w, h))
             bitmaps.append(np.ascontiguousarray(coco_mask.decode(dict(rle))[y : y + h, x : x + w]))
-            labels.append(label + 1)
+            labels.append(label)
+            weights.append(weight)
         loaded = _Loaded(
             resized(pixels, (size_wh[1], size_wh[0])),
             mean_std,
@@ -119,6 +125,7 @@ class Crops:
             np.asarray(boxes, np.int64).reshape(-1, 4),
             bitmaps,
             np.asarray(labels, np.int64),
+            np.asarray(weights, np.float64),
         )
         # A full cache drops nothing. Each picture is used once per pass, so the one used longest ago would be
         # needed again first.
@@ -139,7 +146,6 @@ class Crops:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=grey,
         )
-        masks, labels = self._instances(loaded, move)
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         if self._colour is None:
             self._colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
@@ -147,10 +153,13 @@ class Crops:
             torch.manual_seed(int(rng.integers(1 << 31)))
             image = self._colour(image)
         scaled = normalise(image.float() / 255, self.settings.normalise, loaded.mean_std)
+        masks, labels = self._instances(loaded, move, rng)
+        is_object = labels > 0
         target = {
-            "boxes": _boxes_of(masks),
-            "labels": torch.from_numpy(labels),
-            "masks": torch.from_numpy(masks),
+            "boxes": _boxes_of(masks[is_object]),
+            "labels": torch.from_numpy(labels[is_object]),
+            "masks": torch.from_numpy(masks[is_object]),
+            "ignore": _boxes_of(masks[~is_object]),
         }
         return scaled, target
 
@@ -179,15 +188,23 @@ class Crops:
         return np.concatenate([linear, shift[:, None]], axis=1)
 
     def _instances(
-        self, loaded: _Loaded, move: npt.NDArray[np.float64]
+        self, loaded: _Loaded, move: npt.NDArray[np.float64], rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Masks and labels in the crop; labels are -1 for areas to ignore.
+
+        An instance of weight w is an instance in a share w of the crops and an area to ignore in the others:
+        on average its losses weigh w, and it is never background.
+        """
         side = self.settings.side
         masks, labels = [], []
         scale = np.diag(loaded.factor_xy)
         linear = move[:, :2] @ scale
         zoom = abs(np.linalg.det(linear))
         corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-        for (x, y, w, h), bitmap, label in zip(loaded.boxes, loaded.bitmaps, loaded.labels, strict=True):
+        certain = bool((loaded.weights >= 1).all())  # no numbers are drawn then
+        counts = loaded.weights >= (0.0 if certain else rng.uniform(0, 1, len(loaded.weights)))
+        drawn_labels = np.where(counts, loaded.labels, -1)
+        for (x, y, w, h), bitmap, label in zip(loaded.boxes, loaded.bitmaps, drawn_labels, strict=True):
             placed = (corners * (w, h) + (x, y)) @ linear.T + move[:, 2]
             low, high = placed.min(0), placed.max(0)
             if high.min() <= 1 or low.max() >= side - 1:
@@ -201,6 +218,15 @@ class Crops:
                 labels.append(int(label))
         stacked = np.stack(masks).astype(np.uint8) if masks else np.zeros((0, side, side), np.uint8)
         return stacked, np.asarray(labels, np.int64)
+
+
+def _areas(example: Example) -> Iterator[tuple[Rle, int, float]]:
+    """Mask, label from 1 and weight of each instance, then the areas to ignore with label -1."""
+    weights = example.weight or (1.0,) * len(example.rle)
+    for rle, label, weight in zip(example.rle, example.label, weights, strict=True):
+        yield rle, label + 1, weight
+    for rle in example.ignore:
+        yield rle, -1, 1.0
 
 
 def _boxes_of(masks: npt.NDArray[np.uint8]) -> Tensor:
