@@ -53,7 +53,13 @@ class PoolProposals:
             return None
         if table is None:
             return None
-        return Proposals(version, project.labels, table.instances(project.labels))
+        whole = {
+            label
+            for target in project.config.wanted
+            if target.is_of.whole_labels and target.is_of.same_iou > 1
+            for label in target.labels
+        }
+        return Proposals(version, project.labels, table.instances(project.labels), frozenset(whole))
 
 
 @dataclass(slots=True)

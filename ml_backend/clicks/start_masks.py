@@ -28,11 +28,15 @@ MIN_BOX_IOU = 0.6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposals:
-    """What the current model found on one task: ``labels`` names the indices in ``instances.label``."""
+    """What the current model found on one task: ``labels`` names the indices in ``instances.label``.
+
+    ``whole`` are the labels that have one mask for all of a picture: each click on the picture corrects it.
+    """
 
     version: str
     labels: tuple[str, ...]
     instances: Instances
+    whole: frozenset[str] = frozenset()
 
 
 def box_of_mask(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
@@ -74,8 +78,9 @@ def proposal_for(
 
     Only proposals with the prompt's label count. For clicks it is the best mask (score × quality) under the
     *first* click, so that all clicks of a series start from the same proposal. For a box it is the proposal
-    whose box has the highest IoU. A mask of another size belongs to an earlier image of the task and is
-    skipped.
+    whose box has the highest IoU. Where a label has one mask for all of a picture, a click anywhere is about
+    that mask: a part that it misses lies outside of it. A mask of another size belongs to an earlier image of
+    the task and is skipped.
     """
     if proposals is None or prompt.label not in proposals.labels or len(proposals.instances) == 0:
         return None
@@ -89,6 +94,9 @@ def proposal_for(
         return (best, _start_mask(found, best)) if overlap[best] >= MIN_BOX_IOU else None
     if not prompt.points:
         return None
+    if prompt.label in proposals.whole:
+        rows = _by_worth(worth, np.flatnonzero(usable))
+        return (rows[0], _start_mask(found, rows[0])) if rows else None
     x, y, _ = prompt.points[0]
     box = found.box_xyxy
     usable &= (box[:, 0] <= x) & (x <= box[:, 2]) & (box[:, 1] <= y) & (y <= box[:, 3])

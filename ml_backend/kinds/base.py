@@ -8,15 +8,15 @@ people are asked, and what is measured and exported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ml_backend.instances import Rle
 
 __all__ = ["Kind", "LabelledMask", "ProjectKind", "Unit", "as_drawn"]
 
-Kind = Literal["instances", "boxes", "segmentation", "classes", "weak"]
+Kind = Literal["instances", "boxes", "segmentation", "components", "classes", "weak"]
 Unit = Literal["mask", "box", "picture"]
 LabelledMask = tuple[str, Rle]
 """A label and the mask of one object at the size of the picture."""
@@ -46,6 +46,8 @@ class ProjectKind:
     headline : the metric of the test split that stands for a model version
     exports : names of the export formats, the default one first
     max_tags_per_pixel : how many boxes may lie on one pixel of a prediction; 0: any number
+    whole_labels : whether all of a label on a picture is one mask
+    learner_options : options of the learners that follow from the kind
     tagged : whether people say which labels a picture has instead of drawing them
     to_instances : what was drawn on one picture, as the instances that a model should find there
     """
@@ -64,4 +66,6 @@ class ProjectKind:
     exports: tuple[str, ...]
     max_tags_per_pixel: int = 0
     tagged: bool = False
+    whole_labels: bool = False
+    learner_options: Mapping[str, str] = field(default_factory=dict)
     to_instances: Callable[[Sequence[LabelledMask]], list[LabelledMask]] = as_drawn

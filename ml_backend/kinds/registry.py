@@ -11,13 +11,13 @@ from ml_backend.kinds.base import Kind, ProjectKind
 from ml_backend.kinds.boxes import BOXES
 from ml_backend.kinds.classes import CLASSES
 from ml_backend.kinds.instances import INSTANCES
-from ml_backend.kinds.segmentation import SEGMENTATION
+from ml_backend.kinds.segmentation import COMPONENTS, SEGMENTATION
 from ml_backend.kinds.weak import WEAK
 
 __all__ = ["KINDS", "Wanted", "get_kind"]
 
 KINDS: Final[Mapping[Kind, ProjectKind]] = {
-    kind.name: kind for kind in (INSTANCES, BOXES, SEGMENTATION, CLASSES, WEAK)
+    kind.name: kind for kind in (INSTANCES, BOXES, SEGMENTATION, COMPONENTS, CLASSES, WEAK)
 }
 
 

@@ -8,8 +8,9 @@ Facts about Label Studio 1.23.2 (from the source of its editor, and tried on a s
   "data:image/png;base64,…", "bitmasklabels": ["Cat"]}}``; the PNG has the natural size of the image and its
   alpha channel is the mask. The editor accepts any PNG with alpha and writes back black on transparent.
 * A ``<Label alias="cat" value="Cat"/>`` is stored in results under its alias.
-* The kind of a project follows from its tags. Two kinds have the same tags as others; a class on the outer
-  ``View`` tells them apart: ``groundswell-segmentation`` (one mask per class) and ``groundswell-weak``.
+* The kind of a project follows from its tags. Three kinds have the same tags as others; a class on the outer
+  ``View`` tells them apart: ``groundswell-segmentation`` (one mask per class), ``groundswell-components``
+  (the same, judged part by part) and ``groundswell-weak``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _LABEL_TAGS: Final = frozenset({*_OUTPUT_TAGS, "keypointlabels", "ellipselabels"
 _PROMPT_TAGS: Final = frozenset({"keypointlabels", "rectanglelabels"})
 KIND_OF_CLASS: Final[Mapping[str, Kind]] = {
     "groundswell-segmentation": "segmentation",
+    "groundswell-components": "components",
     "groundswell-weak": "weak",
 }
 """Kinds with the same tags as others are marked by a class on the outer ``View``."""

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(help="table with columns file,label: the truth for --kind classes")
         ] = None,
         kind: Annotated[
-            str, typer.Option(help="instances, boxes, segmentation, classes or weak")
+            str, typer.Option(help="instances, boxes, segmentation, components, classes or weak")
         ] = "instances",
         headless: Annotated[
             bool, typer.Option("--headless", help="simulate all people, report, and exit")

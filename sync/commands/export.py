@@ -1,4 +1,4 @@
-"""``groundswell export``: human and propagated masks with their provenance."""
+"""``groundswell export``: what people said and what was propagated, with its provenance."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def export(
         project: Annotated[int, typer.Option(help="Label Studio project")],
-        out: Annotated[Path, typer.Option(help="file to write")],
-        format: Annotated[str, typer.Option(help="coco")] = "coco",
+        out: Annotated[Path, typer.Option(help="file to write; for png a new folder")],
+        format: Annotated[
+            str,
+            typer.Option(help="coco, csv (classes) or png (segmentation); default: what suits the labels"),
+        ] = "",
         pull: Annotated[bool, typer.Option(help="bring the labels up to date first")] = True,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         studio_url: Annotated[str, typer.Option(help="Label Studio (default: that of groundswell up)")] = "",
         api_key: Annotated[str, typer.Option(help="API key", envvar="GROUNDSWELL_API_KEY")] = "",
         as_json: Annotated[bool, typer.Option("--json", help="print counts as JSON")] = False,
     ) -> None:
-        """Write all masks of a project: drawn, verified one by one, and propagated, each with its origin.
+        """Write all labels of a project: drawn, verified one by one, and propagated, each with its origin.
 
         Example: groundswell export --project 3 --format coco --out masks.json
         """
         import json
         from dataclasses import asdict
 
-        from sync.exchange.coco_export import export_project
+        from sync.exchange.export import export_project
         from sync.installation import open_installation
         from sync.rounds.project import open_project, refreshed
         from sync.rounds.pull import pull as pull_labels
@@ -54,11 +57,13 @@ def register(app: typer.Typer) -> None:
             typer.echo(json.dumps({"file": str(out), **counts, **rest}))
             return
         typer.echo(f"{out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+        if done.other_labels:
+            typer.echo(f"not in a {done.format} file: {', '.join(done.other_labels)}")
         if done.round is None:
-            typer.echo("no round was reviewed yet: drawn masks only")
+            typer.echo("no round was reviewed yet: only what people drew or said")
         else:
             state = "its review is done" if done.review_done else "its review goes on"
-            typer.echo(f"accepted masks: round {done.round}, model version {done.model_version}, {state}")
+            typer.echo(f"accepted: round {done.round}, model version {done.model_version}, {state}")
         for line in done.says:
             typer.echo(line)
         for row in done.left_out:

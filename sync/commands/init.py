@@ -20,8 +20,9 @@ def register(app: typer.Typer) -> None:
         kind: Annotated[
             str,
             typer.Option(
-                help="instances: one mask per object; boxes; segmentation: one mask per class; classes: of "
-                "whole pictures; weak: masks from classes of the picture"
+                help="instances: one mask per object; boxes; segmentation: one mask per class; "
+                "components: the same, judged part by part; classes: of whole pictures; weak: masks from "
+                "classes of the picture"
             ),
         ] = "instances",
         multiple: Annotated[

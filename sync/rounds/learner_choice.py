@@ -34,6 +34,11 @@ def choose_learner(wanted: Sequence[Wanted], settings: Settings) -> ChosenLearne
     if settings.iterations is not None:
         options["iterations"] = settings.iterations
     first = _learner_of(wanted[0], settings.learner)
+    for name, value in wanted[0].is_of.learner_options.items():
+        if options.setdefault(name, value) != value:
+            raise BadInput(
+                f"is {value!r} for kind {wanted[0].kind}, not {options[name]!r}", field=f"options.{name}"
+            )
     if len(wanted) == 1:
         return ChosenLearner(first, options)
     parts = [
@@ -42,7 +47,7 @@ def choose_learner(wanted: Sequence[Wanted], settings: Settings) -> ChosenLearne
             "learner": first if i == 0 else target.is_of.learners[0],
             "labels": list(target.labels),
             "exclusive": target.exclusive,
-            "options": options if i == 0 else {},
+            "options": options if i == 0 else dict(target.is_of.learner_options),
         }
         for i, target in enumerate(wanted)
     ]

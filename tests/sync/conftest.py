@@ -70,6 +70,7 @@ class World:
         studio: FakeStudio | None = None,
         *,
         in_file: bool = False,
+        config: str = CONFIG_XML,
         **options: Any,
     ) -> None:
         self.folder = folder
@@ -80,7 +81,7 @@ class World:
             Image.fromarray(scene.image).save(images / f"{i:03d}.png")
         folder.mkdir(parents=True)
         self.studio = studio or FakeStudio(folder / "studio.json" if in_file else None)
-        self.project_id = self.studio.create_project("Shapes", CONFIG_XML).id
+        self.project_id = self.studio.create_project("Shapes", config).id
         self.studio.upload_images(self.project_id, sorted(images.iterdir()))
         self.tasks = sorted(self.studio.task_ids(self.project_id))
         options = {"learner": tiny_learner.NAME, "heartbeat_s": 5.0, "push_interval_s": 0.0, **options}

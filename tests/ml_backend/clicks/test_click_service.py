@@ -26,7 +26,9 @@ from ml_backend.clicks.start_masks import Proposals
 from ml_backend.errors import BadImage, BadLabelConfig, BadPrompt, GroundswellError
 from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Instances
+from ml_backend.kinds.base import Kind
 from ml_backend.label_studio.codecs.brush import decode_brush
+from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.masks.rle import encode_mask
 from ml_backend.services import PoolProposals, Pools, Services
 from ml_backend.settings import BackendSettings
@@ -231,7 +233,13 @@ def test_a_changed_picture_under_the_same_address_gets_its_own_answer(
 
 
 class OneProposal:
-    def __init__(self, masks: list[np.ndarray[Any, np.dtype[np.bool_]]], *, score: float = 0.9) -> None:
+    def __init__(
+        self,
+        masks: list[np.ndarray[Any, np.dtype[np.bool_]]],
+        *,
+        score: float = 0.9,
+        whole: frozenset[str] = frozenset(),
+    ) -> None:
         boxes = np.array([[10, 10, 50, 50]] * len(masks), np.float32)
         worth = np.full(len(masks), score, np.float32)
         self.found = Proposals(
@@ -245,6 +253,7 @@ class OneProposal:
                 worth,
                 np.zeros((len(masks), 0), np.float32),
             ),
+            whole,
         )
 
     def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
@@ -267,6 +276,45 @@ def test_a_click_on_a_proposal_starts_from_it(build: Build, tmp_path: Path) -> N
     assert segmenter.start_masks[-1] is None  # another label
     service.predict(task(8, image), {"result": [click(37.5, 50)]}, facts())
     assert segmenter.start_masks[-1] is None  # another task
+
+
+def test_one_mask_per_label_is_corrected_as_a_whole(build: Build, tmp_path: Path) -> None:
+    segmenter = TellTale()
+    proposal = disc((60, 80), 20, 30, 9) | disc((60, 80), 60, 30, 9)
+    service = build(segmenter, proposals=OneProposal([proposal], whole=frozenset({"Cat"})))
+    image = save_picture(tmp_path / "a.png", 3)
+    for context in (
+        [click(25, 50)],  # on one part
+        [click(50, 50)],  # between the parts: something is missed there
+        [click(95, 95)],  # far off
+        [click(75, 50, positive=False)],  # a part that is wrong
+    ):
+        service.predict(task(7, image), {"result": context}, facts())
+        start_mask = segmenter.start_masks[-1]
+        assert start_mask is not None
+        np.testing.assert_array_equal(start_mask.mask, proposal)
+    reply = service.predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    assert (mask_of(reply) & proposal).sum() == proposal.sum()  # nothing of it is lost
+    service.predict(task(7, image), {"result": [click(50, 50, label="Dog")]}, facts())
+    assert segmenter.start_masks[-1] is None
+    poor = build(segmenter, proposals=OneProposal([proposal], score=0.5, whole=frozenset({"Cat"})))
+    poor.predict(task(7, image), {"result": [click(25, 50)]}, facts())
+    assert segmenter.start_masks[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"), [("segmentation", True), ("components", False), ("instances", False)]
+)
+def test_the_kind_says_whether_a_label_has_one_mask(
+    settings: BackendSettings, tmp_path: Path, kind: Kind, whole: bool
+) -> None:
+    found = OneProposal([disc((60, 80), 30, 30, 15)]).found.instances
+    folder = settings.data_dir / "projects/1/pools/v1"
+    write_pool(folder, ("Cat", "Dog"), [(7, found, {"hw": (60, 80)})], embedding_dim=0)
+    config = build_label_config(("Cat", "Dog"), kind=kind)
+    got = PoolProposals(Pools(settings.data_dir)).proposals(facts(1, config, model_version="v1"), 7)
+    assert got is not None
+    assert got.whole == (frozenset({"Cat", "Dog"}) if whole else frozenset())
 
 
 def test_bad_proposals_are_not_started_from(build: Build, tmp_path: Path) -> None:

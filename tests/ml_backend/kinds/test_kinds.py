@@ -63,6 +63,15 @@ def test_drawn_masks_become_what_each_kind_wants() -> None:
     unions = dict(get_kind("segmentation").to_instances(DRAWN))
     assert list(unions) == ["cat", "dog"]
     assert (decode_rle(unions["cat"]) == (decode_rle(DRAWN[0][1]) | decode_rle(DRAWN[2][1]))).all()
+    parts = get_kind("components").to_instances(
+        [*DRAWN, ("dog", encode_mask(mask_of((0, 0, 5, 4), (18, 9, 20, 12))))]
+    )
+    assert [label for label, _ in parts] == [
+        "cat",
+        "dog",
+        "dog",
+    ]  # the speck in the corner is nobody's object
+    assert [int(decode_rle(rle).sum()) for _, rle in parts[1:]] == [35, 20]
     with pytest.raises(BadInput, match="no kind 'videos'"):
         get_kind("videos")
 

@@ -18,7 +18,7 @@ from clustering.project_pool import ProjectPool
 from clustering.search import POLICIES
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import BadInput
-from sync.exchange.coco_export import export_project
+from sync.exchange.export import export_project
 from sync.projects.rebuild import rebuild
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines

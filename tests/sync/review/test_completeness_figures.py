@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ml_backend.instances import Instances
-from sync.exchange.coco_export import export_project
+from sync.exchange.export import export_project
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
 from sync.review.promise_text import promise_lines

@@ -1,0 +1,274 @@
+"""What an export holds, before it has a format: pictures, their labels, and where each label comes from.
+
+A task that a person finished holds what that person said and nothing else; a task where people only tagged
+what should be found holds what was found. Other tasks hold the accepted instances of the last reviewed round.
+Rejected and undecided ones are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+
+from clustering.answers import AUDIT
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pools import read_pool, read_tasks
+from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable, read_verdicts
+from ml_backend.errors import BadImage, StudioError
+from ml_backend.images.store import ImageStore
+from ml_backend.instances import Rle
+from ml_backend.kinds.registry import Wanted
+from ml_backend.kinds.segmentation import one_per_label
+from sync.exchange.file_names import TaskPicture, file_names
+from sync.review.promise_text import promise_lines
+from sync.rounds.round_records import has_finished
+from sync.rounds.task_queries import finished_tasks
+from sync.store.project_store import ProjectStore
+from sync.store.tables import AnnotationRecord, DecisionRecord, RoundRecord, TaskRecord
+from sync.studio.protocol import PATH_FIELD
+
+__all__ = ["Content", "Item", "LeftOut", "Shown", "collect", "reviewed_round"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A picture that is not in the export, and why."""
+
+    task_id: int
+    file_name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One label on one picture.
+
+    Attributes
+    ----------
+    label : its name
+    rle : its mask, None for a label of the whole picture
+    origin : ``source`` (``human``, ``verified`` or ``propagated``) and what belongs to it
+    box_xyxy : the box as drawn or found, in pixels
+    rotated : x and y of the top left corner, width, height in pixels, and degrees clockwise about that
+        corner, of a box that was drawn rotated
+    """
+
+    label: str
+    rle: Rle | None
+    origin: Mapping[str, Any]
+    box_xyxy: Sequence[float] = ()
+    rotated: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One picture: ``finished`` says that a person said all there is to say about it."""
+
+    task_id: int
+    file_name: str
+    hw: tuple[int, int]
+    address: str
+    finished: bool
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Everything to export.
+
+    ``wanted`` are the kinds with the labels that are exported; ``info`` is what holds for all of it: round,
+    model version, decisions, promise.
+    """
+
+    wanted: Sequence[Wanted]
+    pictures: Sequence[Shown]
+    left_out: Sequence[LeftOut]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels, in their order."""
+        return tuple(label for target in self.wanted for label in target.labels)
+
+
+def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
+    """The round whose accepted masks are exported: the newest whose review is done.
+
+    While no review is done: the newest that has accepted masks, else the newest whose review has begun. A
+    round that is still training or asking its first questions never hides masks that an earlier round
+    accepted.
+    """
+    begun = [record for record in rounds if has_finished(record, "review")]
+    done = [record for record in begun if record.review_done]
+    accepting = [record for record in begun if record.figures.get("review", {}).get("accepted")]
+    return max(done or accepting or begun, key=lambda record: record.number, default=None)
+
+
+def collect(db: ProjectStore, wanted: Sequence[Wanted], paths: ProjectPaths, images: ImageStore) -> Content:
+    """What there is to export of the labels of ``wanted``.
+
+    The picture of a finished task without any region is opened for its size. When it cannot be read the task
+    is left out, with the reason.
+    """
+    labels = {label for target in wanted for label in target.labels}
+    names = _file_names(db)
+    pictures: list[Shown] = []
+    left_out: list[LeftOut] = []
+    finished = {task: found for task, found in finished_tasks(db).items() if not found[0].tagged_only}
+    for task, annotation in finished.values():
+        try:
+            hw = _size(images, task, annotation.regions)
+        except (BadImage, StudioError) as error:
+            left_out.append(LeftOut(task.id, names[task.id], str(error)))
+            continue
+        items = list(_said(wanted, annotation))
+        pictures.append(Shown(task.id, names[task.id], hw, task.image, True, items))
+    with db.read() as session:
+        rounds = list(session.scalars(select(RoundRecord).where(RoundRecord.project_id == db.id)))
+    record = reviewed_round(rounds)
+    verdicts = NO_VERDICTS if record is None else read_verdicts(paths.round(record.number))
+    if record is not None and len(verdicts):
+        whole = {label for target in wanted if target.is_of.unit == "picture" for label in target.labels}
+        for task, hw, items in _accepted(db, paths, record, verdicts, labels, whole, set(finished)):
+            pictures.append(Shown(task.id, names[task.id], hw, task.image, False, items))
+    return Content(wanted, pictures, left_out, _info(db, record))
+
+
+def _said(wanted: Sequence[Wanted], annotation: AnnotationRecord) -> Iterator[Item]:
+    """What a person said, in the order in which it was said, with the labels of ``wanted`` only.
+
+    Where there is one mask per label, the masks that were drawn for it become one.
+    """
+    origin = {"source": "human", "person": annotation.completed_by, "annotation": annotation.id}
+    kind_of = {label: target.is_of for target in wanted for label in target.labels}
+    done: set[str] = set()
+    for region in annotation.regions:
+        label = region["label"]
+        kind = kind_of.get(label)
+        if kind is None or (region["rle"] is None) != (kind.unit == "picture"):
+            continue
+        if kind.unit == "picture":
+            yield Item(label, None, origin)
+        elif kind.whole_labels:
+            if label not in done:
+                drawn = [(row["label"], row["rle"]) for row in annotation.regions if row["label"] == label]
+                ((_, rle),) = one_per_label([row for row in drawn if row[1] is not None])
+                yield Item(label, rle, origin)
+            done.add(label)
+        else:
+            box = region["box_xyxy"] if kind.unit == "box" else ()
+            yield Item(label, region["rle"], origin, box, region.get("rotated") or ())
+
+
+def _file_names(db: ProjectStore) -> dict[int, str]:
+    """File names of all tasks of the project, exported or not: a later export gives the same names."""
+    query = select(TaskRecord.id, TaskRecord.data, TaskRecord.image).where(TaskRecord.project_id == db.id)
+    with db.read() as session:
+        rows = [
+            TaskPicture(task, str(data.get(PATH_FIELD) or ""), image)
+            for task, data, image in session.execute(query.order_by(TaskRecord.id))
+        ]
+    return file_names(rows)
+
+
+def _accepted(
+    db: ProjectStore,
+    paths: ProjectPaths,
+    record: RoundRecord,
+    verdicts: VerdictTable,
+    labels: set[str],
+    whole: set[str],
+    finished: set[int],
+) -> Iterable[tuple[TaskRecord, tuple[int, int], list[Item]]]:
+    """Tasks nobody finished that hold accepted instances, with those; ``whole``: labels of whole pictures."""
+    folder = paths.pool(record.model_version)
+    table = read_pool(folder, columns=("key", "task_id", "label", "box", "rle", "score", "quality"))
+    keep = [
+        row
+        for row, key in enumerate(table.key)
+        if (verdict := verdicts.get(str(key))) is not None
+        and verdict.verdict > 0
+        and str(table.label[row]) in labels
+    ]
+    tasks = read_tasks(folder)
+    size = {int(task): tasks.hw[row] for row, task in enumerate(tasks.task_id)}
+    by_task: dict[int, list[Item]] = {}
+    for row in sorted(keep, key=lambda row: (int(table.task_id[row]), str(table.key[row]))):
+        verdict = verdicts.rows[str(table.key[row])]
+        provenance = verdict.provenance(record.number)
+        provenance["instance"] = provenance.pop("key")
+        label = str(table.label[row])
+        origin = {
+            "score": round(float(table.score[row]), 4),
+            "quality": round(float(table.quality[row]), 4),
+            "model_version": record.model_version,
+            **provenance,
+        }
+        box = [round(float(edge), 2) for edge in table.box_xyxy[row]]
+        item = Item(label, None if label in whole else table.rle(row), origin, box)
+        by_task.setdefault(int(table.task_id[row]), []).append(item)
+    with db.read() as session:
+        for task_id, items in by_task.items():
+            task = session.get(TaskRecord, task_id)
+            if task is not None and task_id not in finished:
+                hw = size[task_id]
+                yield task, (int(hw[0]), int(hw[1])), items
+
+
+def _size(images: ImageStore, task: TaskRecord, regions: Sequence[Any]) -> tuple[int, int]:
+    """Height and width in pixels; without regions the picture is opened. Raises BadImage, StudioError."""
+    for region in regions:
+        if region["rle"] is not None:
+            height, width = region["rle"]["size"]
+            return int(height), int(width)
+    return images.get(task.image, task_id=task.id, project_id=task.project_id).hw
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _info(db: ProjectStore, record: RoundRecord | None) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "description": f"Groundswell export of project {db.id} ({db.title})",
+        "project": db.key,
+        "round": None if record is None else record.number,
+        "model_version": None if record is None else record.model_version,
+        "review_done": record is not None and record.review_done,
+        "decisions": [],
+        "audits": [],
+        "promise": None,
+        "found": None,
+        "says": [],
+    }
+    if record is None:
+        return info
+    review = record.figures.get("review", {})
+    info |= {"promise": review.get("promise"), "found": review.get("found"), "says": promise_lines(review)}
+    query = select(DecisionRecord).where(
+        DecisionRecord.project_id == db.id, DecisionRecord.round == record.number
+    )
+    with db.read() as session:
+        info["decisions"] = [
+            {
+                "label": row.label,
+                "number": row.number,
+                "cluster": row.cluster,
+                "action": row.action,
+                "members": row.members,
+                "asked": row.asked,
+                "yes": row.yes,
+                "purity_lower": _number(row.lower),
+                "purity_upper": _number(row.upper),
+                "confidence": _number(row.confidence),
+                "test": row.test,
+            }
+            for row in session.scalars(query.order_by(DecisionRecord.label, DecisionRecord.number))
+        ]
+    info["audits"] = [row for row in info["decisions"] if row["test"] == AUDIT]
+    return info
