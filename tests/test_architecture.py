@@ -45,6 +45,7 @@ LAYERS: dict[str, list[str]] = {
         "learners.detectron2",
         "learners.segmentation",
         "learners.weak",
+        "learners.classes",
         "clicks",
         "clicks.segmenters",
         "clicks.project_network",

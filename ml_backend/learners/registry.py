@@ -19,6 +19,7 @@ LEARNERS: dict[str, str] = {
     "fcos": "ml_backend.learners.boxes.learner:OneStage",
     "zero-shot": "ml_backend.learners.cold_start.learner:ZeroShot",
     "cim": "ml_backend.learners.weak.learner:Cim",
+    "classifier": "ml_backend.learners.classes.learner:Classifier",
     "detectron2": "ml_backend.learners.detectron2.learner:Detectron2",
     "several": "ml_backend.learners.several:Several",
 }

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torchvision.models import MobileNet_V3_Large_Weights, WeightsEnum
+from torchvision.models import MobileNet_V3_Large_Weights, MobileNet_V3_Small_Weights, WeightsEnum
 from torchvision.models.detection import (
     FasterRCNN_ResNet50_FPN_V2_Weights,
     MaskRCNN_ResNet50_FPN_V2_Weights,
@@ -30,6 +30,7 @@ _PUBLISHED = {
         FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
         "Faster R-CNN ResNet-50 FPN v2 trained on COCO",
     ),
+    "mobilenet_v3_small": (MobileNet_V3_Small_Weights.IMAGENET1K_V1, "MobileNetV3-small trained on ImageNet"),
     "mobilenet_v3_large": (MobileNet_V3_Large_Weights.IMAGENET1K_V2, "MobileNetV3-large trained on ImageNet"),
     "deeplabv3_mobilenet_v3_large": (
         DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1,
