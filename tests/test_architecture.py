@@ -25,7 +25,7 @@ LAYERS: dict[str, list[str]] = {
         "answers verifier",
         "costs",
         "search",
-        "completeness matching propagation quotas simulation task_order typical",
+        "completeness matching propagation quotas remaining simulation task_order typical",
     ],
     "ml_backend": [
         "errors",

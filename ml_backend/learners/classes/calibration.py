@@ -1,9 +1,9 @@
 """Probabilities that mean what they say, from the logits of pictures that a model was not trained on.
 
-A model trained with balanced weights thinks that every label is equally frequent, and a network trained to the
-end is too sure of itself. Both are mended by ``scale · logits + shift`` with one scale (temperature scaling,
-Guo et al. 2017) and one shift per label, fitted to cross-validated logits. With few pictures both are kept near
-what is expected beforehand: scale 1, and the shift that undoes the balanced weights.
+A model trained with balanced weights thinks that every label is equally frequent, and a network trained to
+the end is too sure of itself. Both are mended by ``scale · logits + shift`` with one scale (temperature
+scaling, Guo et al. 2017) and one shift per label, fitted to cross-validated logits. With few pictures both
+are kept near what is expected beforehand: scale 1, and the shift that undoes the balanced weights.
 """
 
 from __future__ import annotations

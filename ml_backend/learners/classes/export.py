@@ -1,4 +1,4 @@
-"""Write a classifier as one file that runs without Groundswell: ONNX, or TorchScript where that is asked for."""
+"""Write a classifier as one file that runs without Groundswell: ONNX or TorchScript."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def export_classifier(network: ClassNetwork, config: ClassConfig, out: Path) -> 
             "exclusive": config.exclusive,
             "side": config.side,
             "input": (
-                f"pixels: (n, 3, {config.side}, {config.side}) float32 RGB in 0..255; pictures are scaled to this "
-                "square by Pillow's bilinear resize"
+                f"pixels: (n, 3, {config.side}, {config.side}) float32 RGB in 0..255; pictures are "
+                "scaled to this square by Pillow's bilinear resize"
             ),
             "output": {
                 "probability": "(n, labels) float32, calibrated"

@@ -1,7 +1,7 @@
-"""Frozen features of pictures: which model gives them, how it is built again, and where its weights come from.
+"""Frozen features of pictures: which model gives them and how it is built again.
 
-Each is a torch module from pixels (n, 3, side, side) in 0..1 to (n, dim). ``mean`` and ``std`` per channel are
-taken off beforehand; None: each picture by its own.
+Each is a torch module from pixels (n, 3, side, side) in 0..1 to (n, dim). ``mean`` and ``std`` per channel
+are taken off beforehand; None: each picture by its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -17,28 +17,15 @@ from torchvision.models import mobilenet_v3_small
 
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.extras import require_extra
+from ml_backend.learners.classes.feature_model import Channels, FeatureModel
 from ml_backend.learners.classes.patches import PatchFeatures
 
-__all__ = ["Features", "LocalFeatures", "MobileNetFeatures", "build_features", "read_local_features"]
+__all__ = ["LocalFeatures", "MobileNetFeatures", "build_features", "read_local_features"]
 
 IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-Channels = tuple[float, float, float]
 
 
-class Features(Protocol):
-    """What the classifier needs of a feature model, which is a torch module too."""
-
-    dim: int
-    side: int
-    mean: Channels | None
-    std: Channels | None
-
-    def description(self) -> dict[str, Any]: ...
-
-    def __call__(self, pixels: Tensor) -> Tensor: ...
-
-
-class MobileNetFeatures(nn.Module):
+class MobileNetFeatures(FeatureModel):
     """MobileNetV3-small without its classifier: 576 features."""
 
     dim, side = 576, 224
@@ -46,8 +33,8 @@ class MobileNetFeatures(nn.Module):
     def __init__(self, *, published: bool) -> None:
         super().__init__()
         self.published = published
-        self.mean: Channels | None = IMAGENET[0] if published else None
-        self.std: Channels | None = IMAGENET[1] if published else None
+        self.mean = IMAGENET[0] if published else None
+        self.std = IMAGENET[1] if published else None
         self.features = mobilenet_v3_small(weights=None).features
 
     def description(self) -> dict[str, Any]:
@@ -56,7 +43,9 @@ class MobileNetFeatures(nn.Module):
 
     def take(self, state: Mapping[str, Tensor]) -> None:
         """Weights of torchvision's whole network, or of ours. Raises ModelError when they do not fit."""
-        mine = {name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")}
+        mine = {
+            name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")
+        }
         try:
             self.features.load_state_dict(mine)
         except RuntimeError as error:
@@ -67,7 +56,7 @@ class MobileNetFeatures(nn.Module):
         return found
 
 
-class LocalFeatures(nn.Module):
+class LocalFeatures(FeatureModel):
     """A vision model of transformers (DINOv2, DINOv3, SigLIP, ViT, ConvNeXt, …), built from its config.
 
     The feature is the pooled output where the model has one (the class token's, usually), else the mean over
@@ -81,8 +70,8 @@ class LocalFeatures(nn.Module):
 
         self.config = dict(config)
         self.side = side
-        self.mean: Channels | None = mean
-        self.std: Channels | None = std
+        self.mean = mean
+        self.std = std
         try:
             kind = str(self.config["model_type"])
             rest = {name: value for name, value in self.config.items() if name != "model_type"}
@@ -112,7 +101,7 @@ class LocalFeatures(nn.Module):
         return pooled.flatten(1)
 
 
-def build_features(description: Mapping[str, Any]) -> PatchFeatures | MobileNetFeatures | LocalFeatures:
+def build_features(description: Mapping[str, Any]) -> FeatureModel:
     """The module that was described, with weights still to be loaded. Raises ModelError."""
     try:
         kind = description["kind"]
@@ -150,7 +139,9 @@ def read_local_features(folder: Path) -> LocalFeatures:
             hint="Give a folder with config.json and model.safetensors",
         ) from error
     side, mean, std = _preprocessing(folder, raw)
-    features = LocalFeatures(loaded.config.to_dict() | {"model_type": loaded.config.model_type}, side, mean, std)
+    features = LocalFeatures(
+        loaded.config.to_dict() | {"model_type": loaded.config.model_type}, side, mean, std
+    )
     inner: nn.Module = getattr(loaded, "vision_model", loaded)
     features.model.load_state_dict(inner.state_dict())
     return features

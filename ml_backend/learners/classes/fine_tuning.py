@@ -75,13 +75,13 @@ def train_network(
         if truth.exclusive:
             each = -(weight * wanted * functional.log_softmax(logits, dim=1)).sum(dim=1)
         else:
-            each = functional.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="none").sum(1)
+            each = functional.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="none").sum(
+                1
+            )
         return {"classes": each.mean()}
 
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return fit(
-        network, next_batch, loss_of, loop, device=device, seed=seed, progress=progress, folder=folder
-    )
+    return fit(network, next_batch, loss_of, loop, device=device, seed=seed, progress=progress, folder=folder)
 
 
 def describe_all(network: ClassNetwork, squares: Squares, *, device: torch.device) -> Floats:

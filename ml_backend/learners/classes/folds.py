@@ -36,11 +36,11 @@ def look_alikes(thumbnails: Floats) -> npt.NDArray[np.int64]:
     """(n,) number of the group of each picture: pictures whose thumbnails correlate by 0.95 or more are in
     one group, and so are those they are alike to. Time O(n²), memory O(n · 512)."""
     n = len(thumbnails)
-    pairs = [np.zeros((2, 0), np.int64)]
+    pairs: list[npt.NDArray[np.int64]] = []
     for first in range(0, n, _BLOCK):
         alike = thumbnails[first : first + _BLOCK] @ thumbnails.T >= _ALIKE
         rows, columns = np.nonzero(alike)
-        pairs.append(np.stack([rows + first, columns]))
+        pairs.append(np.stack([rows + first, columns]).astype(np.int64))
     rows, columns = np.concatenate(pairs, axis=1)
     graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)

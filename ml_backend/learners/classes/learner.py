@@ -1,4 +1,4 @@
-"""Learner ``classifier``: labels of whole pictures, by a linear head on frozen features or a whole network."""
+"""Learner ``classifier``: labels of whole pictures, by a linear head or a whole network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ class Classifier:
         torch.manual_seed(spec.seed)
         device = torch.device(resolve_device(spec.device))
         before = self._read(spec.start) if spec.continues and spec.start is not None else None
-        done = TrainingRun(spec, settings, device, lambda share, line: progress(0.9 * share, line), before).go()
+        done = TrainingRun(
+            spec, settings, device, lambda share, line: progress(0.9 * share, line), before
+        ).go()
         out.mkdir(parents=True, exist_ok=True)
         save_weights(done.network.state_dict(), out / WEIGHTS)
         write_json(
@@ -102,7 +104,7 @@ class Classifier:
         return ClassPredictor(network, config, device=torch.device(resolve_device(device)))
 
     def export(self, folder: Path, out: Path) -> Path:
-        """Write ONNX (``out``; TorchScript where it does not end in .onnx) and beside it a manifest (``.json``)."""
+        """Write ``out``, ONNX where it ends in .onnx, else TorchScript; a .json says what it takes."""
         from ml_backend.learners.classes.export import export_classifier
 
         config, network = self._read(folder)

@@ -74,7 +74,9 @@ def fit_linear(x: Floats, truth: Floats, weights: Floats, *, penalty: float, exc
         value = log_loss(logits, truth, weights, exclusive=exclusive).mean()
         p = special.softmax(logits, axis=1) if exclusive else special.expit(logits)
         error = weights * (p - truth) / n
-        slope = np.concatenate([(inner.T @ error + penalty * weight).reshape(-1), error.sum(axis=0) + _BIAS_PENALTY * bias])
+        slope = np.concatenate(
+            [(inner.T @ error + penalty * weight).reshape(-1), error.sum(axis=0) + _BIAS_PENALTY * bias]
+        )
         value += 0.5 * (penalty * (weight**2).sum() + _BIAS_PENALTY * (bias**2).sum())
         return float(value), slope
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml_backend.learners.classes.features import Features
+from ml_backend.learners.classes.feature_model import FeatureModel
 from ml_backend.learners.embedding import EMBEDDING_DIM, projection_matrix
 
 __all__ = ["ClassNetwork"]
@@ -29,7 +27,7 @@ class ClassNetwork(nn.Module):
     ``unseen``: (k,) probability given to labels that have no example, 0 for the others (single choice).
     """
 
-    def __init__(self, features: Features, labels: int, *, exclusive: bool) -> None:
+    def __init__(self, features: FeatureModel, labels: int, *, exclusive: bool) -> None:
         super().__init__()
         self.centre: Tensor
         self.spread: Tensor
@@ -37,7 +35,7 @@ class ClassNetwork(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         self.unseen: Tensor
-        self.features = cast(nn.Module, features)
+        self.features = features
         self.exclusive = exclusive
         self.dim = features.dim
         self.side = features.side
@@ -89,8 +87,8 @@ class ClassNetwork(nn.Module):
         self.spread.copy_(torch.from_numpy(np.maximum(described.std(axis=0), _LEAST_SPREAD)))
 
     def standardised(self, described: Floats) -> Floats:
-        """(n, dim) features as the linear head is fitted to them; divided by sqrt(dim), so that penalties mean
-        the same for features of any number."""
+        """(n, dim) features as the linear head is fitted to them; divided by sqrt(dim), so that a
+        penalty means the same for any number of features."""
         centre, spread = self.centre.double().cpu().numpy(), self.spread.double().cpu().numpy()
         return np.asarray((described - centre) / spread / np.sqrt(self.dim), np.float64)
 

@@ -1,10 +1,10 @@
 """Frozen features that need no published weights: filters learnt from the pictures themselves.
 
-Small patches are whitened and clustered (k-means); the centres are filters that respond to the marks, edges and
-textures that occur in these pictures (Coates, Lee & Ng, AISTATS 2011). No labels are needed. Responses are
-divided by the contrast around, and pooled over the picture by means of rising powers up to the maximum: a small
-crack in a large even surface moves no mean, but it moves the highest responses. Three sizes of picture, local
-binary patterns (Ojala et al. 2002) and the colours of the picture are added.
+Small patches are whitened and clustered (k-means); the centres are filters that respond to the marks, edges
+and textures that occur in these pictures (Coates, Lee & Ng, AISTATS 2011). No labels are needed. Responses
+are divided by the contrast around, and pooled over the picture by means of rising powers up to the maximum:
+a small crack in a large even surface moves no mean, but it moves the highest responses. Three sizes of
+picture, local binary patterns (Ojala et al. 2002) and the colours of the picture are added.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.cluster.vq import kmeans2
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from ml_backend.learners.classes.feature_model import FeatureModel
 
 __all__ = ["PatchFeatures"]
 
 _LEVELS: Final = 3
 _FILTERS: Final = 64
 _PATCH: Final = 7
-_PATCHES: Final = 30_000
+_PATCHES: Final = 12_000
+_ROUNDS: Final = 10
 _SOFT: Final = 0.01
 """Added to the variance of a patch, in a picture of unit variance: even patches are not blown up to noise."""
 _WHITEN: Final = 0.1
@@ -45,10 +47,9 @@ def _pattern_codes() -> list[float]:
     return codes
 
 
-class PatchFeatures(nn.Module):
+class PatchFeatures(FeatureModel):
     """(n, 3, s, s) pixels in 0..1 to (n, dim) features. ``learn`` sets the filters; they are buffers."""
 
-    kind = "patches"
     side = 256
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -56,13 +57,13 @@ class PatchFeatures(nn.Module):
         super().__init__()
         self.filters: Tensor
         self.codes: Tensor
-        self.register_buffer("filters", torch.zeros(_LEVELS, _FILTERS, 1, _PATCH, _PATCH))
+        self.register_buffer("filters", torch.zeros(_LEVELS * _FILTERS, 1, _PATCH, _PATCH))
         self.register_buffer("codes", torch.tensor(_pattern_codes()))
         self.dim = _LEVELS * (5 * _FILTERS + 1 + _PATTERNS) + 6 + 3 * _GRID * _GRID
 
     def description(self) -> dict[str, Any]:
         """What ``build_features`` needs."""
-        return {"kind": self.kind}
+        return {"kind": "patches"}
 
     def learn(self, images: Sequence[npt.NDArray[np.uint8]], *, seed: int) -> None:
         """Set the filters from (s, s, 3) uint8 pictures."""
@@ -70,7 +71,7 @@ class PatchFeatures(nn.Module):
         each = max(1, _PATCHES // len(images))
         for level in range(_LEVELS):
             drawn = [_draw(image, level, each, rng) for image in images]
-            self.filters[level, :, 0] = torch.from_numpy(_learn_filters(np.concatenate(drawn), rng))
+            self.filters[_of(level), 0] = torch.from_numpy(_learn_filters(np.concatenate(drawn), rng))
 
     def forward(self, pixels: Tensor) -> Tensor:
         grey = pixels.mean(dim=1, keepdim=True)
@@ -94,7 +95,7 @@ class PatchFeatures(nn.Module):
         variance = (functional.conv2d(plane * plane, box, stride=step) - mean * mean).clamp(min=0.0)
         # the filters sum to 0, so the mean of the patch needs no subtracting
         contrast = (variance + _SOFT).sqrt()
-        found = (functional.conv2d(plane, self.filters[level], stride=step) / contrast).abs().flatten(2)
+        found = (functional.conv2d(plane, self.filters[_of(level)], stride=step) / contrast).abs().flatten(2)
         highest = found.amax(dim=2)
         share = found / highest.clamp(min=1e-6)[..., None]
         square = share * share
@@ -143,8 +144,34 @@ def _learn_filters(patches: npt.NDArray[np.float32], rng: np.random.Generator) -
     values, vectors = np.linalg.eigh(np.cov(patches.T))
     whiten = (vectors / np.sqrt(np.maximum(values, 0.0) + _WHITEN)) @ vectors.T
     white = patches @ whiten
-    centres = kmeans2(white, _FILTERS, iter=15, minit="++", seed=rng, missing="warn")[0]
-    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)
+    centres = _k_means(white, rng)
+    centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)
     filters = centres @ whiten
     filters -= filters.mean(axis=1, keepdims=True)
     return np.asarray(filters.reshape(_FILTERS, _PATCH, _PATCH), np.float32)
+
+
+def _k_means(points: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """(64, d) centres. The start is drawn by squared distance (k-means++), which finds rare marks too: random
+    ones cost a tenth of the AUC on surfaces with small defects."""
+    lengths = (points**2).sum(axis=1)
+    centres = points[rng.integers(len(points), size=1)]
+    nearest = np.full(len(points), np.inf)
+    while len(centres) < _FILTERS:
+        last = centres[-1]
+        nearest = np.minimum(nearest, np.maximum(lengths - 2 * points @ last + last @ last, 0.0))
+        total = float(nearest.sum())
+        drawn = rng.choice(len(points), p=nearest / total) if total > 0 else rng.integers(len(points))
+        centres = np.concatenate([centres, points[drawn][None]])
+    for _ in range(_ROUNDS):
+        group = ((centres**2).sum(axis=1) - 2 * points @ centres.T).argmin(axis=1)
+        counts = np.bincount(group, minlength=_FILTERS)
+        sums = np.zeros_like(centres)
+        np.add.at(sums, group, points)
+        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
+    return np.asarray(centres, np.float32)
+
+
+def _of(level: int) -> slice:
+    """The filters of a level."""
+    return slice(level * _FILTERS, (level + 1) * _FILTERS)

@@ -61,10 +61,10 @@ class ClassConfig:
 def doubts_of(probability: Floats, *, exclusive: bool, positive: int) -> dict[str, float]:
     """Named doubts about one picture from its (k,) probabilities, each in 0..1.
 
-    ``entropy`` over log k (in multiple choice: the mean entropy of the labels over log 2), ``margin``: 1 minus
-    the gap between the two likeliest labels (the most doubtful label's distance from one half), and
-    ``max_probability``: the probability of the label ``positive`` (any label in multiple choice), for orders
-    that look for rare labels first.
+    ``entropy`` over log k (in multiple choice: the mean entropy of the labels over log 2), ``margin``: 1
+    minus the gap between the two likeliest labels (the most doubtful label's distance from one half), and
+    ``max_probability``: the probability of the label ``positive`` (any label in multiple choice), for
+    orders that look for rare labels first.
     """
     p = np.clip(probability, 1e-9, 1.0)
     if exclusive:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ml_backend.learners.base import Progress, TrainSpec
 from ml_backend.learners.classes.calibration import Calibration
+from ml_backend.learners.classes.feature_model import FeatureModel
 from ml_backend.learners.classes.features import MobileNetFeatures, read_local_features
 from ml_backend.learners.classes.fine_tuning import Truth, describe_all, logits_of, train_network
 from ml_backend.learners.classes.folds import fold_of, look_alikes, thumbnail, usable_folds
@@ -25,11 +26,6 @@ from ml_backend.learners.classes.squares import Squares
 from ml_backend.learners.classes.training_set import learnable, tag_matrix
 from ml_backend.learners.training.images import image_cache_bytes
 from ml_backend.learners.weights import published_weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ml_backend.learners.classes.features import Features
 
 __all__ = ["Trained", "TrainingRun"]
 
@@ -67,7 +63,8 @@ class TrainingRun:
         self.learn = learnable(self.tags, spec.labels, exclusive=spec.exclusive)
         mine = self.tags[:, self.learn.columns]
         self.truth = Truth(mine, balanced_weights(mine, exclusive=spec.exclusive), spec.exclusive)
-        self._groups = self._fold = np.zeros(0, np.int64)
+        self._groups: Ints = np.zeros(0, np.int64)
+        self._fold: Ints = np.zeros(0, np.int64)
         self._folds: list[int] = []
         self.published: tuple[dict[str, Tensor] | None, str] | None = None
 
@@ -116,7 +113,7 @@ class TrainingRun:
 
     # features
 
-    def _features(self, kind: str | None) -> tuple[Features, str]:
+    def _features(self, kind: str | None) -> tuple[FeatureModel, str]:
         """The feature model of the settings, or MobileNet where ``kind`` says so, and a sentence about it."""
         wanted = kind or self.settings.features
         if wanted == "patches":
@@ -138,7 +135,7 @@ class TrainingRun:
         paths = [example.image for example in self.spec.train]
         return Squares(paths, side, cache_bytes=image_cache_bytes(0))
 
-    def _teach(self, features: Features, squares: Squares) -> None:
+    def _teach(self, features: FeatureModel, squares: Squares) -> None:
         """Learn patch filters from some of the pictures, whatever their labels."""
         if isinstance(features, PatchFeatures):
             rng = np.random.default_rng(self.spec.seed)
@@ -229,7 +226,7 @@ class TrainingRun:
             progress=lambda done, line: self.progress(0.15 + 0.85 * (share + (1 - share) * done), line),
             folder=self.spec.resume / "final" if self.spec.resume else None,
         )
-        whole = self._empty(network.features, judged.calibration)  # type: ignore[arg-type]
+        whole = self._empty(network.features, judged.calibration)
         with torch.no_grad():
             whole.head.weight.zero_()
             whole.head.weight[self.learn.columns] = network.head.weight
@@ -246,7 +243,7 @@ class TrainingRun:
 
     def _take_before(self, network: ClassNetwork, config: ClassConfig, old: ClassNetwork) -> bool:
         """Weights of an earlier version; label rows go by name. Whether there was anything to take."""
-        if config.features != network.features.description():  # type: ignore[operator]
+        if config.features != network.features.description():
             return False
         network.features.load_state_dict(old.features.state_dict())
         with torch.no_grad():
@@ -259,7 +256,7 @@ class TrainingRun:
 
     # putting together
 
-    def _empty(self, features: Features, calibration: Calibration) -> ClassNetwork:
+    def _empty(self, features: FeatureModel, calibration: Calibration) -> ClassNetwork:
         network = ClassNetwork(features, len(self.spec.labels), exclusive=self.spec.exclusive)
         torch.nn.init.zeros_(network.head.weight)
         self._calibrate(network, calibration)
@@ -283,7 +280,7 @@ class TrainingRun:
         config = ClassConfig(
             labels=labels,
             exclusive=self.spec.exclusive,
-            features=network.features.description(),  # type: ignore[operator]
+            features=network.features.description(),
             side=side,
             method=method,
             positive=labels.index(positive) if positive else _rarest(self.tags),

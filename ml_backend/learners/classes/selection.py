@@ -23,8 +23,8 @@ _MOST = 4000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """``logits``: (n, k) of pictures by models that were not trained on them; ``losses``: (n,) log loss of the
-    calibrated probabilities in nats."""
+    """``logits``: (n, k) of pictures by models that were not trained on them; ``losses``: (n,) log loss in
+    nats of the calibrated probabilities."""
 
     logits: Floats
     calibration: Calibration
@@ -70,9 +70,7 @@ def _cross(features: Floats, truth: Truth, fold: Ints, folds: Sequence[int], pen
             continue
         tags = truth.tags[inside]
         weights = balanced_weights(tags, exclusive=truth.exclusive)
-        fitted = fit_linear(
-            features[inside], tags, weights, penalty=penalty, exclusive=truth.exclusive
-        )
+        fitted = fit_linear(features[inside], tags, weights, penalty=penalty, exclusive=truth.exclusive)
         logits[~inside] = fitted.logits(features[~inside])
     return logits
 
@@ -82,7 +80,7 @@ def cross_network(
     truth: Truth,
     fold: Ints,
     folds: Sequence[int],
-    rival: Judged,
+    rival: Judged | None,
 ) -> tuple[Judged | None, str]:
     """Cross-validated logits of the network; None, and why, when a fold shows that it is clearly worse.
 
@@ -97,7 +95,11 @@ def cross_network(
         done[outside] = True
         rows = np.flatnonzero(done)
         so_far = judge(logits[rows], truth.take(rows))
-        if number != folds[-1] and worse_beyond_chance(so_far.losses, rival.losses[rows]):
+        if (
+            rival is not None
+            and number != folds[-1]
+            and worse_beyond_chance(so_far.losses, rival.losses[rows])
+        ):
             return None, f"after {len(rows)} pictures its log loss was {so_far.loss:.3f}"
     return judge(logits, truth), ""
 

@@ -49,7 +49,8 @@ def tag_matrix(examples: Sequence[Example], labels: int) -> Floats:
 @dataclass(frozen=True, slots=True, eq=False)
 class Learnable:
     """``columns``: labels that a model can be fitted to. The others have fixed probabilities: ``unseen`` (k,)
-    in a single choice, ``fixed`` (k,) logits in multiple choice. ``said``: a sentence about them, or empty."""
+    in a single choice, ``fixed`` (k,) logits in multiple choice. ``said``: a sentence about them, or
+    empty."""
 
     columns: npt.NDArray[np.int64]
     unseen: Floats
@@ -66,7 +67,8 @@ def learnable(truth: Floats, labels: Sequence[str], *, exclusive: bool) -> Learn
     """
     n, k = truth.shape
     counts = truth.sum(axis=0)
-    unseen, fixed = np.zeros(k), np.zeros(k)
+    unseen: Floats = np.zeros(k)
+    fixed: Floats = np.zeros(k)
     none = [labels[i] for i in np.flatnonzero(counts == 0)]
     said = f"{_named(none)} {'has' if len(none) == 1 else 'have'} no example yet" if none else ""
     if exclusive:
