@@ -92,6 +92,7 @@ class Classifier:
             evaluation=evaluation,
             history=done.history,
             left_out=left_out,
+            cut_short=done.cut_short,
         )
 
     def load(self, folder: Path, *, device: str = "auto") -> ClassPredictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +38,15 @@ _LEARN_FROM = 500
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """``said``: a sentence on the way that was chosen and why."""
+    """``said``: a sentence on the way that was chosen and why. ``cut_short``: the network was not tried because
+    this is an early version."""
 
     network: ClassNetwork
     config: ClassConfig
     said: str
     iterations: int = 0
     history: tuple[tuple[int, float], ...] = ()
+    cut_short: bool = False
 
 
 class TrainingRun:
@@ -83,9 +86,10 @@ class TrainingRun:
         if settings.method != "network" or self._is_early:
             side, linear, said = self._linear()
             words.append(f"a linear head on {said}: log loss {linear[1].loss:.3f}")
-        if not self._tries_network:
+        if self._is_early or not self._wants_network:
             assert linear is not None
-            return self._trained(linear[0], "linear", side, self._sentence(words))
+            early = self._trained(linear[0], "linear", side, self._sentence(words))
+            return dataclasses.replace(early, cut_short=self._is_early and self._wants_network)
         judged, refused, said = self._judge_network(linear[1] if linear else None)
         words.append(f"the whole of {said}: " + (f"log loss {judged.loss:.3f}" if judged else refused))
         if linear is not None and (judged is None or judged.loss >= linear[1].loss):
@@ -99,11 +103,9 @@ class TrainingRun:
         return self.spec.seconds > 0
 
     @property
-    def _tries_network(self) -> bool:
-        wanted = self.settings.method == "network" or (
-            self.settings.method == "auto" and len(self.tags) >= self.settings.network_from
-        )
-        return wanted and not self._is_early
+    def _wants_network(self) -> bool:
+        enough = len(self.tags) >= self.settings.network_from
+        return self.settings.method == "network" or (self.settings.method == "auto" and enough)
 
     def _sentence(self, words: list[str]) -> str:
         n, groups = len(self.tags), len(np.unique(self._groups))

@@ -145,8 +145,10 @@ def test_cross_validation_chooses_between_head_and_network(tmp_path: Path) -> No
     assert "the whole of MobileNetV3-small" in report.started_from
     few = dataclasses.replace(spec, options={**spec.options, "network_from": 19})
     assert "MobileNet" not in train(tmp_path, few, "v2").started_from.split("(chosen")[1]
-    early = dataclasses.replace(spec, seconds=5.0)
-    assert train(tmp_path, early, "v3").iterations == 0
+    early = train(tmp_path, dataclasses.replace(spec, seconds=5.0), "v3")
+    assert early.cut_short
+    assert "MobileNet" not in early.started_from.split("(chosen")[1]
+    assert not train(tmp_path, dataclasses.replace(few, seconds=5.0), "v4").cut_short
 
 
 def test_a_killed_training_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
