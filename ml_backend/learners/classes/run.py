@@ -38,8 +38,8 @@ _LEARN_FROM = 500
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """``said``: a sentence on the way that was chosen and why. ``cut_short``: the network was not tried because
-    this is an early version."""
+    """``said``: a sentence on the way that was chosen and why. ``cut_short``: the network was not tried,
+    because this is an early version."""
 
     network: ClassNetwork
     config: ClassConfig
