@@ -46,10 +46,11 @@ class TorchvisionSource:
             raise BadInput("published weights have classes of their own", field="options.classes")
         # row 0 is the background
         self._named = ("", *settings.classes) if settings.classes else tuple(choice.meta["categories"])
+        state = whole_model_weights(choice, name, wanted=settings.weights)
         options: dict[str, Any] = {"weights_backbone": None, "num_classes": len(self._named)}
         self._model = get_model(name, weights=None, **options).eval()
         try:
-            self._model.load_state_dict(whole_model_weights(choice, name, wanted=settings.weights))
+            self._model.load_state_dict(state)
         except RuntimeError as error:
             raise ModelError(
                 f"the weights do not fit {name} with {len(self._named) - 1} classes",

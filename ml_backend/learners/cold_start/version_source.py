@@ -43,7 +43,14 @@ class VersionSource:
     def find(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Hits]:
         """See ``Source``."""
         return [
-            Hits(one.box_xyxy, one.label, one.score, one.embedding, one.quality, one.rle)
+            Hits(
+                one.box_xyxy,
+                one.label,
+                one.score,
+                one.embedding,
+                one.quality,
+                one.rle if self.gives_masks else None,
+            )
             for one in self._inner.predict(images)
         ]
 

@@ -85,7 +85,8 @@ class OwlSource(_WordSource):
 
     def _find(self, image: npt.NDArray[np.uint8]) -> Hits:
         texts = [name for name, _ in self._prompts]
-        given = self._processor(text=[texts], images=image, return_tensors="pt").to(self._device)
+        given = self._processor(text=[texts], images=image, truncation=True, return_tensors="pt")
+        given = given.to(self._device)
         said: Any = self._model(**given)
         boxes = self._processor.image_processor.post_process_object_detection(
             said, threshold=-1.0, target_sizes=[(image.shape[0], image.shape[1])]

@@ -27,7 +27,7 @@ from ..shapes import LABELS, draw_examples
 
 FAST = {"continue_iterations": 3, "batch": 2, "size": 96, "channels": 16, "lr": 3e-3, "backbone": "small"}
 FAST |= {"weights": "none", "threads": 1, "target_px": 20, "max_side": 128, "max_detections": 30}
-ENOUGH = {"fasterrcnn": 70, "fcos": 150}
+ENOUGH = {"fasterrcnn": 70, "fcos": 110}
 """Iterations after which a learner finds most of the drawn shapes."""
 
 
