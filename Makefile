@@ -57,6 +57,7 @@ bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure
 	$(BIN)/python -m bench.economy --quick
 	$(BIN)/python -m bench.clicks --quick
 	$(BIN)/python -m bench.train --quick
+	$(BIN)/python -m bench.weak --quick
 	$(BIN)/python -m bench.infer --quick
 	$(BIN)/python -m bench.pool_lookup --quick
 

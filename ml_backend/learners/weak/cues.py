@@ -21,8 +21,8 @@ __all__ = ["CUES", "cues_of", "objectness"]
 CUES: Final = (
     "alike", "outline", "within", "contrast", "uniform", "ellipse", "solid", "border", "size",
 )  # fmt: skip
-_WEIGHTS: Final = np.array([0.6, 1.2, -0.6, 1.0, 0.3, 2.0, 2.0, -2.0, 0.0], np.float32)
-_OFFSET: Final = -4.5
+_WEIGHTS: Final = np.array([0.34, 2.51, 0.40, -0.04, -0.02, 4.98, 0.33, -2.48, 1.11], np.float32)
+_OFFSET: Final = -2.0
 
 Floats = npt.NDArray[np.float32]
 

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.devices import resolve_device
 from ml_backend.errors import BadInput, ModelError
-from ml_backend.learners.base import Evaluation, LeftOut, Predictor, Progress, TrainReport, TrainSpec
+from ml_backend.learners.base import Predictor, Progress, TrainReport, TrainSpec
 from ml_backend.learners.maskrcnn.learner import MaskRcnn
 from ml_backend.learners.weak.settings import cim_settings
 
 if TYPE_CHECKING:
-    from ml_backend.examples import Example
-    from ml_backend.learners.weak.bags import Bag
     from ml_backend.learners.weak.predictor import CimPredictor
-    from ml_backend.learners.weak.settings import CimSettings
 
 __all__ = ["Cim"]
 
@@ -47,6 +44,9 @@ class Cim:
         import torch
 
         from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.weak.dataset import make_bags
+        from ml_backend.learners.weak.evaluation import evaluate_weak
+        from ml_backend.learners.weak.pseudo import pseudo_examples
         from ml_backend.learners.weak.training import train_heads
         from ml_backend.learners.weights import save_weights
 
@@ -58,8 +58,12 @@ class Cim:
         if not train.kept or not spec.labels:
             raise nothing_left(train.left_out)
         device = torch.device(resolve_device(spec.device))
-        examples, bags, empty = _bags(
-            train.kept, spec, settings, lambda share, line: progress(0.4 * share, line)
+        examples, bags, empty = make_bags(
+            train.kept,
+            len(spec.labels),
+            settings,
+            seed=spec.seed,
+            progress=lambda share, line: progress(0.4 * share, line),
         )
         if not any(bag.tags.any() for bag in bags):
             raise ModelError(
@@ -93,10 +97,23 @@ class Cim:
             },
         )
         if refine:
-            said += "; " + _refine(
-                spec, examples, bags, out, settings, later, lambda s, line: progress(0.55 + 0.4 * s, line)
+            pseudo = pseudo_examples(
+                heads, examples, bags, threshold=settings.pseudo_threshold, nms=settings.nms
             )
-        evaluation = _evaluate(self.load(out, device=spec.device), self._heads(out), test.kept, spec.labels)
+            start = None if spec.start is None else spec.start / REFINED
+            refined = dataclasses.replace(
+                spec,
+                train=tuple(pseudo),
+                test=(),
+                start=start if start is not None and start.is_dir() else None,
+                options=later,
+                resume=None if spec.resume is None else spec.resume / REFINED,
+            )
+            done = MaskRcnn().train(refined, out / REFINED, lambda s, line: progress(0.55 + 0.4 * s, line))
+            said += f"; {done.started_from}"
+        evaluation = evaluate_weak(
+            self.load(out, device=spec.device), self._heads(out), test.kept, spec.labels
+        )
         best = evaluation.metrics.get("AP50") or evaluation.metrics.get("tags")
         progress(1.0, f"{best[0]:.3f} on {evaluation.n_images} images" if best else "nothing to test on")
         return TrainReport(
@@ -163,99 +180,3 @@ def _read(folder: Path) -> dict[str, Any]:
     if not isinstance(value.get("refined"), bool):
         raise ModelError(f"the description in {folder} is damaged", field=CONFIG)
     return value
-
-
-def _bags(
-    examples: tuple[Example, ...], spec: TrainSpec, settings: CimSettings, progress: Progress
-) -> tuple[list[Example], list[Bag], tuple[LeftOut, ...]]:
-    """The pictures to mine with their proposals, and those on which none were found."""
-    import numpy as np
-
-    from ml_backend.images.decode import read_image
-    from ml_backend.learners.weak.bags import drawn_of, make_bag
-    from ml_backend.learners.weak.features import classical_features
-    from ml_backend.learners.weak.proposals import find_proposals
-    from ml_backend.learners.weak.sources import get_source
-
-    if settings.pictures and len(examples) > settings.pictures:
-        drawn = np.random.default_rng(spec.seed).permutation(len(examples))[: settings.pictures]
-        examples = tuple(examples[i] for i in sorted(drawn.tolist()))
-    source = get_source(settings.proposals, settings.most)
-    kept, bags, left_out = [], [], []
-    for number, example in enumerate(examples, 1):
-        given = drawn_of(example)
-        found = find_proposals(
-            read_image(example.image),
-            source,
-            most=settings.most,
-            work_side=settings.work_side,
-            drawn=[rle for _, rle in given.masks],
-        )
-        if len(found):
-            features = classical_features(found)
-            bags.append(make_bag(example.task_id, found, features, example.tags, given, len(spec.labels)))
-            kept.append(example)
-        else:
-            left_out.append(LeftOut(example.task_id, "no proposals were found: is the picture blank?"))
-        progress(number / len(examples), f"proposals of picture {number}/{len(examples)}: {len(found)}")
-    return kept, bags, tuple(left_out)
-
-
-def _refine(
-    spec: TrainSpec,
-    examples: list[Example],
-    bags: list[Bag],
-    out: Path,
-    settings: CimSettings,
-    later: dict[str, Any],
-    progress: Progress,
-) -> str:
-    """Train Mask R-CNN on the mined instances into ``out/refined``; returns where its weights came from."""
-    from ml_backend.learners.weak.heads import Heads
-    from ml_backend.learners.weak.pseudo import pseudo_examples
-    from ml_backend.learners.weights import read_weights
-
-    heads = Heads(bags[0].features.shape[1], len(spec.labels), width=settings.width)
-    heads.load_state_dict(read_weights(out / WEIGHTS))
-    pseudo = pseudo_examples(
-        heads.eval(), examples, bags, threshold=settings.pseudo_threshold, nms=settings.nms
-    )
-    start = None if spec.start is None else spec.start / REFINED
-    refined = dataclasses.replace(
-        spec,
-        train=tuple(pseudo),
-        test=(),
-        start=start if start is not None and start.is_dir() else None,
-        options=later,
-        resume=None if spec.resume is None else spec.resume / REFINED,
-    )
-    return MaskRcnn().train(refined, out / REFINED, progress).started_from
-
-
-def _evaluate(
-    predictor: Predictor, heads: CimPredictor, test: tuple[Example, ...], labels: tuple[str, ...]
-) -> Evaluation:
-    """AP of masks where test pictures have some, AP of tags where pictures differ in them."""
-    import numpy as np
-
-    from ml_backend.images.decode import read_image
-    from ml_backend.learners.evaluation import evaluate
-    from ml_backend.learners.weak.bags import drawn_of
-    from ml_backend.learners.weak.tag_metrics import tag_metrics
-
-    found, outlined, scores = [], [], []
-    tags = np.zeros((len(test), len(labels)), np.bool_)
-    for row, example in zip(tags, test, strict=True):
-        image = read_image(example.image)
-        row[list(example.tags) + list(example.label)] = True
-        scores.append(heads.tag_scores(image))
-        masks = drawn_of(example).masks
-        if masks or not row.any():
-            instances = next(iter(predictor.predict([image])))
-            ranked = np.asarray(instances.score * instances.quality, np.float32)
-            found.append(dataclasses.replace(instances, score=ranked))
-            label, rle = tuple(k for k, _ in masks), tuple(rle for _, rle in masks)
-            outlined.append(dataclasses.replace(example, label=label, rle=rle))
-    measured = evaluate(found, outlined, labels, loose=True)
-    told = tag_metrics(np.array(scores, np.float32).reshape(len(test), len(labels)), tags, labels)
-    return Evaluation(len(test), measured.n_instances, {**measured.metrics, **told})

@@ -20,7 +20,7 @@ class CimSettings:
 
     Attributes
     ----------
-    proposals : where masks come from: ``classical``
+    proposals : where masks come from: ``classical``, or ``segmenter`` (a click segmenter with a checkpoint)
     most : proposals per picture
     work_side : longest side in pixels at which proposals are found
     pictures : training pictures that are mined, drawn at random where there are more; 0 = all

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "get_source"]
 
-SOURCES: dict[str, str] = {"classical": "ml_backend.learners.weak.proposals:ClassicalMasks"}
+SOURCES: dict[str, str] = {
+    "classical": "ml_backend.learners.weak.proposals:ClassicalMasks",
+    "segmenter": "ml_backend.clicks.serving.automatic_masks:from_settings",
+}
 
 
 def get_source(name: str, most: int) -> MaskSource:
