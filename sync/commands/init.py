@@ -41,6 +41,16 @@ def register(app: typer.Typer) -> None:
         option: Annotated[
             list[str] | None, typer.Option(help="worker setting of this project, name=value; repeatable")
         ] = None,
+        cold_start: Annotated[
+            str,
+            typer.Option(
+                help="detector that gives predictions before any label: torchvision/…, or the folder or hub "
+                "name of a transformers model"
+            ),
+        ] = "",
+        cold_option: Annotated[
+            list[str] | None, typer.Option(help="option of the cold start, name=value; repeatable")
+        ] = None,
         studio_url: Annotated[
             str, typer.Option(help="Label Studio (default: the one of groundswell up)")
         ] = "",
@@ -62,6 +72,10 @@ def register(app: typer.Typer) -> None:
         Example: groundswell init --title Cells --images ./cells --labels RBC,WBC,Platelets
 
         Example: groundswell init --title Tiles --images ./tiles --kind classes --labels ok,defect
+
+        Example: groundswell init --title Street --images ./street --kind boxes --labels vehicle
+        --cold-start torchvision/fasterrcnn_resnet50_fpn_v2
+        --cold-option class_map={"map":{"car":"vehicle","truck":"vehicle"}}
         """
         import json
         from dataclasses import asdict
@@ -88,6 +102,12 @@ def register(app: typer.Typer) -> None:
             raise BadInput("--multiple belongs to --kind classes", field="multiple")
         if bool(review_url) != bool(review_api_key):
             raise BadInput("--review-url and --review-api-key belong together", field="review_url")
+        if cold_option and not cold_start:
+            raise BadInput("--cold-option belongs to --cold-start", field="cold_option")
+        options = parse_options(option or [])
+        if cold_start:
+            options["cold_start"] = "zero-shot"
+            options["cold_start_options"] = {"detector": cold_start, **parse_options(cold_option or [])}
         settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
         review = Studio(review_url, review_api_key) if review_url else None
         made = init_project(
@@ -103,7 +123,7 @@ def register(app: typer.Typer) -> None:
             serve=serve,  # type: ignore[arg-type]
             files_root=files_root,
             segmenter=segmenter,
-            options=parse_options(option or []) or None,
+            options=options or None,
             review_client=review,
             report=(lambda line: None) if as_json else say,
         )

@@ -136,8 +136,11 @@ def _train_if_due(project: OpenProject, *, force: bool, may_train: bool) -> tupl
         reason = reason or "asked for"
     if not reason:
         return "", ""
-    # where somebody waits for a whole round, an early version is of no use
-    record = start_round(project.db, project.config, project.settings, project.paths, early=not force)
+    try:  # where somebody waits for a whole round, an early version is of no use
+        record = start_round(db, config, settings, paths, early=not force)
+    except BadInput as error:  # nothing to train on (a label was renamed), or a wrong option
+        project.progress.report("train", 1.0, f"no round can begin: {error}")
+        return "", str(error)
     project.progress.report("train", 0.0, f"round {record.number}: {reason}")
     return _train(project, record)
 

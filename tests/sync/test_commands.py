@@ -229,3 +229,35 @@ def test_commands_start_without_heavy_libraries() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+def test_init_hands_on_the_cold_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from sync.commands import init
+
+    given: dict[str, Any] = {}
+
+    def stop(*_: Any, **options: Any) -> None:
+        given.update(options)
+        raise GroundswellError("far enough")
+
+    monkeypatch.setattr("sync.projects.init_project.init_project", stop)
+    made = typer.Typer()
+    init.register(made)
+    words = ["--title", "Street", "--labels", "vehicle", "--data-dir", str(tmp_path), "--api-key", "x"]
+    cold = [
+        "--cold-start",
+        "owl",
+        "--cold-option",
+        'synonyms={"vehicle": ["car"]}',
+        "--cold-option",
+        "nms=0.5",
+    ]
+    with pytest.raises(GroundswellError, match="far enough"):
+        _run(made, *words, *cold, "--option", "min_finished=9")
+    assert given["options"] == {
+        "min_finished": 9,
+        "cold_start": "zero-shot",
+        "cold_start_options": {"detector": "owl", "synonyms": {"vehicle": ["car"]}, "nms": 0.5},
+    }
+    with pytest.raises(GroundswellError, match="belongs to --cold-start"):
+        _run(made, *words, "--cold-option", "nms=0.5")
