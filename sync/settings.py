@@ -147,6 +147,16 @@ class Settings(BackendSettings):
         description="share of tasks that are drawn uniformly, with their probabilities noted, so that shares "
         "of the whole project can be estimated; empty: 0.05 for ours, else 0",
     )
+    ideal_class_balance: dict[str, float] = Field(
+        default_factory=dict,
+        description="wanted share of each label among the tasks that are served, and of NULL: pictures on "
+        'which nothing is found, e.g. {"cat": 0.4, "dog": 0.4, "NULL": 0.2}; empty: no quotas',
+    )
+    pick: Literal["least", "most"] = Field(
+        default="least",
+        description="least: what the order wants first; most: what the model is surest of, to find its "
+        "confident errors",
+    )
     order_mirror: bool = Field(
         default=False,
         description="also look at each picture mirrored and count differences as doubt (tta): a better "
@@ -277,6 +287,7 @@ PROJECT_OPTIONS = frozenset(
         "embed_ahead",
         "experts",
         "gold_share",
+        "ideal_class_balance",
         "infer_batch",
         "infer_part",
         "iterations",
@@ -293,6 +304,7 @@ PROJECT_OPTIONS = frozenset(
         "order_explore",
         "order_mirror",
         "order_start",
+        "pick",
         "policy",
         "policy_options",
         "pool_min_score",

@@ -28,6 +28,7 @@ from sync.local.up import read_state
 from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
 from sync.projects.pictures import find_images
 from sync.review.review_project import ReviewOwner, ensure_review_project, installation_id
+from sync.rounds.order_quotas import check_balance
 from sync.rounds.registration import check_project_settings, register_project
 from sync.settings import Settings, load_settings
 from sync.store.database import Store
@@ -118,6 +119,7 @@ def init_project(
     labels = labels or parse_label_config(config).labels
     if options is not None:
         check_project_settings(settings.for_project(options), parse_label_config(config).wanted)
+        check_balance(settings.for_project(options), parse_label_config(config).labels)
     found, refused = ([], []) if images is None else find_images(images)
     row, created = _ensure_project(studio, title.strip(), config, labels)
     report(f"project {row.id} {row.title!r} {'created' if created else 'found'}")

@@ -24,6 +24,7 @@ from ml_backend.artifacts.task_orders import TaskOrder, place_among, read_order,
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.doubt_scorer import DoubtScorer, fit_scorer, plain_scorer
 from sync.rounds.order_core import Measured, doubt_of, measure, rank_measured, rule_for, worth
+from sync.rounds.order_quotas import with_quotas
 from sync.rounds.picture_truth import fixes_of_test_pictures
 from sync.rounds.picture_vectors import vectors_of
 from sync.rounds.progress import Memo
@@ -93,6 +94,7 @@ def ensure_order(
             rule.explore,
             settings.seed,
             settings.features,
+            *([settings.pick, settings.ideal_class_balance] if _has_quotas(settings) else []),
         ]
     )[:16]
     order = known_order(paths, memo, version)
@@ -122,6 +124,10 @@ def ensure_order(
         fresh = subject.ranked(key, rule)
     write_order(paths.order(version), fresh, guard=db.write)
     return fresh
+
+
+def _has_quotas(settings: Settings) -> bool:
+    return bool(settings.ideal_class_balance) or settings.pick == "most"
 
 
 def _parts(index: PoolIndex, tasks: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
@@ -171,7 +177,7 @@ class _Subject:
             seed=self.settings.seed,
             batch=self.settings.retrain_after,
         )
-        about = {
+        about: dict[str, Any] = {
             "method": self.settings.order,
             "rule": {name: getattr(found.rule, name) for name in ("doubt", "diversity", "balance")},
             "explore": rule.explore,
@@ -179,8 +185,14 @@ class _Subject:
             "labelled": dict(zip(self.config.labels, labelled, strict=True)),
             "test_pictures": len(test),
         }
+        served = found.ranking.order
+        if _has_quotas(self.settings):
+            about["quotas"] = {"pick": self.settings.pick, "balance": self.settings.ideal_class_balance}
+            about["rule"]["most"] = self.settings.pick == "most"
+            shown, explored = measured.first(n).shown, found.ranking.explored
+            served = with_quotas(served, shown, found.doubt, explored, self.settings, self.config.labels)
         score = np.empty(n)
-        score[found.ranking.order] = (np.arange(n) + 0.5) / max(n, 1)
+        score[served] = (np.arange(n) + 0.5) / max(n, 1)
         return self._order(
             key, about, score, found.doubt, found.need, measured.first(n).doubts, found.ranking
         )

@@ -150,7 +150,11 @@ def rank_measured(
 
 
 def worth(doubt: Floats, need: Floats, rule: Mapping[str, float]) -> Floats:
-    """(n,) what later pictures are compared by: doubt and need with the exponents of the ``rule``."""
+    """(n,) what later pictures are compared by: doubt and need with the exponents of the ``rule``; the less
+    doubt the more, where the most confident come first.
+    """
+    if rule.get("most"):
+        return np.asarray(1.0 - doubt, np.float64)
     return np.asarray(doubt ** float(rule["doubt"]) * need ** float(rule["balance"]), np.float64)
 
 

@@ -27,6 +27,7 @@ from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.learners.registry import check_options
 from sync.rounds.learner_choice import choose_learner
+from sync.rounds.order_quotas import check_balance
 from sync.rounds.policies import build_policy
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
@@ -114,6 +115,7 @@ def register_project(
     config = parse_label_config(row.label_config)
     if options is not None:
         check_project_settings(settings.for_project(options), config.wanted)
+        check_balance(settings.for_project(options), config.labels)
     paths = ProjectPaths(settings.data_dir, project_id)
     with store.write() as session:
         record = session.get(ProjectRecord, project_id)
