@@ -77,9 +77,13 @@ class Several:
             folder = out / f"part-{i}"
             folder.mkdir()
             try:
-                reports[i] = get_learner(part.learner).train(
-                    _spec_of(spec, part, before.get((part.learner, part.labels))), folder, mine
+                own = _spec_of(spec, part, before.get((part.learner, part.labels)))
+                own = dataclasses.replace(
+                    own,
+                    resume=None if spec.resume is None else spec.resume / folder.name,
+                    seconds=spec.seconds / len(parts),
                 )
+                reports[i] = get_learner(part.learner).train(own, folder, mine)
             except (BadInput, ModelError) as error:
                 missing[i] = error
                 shutil.rmtree(folder)
@@ -99,6 +103,7 @@ class Several:
             evaluation=_evaluation({parts[i].kind: report.evaluation for i, report in reports.items()}),
             history=first.history,
             left_out=_left_out(reports.values()),
+            cut_short=any(report.cut_short for report in reports.values()),
         )
 
     def load(self, folder: Path, *, device: str = "auto") -> SeveralPredictor:

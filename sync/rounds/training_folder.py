@@ -33,7 +33,13 @@ def remove_leftovers(models: Path, version: str) -> None:
 
 
 def keep_events(models: Path, version: str, out: Path) -> None:
-    """Move the training curves (TensorBoard events), where there are any, into the version's folder."""
-    events = training_folder(models, version) / _EVENTS
-    if events.is_dir():
-        shutil.move(events, out / _EVENTS)
+    """Move the training curves (TensorBoard events), where there are any, into the version's folder.
+
+    A training of several parts has a folder of events in the folder of each part.
+    """
+    training = training_folder(models, version)
+    for events in sorted(training.rglob(_EVENTS)):
+        target = out / _EVENTS / events.parent.relative_to(training)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in events.iterdir():
+            shutil.move(file, target / file.name)

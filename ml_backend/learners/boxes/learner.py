@@ -111,6 +111,7 @@ class BoxLearner:
             evaluation=evaluation,
             history=done.history,
             left_out=train.left_out + test.left_out,
+            cut_short=done.cut_short,
         )
 
     def load(self, folder: Path, *, device: str = "auto") -> BoxPredictor:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ml_backend.learners.segmentation.network import NetworkConfig, SegmentationNetwork
     from ml_backend.learners.segmentation.predictor import SegmentationPredictor
     from ml_backend.learners.segmentation.settings import TrainSettings
+    from ml_backend.learners.training.loop import FitResult
 
 __all__ = ["DeepLabV3"]
 
@@ -64,7 +65,7 @@ class DeepLabV3:
         device = torch.device(resolve_device(spec.device))
         config, model, said = _start(spec, settings)
         progress(0.0, f"starting from {said}, on {device}")
-        config, steps, history = _fit(model, config, spec, settings, said, device, progress)
+        config, done = _fit(model, config, spec, settings, said, device, progress)
         out.mkdir(parents=True, exist_ok=True)
         save_weights(model.state_dict(), out / WEIGHTS)
         write_json(out / CONFIG, {"learner": self.name, "started_from": said, **config.to_json()})
@@ -76,11 +77,12 @@ class DeepLabV3:
         return TrainReport(
             learner=self.name,
             started_from=said,
-            iterations=steps,
+            iterations=done.steps,
             seconds=time.monotonic() - started,
             evaluation=evaluation,
-            history=history,
+            history=done.history,
             left_out=train.left_out + test.left_out,
+            cut_short=done.cut_short,
         )
 
     def load(self, folder: Path, *, device: str = "auto") -> SegmentationPredictor:
@@ -199,10 +201,10 @@ def _fit(
     said: str,
     device: torch.device,
     progress: Progress,
-) -> tuple[NetworkConfig, int, tuple[tuple[int, float], ...]]:
+) -> tuple[NetworkConfig, FitResult]:
     """Train on a part, calibrate on the rest, go on with all.
 
-    Returns the fitted description, the number of steps, and the losses.
+    Returns the fitted description, and what both trainings did together.
     """
     from ml_backend.learners.segmentation.calibration import calibrate
     from ml_backend.learners.segmentation.optimisation import exact_statistics, focal_loss
@@ -226,8 +228,10 @@ def _fit(
         logits = network(batch.pixels)
         return {"focal": focal_loss(logits, batch, alpha=settings.alpha, gamma=settings.gamma)}
 
-    def run(examples: Sequence[Example], rate: float, done: int, until: int) -> int:
-        """Steps ``done`` to ``until`` on some examples; returns the number of steps that time allowed."""
+    runs: list[FitResult] = []
+
+    def run(examples: Sequence[Example], rate: float, done: int, until: int) -> None:
+        """Steps ``done`` to ``until`` on some examples, or as many as time allows."""
         share = (until - done) / total
         crops = Crops(
             examples,
@@ -256,17 +260,23 @@ def _fit(
             batches=min(_STATISTICS_BATCHES, until - done),
             device=device,
         )
-        return found.steps
+        runs.append(found)
 
-    steps = run(part, lr, 0, first)
+    run(part, lr, 0, first)
     if held_out:
         predictor = SegmentationPredictor(model, config, device=device)
         config = calibrate(
             predictor, config, held_out, fixed_threshold=settings.fixed_threshold, seed=spec.seed
         )
     if total > first:
-        steps += run(spec.train, lr / 3, first, total)
-    return config, steps, tuple(history)
+        run(spec.train, lr / 3, first, total)
+    return config, dataclasses.replace(
+        runs[0],
+        history=tuple(history),
+        steps=sum(each.steps for each in runs),
+        seconds=sum(each.seconds for each in runs),
+        cut_short=any(each.cut_short for each in runs),
+    )
 
 
 def hold_out(

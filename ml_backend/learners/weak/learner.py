@@ -124,6 +124,7 @@ class Cim:
             evaluation=evaluation,
             history=fitted.history,
             left_out=train.left_out + empty + test.left_out,
+            cut_short=settings.refine == "on" and not refine,
         )
 
     def load(self, folder: Path, *, device: str = "auto") -> Predictor:

@@ -172,6 +172,8 @@ def test_checkpoints_survive_a_kill_and_go_when_the_version_is_published(
         seen.append(sorted(path.name for path in spec.resume.glob("*")))
         (spec.resume / "events").mkdir(parents=True, exist_ok=True)
         (spec.resume / "events" / "curve").write_text("a point")
+        (spec.resume / "part-1" / "events").mkdir(parents=True, exist_ok=True)
+        (spec.resume / "part-1" / "events" / "curve").write_text("another")
         (spec.resume / "checkpoint").write_text("half way")
         if len(seen) == 1:
             raise KeyboardInterrupt
@@ -184,9 +186,10 @@ def test_checkpoints_survive_a_kill_and_go_when_the_version_is_published(
         world.worker().look(world.project_id)
     assert not stale.exists()
     world.worker().look(world.project_id)
-    assert seen == [[], ["checkpoint", "events"]]
+    assert seen == [[], ["checkpoint", "events", "part-1"]]
     (info,) = versions(world)
     assert (info.folder / "events" / "curve").read_text() == "a point"
+    assert (info.folder / "events" / "part-1" / "curve").read_text() == "another"
     assert [path.name for path in stale.parent.iterdir()] == [info.version]
 
 
