@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class TrainingMapper:
         from ml_backend.images.decode import read_image
 
         record = copy.copy(record)
-        given = AugInput(np.ascontiguousarray(read_image(record["file_name"])[:, :, ::-1]))
+        given = AugInput(np.ascontiguousarray(read_image(Path(record["file_name"]))[:, :, ::-1]))
         transforms = self._augment(given)
         hw = given.image.shape[:2]
         record["image"] = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))

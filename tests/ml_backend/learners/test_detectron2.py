@@ -19,6 +19,10 @@ from ml_backend.learners.weights import read_weights
 
 from .shapes import LABELS, draw_examples
 
+# detectron2 uses what newer versions of torch and numpy warn about
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
 INSTALLED = importlib.util.find_spec("detectron2") is not None
 
 
