@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "boxes": {"iterations": 40},
     "segmentation": {"iterations": 30},
     "classes": {},
-    "weak": {},
+    "weak": {"iterations": 60, "refine_iterations": 30},
 }
 
 
