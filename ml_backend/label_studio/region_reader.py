@@ -25,12 +25,16 @@ __all__ = ["Dropped", "ParsedAnnotation", "parse_annotation", "read_region"]
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A result that was left out: its place in the list, its id, and why. ``broken``: it is damaged."""
+    """A result that was left out: its place in the list, its id, and why.
+
+    ``broken``: it is damaged; ``foreign``: it was made with a tag that the label config does not have.
+    """
 
     index: int
     id: str
     reason: str
     broken: bool
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,10 @@ def parse_annotation(
         identity = str(item.get("id", ""))
         reason = _why_not_ours(item, outputs, config)
         if reason:
-            dropped.append(Dropped(index, identity, reason, False))
+            name = item.get("from_name")
+            is_known = isinstance(name, str) and config.control(name) is not None
+            foreign = not is_known and item.get("type") != "relation"
+            dropped.append(Dropped(index, identity, reason, False, foreign))
             continue
         try:
             if item["type"] == "choices":

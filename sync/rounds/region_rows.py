@@ -24,7 +24,8 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
     and degrees clockwise about that corner. A label of the whole picture (a choice) is a row with ``rle`` and
     ``box_xyxy`` None.
 
-    Raises BadRegion when a region of an output tag or a choice cannot be read, or when two regions were drawn
+    Raises BadRegion when a region of an output tag or a choice cannot be read, when everything was made with
+    tags that the config does not have (it must not pass for a picture without objects), or when two regions were drawn
     on images of different sizes: half of a task's objects would teach the model that the others are
     background.
     """
@@ -33,6 +34,14 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
         if dropped.broken:
             name = dropped.id or "without id"
             raise BadRegion(dropped.reason, field=f"result[{dropped.index}] (region {name})")
+    if not parsed.regions and not parsed.choices:
+        for dropped in parsed.dropped:
+            if dropped.foreign:
+                raise BadRegion(
+                    dropped.reason,
+                    field=f"result[{dropped.index}]",
+                    hint="The label config lost the tag it was made with; put the tag back, or annotate again",
+                )
     rows: list[dict[str, Any]] = [
         {
             "id": region.id,
