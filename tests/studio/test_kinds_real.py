@@ -123,7 +123,7 @@ def test_boxes_and_a_class_of_one_config_are_both_served(site: Site, coco: CocoS
         label_config=BOTH,
         images=[image.path for image in coco.images],
         settings=site.settings,
-        options={"min_finished": 8, "test_min": 3, "push_min_score": 0.0, "iterations": 20, "early_s": 0,
+        options={"min_finished": 8, "test_min": 2, "push_min_score": 0.0, "iterations": 20, "early_s": 0,
                  "train_clicks": False, "question_budget": 0},
     )  # fmt: skip
     config = parse_label_config(BOTH)
@@ -147,7 +147,7 @@ def test_boxes_and_a_class_of_one_config_are_both_served(site: Site, coco: CocoS
         assert "choices" in by_type
         (picked,) = (item["value"]["choices"] for item in prediction.result if item["type"] == "choices")
         right += picked == [truth.tags(config.image_of(task.data))[0] + "s"]
-    assert right >= 5  # of six pictures, all red or all green
+    assert right >= 4  # of six pictures, all red or all green, learnt from six
     assert any(
         item["type"] == "rectanglelabels"
         for task in tasks[8:]
