@@ -25,9 +25,9 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
     ``box_xyxy`` None.
 
     Raises BadRegion when a region of an output tag or a choice cannot be read, when everything was made with
-    tags that the config does not have (it must not pass for a picture without objects), or when two regions were drawn
-    on images of different sizes: half of a task's objects would teach the model that the others are
-    background.
+    tags that the config does not have (it must not pass for a picture without objects), or when two regions
+    were drawn on images of different sizes: half of a task's objects would teach the model that the others
+    are background.
     """
     parsed = parse_annotation(result, config)
     for dropped in parsed.dropped:
@@ -40,7 +40,7 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
                 raise BadRegion(
                     dropped.reason,
                     field=f"result[{dropped.index}]",
-                    hint="The label config lost the tag it was made with; put the tag back, or annotate again",
+                    hint="The label config lost the tag; put it back, or annotate again",
                 )
     rows: list[dict[str, Any]] = [
         {
