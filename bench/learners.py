@@ -31,7 +31,7 @@ from typing import Any
 
 from bench.detection_set import add_arguments, load_examples, print_figure, split, with_training_environment
 from ml_backend.devices import resolve_device
-from ml_backend.errors import GroundswellError
+from ml_backend.errors import BadInput, GroundswellError
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.kinds.base import ProjectKind
@@ -79,7 +79,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
         kind = next(kind for kind in KINDS.values() if name in kind.learners)
         timed = _TimedFit(options.steps)
         timed.install()
-        chosen = dict(pair.split("=", 1) for pair in options.option)
+        chosen = _chosen(name, options)
         spec = TrainSpec(
             labels,
             tuple(as_kind(example, kind, labels, is_test=False) for example in train),
@@ -114,6 +114,16 @@ def measure(name: str, options: argparse.Namespace) -> None:
         print_figure("infer_images_per_second", *infer_pace(predictor, images), images=len(images), **place)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print_figure("peak_rss_mb", peak, "MB", None, **place)
+
+
+def _chosen(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The options of the command line, and random weights where the learner can start from others."""
+    chosen: dict[str, Any] = dict(pair.split("=", 1) for pair in options.option)
+    try:
+        get_learner(name).check_options(options.preset, {"weights": "none"})
+    except BadInput:
+        return chosen
+    return {"weights": "none", **chosen}
 
 
 def as_kind(example: Example, kind: ProjectKind, labels: Sequence[str], *, is_test: bool) -> Example:
