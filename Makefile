@@ -60,6 +60,7 @@ bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure
 	$(BIN)/python -m bench.weak --quick
 	$(BIN)/python -m bench.infer --quick
 	$(BIN)/python -m bench.learners --quick
+	$(BIN)/python -m bench.segmentation --quick
 	$(BIN)/python -m bench.pool_lookup --quick
 
 clean:  ## remove environments, caches and the demo's data

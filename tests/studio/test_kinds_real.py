@@ -29,6 +29,7 @@ SIDE, N_IMAGES = 96, 14
 OPTIONS: dict[str, dict[str, Any]] = {
     "boxes": {"iterations": 40},
     "segmentation": {"iterations": 30},
+    "components": {"iterations": 30},
     "classes": {},
     "weak": {"iterations": 60, "refine_iterations": 30},
 }
