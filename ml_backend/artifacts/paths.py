@@ -7,6 +7,7 @@ Layout below ``data_dir``::
     embeddings/<encoder>/              click embeddings, <hash>.safetensors
     projects/<id>/project.json         what the backend must know of a project (written by the worker)
     projects/<id>/models/<version>/    one immutable model version: weights, manifest.json
+    projects/<id>/models/.training-<version>/  checkpoints of a training that is under way
     projects/<id>/current              name of the version that serves
     projects/<id>/clicks/<version>/    one immutable click model; projects/<id>/clicks/current
     projects/<id>/pools/<version>/     pool.parquet (instances), tasks.parquet (one row per task)
