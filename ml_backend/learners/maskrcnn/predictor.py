@@ -15,6 +15,7 @@ from torchvision.models.detection import MaskRCNN
 
 from ml_backend.device_fallback import DeviceFallback
 from ml_backend.instances import Instances
+from ml_backend.learners.blurred import mask_entropy
 from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_attention, projection_matrix
 from ml_backend.learners.mask_pasting import paste_masks, without_specks
 from ml_backend.learners.maskrcnn.architecture import NetworkConfig, normalise
@@ -152,6 +153,7 @@ class MaskRcnnPredictor:
             score=_numpy(score),
             quality=_numpy(quality),
             embedding=_numpy(embedding),
+            doubts={"mask_entropy": mask_entropy(probability, score)},
         )
         return without_empty_masks(found)
 

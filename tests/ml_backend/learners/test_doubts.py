@@ -158,3 +158,17 @@ def test_classical_features_tell_pictures_apart_and_ignore_size() -> None:
     near = np.linalg.norm(vectors[0] - vectors[2])
     assert near < 0.3 * np.linalg.norm(vectors[0] - vectors[1])
     assert ClassicalFeatures()([]).shape == (0, ClassicalFeatures.dim)
+
+
+def test_blurred_masks_are_doubted() -> None:
+    import torch
+
+    from ml_backend.learners.blurred import mask_entropy
+
+    sharp, blurred = torch.zeros(1, 4, 4), torch.full((1, 4, 4), 0.5)
+    both = torch.cat([sharp, blurred])
+    assert mask_entropy(sharp, torch.tensor([0.9])) == pytest.approx(0.0, abs=1e-4)
+    assert mask_entropy(blurred, torch.tensor([0.9])) == pytest.approx(1.0)
+    assert mask_entropy(both, torch.tensor([0.9, 0.1])) == pytest.approx(0.0, abs=1e-4), "one is not shown"
+    assert mask_entropy(both, torch.tensor([0.1, 0.1])) == pytest.approx(0.5, abs=1e-4)
+    assert mask_entropy(sharp[:0], torch.tensor([])) == 0.0
