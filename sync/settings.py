@@ -162,10 +162,11 @@ class Settings(BackendSettings):
         description="also look at each picture mirrored and count differences as doubt (tta): a better "
         "order, twice the time",
     )
-    order_start: bool = Field(
-        default=True,
+    order_start: bool | None = Field(
+        default=None,
         description="before the first training, serve typical pictures of different kinds first (and the "
-        "random ones that the test split needs); false: Label Studio serves at random",
+        "random ones that the test split needs); empty: only where a vision model gives the `features`, "
+        "since by classical ones it was no better than random",
     )
     features: str = Field(
         default="classical",

@@ -7,17 +7,23 @@ what a spread over pictures needs; they know nothing of objects. Foundation mode
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ml_backend.errors import BadInput
+from ml_backend.extras import require_extra
 
-__all__ = ["ClassicalFeatures", "PictureFeatures", "picture_features"]
+__all__ = ["ClassicalFeatures", "PictureFeatures", "VisionModel", "picture_features"]
 
+_MEAN: Final = (0.485, 0.456, 0.406)
+_STD: Final = (0.229, 0.224, 0.225)
 _SIDE: Final = 128
 _GRID: Final = 4
 _DIRECTIONS: Final = 8
@@ -53,7 +59,62 @@ def picture_features(choice: str) -> PictureFeatures:
     """
     if choice in ("", "classical"):
         return ClassicalFeatures()
-    raise BadInput(f"there are no features called {choice!r}", field="features", hint="Use classical")
+    if not (Path(choice) / "config.json").is_file():
+        raise BadInput(
+            f"there are no features called {choice!r}",
+            field="features",
+            hint="Use classical, or a folder with config.json and model.safetensors",
+        )
+    return VisionModel(Path(choice))
+
+
+class VisionModel:
+    """The pooled output of a vision model in a folder, as transformers saves it (DINOv2, SigLIP, ViT, …).
+
+    Nothing is downloaded, and no code from the folder is run. It is loaded at the first picture; raises
+    BadInput then when transformers cannot load it, ModelError when transformers is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        config = (folder / "config.json").read_bytes()
+        self.name = f"{folder.name}-{hashlib.blake2b(config, digest_size=4).hexdigest()}"
+        self._folder = folder
+        said = json.loads(config)
+        inner = said.get("vision_config") or said
+        self._side = int(inner.get("image_size") or 224)
+        self._model: Any = None
+
+    def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        import torch
+
+        rows = [
+            cv2.resize(image, (self._side, self._side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+            for image in images
+        ]
+        pixels = (np.stack(rows) - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
+        with torch.inference_mode():
+            found = self._loaded()(pixel_values=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+            pooled = getattr(found, "pooler_output", None)
+            if pooled is None:
+                last = found.last_hidden_state
+                pooled = last.mean(dim=1) if last.ndim == 3 else last.mean(dim=(2, 3))
+            return np.asarray(pooled.flatten(1).float().numpy(), np.float32)
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            require_extra("hf")
+            from transformers import AutoModel
+
+            try:
+                whole = AutoModel.from_pretrained(
+                    self._folder, local_files_only=True, trust_remote_code=False
+                )
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
+                raise BadInput(
+                    f"{self._folder} holds no model that transformers can load: {error}", field="features"
+                ) from error
+            self._model = getattr(whole, "vision_model", whole).eval()  # of pairs of pictures and texts
+        return self._model
 
 
 def _describe(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

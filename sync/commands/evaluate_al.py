@@ -48,8 +48,9 @@ def register_al(group: typer.Typer) -> None:
         option: Annotated[
             list[str] | None, typer.Option(help="name=value of the learner, repeat (value as in JSON)")
         ] = None,
-        same_start: Annotated[
-            bool, typer.Option(help="ours starts from the random pictures of the others, not typical-first")
+        typical_start: Annotated[
+            bool,
+            typer.Option(help="ours starts from typical pictures, the others from random ones"),
         ] = False,
         mirror: Annotated[bool, typer.Option(help="look at each picture mirrored too (doubt tta)")] = False,
         draw_s: Annotated[float | None, typer.Option(min=0, help="seconds to draw or mend an object")] = None,
@@ -98,7 +99,7 @@ def register_al(group: typer.Typer) -> None:
             learner=learner,
             preset=preset,
             options=_options(option or []),
-            same_start=same_start,
+            typical_start=typical_start,
             mirror=mirror,
             draw_s=draw_s,
             features=features,

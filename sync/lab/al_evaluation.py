@@ -1,9 +1,8 @@
 """Orders measured by what they are for: how good the model gets, for the pictures and seconds that they cost.
 
 A played loop per order and seed: label the first pictures, train, order the rest with what the model finds
-there, label the next batch. The orders share the split, the seeds, the learner and its options; a start
-without any model is typical-first for ``ours``, as in a project, and drawn at random for the others (for
-``ours`` too with ``same_start``). Differences between orders are paired by seed.
+there, label the next batch. The orders share the split, the seeds, the learner and its options, and the
+random pictures that they start from (``ours`` may start from typical ones). Differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class AlEvaluation:
     seeds : number of repetitions; split, start and training follow from the seed
     metric : name out of the learner's evaluation; empty: the headline of the kind
     learner, preset, options : as for ``groundswell worker``; the learner empty: the default one of the kind
-    same_start : ``ours`` starts from the same random pictures as the others
+    typical_start : ``ours`` starts from typical pictures instead of the random ones of the others
     mirror : also look at each picture mirrored (the doubt ``tta``)
     draw_s : seconds per object drawn or mended; None: as usual for the kind
     features : see the setting of that name
@@ -75,7 +74,7 @@ class AlEvaluation:
     learner: str = ""
     preset: str = "light"
     options: Mapping[str, Any] = field(default_factory=dict)
-    same_start: bool = False
+    typical_start: bool = False
     mirror: bool = False
     draw_s: float | None = None
     features: str = "classical"
@@ -174,7 +173,7 @@ class _Play:
         """One point per training: labelled pictures, seconds spent, metric."""
         plan, rng = self.plan, np.random.default_rng([self.seed, 3])
         left = list(self.pool)
-        if self.method == "ours" and not plan.same_start:
+        if self.method == "ours" and plan.typical_start:
             first = typical_order(self.vectors[left], plan.start, seed=self.seed)[: plan.start].tolist()
         else:
             first = rng.permutation(len(left))[: plan.start].tolist()

@@ -1,6 +1,8 @@
 """Cold start: which tasks come first while there is no model: typical pictures of different kinds.
 
-With few labels, typical pictures teach more than odd or random ones (``clustering.typical``). Label Studio
+With few labels, typical pictures teach more than odd or random ones (``clustering.typical``), if the features
+tell kinds of pictures apart: with classical features that was not so (docs/figures.md), and nothing is done
+then unless ``order_start`` asks for it. Label Studio
 learns of their order through score-only predictions. The first training replaces them.
 
 The frozen test split must be a random sample of the project, or what is measured on it says nothing about the
@@ -99,7 +101,8 @@ def typical_first(
     Safe to repeat and to kill. Nothing happens when another order is wished for (``order``), or when somebody
     else's predictions are there: people see those.
     """
-    if settings.order != "ours" or not settings.order_start:
+    is_wanted = settings.features != "classical" if settings.order_start is None else settings.order_start
+    if settings.order != "ours" or not is_wanted:
         return 0
     order = read_order(paths.order(START))
     open_ids = open_task_ids(db)

@@ -51,6 +51,7 @@ class Place:
                 "question_budget": 0,
                 "push_interval_s": 0.0,
                 "order_explore": 0.2,
+                "order_start": True,
             }
         )
         self.store = Store(self.settings.database())

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ml_backend.errors import BadInput
 from ml_backend.instances import Instances
 from ml_backend.learners.doubt_scorer import DoubtScorer, fit_scorer, plain_scorer
 from ml_backend.learners.mirrored import disagreement, predict_twice
-from ml_backend.learners.picture_features import ClassicalFeatures
+from ml_backend.learners.picture_features import ClassicalFeatures, picture_features
 from ml_backend.learners.uncertainty import NOTHING_SHOWN, confidence, doubts_of_tasks, named_doubts
 from ml_backend.masks.rle import encode_mask
 
@@ -172,3 +174,22 @@ def test_blurred_masks_are_doubted() -> None:
     assert mask_entropy(both, torch.tensor([0.9, 0.1])) == pytest.approx(0.0, abs=1e-4), "one is not shown"
     assert mask_entropy(both, torch.tensor([0.1, 0.1])) == pytest.approx(0.5, abs=1e-4)
     assert mask_entropy(sharp[:0], torch.tensor([])) == 0.0
+
+
+def test_a_vision_model_from_a_folder_gives_features(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32,
+        patch_size=16,
+    )  # fmt: skip
+    transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
+    features = picture_features(str(tmp_path / "vit"))
+    images = [np.full((40, 50, 3), level, np.uint8) for level in (0, 200)]
+    found = features(images)
+    assert found.shape == (2, 16)
+    assert not np.allclose(found[0], found[1])
+    np.testing.assert_allclose(features(images[1:]), found[1:], rtol=1e-4, atol=1e-5)
+    assert features.name == picture_features(str(tmp_path / "vit")).name
+    assert features.name.startswith("vit-")
+    with pytest.raises(BadInput, match="no features"):
+        picture_features("no such folder")

@@ -161,7 +161,7 @@ def test_every_beginning_holds_the_random_ones_that_a_test_split_needs(
 def test_typical_pictures_are_served_first_and_the_split_is_drawn_from_random_ones(
     make_world: MakeWorld,
 ) -> None:
-    world = make_world(24, question_budget=0, min_finished=8, test_fraction=0.25)
+    world = make_world(24, question_budget=0, min_finished=8, test_fraction=0.25, order_start=True)
     look(world)
     order = read_order(world.open().paths.order(START))
     assert order is not None
@@ -186,7 +186,7 @@ def test_typical_pictures_are_served_first_and_the_split_is_drawn_from_random_on
 
 
 def test_a_look_before_the_training_sends_once_and_new_tasks_later(make_world: MakeWorld) -> None:
-    world = make_world(10, question_budget=0)
+    world = make_world(10, question_budget=0, order_start=True)
     calls: list[str] = []
     look(world)
     world.studio.before_call = calls.append
@@ -200,7 +200,7 @@ def test_a_look_before_the_training_sends_once_and_new_tasks_later(make_world: M
     assert len({*before, world.studio.predictions(new)[0].score}) == 11
 
 
-@pytest.mark.parametrize("options", [{"order": "random"}, {"order_start": False}])
+@pytest.mark.parametrize("options", [{"order": "random", "order_start": True}, {}])
 def test_no_cold_start_where_it_is_not_wanted(make_world: MakeWorld, options: dict[str, Any]) -> None:
     world = make_world(6, question_budget=0, **options)
     look(world)
@@ -208,7 +208,7 @@ def test_no_cold_start_where_it_is_not_wanted(make_world: MakeWorld, options: di
 
 
 def test_a_kill_in_the_cold_start_is_made_good(make_world: MakeWorld) -> None:
-    world = make_world(12, question_budget=0, push_rows=5)
+    world = make_world(12, question_budget=0, push_rows=5, order_start=True)
     places: list[str] = []
 
     def stop(place: str) -> None:
@@ -225,7 +225,7 @@ def test_a_kill_in_the_cold_start_is_made_good(make_world: MakeWorld) -> None:
 
 
 def test_a_picture_that_cannot_be_read_has_a_place_too(make_world: MakeWorld) -> None:
-    world = make_world(8, question_budget=0)
+    world = make_world(8, question_budget=0, order_start=True)
     (world.images / "005.png").write_text("no picture")
     look(world)
     assert len(world.studio.predictions(world.tasks[5])) == 1
@@ -259,7 +259,7 @@ def test_the_command_lists_the_order_with_reasons(make_world: MakeWorld) -> None
 
 
 def test_before_there_is_a_model_the_reasons_are_others(make_world: MakeWorld) -> None:
-    world = make_world(12, question_budget=0)
+    world = make_world(12, question_budget=0, order_start=True)
     with pytest.raises(BadInput, match="no order yet"):
         served_next(world.settings, world.store, world.project_id)
     look(world)
