@@ -124,7 +124,7 @@ def run(
         )
         seconds[way] = time.monotonic() - started
     for bag in pool:
-        for way, instances in _ways(bag, heads["on"], heads["off"], settings).items():
+        for way, instances in ways(bag, heads["on"], heads["off"], settings).items():
             found.setdefault(way, []).append(instances)
     if options.refine:
         started = time.monotonic()
@@ -151,7 +151,7 @@ def run(
         print_figure(f"weak_seconds_{part}", spent, "s", None, **place)
 
 
-def _ways(bag: Any, with_integrity: Any, without: Any, settings: CimSettings) -> dict[str, Instances]:
+def ways(bag: Any, with_integrity: Any, without: Any, settings: CimSettings) -> dict[str, Instances]:
     """What each way finds on one picture."""
     import torch
 
@@ -160,8 +160,8 @@ def _ways(bag: Any, with_integrity: Any, without: Any, settings: CimSettings) ->
 
     iou, cover = bag.iou.astype(np.float32), bag.cover.astype(np.float32)
     small = ~bag.big[:, None]
-    classes, integrity, _ = head_scores(with_integrity, bag.features)
-    plain, _, _ = head_scores(without, bag.features)
+    classes, integrity, _ = head_scores(with_integrity, bag.features, bag.prior)
+    plain, _, _ = head_scores(without, bag.features, bag.prior)
     with torch.inference_mode():
         mil = without(torch.from_numpy(bag.features), [len(bag)])[0].mil_class[:, 1:].numpy()
     objectness = np.zeros_like(classes)

@@ -21,15 +21,19 @@ __all__ = ["CUES", "cues_of", "objectness"]
 CUES: Final = (
     "alike", "outline", "within", "contrast", "uniform", "ellipse", "solid", "border", "size",
 )  # fmt: skip
-_WEIGHTS: Final = np.array([0.34, 2.51, 0.40, -0.04, -0.02, 4.98, 0.33, -2.48, 1.11], np.float32)
-_OFFSET: Final = -2.0
+_WEIGHTS: Final = np.array([0.34, 2.51, 0.40, -0.04, -0.02, 4.98, 0.33, -2.48, 0.50], np.float32)
+_OFFSET: Final = -4.8
 
 Floats = npt.NDArray[np.float32]
 
 
 def objectness(cues: Floats) -> Floats:
-    """(n,) float32 in 0..1 from cues (n, k): logistic, with constants fitted on pictures of other kinds
-    (``bench/weak.py --fit-prior``)."""
+    """(n,) float32 in 0..1 from cues (n, k): a logistic function.
+
+    Its constants were fitted on four pictures of blood cells and six photographs (area under the ROC curve on
+    the one kind from the other: 0.86 and 0.90). Then the weight of the size was halved: as fitted it prefers
+    clumps to single objects (AP50 of objectness alone on five pictures of nuclei: 0.67, not 0.33).
+    """
     return np.asarray(1 / (1 + np.exp(-(cues @ _WEIGHTS + _OFFSET))), np.float32)
 
 

@@ -30,14 +30,20 @@ class Output:
 
 
 class Heads(nn.Module):
-    """``features`` numbers in, scaled by ``mean`` and ``spread`` (set from the training pictures)."""
+    """``features`` numbers in, scaled by ``mean`` and ``spread`` (set from the training pictures).
+
+    ``blind`` (C+1,) marks labels that all training pictures have, or none. Their tags say nothing about what
+    is a complete object, so objectness stands in for their integrity.
+    """
 
     def __init__(self, features: int, labels: int, *, width: int = 128, dropout: float = 0.2) -> None:
         super().__init__()
         self.mean: Tensor
         self.spread: Tensor
+        self.blind: Tensor
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("blind", torch.zeros(labels + 1, dtype=torch.bool))
         self.trunk = nn.Sequential(
             nn.Linear(features, width),
             nn.ReLU(),

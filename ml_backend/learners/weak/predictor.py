@@ -24,15 +24,16 @@ __all__ = ["CimPredictor", "head_scores"]
 Floats = npt.NDArray[np.float32]
 
 
-def head_scores(heads: Heads, features: Floats) -> tuple[Floats, Floats, Floats]:
+def head_scores(heads: Heads, features: Floats, prior: Floats) -> tuple[Floats, Floats, Floats]:
     """Class score and integrity (n, C), means over the branches without the background, and embeddings
-    (n, width) of proposals with ``features`` (n, f)."""
+    (n, width) of proposals with ``features`` (n, f) and objectness ``prior`` (n,)."""
     device = heads.mean.device
     with torch.inference_mode():
         x = torch.from_numpy(features).to(device)
         output = heads(x, [len(features)])[0]
         classes = torch.stack(output.classes).mean(dim=0)[:, 1:]
-        integrity = torch.stack(output.integrity).mean(dim=0)[:, 1:]
+        learnt = torch.stack(output.integrity).mean(dim=0)
+        integrity = torch.where(heads.blind, torch.from_numpy(prior).to(device)[:, None], learnt)[:, 1:]
         hidden = heads.embed(x)
     return tuple(np.asarray(t.float().cpu().numpy()) for t in (classes, integrity, hidden))  # type: ignore[return-value]
 
@@ -76,7 +77,7 @@ class CimPredictor:
 
     def _scores(self, found: Proposals) -> tuple[Floats, Floats, Floats]:
         with self._lock:
-            return head_scores(self._heads, classical_features(found))
+            return head_scores(self._heads, classical_features(found), found.prior)
 
     def _instances(self, found: Proposals) -> Instances:
         if not len(found):

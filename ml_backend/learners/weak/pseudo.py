@@ -37,7 +37,7 @@ def pseudo_example(heads: Heads, example: Example, bag: Bag, *, threshold: float
     Mined masks have their score as weight; what is doubtful becomes an area to ignore. The best proposal of a
     tag is an instance even below the threshold, since something must show the tag.
     """
-    classes, integrity, _ = head_scores(heads, bag.features)
+    classes, integrity, _ = head_scores(heads, bag.features, bag.prior)
     score = np.where(bag.big[:, None], 0, classes * integrity)
     drawn = np.flatnonzero(bag.given >= 0)
     tags = bag.tags.copy()

@@ -54,6 +54,7 @@ def train_heads(
     heads.spread.copy_(spread)
     responses = class_responses(bags, mean, spread)
     contrast = labels_with_contrast(bags)
+    heads.blind[1:] = torch.from_numpy(~contrast)
     clusters = [
         initial_clusters(bag, response, contrast) for bag, response in zip(bags, responses, strict=True)
     ]
@@ -83,7 +84,7 @@ def train_heads(
         rng = np.random.default_rng((seed, 1 << 20, batch.step))
         total: dict[str, Tensor] = {}
         for place, bag, output in zip(batch.places.tolist(), chosen, outputs, strict=True):
-            for name, value in _losses(bag, output, clusters[place], mining, fade, rng).items():
+            for name, value in _losses(bag, output, clusters[place], mining, fade, rng, ~contrast).items():
                 total[name] = total.get(name, torch.zeros((), device=device)) + value / len(chosen)
         return total
 
@@ -105,8 +106,10 @@ def _losses(
     mining: MiningSettings,
     fade: float,
     rng: np.random.Generator,
+    blind: npt.NDArray[np.bool_],
 ) -> dict[str, Tensor]:
-    """All losses of one picture. ``fade`` goes from 1 to 0: the power of the objectness in the integrity."""
+    """All losses of one picture. ``fade`` goes from 1 to 0: the power of the objectness in the integrity.
+    ``blind`` (C,): labels whose integrity is the objectness alone, see ``Heads``."""
     device = output.mil_class.device
     tags = torch.from_numpy(bag.tags.astype(np.float32)).to(device)
     losses = {
@@ -114,6 +117,7 @@ def _losses(
         "clusters": _CLUSTER_WEIGHT * cluster_loss(output, clusters),
     }
     trust = (bag.prior[:, None] + 1e-3) ** fade
+    columns = np.concatenate([[False], blind])
     with torch.no_grad():
         pick = output.mil_pick / output.mil_pick.max(dim=0).values.clamp(min=1e-9)
     before = (_numpy(output.mil_class), _numpy(pick) * (bag.prior[:, None] + 1e-3))
@@ -124,7 +128,8 @@ def _losses(
         losses[f"bag_{branch}"], losses[f"class_{branch}"] = tagged, classed
         if mining.integrity:
             losses[f"integrity_{branch}"] = _INTEGRITY_WEIGHT * complete
-        before = (_numpy(classes), _numpy(integrity) * trust)
+        learnt = _numpy(integrity) * trust
+        before = (_numpy(classes), np.where(columns, bag.prior[:, None], learnt).astype(np.float32))
     return losses
 
 
