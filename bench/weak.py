@@ -111,7 +111,8 @@ def run(
     shown, pool, _ = make_bags(blind, len(labels), every, seed=options.seed, progress=_quiet)
     truth = [next(e for e in test if e.task_id == s.task_id) for s in shown]
     seconds = {"proposals": time.monotonic() - started}
-    heads, found = {}, {}
+    heads: dict[str, Any] = {}
+    found: dict[str, list[Instances]] = {}
     for way in ("on", "off"):
         started = time.monotonic()
         heads[way], _ = train_heads(
