@@ -149,12 +149,13 @@ class _BatchOnly(GeneralizedRCNNTransform):  # type: ignore[misc]
 def _finish(model: MaskRCNN, config: NetworkConfig, pyramid: int) -> MaskRCNN:
     model.transform = _BatchOnly()
     pool = model.roi_heads.mask_roi_pool
+    looks = int(model.roi_heads.box_predictor.cls_score.in_features)
     channels = int(model.backbone.out_channels)
     model.roi_heads = InstanceHeads(
         model.roi_heads,
         mask_margin=config.mask_margin,
         box_passes=config.box_passes,
-        quality_head=MaskQuality(channels, pool.output_size[0]) if config.quality_head else None,
+        quality_head=MaskQuality(channels, pool.output_size[0], looks) if config.quality_head else None,
     )
     model.rpn.__class__ = IgnoringRpn  # same weights, same arguments
     _fix_pool_scales(model, pyramid)

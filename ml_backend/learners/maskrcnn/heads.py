@@ -93,7 +93,8 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
         for i in range(len(boxes)):
             result.append({"boxes": windows[i], "labels": labels[i], "scores": scores[i], "masks": masks[i]})
         if self.quality_head is not None:
-            quality = self.quality_head(pooled, mask_logits).split(counts)
+            looks = self.box_head(self.box_roi_pool(features, windows, image_shapes))
+            quality = self.quality_head(pooled, mask_logits, looks).split(counts)
             for i in range(len(boxes)):
                 result[i]["quality"] = quality[i]
         return result
@@ -190,6 +191,7 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
             every = torch.cat(labels)
             rows = torch.arange(len(every), device=every.device)
             drawn = self.mask_predictor(self.mask_head(pooled))[rows, every].float()
+            looks = self.box_head(self.box_roi_pool(features, windows, image_shapes))
             parts = torch.split(drawn, [len(box) for box in boxes])
             judged = torch.cat([~inside(b, t.get("ignore")) for b, t in zip(boxes, targets, strict=True)])
             truth = torch.cat(
@@ -204,7 +206,7 @@ class InstanceHeads(RoIHeads):  # type: ignore[misc]
         if not judged.any():
             return logits.sum() * 0
         assert self.quality_head is not None
-        predicted: Tensor = self.quality_head(pooled, drawn)
+        predicted: Tensor = self.quality_head(pooled, drawn, looks)
         return (predicted.float() - truth)[judged].abs().mean()
 
 

@@ -58,7 +58,7 @@ class TrainSettings:
     score_threshold: float = 0.05
     nms: float = 0.5
     mask_margin: float = 0.0
-    box_passes: int = 1
+    box_passes: int = 2
     quality_head: int = 1
     weights: str = "auto"
     turn: str = "auto"

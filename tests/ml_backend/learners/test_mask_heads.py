@@ -45,15 +45,17 @@ def test_iou_counts_what_lies_outside_the_window() -> None:
 
 
 def test_the_head_changes_nothing_but_itself() -> None:
-    head = MaskQuality(8, 14)
+    head = MaskQuality(8, 14, 16)
     features = torch.rand(3, 8, 14, 14, requires_grad=True)
     logits = torch.randn(3, 28, 28, requires_grad=True)
-    found = head(features, logits)
+    box = torch.randn(3, 16, requires_grad=True)
+    found = head(features, logits, box)
     assert found.shape == (3,)
     assert bool(((found > 0) & (found < 1)).all())
     found.sum().backward()
     assert features.grad is None
     assert logits.grad is None
+    assert box.grad is None
     assert head.first.weight.grad is not None
 
 
@@ -73,6 +75,25 @@ def test_descriptions_from_before_give_the_old_network() -> None:
     found = model([torch.rand(3, 96, 96)])[0]
     assert "quality" not in found
     assert [name for name in build_network(ALL).state_dict() if "quality" in name]
+
+
+def test_a_second_pass_moves_the_boxes_and_drops_what_met() -> None:
+    torch.manual_seed(0)
+    once = build_network(dataclasses.replace(PLAIN, score_threshold=0.0)).eval()
+    twice = build_network(dataclasses.replace(PLAIN, score_threshold=0.0, box_passes=2)).eval()
+    twice.load_state_dict(once.state_dict())
+    images, _ = once.transform([torch.randn(3, 96, 96)])
+    with torch.inference_mode():
+        features = once.backbone(images.tensors)
+        proposals, _ = once.rpn(images, features)
+        first = once.roi_heads.detect(features, proposals, [(96, 96)])[0]
+        second = twice.roi_heads.detect(features, proposals, [(96, 96)])[0]
+        moved = once.roi_heads.refined(features, [first["boxes"]], [first["labels"]], [(96, 96)])[0]
+    assert 0 < len(second["boxes"]) <= len(first["boxes"])
+    assert not torch.allclose(moved, first["boxes"])
+    for box, score in zip(second["boxes"], second["scores"], strict=True):
+        same = (moved == box).all(dim=1) & (first["scores"] == score)
+        assert bool(same.any())
 
 
 def target(*boxes: tuple[int, int, int, int]) -> dict[str, Tensor]:
