@@ -99,7 +99,6 @@ def test_doubt_beats_random_where_it_must(tiles: Path) -> None:
         rounds=6,
         seeds=6,
         learner=NAME,
-        same_start=True,
     )
     found = evaluate_orders(data, CLASSES, plan)
     orders = found["orders"]
