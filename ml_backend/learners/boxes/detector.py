@@ -58,13 +58,14 @@ def batched(images: list[Tensor]) -> ImageList:
 
 
 def covered_by(boxes: Tensor, areas: Tensor) -> Tensor:
-    """(n,) bool: whether at least half of each box (n, 4) lies in one of the areas (m, 4)."""
+    """(n,) bool: whether at least half of each box (n, 4), which has an area, lies in one of the areas
+    (m, 4)."""
     if not len(areas):
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     low = torch.maximum(boxes[:, None, :2], areas[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], areas[None, :, 2:])
     common = (high - low).clamp(min=0).prod(dim=2)
-    inside: Tensor = common >= 0.5 * box_area(boxes)[:, None]
+    inside: Tensor = (common > 0) & (common >= 0.5 * box_area(boxes)[:, None])
     return inside.any(dim=1)
 
 

@@ -17,7 +17,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_io
 
 from ml_backend.errors import ModelError
 from ml_backend.learners.boxes.description import BoxNetwork
-from ml_backend.learners.boxes.detector import BoxDetector, Found, batched, covered_by, level_pool
+from ml_backend.learners.boxes.detector import BoxDetector, Found, batched, level_pool
 from ml_backend.learners.maskrcnn.backbone import MobileNetPyramid, SmallPyramid, group_norm
 
 __all__ = ["OneStageDetector", "build_one_stage"]
@@ -85,12 +85,7 @@ class OneStageDetector(BoxDetector):
         batch = batched(images)
         labels, edges, iou, places = self._places(self.backbone(batch.tensors))
         matched = torch.stack([self._match(places, target["boxes"]) for target in targets])
-        whole = torch.stack(
-            [
-                covered_by(torch.cat([places[:, :2], places[:, :2]], dim=1), target["ignore"])
-                for target in targets
-            ]
-        )
+        unknown = torch.stack([_within(places, target["ignore"]) for target in targets])
         there = matched >= 0
         weight = torch.ones_like(there, dtype=torch.float32)
         aims = torch.zeros_like(labels)
@@ -100,7 +95,7 @@ class OneStageDetector(BoxDetector):
             weight[i, there[i]] = target["weights"][own]
             aims[i, there[i].nonzero()[:, 0], target["labels"][own] - 1] = 1.0
             true[i, there[i]] = target["boxes"][own]
-        weight[whole & ~there] = 0.0
+        weight[unknown & ~there] = 0.0
         count = weight[there].sum().clamp(min=1.0)
         boxes = _decode(edges, places)[there]
         overlap = generalized_box_iou_loss(boxes, true[there], reduction="none")
@@ -192,6 +187,13 @@ class OneStageDetector(BoxDetector):
 
     def forward(self, images: list[Tensor]) -> list[Found]:
         return self.find(images)
+
+
+def _within(places: Tensor, areas: Tensor) -> Tensor:
+    """(p,) bool: whether each place lies in one of the areas (m, 4)."""
+    x, y = places[:, None, 0], places[:, None, 1]
+    inside = (x >= areas[:, 0]) & (x <= areas[:, 2]) & (y >= areas[:, 1]) & (y <= areas[:, 3])
+    return inside.any(dim=1)
 
 
 def _grid(level: Tensor, stride: int) -> Tensor:

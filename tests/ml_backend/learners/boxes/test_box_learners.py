@@ -16,8 +16,12 @@ from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.instances import Instances
 from ml_backend.learners.base import TrainReport, TrainSpec
-from ml_backend.learners.boxes.learner import BoxLearner
+from ml_backend.learners.boxes.crops import BoxCrops, CropSettings
+from ml_backend.learners.boxes.description import BoxNetwork
+from ml_backend.learners.boxes.detector import covered_by
+from ml_backend.learners.boxes.learner import BoxLearner, OneStage
 from ml_backend.learners.evaluation import match_iou
+from ml_backend.learners.maskrcnn.geometry import Geometry
 from ml_backend.learners.registry import get_learner
 from ml_backend.masks.rle import rle_box, rle_hw
 from ml_backend.masks.shapes import box_rle
@@ -246,3 +250,40 @@ def test_refuses_what_cannot_be_loaded(trained: Trained, tmp_path: Path) -> None
 
 def _quiet(share: float, line: str) -> None:
     """Nobody listens."""
+
+
+def test_areas_to_ignore_are_neither_object_nor_background() -> None:
+    areas = torch.tensor([[10.0, 10.0, 30.0, 40.0]])
+    boxes = torch.tensor([[12.0, 12.0, 20.0, 20.0], [0.0, 0.0, 22.0, 60.0], [50.0, 50.0, 60.0, 60.0]])
+    assert covered_by(boxes, areas).tolist() == [True, False, False]
+    assert covered_by(boxes, areas[:0]).tolist() == [False, False, False]
+    torch.manual_seed(0)
+    network = BoxNetwork(("a",), "small", 16, Geometry(1.0, ((16.0,),), (1.0,), 20), "image", 0.05, 0.5)
+    model = OneStage().build(network).train()
+    image = [torch.rand(3, 64, 64)]
+
+    def loss(ignore: list[list[float]]) -> float:
+        target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+        target |= {"weights": torch.zeros(0), "ignore": torch.tensor(ignore).reshape(-1, 4)}
+        return model.losses(image, [target])["classes"].item()
+
+    nothing, half, whole = loss([]), loss([[0, 0, 31.9, 64]]), loss([[0, 0, 64, 64]])
+    assert 0 < half < nothing
+    assert half == pytest.approx(nothing / 2, rel=0.3)
+    assert whole == 0
+
+
+def test_a_box_cut_by_the_crop_teaches_nothing_where_little_of_it_shows(tmp_path: Path) -> None:
+    (example,) = draw_examples(tmp_path, 1)
+    box = box_rle((0, 0, 100, 96), (96, 128))
+    crops = BoxCrops(
+        [dataclasses.replace(example, label=(0,), rle=(box,))],
+        CropSettings(32, 1.0, "image", True),
+        seed=0,
+        length=20,
+    )
+    samples = [crops[i][1] for i in range(20)]
+    assert sum(len(target["boxes"]) for target in samples) == 0
+    assert sum(len(target["ignore"]) for target in samples) > 10
+    same = crops[3][1]["ignore"]
+    assert torch.equal(same, samples[3]["ignore"])
