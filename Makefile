@@ -56,6 +56,7 @@ bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure
 	$(BIN)/python -m bench.clustering --sizes 5000 20000 --seeds 1
 	$(BIN)/python -m bench.economy --quick
 	$(BIN)/python -m bench.clicks --quick
+	$(BIN)/python -m bench.boxes --quick
 	$(BIN)/python -m bench.train --quick
 	$(BIN)/python -m bench.weak --quick
 	$(BIN)/python -m bench.infer --quick
