@@ -19,12 +19,13 @@ unseen (at 95 %). Small ε or rare labels need many answers; no method that trus
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
-from clustering.arrays import Bools, Floats
+from clustering.arrays import Bools, Floats, Ints
 from clustering.evidence.sequential import BETS
 
 __all__ = ["Picks", "Remaining", "remaining_log_wealth", "remaining_positives"]
@@ -32,15 +33,15 @@ __all__ = ["Picks", "Remaining", "remaining_log_wealth", "remaining_positives"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picks:
-    """t pictures in the order in which they were picked to be labelled.
+    """t pictures in the order in which they were drawn to be labelled.
 
     Attributes
     ----------
     positive : (t,) bool, whether people gave it the label
     answered : (t,) bool; False: nobody has answered (yet), or they skipped it
-    probability : (t,) float64 in (0, 1], with which this picture was picked, given all picks before it; NaN:
-        it was not drawn by chance (people chose it), so nothing follows from it
+    probability : (t,) float64 in (0, 1], with which this picture was drawn, given all picks before it
     least : (t,) float64, the smallest such probability that any picture left had: ε / n with n pictures left
+    gone : (t,) int64, at least so many positives were no longer among the pictures drawn from
 
     Raises ValueError when columns differ in length or probabilities are out of range.
     """
@@ -49,12 +50,13 @@ class Picks:
     answered: Bools
     probability: Floats
     least: Floats
+    gone: Ints
 
     def __post_init__(self) -> None:
-        if len({len(self.positive), len(self.answered), len(self.probability), len(self.least)}) > 1:
+        columns = (self.positive, self.answered, self.probability, self.least, self.gone)
+        if len({len(column) for column in columns}) > 1:
             raise ValueError("columns of the picks have different lengths")
-        drawn = self.drawn
-        q, least = self.probability[drawn], self.least[drawn]
+        q, least = self.probability, self.least
         if (least <= 0).any() or (q < least * (1 - 1e-9)).any() or (q > 1 + 1e-9).any():
             raise ValueError("probabilities of picks must lie between the least one, above 0, and 1")
 
@@ -62,9 +64,26 @@ class Picks:
         return len(self.positive)
 
     @property
-    def drawn(self) -> Bools:
-        """(t,) whether the pick was by chance."""
-        return np.asarray(~np.isnan(self.probability))
+    def assumed(self) -> Bools:
+        """(t,) positive, or without an answer: people may skip just the positives."""
+        return np.asarray(self.positive | ~self.answered)
+
+    @classmethod
+    def in_turn(
+        cls, positive: Bools, answered: Bools, probability: Floats, least: Floats, *, gone: int = 0
+    ) -> Picks:
+        """Picks from one set of pictures, one after the other; ``gone`` positives were labelled before."""
+        assumed = (positive | ~answered).astype(np.int64)
+        return cls(positive, answered, probability, least, gone + np.cumsum(assumed) - assumed)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Picks]) -> Picks:
+        """The picks of several parts, one part after the other."""
+        if not parts:
+            none = np.zeros(0)
+            return cls(none.astype(bool), none.astype(bool), none, none, none.astype(np.int64))
+        names = ("positive", "answered", "probability", "least", "gone")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,7 @@ class Remaining:
     ----------
     found : positives among the answers
     left : pictures without an answer
-    estimate : about so many positives are left; None where no pick was drawn by chance
+    estimate : about so many positives are left; None without an answer to a pick
     upper : at most so many are left, with probability 1 - alpha
     may_stop : whether that is few enough
     """
@@ -87,63 +106,46 @@ class Remaining:
     may_stop: bool
 
 
-def remaining_positives(picks: Picks, pool: int, *, alpha: float = 0.05, miss: float = 0.05) -> Remaining:
-    """Estimate and upper bound of the positives left among ``pool`` pictures, t of which were picked.
+def remaining_positives(
+    picks: Picks, *, found: int, left: int, alpha: float = 0.05, miss: float = 0.05
+) -> Remaining:
+    """Estimate and upper bound of the positives among ``left`` pictures without an answer.
 
-    ``miss``: stopping is suggested once at most this share of all positives is left, with probability
-    1 - alpha. Raises ValueError when there are more picks than pictures. Time O(t · log pool).
+    ``found``: positives among all answers, also those to pictures that were not drawn by chance. ``miss``:
+    stopping is suggested once at most this share of all positives is left, with probability 1 - alpha.
+    Time O(t · log left).
     """
-    t = len(picks)
-    if t > pool:
-        raise ValueError(f"{t} picks from {pool} pictures")
-    yes = picks.positive & picks.answered
-    found, left = int(yes.sum()), pool - int(picks.answered.sum())
     # the wealth grows with the total: the largest total that is not ruled out is found by bisection
     upper, ruled_out = 0, left + 1
     while ruled_out - upper > 1:
         middle = (upper + ruled_out) // 2
-        if _is_ruled_out(picks, found + middle, alpha):
+        wealth = remaining_log_wealth(picks, found + middle)
+        if len(wealth) and wealth.max() >= -np.log(alpha):
             ruled_out = middle
         else:
             upper = middle
-    total = _estimate(picks)
-    estimate = None if total is None else float(np.clip(total - found, 0.0, left))
+    estimate = None
+    if picks.answered.any():
+        use = picks.answered
+        said = picks.gone[use] + picks.positive[use] / picks.probability[use]
+        # the variance of what one pick says is about ∝ 1 / least
+        total = float(np.average(said, weights=picks.least[use]))
+        estimate = float(np.clip(total - found, 0.0, left))
     return Remaining(found, left, estimate, upper, upper <= miss * (found + upper))
-
-
-def _is_ruled_out(picks: Picks, total: int, alpha: float) -> bool:
-    wealth = remaining_log_wealth(picks, total)
-    return bool(len(wealth) and wealth.max() >= -np.log(alpha))
 
 
 def remaining_log_wealth(picks: Picks, total: int) -> Floats:
     """(t,) log wealth after each pick when betting that fewer than ``total`` of all pictures are positive.
 
     With ``total`` the true number or less, it ever reaches log(1 / alpha) with probability at most alpha. It
-    grows with ``total``. Pictures that were picked and not answered count as positive: people may skip just
-    those.
+    grows with ``total``. Pictures without an answer count as positive.
     """
-    yes = (picks.positive | ~picks.answered).astype(np.float64)
-    before = np.concatenate([[0.0], np.cumsum(yes)[:-1]]) if len(picks) else np.zeros(0)
-    rest = np.maximum(total - before, 0.0)
-    q = np.where(picks.drawn, picks.probability, 1.0)
-    least = np.where(picks.drawn, picks.least, 1.0)
+    rest = np.maximum(total - picks.gone, 0.0)
     # the factor is lowest, 1 - stake, for a positive of the least probability
-    room = np.maximum(1.0 / least - rest, 1e-9)
-    gain = np.where(picks.drawn, (rest - yes / q) / room, 0.0)
+    room = np.maximum(1.0 / picks.least - rest, 1e-9)
+    gain = (rest - picks.assumed / picks.probability) / room
     factor = np.maximum(1.0 + BETS[None, :] * gain[:, None], 0.0)
     with np.errstate(divide="ignore"):
         paths = np.cumsum(np.log(factor), axis=0)
     wealth: Floats = special.logsumexp(paths, axis=1) - np.log(len(BETS))
     return wealth
-
-
-def _estimate(picks: Picks) -> float | None:
-    """Weighted mean of what each pick says of the total; the variance of a pick is about ∝ 1 / least."""
-    use = picks.drawn & picks.answered
-    if not use.any():
-        return None
-    yes = (picks.positive & picks.answered).astype(np.float64)
-    before = np.concatenate([[0.0], np.cumsum(yes)[:-1]])[use]
-    said = before + yes[use] / picks.probability[use]
-    return float(np.average(said, weights=picks.least[use]))

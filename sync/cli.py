@@ -29,6 +29,7 @@ COMMANDS = (
     "order",
     "projects",
     "export",
+    "export-model",
     "predict",
     "rebuild",
     "doctor",
@@ -51,7 +52,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name in COMMANDS:
-        import_module(f"sync.commands.{name}").register(app)
+        import_module(f"sync.commands.{name.replace('-', '_')}").register(app)
     return app
 
 

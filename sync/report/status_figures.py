@@ -10,8 +10,12 @@ from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.errors import BadLabelConfig, StorageError
+from ml_backend.label_studio.label_config import parse_label_config
+from sync.rounds.positives_left import positives_left
 from sync.settings import Settings
 from sync.store.database import Store, database_now
+from sync.store.project_store import ProjectStore
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
@@ -34,6 +38,8 @@ def status(settings: Settings, store: Store) -> dict[str, Any]:
         leases = session.scalars(select(LeaseRecord).where(LeaseRecord.holder != "")).all()
         projects = session.scalars(select(ProjectRecord).order_by(ProjectRecord.id)).all()
         found = [project_status(settings, session, project) for project in projects]
+    for record, figures in zip(projects, found, strict=True):
+        figures["positives_left"] = _positives_left(settings, store, record, figures)
     ttl = timedelta(seconds=settings.lease_ttl_s)
     return {
         "services": {
@@ -51,6 +57,19 @@ def status(settings: Settings, store: Store) -> dict[str, Any]:
         ],
         "projects": found,
     }
+
+
+def _positives_left(
+    settings: Settings, store: Store, record: ProjectRecord, figures: dict[str, Any]
+) -> dict[str, Any]:
+    """See ``positives_left``; empty where the config or an order cannot be read: rounds tell of that."""
+    db = ProjectStore(record.id, record.key, record.title, store)
+    try:
+        config = parse_label_config(record.label_config)
+        versions = [row["model_version"] for row in figures["rounds"]]
+        return positives_left(db, config, ProjectPaths(settings.data_dir, record.id), versions)
+    except (BadLabelConfig, StorageError):
+        return {}
 
 
 def project_titles(store: Store) -> dict[int, str]:

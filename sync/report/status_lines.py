@@ -47,6 +47,13 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     lines += [f"  task {row['task']}: {row['reason']}" for row in project["broken"][:5]]
     if len(project["broken"]) > 5:
         lines.append(f"  … and {len(project['broken']) - 5} more broken tasks (--json lists them)")
+    for label, left in project["positives_left"].items():
+        if left["estimate"] is not None:
+            stop = ": you may stop looking for more" if left["may_stop"] else ""
+            lines.append(
+                f"  {label}: {left['found']} found, about {left['estimate']:.0f} left "
+                f"(at most {left['upper']} with 95 %) in {left['left']} pictures{stop}"
+            )
     if project["rounds"]:
         lines += _round_lines(project["rounds"][-1])
     return lines

@@ -174,7 +174,8 @@ class _Subject:
             labelled=labelled,
             feature=feature,
             labelled_feature=of_labelled,
-            seed=self.settings.seed,
+            # each order draws anew: what its uniform places say counts on top of earlier orders
+            seed=self.settings.seed + 1_000_003 * self.record.number,
             batch=self.settings.retrain_after,
         )
         about: dict[str, Any] = {

@@ -27,13 +27,19 @@ def play(truth: np.ndarray, doubt: np.ndarray, share: float, steps: int, rng: np
         left[row] = False
         if truth[row]:  # a model that learns: neighbours of what was found come first
             score[max(0, row - 3) : row + 4] += 0.5
-    return Picks(np.array(positive), np.ones(steps, bool), np.array(q), np.array(least))
+    return Picks.in_turn(np.array(positive), np.ones(steps, bool), np.array(q), np.array(least))
 
 
 def uniform(positive: np.ndarray, pool: int) -> Picks:
     t = len(positive)
     q = 1.0 / (pool - np.arange(t))
-    return Picks(positive, np.ones(t, bool), q, q)
+    return Picks.in_turn(positive, np.ones(t, bool), q, q)
+
+
+def left_of(picks: Picks, pool: int, **options: float) -> Remaining:
+    """What is left of a pool in which only the picks were labelled."""
+    found = int((picks.positive & picks.answered).sum())
+    return remaining_positives(picks, found=found, left=pool - int(picks.answered.sum()), **options)
 
 
 @pytest.mark.parametrize(("prevalence", "share"), [(0.02, 0.5), (0.1, 0.1), (0.4, 1.0)])
@@ -58,52 +64,48 @@ def test_the_estimate_has_no_bias() -> None:
         picks = play(truth, truth + rng.normal(0, 0.7, 200), 0.3, 100, rng)
         found = int(picks.positive.sum())
         # the mean of the clipped estimate is too high where nothing is left; here much is
-        errors.append(remaining_positives(picks, 200).estimate - (truth.sum() - found))
+        errors.append(left_of(picks, 200).estimate - (truth.sum() - found))
     assert abs(np.mean(errors)) < 3 * np.std(errors) / np.sqrt(len(errors)) + 1.0
 
 
 def test_the_bound_falls_as_uniform_picks_find_nothing() -> None:
-    uppers = [remaining_positives(uniform(np.zeros(t, bool), 1000), 1000).upper for t in (20, 100, 300, 800)]
+    uppers = [left_of(uniform(np.zeros(t, bool), 1000), 1000).upper for t in (20, 100, 300, 800)]
     assert uppers == sorted(uppers, reverse=True)
     assert uppers[1] < 60
     assert uppers[2] < 16  # three over the share that was seen, and a little for looking all the time
 
 
-def test_nothing_follows_from_picks_that_are_not_by_chance() -> None:
-    nan = np.full(50, np.nan)
-    picks = Picks(np.zeros(50, bool), np.ones(50, bool), nan, nan)
-    assert remaining_positives(picks, 100) == Remaining(0, 50, None, 50, False)
+def test_nothing_follows_without_picks_by_chance() -> None:
+    assert remaining_positives(Picks.joined([]), found=7, left=50) == Remaining(7, 50, None, 50, False)
 
 
 def test_stopping_is_suggested_when_few_of_all_positives_can_be_left() -> None:
-    positive = np.zeros(900, bool)
-    positive[:200] = True
-    greedy = Picks(positive[:200], np.ones(200, bool), np.full(200, np.nan), np.full(200, np.nan))
-    rest = uniform(np.zeros(600, bool), 800)
-    both = Picks(
-        *(
-            np.concatenate([getattr(greedy, c), getattr(rest, c)])
-            for c in ("positive", "answered", "probability", "least")
-        )
-    )
-    found = remaining_positives(both, 1000)
-    assert found.found == 200
-    assert found.left == 200
+    q = 1.0 / (800 - np.arange(600))  # after 200 positives that people chose themselves
+    rest = Picks.in_turn(np.zeros(600, bool), np.ones(600, bool), q, q, gone=200)
+    found = remaining_positives(rest, found=200, left=200)
     assert found.upper <= 10
     assert found.may_stop
-    assert not remaining_positives(both, 1000, miss=0.001).may_stop
+    assert not remaining_positives(rest, found=200, left=200, miss=0.001).may_stop
+
+
+def test_picks_of_several_orders_count_together() -> None:
+    whole = uniform(np.zeros(400, bool), 1000)
+    first = uniform(np.zeros(200, bool), 1000)
+    q = 1.0 / (800 - np.arange(200))
+    second = Picks.in_turn(np.zeros(200, bool), np.ones(200, bool), q, q)
+    assert left_of(Picks.joined([first, second]), 1000) == left_of(whole, 1000)
 
 
 def test_everything_labelled_leaves_nothing() -> None:
-    found = remaining_positives(uniform(np.array([True, False, True]), 3), 3)
+    found = left_of(uniform(np.array([True, False, True]), 3), 3)
     assert found == Remaining(2, 0, 0.0, 0, True)
-    assert remaining_positives(uniform(np.zeros(0, bool), 0), 0).upper == 0
+    assert left_of(uniform(np.zeros(0, bool), 0), 0).upper == 0
 
 
 def test_skipped_pictures_may_all_be_positive() -> None:
     picks = uniform(np.zeros(300, bool), 1000)
-    skipped = Picks(picks.positive, np.arange(300) % 10 != 0, picks.probability, picks.least)
-    few, many = remaining_positives(picks, 1000), remaining_positives(skipped, 1000)
+    skipped = Picks.in_turn(picks.positive, np.arange(300) % 10 != 0, picks.probability, picks.least)
+    few, many = left_of(picks, 1000), left_of(skipped, 1000)
     assert many.left == 730
     assert many.upper >= few.upper + 30
 
@@ -111,7 +113,7 @@ def test_skipped_pictures_may_all_be_positive() -> None:
 def test_positives_among_uniform_picks_raise_the_bound() -> None:
     some = np.zeros(200, bool)
     some[::20] = True
-    found = remaining_positives(uniform(some, 1000), 1000)
+    found = left_of(uniform(some, 1000), 1000)
     assert found.estimate == pytest.approx(40, abs=8)
     assert 40 < found.upper < 140
     assert not found.may_stop
@@ -121,6 +123,4 @@ def test_impossible_probabilities_are_refused() -> None:
     one = np.ones(1, bool)
     for q, least in ((0.1, 0.2), (1.5, 0.1), (0.5, 0.0)):
         with pytest.raises(ValueError, match="probabilities"):
-            Picks(one, one, np.array([q]), np.array([least]))
-    with pytest.raises(ValueError, match="picks from"):
-        remaining_positives(uniform(one, 1), 0)
+            Picks.in_turn(one, one, np.array([q]), np.array([least]))

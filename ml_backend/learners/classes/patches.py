@@ -31,8 +31,10 @@ _ROUNDS: Final = 10
 _SOFT: Final = 0.01
 """Added to the variance of a patch, in a picture of unit variance: even patches are not blown up to noise."""
 _WHITEN: Final = 0.1
-_GRID: Final = 3
+_GRID: Final = 4
 _PATTERNS: Final = 10
+_EVEN: Final = 0.01
+"""A neighbour is brighter by at least this share of the spread, or rounding decides on even surfaces."""
 _AROUND: Final = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
 
 
@@ -117,7 +119,7 @@ class PatchFeatures(FeatureModel):
         middle = plane[:, :, 1:-1, 1:-1]
         pattern = torch.zeros_like(middle)
         for bit, (y, x) in enumerate(_AROUND):
-            brighter = plane[:, :, y : height - 2 + y, x : width - 2 + x] > middle
+            brighter = plane[:, :, y : height - 2 + y, x : width - 2 + x] > middle + _EVEN
             pattern = pattern + brighter.to(plane.dtype) * float(1 << bit)
         code = self.codes[pattern.long()]
         shares = [(code == float(i)).to(plane.dtype).mean(dim=(1, 2, 3)) for i in range(_PATTERNS)]

@@ -71,8 +71,8 @@ def classifier_settings(preset: str, options: Mapping[str, Any]) -> ClassifierSe
             f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
         )
     settings = with_options(PRESETS[preset], options, choices=_CHOICES, positive=_POSITIVE)
-    if settings.side and settings.side < 32:
-        raise BadInput("must be 32 or more, or 0", field="options.side")
+    if settings.side and (settings.side < 32 or settings.side % 4):
+        raise BadInput("must be 0, or 32 or more and a multiple of 4", field="options.side")
     if settings.folds < 2:
         raise BadInput("must be 2 or more", field="options.folds")
     for name in ("ema", "least"):

@@ -279,7 +279,7 @@ def test_exports_answer_as_the_learner_does(
             p, embedding = (t.numpy() for t in torch.jit.load(out)(torch.from_numpy(pixels).float()))
     wanted, vectors = learner.load(folder / "v1", device="cpu").probabilities(images)
     assert np.allclose(p, wanted, atol=1e-4)
-    assert np.allclose(embedding, vectors, atol=1e-3)
+    assert np.allclose(embedding, vectors, atol=5e-3)
 
 
 def _of_two(images: tuple) -> tuple:
