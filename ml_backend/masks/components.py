@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +36,8 @@ def component_masks(
     mask: npt.NDArray[np.bool_], min_area_px: int = MIN_COMPONENT_PX
 ) -> list[tuple[npt.NDArray[np.bool_], tuple[int, int]]]:
     """Each component of an (H, W) mask as the bitmap of its box and the (x, y) of the box, largest first."""
+    import cv2  # the kinds are read where nothing of a picture is: the command line must start quickly
+
     _, parts, stats, _ = cv2.connectedComponentsWithStats(
         np.ascontiguousarray(mask).view(np.uint8), connectivity=8
     )

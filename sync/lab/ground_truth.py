@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
-from ml_backend.kinds.base import ProjectKind
+from ml_backend.kinds.base import ProjectKind, as_drawn
 from ml_backend.kinds.instances import INSTANCES
 from ml_backend.label_studio.regions import Region, region_id
 from ml_backend.masks.coco import CocoImage, CocoSet
@@ -100,6 +100,8 @@ class Truth:
 def as_wanted(image: CocoImage, labels: Sequence[str], kind: ProjectKind) -> CocoImage:
     """A picture with the instances that a project of this kind wants to have found on it."""
     number = {label: i for i, label in enumerate(labels)}
+    if kind.to_instances is as_drawn and kind.unit != "picture":
+        return image
     if kind.unit == "picture":
         found = [(labels[label], whole_rle(image.hw)) for label in sorted(set(image.label))]
     else:
