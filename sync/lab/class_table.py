@@ -17,15 +17,15 @@ __all__ = ["load_class_table"]
 def load_class_table(images_dir: Path, table: Path) -> CocoSet:
     """Read a CSV file with the columns ``file`` and ``label``; a row for each class of a picture.
 
-    Each class of a picture becomes an instance that covers it. Files are named as they lie in ``images_dir``.
-    Raises BadInput naming the row that is wrong.
+    Each class of a picture becomes an instance that covers it. Files are named as they lie in ``images_dir``,
+    or from the folder of the table. Raises BadInput naming the row that is wrong.
     """
     labels: list[str] = []
     of_file: dict[str, list[int]] = {}
     for number, (file, label) in enumerate(_rows(table), start=2):
         if not file or not label:
             raise BadInput("a file and a label are needed", field=f"{table.name}, line {number}")
-        if not (images_dir / file).is_file():
+        if _find(images_dir, table, file) is None:
             raise BadInput(
                 f"no picture {images_dir / file}",
                 field=f"{table.name}, line {number}",
@@ -40,7 +40,8 @@ def load_class_table(images_dir: Path, table: Path) -> CocoSet:
         raise BadInput("the table holds no picture", field=table.name)
     images = []
     for number, (file, found) in enumerate(of_file.items(), start=1):
-        path = images_dir / file
+        path = _find(images_dir, table, file)
+        assert path is not None, "checked above"
         try:
             with Image.open(path) as picture:
                 hw = (picture.height, picture.width)
@@ -50,6 +51,10 @@ def load_class_table(images_dir: Path, table: Path) -> CocoSet:
             CocoImage(number, path, hw, tuple(found), (whole_rle(hw),) * len(found), (False,) * len(found))
         )
     return CocoSet(tuple(labels), tuple(images))
+
+
+def _find(images_dir: Path, table: Path, file: str) -> Path | None:
+    return next((path for path in (images_dir / file, table.parent / file) if path.is_file()), None)
 
 
 def _rows(table: Path) -> list[tuple[str, str]]:
