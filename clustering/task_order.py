@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from clustering.arrays import Bools, Floats, Ints
 
-__all__ = ["OrderRule", "Ranking", "class_need", "rank_tasks", "similarity_width"]
+__all__ = ["OrderRule", "Ranking", "class_need", "rank_tasks", "similarity_width", "with_uniform_picks"]
 
 Features = npt.NDArray[np.float32]
 
@@ -163,7 +163,7 @@ def rank_tasks(
         left = np.ones(n, bool)
         left[picks] = False
         greedy = np.concatenate([picks, by_worth[left[by_worth]]])
-    order, explored, inclusion = _with_uniform_picks(greedy, rule.explore, rng)
+    order, explored, inclusion = with_uniform_picks(greedy, rule.explore, rng)
     return Ranking(order, gain, similar, explored, inclusion)
 
 
@@ -220,7 +220,7 @@ def _herd(
     return chosen
 
 
-def _with_uniform_picks(greedy: Ints, share: float, rng: np.random.Generator) -> tuple[Ints, Bools, Floats]:
+def with_uniform_picks(greedy: Ints, share: float, rng: np.random.Generator) -> tuple[Ints, Bools, Floats]:
     """The greedy order with uniform picks mixed in; (order, explored by row, inclusion by row)."""
     n = len(greedy)
     explored, inclusion = np.zeros(n, bool), np.ones(n)

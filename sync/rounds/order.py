@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clustering.task_order import OrderRule, Ranking, class_need
+from clustering.task_order import OrderRule, Ranking, class_need, with_uniform_picks
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_index import PoolIndex
 from ml_backend.artifacts.pools import read_doubts, read_pool
@@ -94,11 +94,11 @@ def ensure_order(
             rule.explore,
             settings.seed,
             settings.features,
-            *([settings.pick, settings.ideal_class_balance] if _has_quotas(settings) else []),
+            *(["quotas first", settings.pick, settings.ideal_class_balance] if _has_quotas(settings) else []),
         ]
     )[:16]
     order = known_order(paths, memo, version)
-    if order is not None and order.key != key:
+    if order is not None and order.key.rstrip("+") != key:
         order = None
     wanted = np.asarray(tasks, np.int64)
     parts = _parts(index, wanted)
@@ -119,7 +119,7 @@ def ensure_order(
         except ValueError:  # too many came between the same two
             wanted = np.asarray(tasks, np.int64)
             subject = _Subject(db, config, settings, paths, record, index, wanted, _parts(index, wanted))
-            fresh = subject.ranked(f"{key}+", rule)
+            fresh = subject.ranked(f"{order.key}+", rule)
     else:
         fresh = subject.ranked(key, rule)
     write_order(paths.order(version), fresh, guard=db.write)
@@ -165,17 +165,19 @@ class _Subject:
             feature, of_labelled = vectors_of(
                 self.paths, self.settings.features, self.record.model_version, tasks, done
             )
+        quotas = _has_quotas(self.settings)
+        # each order draws anew: what its uniform places say counts on top of earlier orders
+        seed = self.settings.seed + 1_000_003 * self.record.number
         found = rank_measured(
             self.settings.order,
             measured.first(n),
             scorer,
-            rule,
+            replace(rule, explore=0.0) if quotas else rule,
             tasks=tasks,
             labelled=labelled,
             feature=feature,
             labelled_feature=of_labelled,
-            # each order draws anew: what its uniform places say counts on top of earlier orders
-            seed=self.settings.seed + 1_000_003 * self.record.number,
+            seed=seed,
             batch=self.settings.retrain_after,
         )
         about: dict[str, Any] = {
@@ -186,17 +188,17 @@ class _Subject:
             "labelled": dict(zip(self.config.labels, labelled, strict=True)),
             "test_pictures": len(test),
         }
-        served = found.ranking.order
-        if _has_quotas(self.settings):
+        ranking = found.ranking
+        if quotas:
             about["quotas"] = {"pick": self.settings.pick, "balance": self.settings.ideal_class_balance}
             about["rule"]["most"] = self.settings.pick == "most"
-            shown, explored = measured.first(n).shown, found.ranking.explored
-            served = with_quotas(served, shown, found.doubt, explored, self.settings, self.config.labels)
+            shown = measured.first(n).shown
+            greedy = with_quotas(ranking.order, shown, found.doubt, self.settings, self.config.labels)
+            order, explored, inclusion = with_uniform_picks(greedy, rule.explore, np.random.default_rng(seed))
+            ranking = replace(ranking, order=order, explored=explored, inclusion=inclusion)
         score = np.empty(n)
-        score[served] = (np.arange(n) + 0.5) / max(n, 1)
-        return self._order(
-            key, about, score, found.doubt, found.need, measured.first(n).doubts, found.ranking
-        )
+        score[ranking.order] = (np.arange(n) + 0.5) / max(n, 1)
+        return self._order(key, about, score, found.doubt, found.need, measured.first(n).doubts, ranking)
 
     def placed_in(self, order: TaskOrder) -> TaskOrder:
         """The order with them in it, each where its doubt and classes say. Raises ValueError without room."""

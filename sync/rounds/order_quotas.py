@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clustering.arrays import Bools, Floats, Ints
+from clustering.arrays import Floats, Ints
 from clustering.quotas import apply_quotas, shares_of
 from ml_backend.errors import BadInput
 from sync.settings import Settings
@@ -31,9 +31,7 @@ def check_balance(settings: Settings, labels: Sequence[str]) -> None:
         ) from error
 
 
-def with_quotas(
-    order: Ints, shown: Floats, doubt: Floats, explored: Bools, settings: Settings, labels: Sequence[str]
-) -> Ints:
+def with_quotas(order: Ints, shown: Floats, doubt: Floats, settings: Settings, labels: Sequence[str]) -> Ints:
     """The order with the quotas of the settings; without any, as it is.
 
     Parameters
@@ -41,14 +39,14 @@ def with_quotas(
     order : (n,) places of the tasks, the first to be served first
     shown : (n, k) how much of each label a prediction shows; 0 = nothing
     doubt : (n,) what the order goes by
-    explored : (n,) whether a task was drawn at random: such tasks keep their places, or their logged chances
-        would be wrong
     labels : the k labels
 
     ``pick`` = most takes tasks with the least doubt first, and those on which nothing was found last. A
     balance that no longer fits the labels (one was renamed) is left out, and the log says so.
+
+    Places drawn at random are mixed in afterwards, or their logged chances would be wrong.
     """
-    free = order[~explored[order]]
+    free = order.copy()
     if settings.pick == "most":
         is_empty = ~(shown[free] > 0).any(axis=1)
         free = free[np.lexsort((doubt[free], is_empty))]
@@ -59,6 +57,4 @@ def with_quotas(
             _log.warning("ideal_class_balance is left out: %s", error)
         else:
             free = free[apply_quotas(np.arange(len(free)), shown[free] > 0, shares)]
-    result = order.copy()
-    result[~explored[order]] = free
-    return result
+    return free

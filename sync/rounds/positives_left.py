@@ -71,14 +71,24 @@ def picks_of_orders(
         # what was answered while this order was served: later orders must not decide how much of it counts
         later = set(orders[number + 1].task_id.tolist()) if number + 1 < len(orders) else set()
         answered = {task: value for task, value in truth.items() if task not in later}
-        part = _picks(order, answered, gone=int((yes | ~known)[~np.isin(pool, order.task_id)].sum()))
+        gone = int((yes | ~known)[~np.isin(pool, _drawn(order))].sum())
+        part = _picks(order, answered, gone=gone)
         if part is not None:
             parts.append(part)
     return Picks.joined(parts)
 
 
+def _drawn(order: TaskOrder) -> npt.NDArray[np.int64]:
+    """The tasks that its places were drawn from: not those that joined it later."""
+    if "explore" not in order.about:
+        return order.task_id
+    drawn: npt.NDArray[np.bool_] = (order.inclusion < 1.0) | (order.score == order.score.max(initial=0.0))
+    found: npt.NDArray[np.int64] = order.task_id[drawn]
+    return found
+
+
 def _picks(order: TaskOrder, truth: Mapping[int, bool], *, gone: int) -> Picks | None:
-    """The draws of one order; ``gone``: positives it does not hold, with all tasks of unknown truth."""
+    """The draws of one order; ``gone``: positives it was not drawn from, with all tasks of unknown truth."""
     rows = np.argsort(order.score, kind="stable")
     n = len(rows)
     if "explore" not in order.about:  # the cold start drew some tasks uniformly before all else

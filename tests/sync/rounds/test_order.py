@@ -114,6 +114,28 @@ def test_finished_tasks_move_no_other_and_new_ones_come_in_between(make_world: M
     assert look(world).pushed is None
 
 
+def test_an_order_without_room_is_made_again_once(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(20, question_budget=0, retrain_after=1000)
+    world.label(*range(6))
+    look(world)
+
+    def full(*_: object) -> None:
+        raise ValueError("there is no room between two scores")
+
+    keys = [order_of(world).key]
+    for number in (12, 13):
+        world.studio.import_tasks(world.project_id, [world.studio.task(world.tasks[number]).data])
+        with monkeypatch.context() as patch:
+            patch.setattr("sync.rounds.order.place_among", full)
+            look(world)
+        keys.append(order_of(world).key)
+        assert look(world).pushed is None
+        assert order_of(world).key == keys[-1]
+    assert len(set(keys)) == 3
+
+
 def test_another_order_is_pushed_as_a_new_set(make_world: MakeWorld) -> None:
     world = make_world(20, question_budget=0)
     world.label(*range(6))

@@ -15,18 +15,16 @@ from sync.rounds.order_quotas import with_quotas
 from sync.rounds.registration import register_project
 from sync.settings import Settings
 from tests.sync.conftest import World
-from tests.sync.rounds.test_order import served
+from tests.sync.rounds.test_order import look, order_of, served
 
 MakeWorld = Callable[..., World]
 LABELS = ("a", "b")
 SHOWN = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 0], [0, 0], [0.5, 0]])
 DOUBT = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.0, 0.1, 0.4])
-NONE = np.zeros(8, bool)
 
 
-def _order(order: list[int], explored: Any = NONE, **options: Any) -> list[int]:
-    settings = Settings(**options)
-    return with_quotas(np.array(order), SHOWN, DOUBT, explored, settings, LABELS).tolist()
+def _order(order: list[int], **options: Any) -> list[int]:
+    return with_quotas(np.array(order), SHOWN, DOUBT, Settings(**options), LABELS).tolist()
 
 
 def test_without_quotas_the_order_stays() -> None:
@@ -44,15 +42,6 @@ def test_the_most_confident_come_first_and_empty_pictures_last() -> None:
     assert _order(list(range(8)), pick="most") == [7, 4, 3, 2, 1, 0, 5, 6]
     found = _order(list(range(8)), pick="most", ideal_class_balance={"a": 0.5, "b": 0.25, "NULL": 0.25})
     assert sorted(found[:4]) == [2, 4, 5, 7]
-
-
-def test_tasks_drawn_at_random_keep_their_places() -> None:
-    explored = NONE.copy()
-    explored[[6, 2]] = True
-    found = _order([0, 6, 1, 3, 2, 4, 5, 7], explored, ideal_class_balance={"a": 0, "b": 1, "NULL": 0})
-    assert (found[1], found[4]) == (6, 2)
-    assert found[0] == 3
-    assert found[2] == 4
 
 
 def test_a_balance_of_other_labels_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -93,3 +82,18 @@ def test_people_are_served_the_shares(make_world: MakeWorld) -> None:
     world.studio._db["projects"][str(world.project_id)]["label_config"] = build_label_config(("disc", "rod"))
     report = world.worker().look(world.project_id)
     assert report is not None
+
+
+def test_chances_are_those_of_the_places_that_people_are_served(make_world: MakeWorld) -> None:
+    share = 0.5
+    world = make_world(24, question_budget=0, order_explore=share, pick="most")
+    world.label(*range(6))
+    look(world)
+    order = order_of(world)
+    rows = np.argsort(order.score)
+    drawn = share / np.arange(len(rows), 0, -1)
+    assert 0 < order.explored.sum() < len(rows)
+    for row, chance in zip(rows, drawn, strict=True):
+        greedy = chance + 1 - share
+        possible = (chance, greedy) if order.explored[row] else (greedy,)
+        assert np.isclose(order.inclusion[row], possible).any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from clustering.remaining import remaining_log_wealth, remaining_positives
@@ -70,6 +72,21 @@ def test_tasks_that_came_later_are_no_draws_and_may_be_positive() -> None:
     label_first(order, 20, np.zeros(50, bool), truth)
     before = picks_of_orders([order], truth, np.arange(50))
     later = picks_of_orders([order], truth, np.arange(60))
+    assert (later.gone - before.gone).tolist() == [10] * len(before)
+
+
+def test_tasks_that_joined_the_order_may_be_positive_too() -> None:
+    order = served(np.arange(50), np.linspace(1, 0.1, 50), 0.5, seed=0)
+    truth: dict[int, bool] = {}
+    label_first(order, 20, np.zeros(50, bool), truth)
+    before = picks_of_orders([order], truth, np.arange(50))
+    joined = replace(
+        served(np.arange(50, 60), np.ones(10), 0.0, seed=0),
+        score=np.linspace(0.5, 0.9, 10) + 1e-4,
+        inclusion=np.ones(10),
+    )
+    later = picks_of_orders([order.joined(joined)], truth, np.arange(60))
+    assert len(later) == len(before)
     assert (later.gone - before.gone).tolist() == [10] * len(before)
 
 
