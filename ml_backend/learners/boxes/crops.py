@@ -34,11 +34,12 @@ _LEAST_PX = 3.0
 
 @dataclass(frozen=True, slots=True)
 class CropSettings:
-    """How crops are drawn. ``side`` and ``scale`` in network pixels; ``turn``: by quarter turns, so that
-    boxes stay upright."""
+    """How crops are drawn. ``side`` and ``scale`` in network pixels; no picture is scaled to more than
+    ``max_side``, as in the network. ``turn``: by quarter turns, so that boxes stay upright."""
 
     side: int
     scale: float
+    max_side: int
     normalise: str
     turn: bool
     jitter: float = 0.25
@@ -93,7 +94,8 @@ class BoxCrops:
         example = self.examples[index]
         pixels = read_image(example.image)
         height, width = pixels.shape[:2]
-        size_wh = (max(1, round(width * self.settings.scale)), max(1, round(height * self.settings.scale)))
+        scale = min(self.settings.scale, self.settings.max_side / max(height, width))
+        size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
         mean, std = cv2.meanStdDev(pixels.reshape(-1, 1))
         boxes = np.concatenate([_boxes(example.rle), _boxes(example.ignore)])
         boxes *= np.array([size_wh[0] / width, size_wh[1] / height] * 2, np.float32)

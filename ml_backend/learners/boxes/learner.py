@@ -78,7 +78,13 @@ class BoxLearner:
         crops = BoxCrops(
             # images on which people found no object are kept: they show the network what is background
             spec.train,
-            CropSettings(settings.size, start.network.geometry.scale, start.network.normalise, turn),
+            CropSettings(
+                settings.size,
+                start.network.geometry.scale,
+                start.network.max_side,
+                start.network.normalise,
+                turn,
+            ),
             spec.seed,
             loop.iterations * settings.batch,
             cache_bytes=image_cache_bytes(settings.workers),

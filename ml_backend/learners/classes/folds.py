@@ -35,15 +35,15 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> Floats:
 def look_alikes(thumbnails: Floats) -> npt.NDArray[np.int64]:
     """(n,) number of the group of each picture: pictures whose thumbnails correlate by 0.95 or more are in
     one group, and so are those they are alike to. Time O(n²), memory O(n · 512)."""
-    n = len(thumbnails)
-    pairs: list[npt.NDArray[np.int64]] = []
-    for first in range(0, n, _BLOCK):
-        alike = thumbnails[first : first + _BLOCK] @ thumbnails.T >= _ALIKE
-        rows, columns = np.nonzero(alike)
-        pairs.append(np.stack([rows + first, columns]).astype(np.int64))
-    rows, columns = np.concatenate(pairs, axis=1)
-    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(n, n))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    label = np.arange(len(thumbnails))
+    for first in range(0, len(thumbnails), _BLOCK):
+        rows, columns = np.nonzero(thumbnails[first : first + _BLOCK] @ thumbnails.T >= _ALIKE)
+        # merged block by block: one series of n shots has n² pairs
+        k = int(label.max()) + 1
+        pair = np.unique(label[rows + first].astype(np.int64) * k + label[columns])
+        graph = coo_array((np.ones(len(pair), np.bool_), (pair // k, pair % k)), shape=(k, k))
+        label = connected_components(graph, directed=False)[1][label]
+    return np.asarray(label, np.int64)
 
 
 def fold_of(

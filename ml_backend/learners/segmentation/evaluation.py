@@ -54,7 +54,8 @@ def evaluate_masks(
     if not present.any():
         return Evaluation(len(truth), n_instances, {})
     draws = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
-    sums = np.concatenate([counts.sum(axis=0)[None], counts[draws].sum(axis=1)])  # (1 + resamples, labels, 4)
+    # (1 + resamples, labels, 4), draw by draw: all at once would hold every drawn picture
+    sums = np.stack([counts.sum(axis=0), *(counts[draw].sum(axis=0) for draw in draws)])
     values = np.where(sums[:, :, 0] + sums[:, :, 2] > 0, _ratios(sums), np.nan)  # (metrics, 1 + resamples, l)
     metrics = {}
     for name, columns in zip(METRICS, values, strict=True):

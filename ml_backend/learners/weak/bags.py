@@ -112,7 +112,7 @@ def make_bag(
         prior=found.prior,
         iou=iou.astype(np.float16),
         cover=cover.astype(np.float16),
-        big=is_big(cover),
+        big=is_big(cover) & (given < 0),  # what a person drew is an object, however large
         tags=wanted,
         given=given,
         points=tuple(points),

@@ -45,7 +45,7 @@ def class_responses(bags: Sequence[Bag], mean: Tensor, spread: Tensor) -> list[n
     for x, bag in zip(scaled, bags, strict=True):
         # a proposal's share in the score of its picture, against the picture's other proposals
         score = x @ weight + bias
-        score = (score - score.mean(dim=0)) / score.std(dim=0).clamp(min=1e-3)
+        score = (score - score.mean(dim=0)) / score.std(dim=0, correction=0).clamp(min=1e-3)
         response = torch.where(contrast, torch.sigmoid(1.5 * score), torch.ones_like(score))
         found.append((response.numpy() * bag.prior[:, None]).astype(np.float32))
     return found

@@ -7,18 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["average_precision", "tag_metrics"]
+from ml_backend.learners.classes.evaluation import average_precision
+
+__all__ = ["tag_metrics"]
 
 Floats = npt.NDArray[np.float64]
-
-
-def average_precision(score: npt.NDArray[np.floating], is_true: npt.NDArray[np.bool_]) -> float:
-    """Area under precision over recall of a ranking by ``score`` (n,); NaN without a true or a false one."""
-    if not is_true.any() or is_true.all():
-        return float("nan")
-    hit = is_true[np.argsort(-score, kind="stable")]
-    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-    return float(precision[hit].mean())
 
 
 def tag_metrics(
@@ -39,11 +32,18 @@ def tag_metrics(
     if not judged:
         return {}
     draws = [np.arange(n), *np.random.default_rng(seed).integers(0, n, (resamples, n))]
-    values = np.array([[average_precision(score[d, k], tags[d, k]) for k in judged] for d in draws])
+    values = np.array([[_precision(score[d, k], tags[d, k]) for k in judged] for d in draws])
     found = {"tags": _interval(_means(values))}
     for place, k in enumerate(judged):
         found[f"tags/{labels[k]}"] = _interval(values[:, place])
     return found
+
+
+def _precision(score: npt.NDArray[np.float32], is_true: npt.NDArray[np.bool_]) -> float:
+    """Average precision; NaN without a true or a false one."""
+    if is_true.all():
+        return float("nan")
+    return average_precision(score.astype(np.float64), is_true.astype(np.float64))
 
 
 def _means(values: Floats) -> Floats:

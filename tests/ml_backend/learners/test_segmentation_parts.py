@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,16 @@ def test_metrics_count_pixels() -> None:
     assert evaluate_masks([], [], ("a",)).metrics == {}
     with pytest.raises(ValueError, match="1 predictions"):
         evaluate_masks([rows_of()], [], ("a",))
+
+
+def test_intervals_of_many_pictures_and_labels_take_little_memory() -> None:
+    truth = [Example(i, NOWHERE, (), ()) for i in range(200)]
+    truth.append(Example(200, NOWHERE, (0,), (box_rle((0, 0, 10, 10), HW),)))
+    found = [rows_of() for _ in truth]
+    tracemalloc.start()
+    try:
+        evaluate_masks(found, truth, [f"label {k}" for k in range(100)], resamples=400)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6

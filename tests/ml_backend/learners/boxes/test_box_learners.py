@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.examples import Example
@@ -278,7 +279,7 @@ def test_a_box_cut_by_the_crop_teaches_nothing_where_little_of_it_shows(tmp_path
     box = box_rle((0, 0, 100, 96), (96, 128))
     crops = BoxCrops(
         [dataclasses.replace(example, label=(0,), rle=(box,))],
-        CropSettings(32, 1.0, "image", True),
+        CropSettings(32, 1.0, 1600, "image", True),
         seed=0,
         length=20,
     )
@@ -287,3 +288,15 @@ def test_a_box_cut_by_the_crop_teaches_nothing_where_little_of_it_shows(tmp_path
     assert sum(len(target["ignore"]) for target in samples) > 10
     same = crops[3][1]["ignore"]
     assert torch.equal(same, samples[3]["ignore"])
+
+
+def test_crops_of_a_long_picture_are_scaled_as_the_network_scales_it(tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    Image.new("RGB", (20000, 50), (90, 120, 150)).save(path)
+    hw = (50, 20000)
+    example = Example(1, path, (0,), (box_rle((4000, 0, 8000, 50), hw),))
+    crops = BoxCrops([example], CropSettings(64, 1.0, 1000, "image", False), seed=0, length=4)
+    targets = [crops[i][1] for i in range(4)]
+    shown = torch.cat([target[name] for target in targets for name in ("boxes", "ignore")])
+    assert len(shown)
+    assert (shown[:, 3] - shown[:, 1]).max() < 4, "the picture is two network pixels high"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,23 @@ def test_look_alikes_stay_in_one_fold() -> None:
     assert (fold.reshape(8, 3) == fold[::3, None]).all()
     for number in range(4):
         assert truth[fold == number].sum(axis=0).tolist() == [3, 3]
+
+
+def test_series_are_joined_across_blocks_of_pictures() -> None:
+    thumbnails = np.eye(3, 256, dtype=np.float32)[np.arange(1500) % 3]
+    groups = look_alikes(thumbnails)
+    assert np.array_equal(groups, groups[np.arange(1500) % 3])
+    assert len(np.unique(groups)) == 3
+
+
+def test_a_long_series_takes_no_memory_for_all_its_pairs() -> None:
+    tracemalloc.start()
+    try:
+        assert not look_alikes(np.eye(1, 256, dtype=np.float32)[np.zeros(5000, int)]).any()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 250e6
 
 
 def test_even_pictures_are_alike_to_none() -> None:

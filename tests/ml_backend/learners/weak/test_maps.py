@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from ml_backend.learners.weak.bags import is_big
-from ml_backend.learners.weak.candidates import Crop
+from ml_backend.learners.weak.bags import Bag, Drawn, is_big, make_bag
+from ml_backend.learners.weak.candidates import Crop, Maps
 from ml_backend.learners.weak.maps import FINE, GRID, grid_side, overlap_maps, pack, unpack
+from ml_backend.learners.weak.proposals import Proposals
+from ml_backend.learners.weak.responses import class_responses
 from ml_backend.learners.weak.selection import select, suppress
-from ml_backend.learners.weak.tag_metrics import average_precision, tag_metrics
+from ml_backend.learners.weak.tag_metrics import tag_metrics
+from ml_backend.masks.shapes import box_rle
 
 HW = (128, 128)
 
@@ -91,4 +95,32 @@ def test_tags_are_measured_where_pictures_differ() -> None:
     assert np.isclose(found["tags"][0], (1 + 2 / 3) / 2)
     assert found["tags"][1] <= found["tags"][0] <= found["tags"][2]
     assert tag_metrics(score[:0], tags[:0], ("a", "b")) == {}
-    assert np.isnan(average_precision(score[:, 1], tags[:, 1]))
+
+
+def test_equal_scores_count_the_same_in_any_order() -> None:
+    score = np.full((4, 1), 0.5, np.float32)
+    for tags in ([True, True, False, False], [False, False, True, True]):
+        assert tag_metrics(score, np.array(tags)[:, None], ("a",))["tags/a"][0] == 0.5
+
+
+def bag_of(crops: list[Crop], drawn: Drawn) -> Bag:
+    n = len(crops)
+    maps = Maps(np.zeros((*HW, 3), np.float32), np.zeros(HW, np.float32))
+    found = Proposals(
+        HW, HW, crops, pack(crops, HW, GRID), np.ones(n, np.float32), np.zeros((n, 1), np.float32), maps
+    )
+    return make_bag(1, found, np.ones((n, 3), np.float32), (0,), drawn, 2)
+
+
+def test_what_a_person_drew_is_no_scene_however_large() -> None:
+    crops = [*(box(10 * i, 10 * i, 9, 9) for i in range(10)), box(0, 0, 128, 128)]
+    assert bag_of(crops, Drawn()).big.tolist() == [False] * 10 + [True]
+    whole = box_rle((0, 0, 128, 128), HW)
+    assert not bag_of(crops, Drawn(((1, whole),))).big.any()
+
+
+def test_a_picture_with_one_proposal_has_a_response() -> None:
+    bags = [bag_of([box(10, 10, 20, 20)], Drawn()) for _ in range(2)]
+    bags[1].tags[:] = (False, True)
+    for response in class_responses(bags, torch.zeros(3), torch.ones(3)):
+        assert np.isfinite(response).all()
