@@ -27,11 +27,11 @@ pytestmark = pytest.mark.studio
 
 SIDE, N_IMAGES = 96, 14
 OPTIONS: dict[str, dict[str, Any]] = {
-    "boxes": {"iterations": 40},
-    "segmentation": {"iterations": 30},
-    "components": {"iterations": 30},
+    "boxes": {"iterations": 40, "size": 128},
+    "segmentation": {"iterations": 30, "size": 96, "max_side": 128},
+    "components": {"iterations": 30, "size": 96, "max_side": 128},
     "classes": {},
-    "weak": {"iterations": 60, "refine_iterations": 30},
+    "weak": {"iterations": 40, "most": 100, "refine_iterations": 20, "refine_size": 128},
 }
 
 
