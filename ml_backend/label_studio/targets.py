@@ -112,7 +112,9 @@ def find_targets(
         found.append(Target("boxes", boxed, boxes))
     taken = {*drawn, *boxed}
     for tag in choices:
-        names = {_free_name(value, tag.name, taken): value for value in tag.labels}
+        names: dict[str, str] = {}
+        for value in tag.labels:
+            names[_free_name(value, tag.name, taken | names.keys() | (set(tag.labels) - {value}))] = value
         taken |= names.keys()
         values = {name: value for name, value in names.items() if name != value}
         found.append(Target("classes", tuple(names), (tag,), tag, values))

@@ -65,6 +65,7 @@ class Several:
         """
         started = time.monotonic()
         parts = _parts(spec.options)
+        names = _names([part.kind for part in parts])
         out.mkdir(parents=True, exist_ok=True)
         reports: dict[int, TrainReport] = {}
         missing: dict[int, BadInput | ModelError] = {}
@@ -72,7 +73,7 @@ class Several:
         for i, part in enumerate(parts):
 
             def mine(share: float, line: str, *, i: int = i, part: Part = part) -> None:
-                progress((i + share) / len(parts), f"{part.kind}: {line}")
+                progress((i + share) / len(parts), f"{names[i]}: {line}")
 
             folder = out / f"part-{i}"
             folder.mkdir()
@@ -93,16 +94,16 @@ class Several:
         rows = [parts[i].model_dump() | {"folder": f"part-{i}"} for i in reports]
         write_json(out / CONFIG, {"learner": self.name, "labels": list(spec.labels), "parts": rows})
         first = next(iter(reports.values()))
-        said = [f"{parts[i].kind}: {report.started_from}" for i, report in reports.items()]
-        said += [f"{parts[i].kind}: not trained ({error})" for i, error in missing.items()]
+        said = [f"{names[i]}: {report.started_from}" for i, report in reports.items()]
+        said += [f"{names[i]}: not trained ({error})" for i, error in missing.items()]
         return TrainReport(
             learner=self.name,
             started_from="; ".join(said),
             iterations=sum(report.iterations for report in reports.values()),
             seconds=time.monotonic() - started,
-            evaluation=_evaluation({parts[i].kind: report.evaluation for i, report in reports.items()}),
+            evaluation=_evaluation({names[i]: report.evaluation for i, report in reports.items()}),
             history=first.history,
-            left_out=_left_out(reports.values()),
+            left_out=_left_out(list(reports.values())),
             cut_short=any(report.cut_short for report in reports.values()),
         )
 
@@ -117,11 +118,12 @@ class Several:
 
     def export(self, folder: Path, out: Path) -> Path:
         """Export each part beside ``out``, with the kind in its name; returns the first file."""
+        rows = _description(folder)["parts"]
         files = [
             get_learner(row["learner"]).export(
-                folder / row["folder"], out.with_name(f"{out.stem}-{row['kind']}{out.suffix}")
+                folder / row["folder"], out.with_name(f"{out.stem}-{name}{out.suffix}")
             )
-            for row in _description(folder)["parts"]
+            for row, name in zip(rows, _names([row["kind"] for row in rows]), strict=True)
         ]
         return files[0]
 
@@ -228,10 +230,14 @@ def _evaluation(of_kind: Mapping[str, Evaluation]) -> Evaluation:
     return Evaluation(max(e.n_images for e in every), sum(e.n_instances for e in every), metrics)
 
 
-def _left_out(reports: Any) -> tuple[LeftOut, ...]:
-    """Tasks that a part could not use, each once."""
-    found: dict[int, LeftOut] = {}
-    for report in reports:
-        for entry in report.left_out:
-            found.setdefault(entry.task_id, entry)
-    return tuple(found.values())
+def _names(kinds: Sequence[str]) -> list[str]:
+    """Distinct names of parts: classes, classes-2, …"""
+    before = [list(kinds[:i]).count(kind) for i, kind in enumerate(kinds)]
+    return [f"{kind}-{n + 1}" if n else kind for kind, n in zip(kinds, before, strict=True)]
+
+
+def _left_out(reports: Sequence[TrainReport]) -> tuple[LeftOut, ...]:
+    """Tasks that no part could use, each once: one without a class may well teach boxes."""
+    found = {entry.task_id: entry for report in reports for entry in report.left_out}
+    of_all = set.intersection(*({entry.task_id for entry in report.left_out} for report in reports))
+    return tuple(entry for task, entry in found.items() if task in of_all)

@@ -160,7 +160,7 @@ def _write(
     from ml_backend.artifacts.model_versions import ModelRegistry
     from ml_backend.errors import BadInput
     from sync.console import progress
-    from sync.exchange.folder_predictions import kind_of_learner, predict_folder
+    from sync.exchange.folder_predictions import kind_of_model, predict_folder
     from sync.projects.pictures import find_images
     from sync.rounds.given_rounds import find_model
     from sync.rounds.project import registered_labels
@@ -170,7 +170,7 @@ def _write(
         raise BadInput(f"project {project} has no model yet", field="model", hint="Name one with --model")
     chosen = find_model(settings, name)
     pictures, refused = find_images(images)
-    is_csv = kind_of_learner(chosen.learner).unit == "picture"
+    is_csv = kind_of_model(chosen).unit == "picture"
     file = out or Path("predictions.csv" if is_csv else "predictions.json")
     with progress(quiet=as_json) as bar:
         written = predict_folder(

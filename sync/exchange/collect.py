@@ -118,7 +118,11 @@ def collect(db: ProjectStore, wanted: Sequence[Wanted], paths: ProjectPaths, ima
     names = _file_names(db)
     pictures: list[Shown] = []
     left_out: list[LeftOut] = []
-    finished = {task: found for task, found in finished_tasks(db).items() if not found[0].tagged_only}
+    # tags alone are finished work where they are what is wanted, and a start where places are
+    places = any(target.is_of.tagged and target.is_of.unit != "picture" for target in wanted)
+    finished = {
+        task: found for task, found in finished_tasks(db).items() if not (places and found[0].tagged_only)
+    }
     for task, annotation in finished.values():
         try:
             hw = _size(images, task, annotation.regions)

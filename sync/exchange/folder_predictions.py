@@ -34,7 +34,7 @@ from ml_backend.task_prediction import usable_instances
 from sync.rounds.given_rounds import GivenModel
 from sync.rounds.round_records import digest_of
 
-__all__ = ["FolderReport", "kind_of_learner", "predict_folder"]
+__all__ = ["FolderReport", "kind_of_learner", "kind_of_model", "predict_folder"]
 
 _AT_ONCE = 4
 """pictures per model call"""
@@ -51,6 +51,20 @@ class FolderReport:
     seconds_per_picture: float
     unreadable: Mapping[str, str]
     resumed: int
+
+
+def kind_of_model(model: GivenModel) -> ProjectKind:
+    """The kind of labels that a model finds. Raises BadInput when it finds several."""
+    learner = model.learner
+    if learner == "adopted":
+        learner = str(read_json(model.folder / "learner.json").get("of", ""))
+    if learner == "several":
+        raise BadInput(
+            "this model finds several kinds of labels",
+            field="model",
+            hint="Predict with one of its parts, the folders part-0, part-1, … in it",
+        )
+    return kind_of_learner(learner)
 
 
 def kind_of_learner(learner: str) -> ProjectKind:
@@ -90,7 +104,7 @@ def predict_folder(
     names = [path.relative_to(folder).as_posix() for path in pictures]
     predictor = get_learner(model.learner).load(model.folder, device=device)
     mapping = class_map(predictor.labels, ours, named or {}, default=default)
-    kind = kind_of_learner(model.learner)
+    kind = kind_of_model(model)
     parts = _Parts(out, _signature(model, pictures, names, min_score, mapping, batch))
     batches = [range(at, min(at + batch, len(names))) for at in range(0, len(names), batch)]
     resumed, seconds = 0, 0.0

@@ -40,10 +40,11 @@ def write_png(content: Content, out: Path) -> None:
     number = {label: place for place, label in enumerate(content.labels, start=1)}
     palette = _palette()
     names = _names(content)
+    one_each = all(target.is_of.same_iou > 1 for target in content.wanted)
     rows = []
     with publish_dir(out) as folder:
         for picture in content.pictures:
-            values = _values(picture, number)
+            values = _values(picture, number, one_each=one_each)
             image = Image.fromarray(values, "P")
             image.putpalette(palette.reshape(-1).tolist())
             target = folder / names[picture.task_id]
@@ -63,10 +64,10 @@ def write_png(content: Content, out: Path) -> None:
         write_json(folder / LEGEND, {**_legend(content, number, palette), "pictures": rows})
 
 
-def _values(picture: Shown, number: dict[str, int]) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8 of one picture."""
+def _values(picture: Shown, number: dict[str, int], *, one_each: bool) -> npt.NDArray[np.uint8]:
+    """(H, W) uint8 of one picture. ``one_each``: a mask is all of its label, not one part of it."""
     masks = [(item.label, item.rle) for item in picture.items if item.rle is not None]
-    is_known = picture.finished or {label for label, _ in masks} == set(number)
+    is_known = picture.finished or (one_each and {label for label, _ in masks} == set(number))
     values = np.full(picture.hw, 0 if is_known else UNKNOWN, np.uint8)
     for label, rle in sorted(masks, key=lambda mask: -rle_area(mask[1])):
         values[decode_rle(rle)] = number[label]
@@ -79,12 +80,15 @@ def _names(content: Content) -> dict[int, str]:
         picture.task_id: str(Path(picture.file_name).with_suffix(".png")) for picture in content.pictures
     }
     uses = Counter(short.values())
-    return {
+    found = {
         picture.task_id: short[picture.task_id]
         if uses[short[picture.task_id]] == 1
         else f"{picture.file_name}.png"
         for picture in content.pictures
     }
+    if len(set(found.values())) < len(found):  # a.jpg, a.bmp and a.jpg.tif
+        return {picture.task_id: f"{picture.file_name}.png" for picture in content.pictures}
+    return found
 
 
 def _legend(content: Content, number: dict[str, int], palette: npt.NDArray[np.uint8]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _find(images_dir: Path, table: Path, file: str) -> Path | None:
 
 def _rows(table: Path) -> list[tuple[str, str]]:
     try:
-        with table.open(newline="") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = {"file", "label"} - set(reader.fieldnames or ())
             if missing:

@@ -32,7 +32,7 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.statistics import filled_masks, mask_statistics
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
-from sync.rounds.task_queries import open_task_ids
+from sync.rounds.task_queries import finished_digests, open_task_ids
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
@@ -84,6 +84,7 @@ def cluster(
     table = read_pool(paths.pool(record.model_version), task_ids=open_task_ids(db))
     table, dropped = _usable(db, progress, table)
     table = table.take(np.flatnonzero(table.score >= settings.pool_min_score))
+    table = table.take(np.flatnonzero(~_told(db, config, table)))
     table = table.take(np.argsort(table.key.astype(str), kind="stable"))
     sizes: dict[str, int] = {}
     labels = list(config.labels)
@@ -109,6 +110,15 @@ def cluster(
     if dropped:
         figures["dropped"] = dropped
     return finish_step(db, paths, record.number, "cluster", figures)
+
+
+def _told(db: ProjectStore, config: LabelConfig, table: PoolTable) -> npt.NDArray[np.bool_]:
+    """(n,) bool: classes of pictures that somebody has finished, though their objects are still sought."""
+    classes = [label for target in config.wanted if target.is_of.unit == "picture" for label in target.labels]
+    if not classes:
+        return np.zeros(len(table), np.bool_)
+    done = np.array(sorted(finished_digests(db)), np.int64)
+    return np.asarray(np.isin(table.label.astype(str), classes) & np.isin(table.task_id, done), np.bool_)
 
 
 def _usable(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:

@@ -39,7 +39,11 @@ def early_fields(settings: Settings, last: RoundRecord | None, headlines: Sequen
 def check_use(snapshot: Mapping[str, Any], evaluation: Evaluation) -> None:
     """Raise OfNoUse unless an early version found something on the test split."""
     headlines = [str(name) for name in snapshot["early"][1:]]
-    values = {name: evaluation.metrics[name][0] for name in headlines if name in evaluation.metrics}
+    values = {  # the second and later targets of a config have their kind in front
+        name: value[0]
+        for name, value in evaluation.metrics.items()
+        if any(name == wanted or name.endswith(f" {wanted}") for wanted in headlines)
+    }
     if not any(value > _LEAST for value in values.values()):
         found = ", ".join(f"{name} is {value:.3f}" for name, value in values.items())
         raise OfNoUse(

@@ -32,7 +32,7 @@ from ml_backend.kinds.registry import Wanted
 from sync.rounds.cluster import frozen_kinds, label_pool, usable_rows
 from sync.rounds.infer import pool_index
 from sync.rounds.progress import Memo
-from sync.rounds.region_rows import drawn_masks, fits
+from sync.rounds.region_rows import drawn_masks, fits, lacks_masks
 from sync.rounds.task_queries import drawn_test_ids, finished_digests, finished_tasks
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
@@ -112,6 +112,8 @@ def load_known_masks(
     masks: dict[int, Sequence[LabelledMask]] = {}
     for task, annotation in drawn.items():
         entry = index.entry(task)
+        if lacks_masks(wanted_labels, annotation.regions):
+            continue
         if entry is not None and not entry.error and fits(annotation.regions, entry.hw):
             masks[task] = drawn_masks(wanted_labels, annotation.regions, entry.hw)
     fresh = None

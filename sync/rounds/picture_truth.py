@@ -15,7 +15,7 @@ from ml_backend.artifacts.pools import read_pool
 from ml_backend.kinds.base import LabelledMask
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.known_masks import match_drawn
-from sync.rounds.region_rows import drawn_masks, fits
+from sync.rounds.region_rows import drawn_masks, fits, lacks_masks
 from sync.rounds.task_queries import drawn_test_ids, finished_tasks, finished_test_ids
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
@@ -100,6 +100,8 @@ def fixes_of_test_pictures(
     drawn: dict[int, Sequence[LabelledMask]] = {}
     for task, (_, annotation) in finished_tasks(db).items() if test else ():
         entry = index.entry(task)
+        if lacks_masks(config.wanted, annotation.regions):
+            continue
         if task in test and entry is not None and not entry.error and fits(annotation.regions, entry.hw):
             drawn[task] = drawn_masks(config.wanted, annotation.regions, entry.hw)
     if not drawn:

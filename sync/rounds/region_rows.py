@@ -14,7 +14,7 @@ from ml_backend.label_studio.region_reader import ParsedAnnotation, parse_annota
 from ml_backend.masks.rle import parse_rle
 from ml_backend.masks.shapes import whole_rle
 
-__all__ = ["drawn_masks", "fits", "is_tagged_only", "plain_rle", "region_rows", "tags_of"]
+__all__ = ["drawn_masks", "fits", "is_tagged_only", "lacks_masks", "plain_rle", "region_rows", "tags_of"]
 
 
 def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -82,6 +82,18 @@ def is_tagged_only(config: LabelConfig, rows: Sequence[Mapping[str, Any]]) -> bo
     """Whether these rows only say what a picture shows, in a project that wants to know where it is."""
     wants_places = any(target.is_of.tagged and target.is_of.unit != "picture" for target in config.wanted)
     return wants_places and all(row["rle"] is None for row in rows)
+
+
+def lacks_masks(wanted: Sequence[Wanted], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a tag says that something is there of which nobody drew a mask: the truth is not known then."""
+    places = {
+        label
+        for target in wanted
+        if target.is_of.tagged and target.is_of.unit != "picture"
+        for label in target.labels
+    }
+    drawn = {str(row["label"]) for row in rows if row["rle"] is not None}
+    return bool((set(tags_of(rows)) & places) - drawn)
 
 
 def tags_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

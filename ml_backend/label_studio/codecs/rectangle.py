@@ -44,8 +44,8 @@ def upright_box(value: Mapping[str, Any], hw: tuple[int, int]) -> tuple[float, f
     pixels. Raises BadRegion on values that are no numbers.
     """
     x, y, w, h = (number_of(value, key) for key in ("x", "y", "width", "height"))
-    left, right = (min(max(v, 0.0), 100.0) / 100 * hw[1] for v in (x, x + w))
-    top, bottom = (min(max(v, 0.0), 100.0) / 100 * hw[0] for v in (y, y + h))
+    left, right = sorted(min(max(v, 0.0), 100.0) / 100 * hw[1] for v in (x, x + w))
+    top, bottom = sorted(min(max(v, 0.0), 100.0) / 100 * hw[0] for v in (y, y + h))
     return left, top, right, bottom
 
 

@@ -28,7 +28,8 @@ def evaluate_weak(
         row[list(example.tags) + list(example.label)] = True
         scores.append(heads.tag_scores(image))
         masks = drawn_of(example).masks
-        if masks or not row.any():
+        # a tag without a mask says that something is there that nobody drew
+        if (masks or not row.any()) and set(example.tags) <= {label for label, _ in masks}:
             instances = next(iter(predictor.predict([image])))
             ranked = np.asarray(instances.score * instances.quality, np.float32)
             found.append(dataclasses.replace(instances, score=ranked))

@@ -118,3 +118,11 @@ def test_a_weak_config_whose_choices_nobody_can_draw_is_refused() -> None:
     xml = SEVERAL.replace("<View>", '<View className="groundswell-weak">', 1)
     with pytest.raises(BadLabelConfig, match="the tag 'good' is no label of the mask tag"):
         parse_label_config(xml)
+
+
+def test_choices_that_look_like_renamed_ones_stay_apart() -> None:
+    xml = SEVERAL.replace('<Choice value="good"/>', '<Choice value="quality: Car"/>', 1)
+    config = parse_label_config(xml)
+    assert len(set(config.labels)) == len(config.labels) == 5
+    target = config.targets[2]
+    assert {target.value(label) for label in target.labels} == {"quality: Car", "Car"}

@@ -102,3 +102,24 @@ def test_wrong_parts_are_named(options: dict[str, Any], field: str) -> None:
 def test_a_folder_of_another_learner_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no model"):
         Several().load(tmp_path)
+
+
+def test_two_parts_of_one_kind_keep_their_figures_and_files_apart(tmp_path: Path) -> None:
+    same = [{**part, "kind": "classes"} for part in PARTS]
+    report = Several().train(
+        spec(tmp_path, options={"parts": same}), tmp_path / "out", lambda share, line: None
+    )
+    names = set(report.evaluation.metrics)
+    assert any(name.startswith("classes-2 ") for name in names)
+    assert any(" " not in name for name in names)
+
+
+def test_a_task_that_teaches_one_part_is_not_left_out(tmp_path: Path) -> None:
+    from ml_backend.learners.base import Evaluation, LeftOut, TrainReport
+    from ml_backend.learners.several import _left_out
+
+    def report(*tasks: int) -> TrainReport:
+        left_out = tuple(LeftOut(task, "nobody chose a label for it") for task in tasks)
+        return TrainReport("tiny", "", 1, 1.0, Evaluation(1, 1, {}), left_out=left_out)
+
+    assert [entry.task_id for entry in _left_out([report(1, 2), report(2, 3)])] == [2]

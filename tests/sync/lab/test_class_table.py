@@ -57,3 +57,7 @@ def test_a_file_that_is_no_picture_is_named(folder: Path) -> None:
     (folder / "images" / "c.png").write_text("no picture")
     with pytest.raises(BadInput, match="is no picture"):
         load(folder, "file,label\nc.png,wet\n")
+
+
+def test_a_table_written_by_a_spreadsheet_is_read(folder: Path) -> None:
+    assert load(folder, "\ufefffile,label\na.png,wet\n").categories == ("wet",)

@@ -16,7 +16,7 @@ from ml_backend.label_studio.region_check import validate_result
 from ml_backend.masks.rle import decode_rle
 from ml_backend.masks.shapes import box_rle, whole_rle
 from ml_backend.task_prediction import make_prediction, table_of
-from sync.rounds.region_rows import drawn_masks, is_tagged_only, region_rows, tags_of
+from sync.rounds.region_rows import drawn_masks, is_tagged_only, lacks_masks, region_rows, tags_of
 
 HW = (40, 80)
 BOX = {"type": "rectanglelabels", "from_name": "box", "to_name": "image", "original_width": 80,
@@ -115,3 +115,16 @@ def test_regions_of_two_classes_may_lie_on_each_other_in_segmentation_only() -> 
     assert len(predicted(config, found([0, 1], [here, here], [0.8, 0.7]))) == 2
     config = parse_label_config(build_label_config(["cat", "dog"]))
     assert len(predicted(config, found([0, 1], [here, here], [0.8, 0.7]))) == 1
+
+
+def test_a_tag_without_a_mask_says_that_not_everything_was_drawn() -> None:
+    rows = region_rows(WEAK, [choice("dog", "cat")])
+    drawn = {"id": "m", "label": "cat", "rle": box_rle((0, 0, 4, 4), HW), "box_xyxy": [0, 0, 4, 4]}
+    assert lacks_masks(WEAK.wanted, [*rows, drawn])
+    assert not lacks_masks(WEAK.wanted, [*rows, drawn, {**drawn, "label": "dog"}])
+    assert not lacks_masks(CLASSES.wanted, region_rows(CLASSES, [choice("dog")]))
+
+
+def test_a_box_drawn_to_the_left_has_a_width() -> None:
+    (row,) = region_rows(BOXES, [box(50, 50, -25, -25)])
+    assert row["box_xyxy"] == [20.0, 10.0, 40.0, 20.0]
