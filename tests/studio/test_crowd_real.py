@@ -22,7 +22,7 @@ from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.learners.registry import LEARNERS
 from ml_backend.masks.coco import CocoSet, load_coco
-from sync.lab.ground_truth import GOOD_IOU, Truth
+from sync.lab.ground_truth import Truth
 from sync.lab.simulated_people import Annotator, CrowdWorker, play_crowd
 from sync.projects.init_project import InitReport, init_project
 from sync.report.status_figures import status
@@ -301,8 +301,7 @@ def _precision(scene: Scene) -> tuple[int, float, float]:
     addresses = {task.id: config.image_of(task.data) for task in scene.site.studio.tasks(project.id)}
     good = {
         str(table.key[i]): bool(
-            scene.truth.best_iou(addresses[int(table.task_id[i])], str(table.label[i]), [table.rle(i)])[0]
-            >= GOOD_IOU
+            scene.truth.is_good(addresses[int(table.task_id[i])], str(table.label[i]), table.rle(i))
         )
         for i in range(len(table))
     }

@@ -1,4 +1,4 @@
-"""Complete-instance mining: from class scores and integrity to pseudo labels of all proposals (CIM, §3.3).
+"""Complete-instance mining: class scores and integrity become pseudo labels (CIM, section 3.3).
 
 In each tag the best proposals are seeds. A seed is often a part; the proposal that contains it and looks most
 complete takes its place. All other proposals get their label from the mined one that they overlap most.

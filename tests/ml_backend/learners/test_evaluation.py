@@ -144,7 +144,7 @@ def test_resampled_images_give_what_evaluating_the_copies_gives() -> None:
 
     found, truth = scene(4, images=6)
     draw = np.array([0, 0, 3, 5, 2, 3])
-    short = _accumulate(_match(found, truth, LABELS, "segm", 500), draw)
+    short = _accumulate(_match(found, truth, LABELS, "segm", 500, False), draw)
     full = oracle([found[i] for i in draw], [truth[i] for i in draw], 500)
     assert np.nanmean(short[:, 0]) == pytest.approx(full["AP/disc"], abs=1e-9)
     assert np.nanmean(short[:, 1]) == pytest.approx(full["AP/ring"], abs=1e-9)

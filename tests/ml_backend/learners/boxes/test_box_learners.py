@@ -82,7 +82,7 @@ def test_learns_drawn_shapes_from_random_weights(trained: Trained) -> None:
     assert report.started_from == "random weights (published ones were not wanted)"
     assert report.history[-1][1] < report.history[0][1]
     value, low, high = report.evaluation.metrics["AP50"]
-    assert low < high
+    assert low <= value <= high
     assert value > 0.5
     assert set(report.evaluation.metrics) >= {f"{m}/{label}" for m in ("AP", "AP50") for label in LABELS}
     assert {p.name for p in trained.folder.iterdir()} == {"weights.safetensors", "learner.json"}

@@ -151,7 +151,12 @@ def test_cross_validation_chooses_between_head_and_network(tmp_path: Path) -> No
     assert not train(tmp_path, dataclasses.replace(few, seconds=5.0), "v4").cut_short
 
 
-def test_a_killed_training_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_from_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a fold that takes less than the time between two checkpoints is trained again
+    monkeypatch.setattr("ml_backend.learners.training.loop._Run._save_due", lambda self, save_s: True)
+
     class Killed(Exception):
         pass
 
@@ -170,7 +175,8 @@ def test_a_killed_training_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
         Classifier().train(spec, tmp_path / "v1", note)
     before = len(lines)
     Classifier().train(spec, tmp_path / "v1", lambda share, line: lines.append(line))
-    assert not any(line.startswith("cross-validation 1") for line in lines[before:])
+    again = [line for line in lines[before:] if line.startswith("cross-validation 1")]
+    assert len(again) <= 1, again  # its end is told again, not its steps
 
 
 def test_labels_without_examples_keep_a_small_probability(tmp_path: Path) -> None:

@@ -44,5 +44,9 @@ def test_mined_instances_are_better_than_those_of_tags_without_integrity(tmp_pat
         for way in found[0]
     }
     mined = quality.pop("mined")
-    assert mined > 0.5, quality
-    assert mined > max(quality.values()) + 0.05, quality
+    assert mined > 0.6, quality
+    assert mined > quality["no_integrity"] + 0.1, quality
+    assert mined > quality["best_of_tag"] + 0.1, quality
+    assert mined > quality["above_score"] - 0.1, (
+        quality
+    )  # no two objects touch here: all that scores is whole
