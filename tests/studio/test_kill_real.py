@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import select
 
 from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.task_orders import read_order
 from sync.review.review_tasks import read_questions
-from sync.store.tables import AnswerRecord, QuestionRecord
+from sync.store.tables import AnswerRecord, QuestionRecord, SplitRecord
 from sync.studio.client import Studio
 from tests.conftest import LOGIN
 from tests.sync.conftest import World, answer_result
@@ -61,9 +63,15 @@ def kill(world: World, **when: str) -> None:
 
 
 def correct_a_label(world: World) -> None:
-    """A person takes a region out of a finished task."""
-    (annotation,) = world.studio.task(world.tasks[0]).annotations
-    world.studio.update_annotation(annotation.id, world.scenes[0].result()[:-1])
+    """A person takes a region out of a finished task, of none of the test split (see test_kill)."""
+    with world.store.read() as session:
+        split = set(
+            session.scalars(select(SplitRecord.task_id).where(SplitRecord.project_id == world.project_id))
+        )
+    assert split
+    number = next(i for i, task in enumerate(world.tasks) if task not in split)
+    (annotation,) = world.studio.task(world.tasks[number]).annotations
+    world.studio.update_annotation(annotation.id, world.scenes[number].result()[:-1])
 
 
 def review_tasks(world: World) -> list[Any]:
@@ -92,7 +100,9 @@ def final_state(world: World) -> dict[str, Any]:
     """What people see in Label Studio, by picture.
 
     Ids and keys differ between projects, and with them the members that a sample draws: whether an accepted
-    mask was verified or propagated is left out, that it is accepted is not.
+    mask was verified or propagated is left out, that it is accepted is not. They also decide which tasks the
+    test split holds, and so the order that is calibrated on it: ``check`` compares the places of the tasks
+    with the order of their own project, here stands that all places are given.
     """
 
     def plain(region: dict[str, Any]) -> tuple[str, bool, str]:
@@ -102,10 +112,8 @@ def final_state(world: World) -> dict[str, Any]:
     studio = world.studio
     predictions = [studio.predictions(task) for task in world.tasks]
     return {
-        "predictions": [
-            [(round(row.score, 5), sorted(plain(dict(r)) for r in row.result)) for row in rows]
-            for rows in predictions
-        ],
+        "predictions": [[sorted(plain(dict(r)) for r in row.result) for row in rows] for rows in predictions],
+        "places": sorted(round(row.score, 5) for rows in predictions for row in rows),
         "labels": [
             [(a.was_cancelled, [r["value"] for r in a.result]) for a in studio.task(task).annotations]
             for task in world.tasks
@@ -121,6 +129,13 @@ def check(world: World) -> None:
     for number, task in enumerate(world.tasks):
         versions = [row.model_version for row in studio.predictions(task)]
         assert versions == ([] if number < N_LABELLED else [shown]), number
+    trained = shown.rsplit(".", 1)[0]  # a push adds a digest of what it shows
+    order = read_order(ProjectPaths(world.settings.data_dir, world.project_id).order(trained))
+    assert order is not None
+    places = dict(zip(order.task_id.tolist(), order.score.tolist(), strict=True))
+    for task in world.tasks[N_LABELLED:]:
+        (row,) = studio.predictions(task)
+        assert row.score == pytest.approx(places[task], abs=1e-5), task
     keys = Counter(question.key for task in review_tasks(world) for question in read_questions(task.data)[1])
     assert set(keys.values()) == {1}, "a question was asked twice"
     assert all(len(task.annotations) == 1 for task in review_tasks(world))
