@@ -22,7 +22,15 @@ import numpy.typing as npt
 
 from clustering.arrays import Bools, Floats, Ints
 
-__all__ = ["OrderRule", "Ranking", "class_need", "rank_tasks", "similarity_width", "with_uniform_picks"]
+__all__ = [
+    "OrderRule",
+    "Ranking",
+    "class_need",
+    "put_last",
+    "rank_tasks",
+    "similarity_width",
+    "with_uniform_picks",
+]
 
 Features = npt.NDArray[np.float32]
 
@@ -129,6 +137,7 @@ def rank_tasks(
     *,
     need: npt.ArrayLike | None = None,
     labelled: Features | None = None,
+    last: Bools | None = None,
     rule: OrderRule | None = None,
     seed: int = 0,
 ) -> Ranking:
@@ -140,6 +149,8 @@ def rank_tasks(
     feature : (n, f) float32, what the pictures look like; f = 0: unknown, nothing is diversified
     need : (n,) 0..1, need for the classes of each (``class_need``); None = equal
     labelled : (m, f) features of the pictures that are labelled already
+    last : (n,) bool, pictures that come after all others (but for the uniform picks, which know no
+        difference: shares of the whole project are estimated from them)
     seed : of the references and the uniform picks
 
     Equal values keep the order of the rows. Time O(n·f + ahead·references·few); raises ValueError when the
@@ -163,6 +174,8 @@ def rank_tasks(
         left = np.ones(n, bool)
         left[picks] = False
         greedy = np.concatenate([picks, by_worth[left[by_worth]]])
+    if last is not None:
+        greedy = put_last(greedy, last)
     order, explored, inclusion = with_uniform_picks(greedy, rule.explore, rng)
     return Ranking(order, gain, similar, explored, inclusion)
 
@@ -218,6 +231,11 @@ def _herd(
         picks.append(i)
     chosen: Ints = among[np.array(picks, np.int64)]
     return chosen
+
+
+def put_last(order: Ints, last: Bools) -> Ints:
+    """The order with the rows behind all others for which ``last`` (n,) is True."""
+    return np.concatenate([order[~last[order]], order[last[order]]])
 
 
 def with_uniform_picks(greedy: Ints, share: float, rng: np.random.Generator) -> tuple[Ints, Bools, Floats]:

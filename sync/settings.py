@@ -104,6 +104,12 @@ class Settings(BackendSettings):
         default=0.25, gt=0, lt=1, description="share of tasks kept for the test split"
     )
     test_min: int = Field(default=2, ge=1, description="fewest tasks in the test split")
+    split_by: str = Field(
+        default="",
+        description="field of the task data that says which pictures belong together (frames of a film, "
+        "tiles of one plate): the test split takes all or none of them, so that its figures are not too "
+        "good; `init --groups` writes it",
+    )
     seed: int = Field(default=0, ge=0, description="seed of all random choices: same seed, same choices")
 
     # infer
@@ -320,6 +326,7 @@ PROJECT_OPTIONS = frozenset(
         "review_overlap",
         "review_overlap_max",
         "seed",
+        "split_by",
         "test_fraction",
         "test_min",
         "train_clicks",

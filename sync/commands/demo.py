@@ -20,6 +20,10 @@ def register(app: typer.Typer) -> None:
         csv: Annotated[
             Path | None, typer.Option(help="table with columns file,label: the truth for --kind classes")
         ] = None,
+        groups: Annotated[
+            Path | None,
+            typer.Option(help="table with columns file,group: pictures that the test split must not part"),
+        ] = None,
         kind: Annotated[
             str, typer.Option(help="instances, boxes, segmentation, components, classes or weak")
         ] = "instances",
@@ -94,6 +98,7 @@ def register(app: typer.Typer) -> None:
                 budget=budget,
                 seed=seed,
                 kind=get_kind(kind).name,
+                groups=groups,
                 output=output,  # type: ignore[arg-type]
                 options=parse_options(option or []),
             ),

@@ -41,6 +41,10 @@ def register(app: typer.Typer) -> None:
         option: Annotated[
             list[str] | None, typer.Option(help="worker setting of this project, name=value; repeatable")
         ] = None,
+        groups: Annotated[
+            Path | None,
+            typer.Option(help="table with columns file,group: pictures that the test split must not part"),
+        ] = None,
         cold_start: Annotated[
             str,
             typer.Option(
@@ -124,6 +128,7 @@ def register(app: typer.Typer) -> None:
             files_root=files_root,
             segmenter=segmenter,
             options=options or None,
+            groups=groups,
             review_client=review,
             report=(lambda line: None) if as_json else say,
         )

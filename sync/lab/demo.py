@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from ml_backend.errors import GroundswellError
@@ -40,7 +41,7 @@ class DemoPlan:
     ``start_tasks`` are labelled before the first round, ``tasks_per_round`` before each further one;
     ``answers_error`` is the probability that a crowd worker answers wrongly, ``budget`` the most questions
     per round (None: that of the settings); ``kind`` is what the project wants; ``options`` are further worker
-    settings of the project.
+    settings of the project. ``groups`` is a table of pictures that the test split must not part.
     """
 
     title: str = "Groundswell demo"
@@ -53,6 +54,7 @@ class DemoPlan:
     budget: int | None = None
     seed: int = 0
     kind: Kind = "instances"
+    groups: Path | None = None
     output: Literal["brush", "bitmask", "polygon"] = "brush"
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,6 +106,7 @@ class Demo:
             kind=self.plan.kind,
             multiple=self._truth.has_several,
             options=self.plan.project_options(),
+            groups=self.plan.groups,
             report=self._say,
         )
         return self.project
@@ -140,6 +143,7 @@ class Demo:
             "instances": self._coco.n_instances,
             "labels": list(self._coco.categories),
             **asdict(self.plan),
+            "groups": None if self.plan.groups is None else str(self.plan.groups),
             "label_studio": self.admin.version(),
         }
         return DemoReport(setup, rounds, round(time.monotonic() - started, 1))

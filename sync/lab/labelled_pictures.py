@@ -3,7 +3,6 @@ label."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ml_backend.errors import BadInput
 from ml_backend.examples import Example
 from ml_backend.kinds.base import ProjectKind
 from ml_backend.masks.coco import load_coco
+from sync.projects.picture_groups import read_table
 
 __all__ = ["LabelledPictures", "from_coco", "from_csv", "sample", "split_by_group"]
 
@@ -58,8 +58,8 @@ def from_csv(images: Path, table: Path, groups: Path | None = None) -> LabelledP
     ``table`` has columns file and label, ``groups`` columns file and group; files are below ``images`` or
     beside the table. Raises BadInput naming the file and row.
     """
-    rows = _rows(table, "label")
-    group = dict(_rows(groups, "group")) if groups is not None else {}
+    rows = read_table(table, "label")
+    group = dict(read_table(groups, "group")) if groups is not None else {}
     labels = tuple(sorted({label for _, label in rows}))
     examples = []
     for i, (name, label) in enumerate(rows):
@@ -108,21 +108,3 @@ def split_by_group(data: LabelledPictures, share: float, seed: int) -> tuple[lis
             f"a test share of {share} leaves one side without pictures", field="test_fraction", hint="Try 0.3"
         )
     return sides
-
-
-def _rows(path: Path, column: str) -> list[tuple[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            found = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}", field=column) from error
-    if not found or not {"file", column} <= set(found[0]):
-        raise BadInput(
-            f"{path.name} has no columns file and {column}", field=column, hint="Name them in row 1"
-        )
-    out = []
-    for i, row in enumerate(found):
-        if not row["file"] or not row[column]:
-            raise BadInput("a field is empty", field=f"{path.name}, row {i + 2}")
-        out.append((row["file"], row[column]))
-    return out

@@ -25,6 +25,7 @@ from ml_backend.kinds.base import Kind
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import Output, parse_label_config
 from sync.local.up import read_state
+from sync.projects.picture_groups import GROUP_FIELD, picture_groups
 from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
 from sync.projects.pictures import find_images
 from sync.review.review_project import ReviewOwner, ensure_review_project, installation_id
@@ -76,6 +77,7 @@ def init_project(
     files_root: Path | None = None,
     segmenter: str = "",
     options: Mapping[str, Any] | None = None,
+    groups: Path | None = None,
     review_client: AnyClient | None = None,
     connect: bool = True,
     report: Callable[[str], None] = lambda line: None,
@@ -98,6 +100,8 @@ def init_project(
         the running ``groundswell up``
     segmenter : click segmenter of this project, default that of the settings
     options : further settings of the worker for this project (see ``sync.settings.PROJECT_OPTIONS``)
+    groups : table with columns file,group: which pictures belong together; the test split takes all or none
+        of a group (the option ``split_by`` becomes "group" unless it is given)
     review_client : Label Studio for crowd workers, when it is another one; default: that of the settings
     connect : connect backend and webhook (the backend must be running)
     report : called with one line about what happens
@@ -117,10 +121,15 @@ def init_project(
         )
     config = label_config or build_label_config(labels, output=output, kind=kind, multiple=multiple)
     labels = labels or parse_label_config(config).labels
+    if groups is not None:
+        options = {"split_by": GROUP_FIELD, **(options or {})}
     if options is not None:
         check_project_settings(settings.for_project(options), parse_label_config(config).wanted)
         check_balance(settings.for_project(options), parse_label_config(config).labels)
     found, refused = ([], []) if images is None else find_images(images)
+    if groups is not None and not found:
+        raise BadInput("groups are those of pictures that are given", field="groups", hint="Give images too")
+    grouped = {} if groups is None else picture_groups(found, groups)
     row, created = _ensure_project(studio, title.strip(), config, labels)
     report(f"project {row.id} {row.title!r} {'created' if created else 'found'}")
 
@@ -140,7 +149,7 @@ def init_project(
     added = Added(0)
     if images is not None:
         field = parse_label_config(row.label_config).image_key
-        place = PictureProject(studio, row.id, field, images if isinstance(images, Path) else None)
+        place = PictureProject(studio, row.id, field, images if isinstance(images, Path) else None, grouped)
         if serve == "upload":
             added = upload_pictures(place, found, report=report)
         else:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from ml_backend.errors import BadInput
+from sync.projects.picture_groups import GROUP_FIELD
 from sync.projects.pictures import (
     Comparison,
     Held,
@@ -29,12 +31,21 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class PictureProject:
-    """Where pictures go: into ``field`` of the task data. ``folder`` is the folder given, None for a list."""
+    """Where pictures go: into ``field`` of the task data. ``folder`` is the folder given, None for a list.
+
+    ``groups``: the series of pictures, by file, for the field ``GROUP_FIELD`` of the data.
+    """
 
     studio: StudioClient
     project_id: int
     field: str
     folder: Path | None
+    groups: Mapping[Path, str] = dataclasses.field(default_factory=dict)
+
+    def data_of(self, picture: Picture) -> dict[str, str]:
+        """What the data of a picture's task holds besides its address."""
+        group = self.groups.get(picture.path)
+        return {PATH_FIELD: picture.name} | ({} if group is None else {GROUP_FIELD: group})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +63,10 @@ def upload_pictures(place: PictureProject, paths: Sequence[Path], *, report: Say
     _report_assumed(found, report)
     for start in range(0, len(found.new), _FILES_PER_REPORT):
         part = found.new[start : start + _FILES_PER_REPORT]
-        data = [{PATH_FIELD: one.name, DIGEST_FIELD: one.identity} for one in part]
+        data = [{**place.data_of(one), DIGEST_FIELD: one.identity} for one in part]
         place.studio.upload_images(place.project_id, [one.path for one in part], data=data)
         report(f"uploaded {start + len(part)} of {len(found.new)} pictures")
+    _name_groups(place, given)
     return Added(len(found.new), _renamed(found, given))
 
 
@@ -85,10 +97,20 @@ def serve_pictures(
         place.studio.ensure_local_files(place.project_id, Path(above))
     if found.new and isinstance(place.studio, Studio):
         place.studio.check_file(_address(found.new[0].identity))
-    rows = [{PATH_FIELD: one.name, place.field: _address(one.identity)} for one in found.new]
+    rows = [{**place.data_of(one), place.field: _address(one.identity)} for one in found.new]
     place.studio.import_tasks(place.project_id, rows)
     report(f"{len(rows)} pictures served from where they lie")
+    _name_groups(place, given)
     return Added(len(rows), _renamed(found, given))
+
+
+def _name_groups(place: PictureProject, given: Sequence[Picture]) -> None:
+    """Write the groups of pictures whose tasks were there before, where they differ."""
+    wanted = {one.name: place.groups[one.path] for one in given if one.path in place.groups}
+    for task, data in place.studio.task_data(place.project_id) if wanted else ():
+        group = wanted.get(str(data.get(PATH_FIELD, "")))
+        if group is not None and data.get(GROUP_FIELD) != group:
+            place.studio.set_task_data(task, {**data, GROUP_FIELD: group})
 
 
 def _address(path_served: str) -> str:

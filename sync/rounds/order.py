@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clustering.task_order import OrderRule, Ranking, class_need, with_uniform_picks
+from clustering.task_order import OrderRule, Ranking, class_need, put_last, with_uniform_picks
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_index import PoolIndex
 from ml_backend.artifacts.pools import read_doubts, read_pool
@@ -29,6 +29,7 @@ from sync.rounds.picture_truth import fixes_of_test_pictures
 from sync.rounds.picture_vectors import vectors_of
 from sync.rounds.progress import Memo
 from sync.rounds.round_records import digest_of, load_snapshot
+from sync.rounds.series import in_series_of, series_of
 from sync.rounds.task_queries import finished_digests, test_split
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
@@ -94,6 +95,7 @@ def ensure_order(
             rule.explore,
             settings.seed,
             settings.features,
+            *(["series", settings.split_by] if settings.split_by else []),
             *(["quotas first", settings.pick, settings.ideal_class_balance] if _has_quotas(settings) else []),
         ]
     )[:16]
@@ -166,6 +168,11 @@ class _Subject:
                 self.paths, self.settings.features, self.record.model_version, tasks, done
             )
         quotas = _has_quotas(self.settings)
+        # labels of these could not be trained on
+        tested = in_series_of(
+            series_of(self.db, self.settings.split_by), test_split(self.db, self.record.split)
+        )
+        last = np.isin(self.tasks, np.array(sorted(tested), np.int64))
         # each order draws anew: what its uniform places say counts on top of earlier orders
         seed = self.settings.seed + 1_000_003 * self.record.number
         found = rank_measured(
@@ -179,6 +186,7 @@ class _Subject:
             labelled_feature=of_labelled,
             seed=seed,
             batch=self.settings.retrain_after,
+            last=last,
         )
         about: dict[str, Any] = {
             "method": self.settings.order,
@@ -194,6 +202,7 @@ class _Subject:
             about["rule"]["most"] = self.settings.pick == "most"
             shown = measured.first(n).shown
             greedy = with_quotas(ranking.order, shown, found.doubt, self.settings, self.config.labels)
+            greedy = put_last(greedy, last)
             order, explored, inclusion = with_uniform_picks(greedy, rule.explore, np.random.default_rng(seed))
             ranking = replace(ranking, order=order, explored=explored, inclusion=inclusion)
         score = np.empty(n)

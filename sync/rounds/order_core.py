@@ -129,6 +129,7 @@ def rank_measured(
     labelled_feature: Features | None,
     seed: int,
     batch: int,
+    last: npt.NDArray[np.bool_] | None = None,
 ) -> Ranked:
     """The order of n pictures.
 
@@ -138,6 +139,7 @@ def rank_measured(
     labelled : (k,) labelled objects of each label
     feature, labelled_feature : (n, f) and (m, f) vectors of them and of labelled pictures; f may be 0
     batch : labelled pictures after which there is a new model
+    last : (n,) those that come after all others, see ``rank_tasks``
     """
     doubt = doubt_of(method, measured, scorer, tasks, seed)
     need = class_need(measured.shown, np.asarray(labelled, np.float64))
@@ -145,7 +147,9 @@ def rank_measured(
     if method == "ours" and len(labelled):
         trust = float(np.minimum(np.asarray(labelled) / _ENOUGH_LABELS, 1.0).mean())
     rule = replace(rule, doubt=trust, ahead=max(_FEWEST_AHEAD, 10 * batch))
-    ranking = rank_tasks(doubt, feature, need=need, labelled=labelled_feature, rule=rule, seed=seed)
+    ranking = rank_tasks(
+        doubt, feature, need=need, labelled=labelled_feature, last=last, rule=rule, seed=seed
+    )
     return Ranked(ranking, doubt, need, rule)
 
 

@@ -6,6 +6,8 @@ that it began with, since its version may have been trained on tasks of the new 
 from a version of another split, for the same reason. Figures of different splits cannot be compared, so every
 round says which split it was measured on.
 
+Where tasks name a series (``split_by``), a split takes whole series; see ``sync.rounds.series``.
+
 Splits are kept in the store and in ``split.json`` beside the project's files, for rebuilds.
 """
 
@@ -22,6 +24,7 @@ from sqlalchemy import func, select
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput
+from sync.rounds.series import draw_series, in_series_of, series_of
 from sync.rounds.start_order import drawn_uniformly
 from sync.rounds.task_queries import test_split
 from sync.settings import Settings
@@ -121,16 +124,29 @@ def _draw(
         uniform = sorted(drawn_uniformly(paths) & set(finished))
         among = uniform if len(uniform) >= min(size, settings.test_min) else among
     size = min(size, len(among))
-    tasks = np.random.default_rng(seed).choice(np.array(among, np.int64), size, replace=False)
+    rng = np.random.default_rng(seed)
+    series = series_of(db, settings.split_by)
+    if series:
+        tasks = draw_series(among, series, size, rng)
+        if not tasks:
+            raise BadInput(
+                f"the {len(among)} finished tasks are too few series to test on some and train on others",
+                field="split_by",
+                hint=f"Finish tasks with another value of {settings.split_by!r} in their data",
+            )
+        among_them = set(tasks)  # in an order of typical pictures, others of the series may be finished too
+        tasks += sorted(in_series_of(series, tasks) & set(finished) - among_them)
+    else:
+        tasks = rng.choice(np.array(among, np.int64), size, replace=False).tolist()
     fresh = {
         "number": number,
-        "test": sorted(tasks.tolist()),
+        "test": sorted(tasks),
         "finished": len(finished),
         "drawn_at": utc_now().isoformat(),
     }
     write_json(paths.root / "split.json", {"splits": [*_on_disk(paths), fresh]}, guard=db.write)
     restore_test_splits(db, paths)
-    return TestSplit(number, frozenset(int(task) for task in tasks))
+    return TestSplit(number, frozenset(tasks))
 
 
 def _on_disk(paths: ProjectPaths) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ from sync.rounds.round_records import (
     load_snapshot,
     update_round,
 )
+from sync.rounds.series import in_series_of, series_of
 from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors
 from sync.rounds.test_split import frozen_test_split
 from sync.rounds.training_folder import (
@@ -225,14 +226,19 @@ def _snapshot(
     finished = finished_tasks(db)
     split = frozen_test_split(db, settings, paths, sorted(finished))
     rows = [_snapshot_row(task, annotation) for task, annotation in finished.values()]
-    train_rows = [row for row in rows if row["task"] not in split.tasks]
+    like_tested = in_series_of(series_of(db, settings.split_by), split.tasks)
+    train_rows = [row for row in rows if row["task"] not in split.tasks | like_tested]
     if not train_rows:
         raise BadInput(
             f"project {db.id} has no finished task to train on",
             field="project",
             hint=f"Finish at least {settings.min_finished} tasks first",
         )
-    propagated = _propagated(db, config, settings, paths, last, train_rows)
+    propagated = [
+        row
+        for row in _propagated(db, config, settings, paths, last, train_rows)
+        if row["task"] not in like_tested
+    ]
     return {
         **_frozen_settings(config, settings),
         **_start(db, config, settings, last, split.number),

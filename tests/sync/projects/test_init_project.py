@@ -218,3 +218,42 @@ def test_crowd_workers_can_have_a_label_studio_of_their_own(init: Init) -> None:
     made = init(studio, review_client=crowd)
     assert [row.id for row in studio.projects()] == [made.project_id]
     assert [row.id for row in crowd.projects()] == [made.review_project_id]
+
+
+def test_groups_reach_tasks_and_worker(init: Init, pictures: Path, settings: Settings) -> None:
+    studio = UploadStudio()
+    first = init(studio, images=pictures)
+    table = pictures.parent / "groups.csv"
+    table.write_text("file,group\na.png,p1\npictures/inner/a.png,p2\nnot here.png,p3\n")
+    (pictures / "new.png").write_bytes((pictures / "a.png").read_bytes() + b"more")
+    table.write_text(table.read_text() + "new.png,p1\n")
+    made = init(studio, images=pictures, groups=table)
+    assert (made.project_id, made.images_added) == (first.project_id, 1)
+    found = {str(data[PATH_FIELD]): data.get("group") for _, data in studio.task_data(made.project_id)}
+    assert {name: group for name, group in found.items() if group} == {
+        "a.png": "p1",
+        "inner/a.png": "p2",
+        "new.png": "p1",
+    }
+    assert len(found) == 5
+    with_options = open_project(settings, Store(settings.database()), studio, made.project_id)
+    assert with_options.settings.split_by == "group"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,group\nnobody.png,p1\n", "no row of"),
+        ("name,group\na.png,p1\n", "no columns file and group"),
+        ("file,group\na.png,\n", "a field is empty"),
+    ],
+)
+def test_tables_of_groups_are_checked_before_anything_is_made(
+    init: Init, pictures: Path, text: str, said: str
+) -> None:
+    table = pictures.parent / "groups.csv"
+    table.write_text(text)
+    studio = UploadStudio()
+    with pytest.raises(BadInput, match=said):
+        init(studio, images=pictures, groups=table)
+    assert studio.projects() == []
