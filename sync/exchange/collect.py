@@ -25,6 +25,7 @@ from ml_backend.kinds.registry import Wanted
 from ml_backend.kinds.segmentation import one_per_label
 from sync.exchange.file_names import TaskPicture, file_names
 from sync.review.promise_text import promise_lines
+from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.round_records import has_finished
 from sync.rounds.task_queries import finished_tasks
 from sync.store.project_store import ProjectStore
@@ -137,7 +138,8 @@ def collect(db: ProjectStore, wanted: Sequence[Wanted], paths: ProjectPaths, ima
     verdicts = NO_VERDICTS if record is None else read_verdicts(paths.round(record.number))
     if record is not None and len(verdicts):
         whole = {label for target in wanted if target.is_of.unit == "picture" for label in target.labels}
-        for task, hw, items in _accepted(db, paths, record, verdicts, labels, whole, set(finished)):
+        absent = absent_labels(db, wanted)
+        for task, hw, items in _accepted(db, paths, record, verdicts, labels, whole, set(finished), absent):
             pictures.append(Shown(task.id, names[task.id], hw, task.image, False, items))
     return Content(wanted, pictures, left_out, _info(db, record))
 
@@ -187,14 +189,20 @@ def _accepted(
     labels: set[str],
     whole: set[str],
     finished: set[int],
+    absent: Mapping[int, AbsentLabels],
 ) -> Iterable[tuple[TaskRecord, tuple[int, int], list[Item]]]:
-    """Tasks nobody finished that hold accepted instances, with those; ``whole``: labels of whole pictures."""
+    """Tasks nobody finished that hold accepted instances, with those.
+
+    ``whole``: labels of whole pictures; ``absent``: labels that people said are not on a picture.
+    """
     folder = paths.pool(record.model_version)
     table = read_pool(folder, columns=("key", "task_id", "label", "box", "rle", "score", "quality"))
+    gone = is_absent(absent, table)
     keep = [
         row
         for row, key in enumerate(table.key)
-        if (verdict := verdicts.get(str(key))) is not None
+        if not gone[row]
+        and (verdict := verdicts.get(str(key))) is not None
         and verdict.verdict > 0
         and str(table.label[row]) in labels
     ]

@@ -29,6 +29,7 @@ from clustering.search import HARVEST_PHASE
 from sync.review.answers import SKIP
 from sync.review.question import FORMS, HIDDEN
 from sync.review.weighing import SHEET_PACE, AskedMask, Draw, Told, Weighed, weigh
+from sync.rounds.absent import absent_labels, is_absent
 from sync.rounds.cluster import LabelPool
 from sync.rounds.policies import reads_first_answers, terms_digest
 from sync.rounds.region_rows import drawn_masks, plain_rle
@@ -171,6 +172,7 @@ def read_review_log(
         and (q.round == round_number or (q.label, q.instance) in same)
     }
     items, carried = _masks(db, round_number, pools, certificate, row_of, hints, questions, counting, unshown)
+    absent = frozenset(item.row for item in items if item.row >= 0 and not np.isnan(item.gold))
     first_answers = reads_first_answers(settings)
     weighed = weigh(items, settings, reads_first_answers=first_answers)
     known = frozenset(item.row for item in items if item.row >= 0)
@@ -183,7 +185,9 @@ def read_review_log(
         answered=frozenset(
             q.key
             for q in current
-            if q.key in answered or (q.review_task_id is None and row_of.get(q.key) in known)
+            if q.key in answered
+            or row_of.get(q.key) in absent
+            or (q.review_task_id is None and row_of.get(q.key) in known)
         ),
         skipped=skipped,
         waiting=frozenset(q.key for q in current if q.key in skipped and row_of.get(q.key) in open_rows),
@@ -259,7 +263,8 @@ def _masks(
             _add(mask, question, said)
             if not is_current:
                 carried.add(row)
-    found = [mask for mask in masks.values() if mask.told or mask.cannot_be_shown]
+    _add_absent(db, pools, masks)
+    found = [mask for mask in masks.values() if mask.told or mask.cannot_be_shown or not np.isnan(mask.gold)]
     gold = _gold(db, strays, {pool.label: pool for pool in pools})
     for name, group in strays.items():
         stray = AskedMask(name[0], -1, gold.get(name, np.nan), hint=hints.get(name, -1))
@@ -267,6 +272,19 @@ def _masks(
             _add(stray, question, told[question.key])
         found.append(stray)
     return found, carried
+
+
+def _add_absent(db: ProjectStore, pools: Sequence[LabelPool], masks: dict[int, AskedMask]) -> None:
+    """Masks of a label that somebody has said since the pool was frozen is not on the picture: they are bad.
+
+    A mask of which this is known counts as bad whatever was answered about it, unless an expert says so.
+    """
+    absent = absent_labels(db, [pool.wanted for pool in pools])
+    for pool, first in zip(pools, offsets(pools), strict=False):
+        for row in np.flatnonzero(is_absent(absent, pool.table)).tolist():
+            mask = masks.setdefault(int(first) + row, AskedMask(pool.label, int(first) + row))
+            said = absent[int(pool.table.task_id[row])]
+            mask.gold, mask.gold_since = 0.0, (said.since, said.annotation_id)
 
 
 def _add(mask: AskedMask, question: QuestionRecord, answers: Sequence[AnswerRecord]) -> None:
@@ -381,7 +399,7 @@ def _log(items: Sequence[AskedMask], weighed: Weighed, *, every_answer: bool) ->
     rows: list[tuple[tuple[datetime, int], int, float, float, Draw]] = []
     for i, mask in enumerate(items):
         said, yes = weighed.said[i], weighed.p_yes[i]
-        since = (said[0].at, said[0].annotation_id) if said else (_EPOCH, 0)
+        since = (said[0].at, said[0].annotation_id) if said else mask.gold_since or (_EPOCH, 0)
         if mask.row < 0:
             if mask.hint >= 0 and yes != 0.5 and since < begun:
                 rows.append((since, mask.hint, yes, np.nan, Draw(stream=int(Stream.CARRIED))))

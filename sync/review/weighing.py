@@ -82,6 +82,8 @@ class AskedMask:
     label : what it is said to be
     row : its row in the project's pool, -1 for masks that are in no pool (gold, masks of earlier rounds)
     gold : 1 good, 0 bad, NaN not known
+    gold_since : when that became known, and the number of the annotation that says so; None where it always
+        was, or where nothing is known
     draws : samples of the present certificate that it was drawn for
     former : a sample of another certificate of this round that it was drawn for
     hint : row of the mask of this pool that is nearly the same; -1 for none
@@ -93,6 +95,7 @@ class AskedMask:
     label: str
     row: int
     gold: float = np.nan
+    gold_since: tuple[datetime, int] | None = None
     draws: list[Draw] = field(default_factory=list)
     former: Draw | None = None
     hint: int = -1
@@ -179,6 +182,7 @@ def weigh(masks: Sequence[AskedMask], settings: Settings, *, reads_first_answers
     spent = _spent(masks, kept, said, settings)
     decided = [by_expert(mask, settings.experts) for mask in masks]
     known = [not np.isnan(value) for value in decided]
+    p_yes = [decided[i] if known[i] and not mask.told else p_yes[i] for i, mask in enumerate(masks)]
     if reads_first_answers:
         again = {i for i, mask in enumerate(masks) if mask.told and not said[i]}
         expert = {i for i, some in enumerate(said) if some and all(np.isnan(one.yes) for one in some)}

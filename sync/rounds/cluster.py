@@ -30,6 +30,7 @@ from ml_backend.kinds.instances import INSTANCES
 from ml_backend.kinds.registry import Wanted, get_kind
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.statistics import filled_masks, mask_statistics
+from sync.rounds.absent import absent_labels, is_absent
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import finished_digests, open_task_ids
@@ -113,12 +114,16 @@ def cluster(
 
 
 def _told(db: ProjectStore, config: LabelConfig, table: PoolTable) -> npt.NDArray[np.bool_]:
-    """(n,) bool: classes of pictures that somebody has finished, though their objects are still sought."""
+    """(n,) bool: what somebody has told already, though other objects of the picture are still sought.
+
+    Classes of finished pictures, and objects of labels that a picture does not have.
+    """
+    told = is_absent(absent_labels(db, config.wanted), table)
     classes = [label for target in config.wanted if target.is_of.unit == "picture" for label in target.labels]
-    if not classes:
-        return np.zeros(len(table), np.bool_)
-    done = np.array(sorted(finished_digests(db)), np.int64)
-    return np.asarray(np.isin(table.label.astype(str), classes) & np.isin(table.task_id, done), np.bool_)
+    if classes:
+        done = np.array(sorted(finished_digests(db)), np.int64)
+        told |= np.isin(table.label.astype(str), classes) & np.isin(table.task_id, done)
+    return told
 
 
 def _usable(db: ProjectStore, progress: Progress, table: PoolTable) -> tuple[PoolTable, dict[str, int]]:

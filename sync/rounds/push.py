@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -31,6 +31,7 @@ from ml_backend.errors import BadInput, StudioError
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_check import validate_result
 from ml_backend.task_prediction import make_prediction
+from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.infer import pool_index
 from sync.rounds.order import ensure_order, known_order
 from sync.rounds.progress import Memo, Progress
@@ -64,7 +65,7 @@ class PushReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PushState:
-    """What should be shown, what was sent, and the difference.
+    """What should be shown, what was sent, and the difference. ``absent``: labels that pictures do not have.
 
     ``is_urgent`` says that tasks lack a prediction; changed decisions may wait.
     """
@@ -72,6 +73,7 @@ class PushState:
     index: PoolIndex
     order: TaskOrder
     verdicts: VerdictTable
+    absent: Mapping[int, AbsentLabels]
     wanted: dict[int, Shown]
     held: dict[str, dict[int, Shown]]
     plan: PushPlan
@@ -96,16 +98,24 @@ def push_state(
     tasks = _wanted(db, index)
     order = ensure_order(db, config, settings, paths, memo, record, index, tasks)
     setting = digest_of((record.model_version, config.digest, *_shown_how(settings), order.key))
-    wanted = shown_by_task(tasks, index, verdicts, setting=setting, round_number=record.number)
+    absent = absent_labels(db, config.wanted)
+    wanted = shown_by_task(
+        tasks,
+        index,
+        verdicts,
+        setting=setting,
+        round_number=record.number,
+        absent={task: found.labels for task, found in absent.items()},
+    )
     held = load_pushed(paths.round(record.number))
     plan = plan_push(
         wanted,
         held,
         shown=record.pushed if record.pushed in held else "",
-        fresh=_fresh_version(config, settings, record, verdicts, order),
+        fresh=_fresh_version(config, settings, record, verdicts, order, absent),
         with_bounds=record.review_done,
     )
-    return PushState(index, order, verdicts, wanted, held, plan)
+    return PushState(index, order, verdicts, absent, wanted, held, plan)
 
 
 def _shown_how(settings: Settings) -> tuple[object, ...]:
@@ -115,10 +125,17 @@ def _shown_how(settings: Settings) -> tuple[object, ...]:
 
 
 def _fresh_version(
-    config: LabelConfig, settings: Settings, record: RoundRecord, verdicts: VerdictTable, order: TaskOrder
+    config: LabelConfig,
+    settings: Settings,
+    record: RoundRecord,
+    verdicts: VerdictTable,
+    order: TaskOrder,
+    absent: Mapping[int, AbsentLabels],
 ) -> str:
     """Name of a new set of predictions with the decisions so far, different from that of the shown set."""
     shown: tuple[object, ...] = (verdicts.digest, config.digest, *_shown_how(settings), order.key)
+    if absent:
+        shown += tuple((task, *sorted(found.labels)) for task, found in absent.items())
     version = f"{record.model_version}.{digest_of(shown)[:8]}"
     if version == record.pushed:
         version = f"{record.model_version}.{digest_of((*shown, version))[:8]}"
@@ -196,9 +213,9 @@ def _with_what_is_there(
             if task in noted or unknown is not None or task in state.wanted
         }
     shown = record.pushed if held.get(record.pushed) else ""
-    fresh = _fresh_version(config, settings, record, state.verdicts, state.order)
+    fresh = _fresh_version(config, settings, record, state.verdicts, state.order, state.absent)
     plan = plan_push(state.wanted, held, shown=shown, fresh=fresh, with_bounds=record.review_done)
-    return PushState(state.index, state.order, state.verdicts, state.wanted, held, plan)
+    return replace(state, held=held, plan=plan)
 
 
 class _Sender:
@@ -293,6 +310,7 @@ def _rows(
     for start in range(0, len(tasks), _READ_TASKS):
         part = tasks[start : start + _READ_TASKS]
         pool = read_pool(folder, columns=_COLUMNS, task_ids=part, index=state.index)
+        pool = pool.take(np.flatnonzero(~is_absent(state.absent, pool)))
         for task, rows in zip(part, _by_task(pool, part), strict=True):
             entry = state.index.entry(task)
             score = state.order.score_of(task)

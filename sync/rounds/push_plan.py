@@ -7,9 +7,10 @@ sent, by prediction version and task; it survives a rebuild of the store.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ml_backend.artifacts.files import Guard, read_json, write_json
@@ -104,11 +105,13 @@ def shown_by_task(
     *,
     setting: str,
     round_number: int,
+    absent: Mapping[int, Collection[str]] = MappingProxyType({}),
 ) -> dict[int, Shown]:
     """What the prediction of each task should show, as digests of everything it is made from.
 
-    ``setting`` stands for what all predictions share: model version, label config, smallest score. The part
-    of the pool that holds a task changes when its image was looked at again.
+    ``setting`` stands for what all predictions share: model version, label config, smallest score. ``absent``
+    are labels that are not shown on a task, because somebody said that they are not there. The part of the
+    pool that holds a task changes when its image was looked at again.
     """
     decided: dict[int, tuple[list[str], list[str]]] = {}
     for key in sorted(verdicts):
@@ -121,6 +124,7 @@ def shown_by_task(
     for task in tasks:
         entry = index.entry(task)
         masks, bounds = decided.get(task, ([], []))
+        masks = [*masks, *(f"no {label}" for label in sorted(absent.get(task, ())))]
         found[task] = Shown(
             _digest(setting, "" if entry is None else entry.part, *masks), _digest(*bounds) if bounds else ""
         )
