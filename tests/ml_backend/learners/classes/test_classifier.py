@@ -161,22 +161,27 @@ def test_a_killed_training_goes_on_from_its_checkpoints(
         pass
 
     spec = TrainSpec(
-        LABELS, draw_tagged(tmp_path, 12), (), device="cpu", options=NETWORK, exclusive=True,
-        resume=tmp_path / "resume",
+        LABELS, draw_tagged(tmp_path, 12), (), device="cpu", options={**NETWORK, "iterations": 8},
+        exclusive=True, resume=tmp_path / "resume",
     )  # fmt: skip
     lines: list[str] = []
 
     def note(share: float, line: str) -> None:
         lines.append(line)
-        if line.startswith("cross-validation 2"):
+        if line.startswith("cross-validation 2: iteration 3/8"):
             raise Killed
 
     with pytest.raises(Killed):
         Classifier().train(spec, tmp_path / "v1", note)
     before = len(lines)
     Classifier().train(spec, tmp_path / "v1", lambda share, line: lines.append(line))
-    again = [line for line in lines[before:] if line.startswith("cross-validation 1")]
-    assert len(again) <= 1, again  # its end is told again, not its steps
+    first = [line for line in lines[before:] if line.startswith("cross-validation 1")]
+    assert first == ["cross-validation 1: going on from iteration 8"]  # its end is told again, not its steps
+    second = [line.partition(",")[0] for line in lines[before:] if line.startswith("cross-validation 2")]
+    assert second == [
+        "cross-validation 2: going on from iteration 2",
+        *(f"cross-validation 2: iteration {step}/8" for step in range(3, 9)),
+    ]
 
 
 def test_labels_without_examples_keep_a_small_probability(tmp_path: Path) -> None:
