@@ -10,6 +10,7 @@ from ml_backend.errors import BadLabelConfig
 from ml_backend.kinds.base import Kind
 from ml_backend.kinds.registry import KINDS
 from ml_backend.label_studio.label_config import KIND_OF_CLASS, VERDICTS, Output
+from ml_backend.label_studio.why_line import WHY
 
 __all__ = ["build_label_config", "build_review_config", "build_sheet_config"]
 
@@ -28,7 +29,9 @@ _COLOURS: Final = (
 _CAPTIONS: Final[dict[str, str]] = {"click": "Click", "frame": "Box", "mask": "Draw", "box": "Draw"}
 _ROW: Final = "display:flex;align-items:center;gap:12px;margin:-8px 0"
 _CAPTION: Final = "margin:0;width:3.5em;font-weight:400;opacity:0.7"
+_WHY_CLASS: Final = "groundswell-why"
 _PICTURE_HEIGHT: Final = "calc(100vh - 280px)"
+_PICTURE_HEIGHT_WHY: Final = "calc(100vh - 320px)"
 
 
 def build_label_config(
@@ -40,12 +43,13 @@ def build_label_config(
     image_key: str = "image",
     clicks: bool = True,
     multiple: bool = False,
+    why: bool = False,
 ) -> str:
     """Label config for a project of ``kind`` whose masks go to ``output``, with smart prompts in front.
 
     ``colours`` are CSS colours per label (a distinct palette by default); ``multiple`` lets people pick
-    several classes of a picture. Raises BadLabelConfig on no labels, doubled labels and an unknown output or
-    kind.
+    several classes of a picture; ``why`` shows people why a task comes now. Raises BadLabelConfig on no
+    labels, doubled labels and an unknown output or kind.
     """
     names = _check_labels(labels)
     if output not in _TAG_OF_OUTPUT:
@@ -69,7 +73,9 @@ def build_label_config(
         if kind_output == "polygon":
             extra |= {"strokeWidth": "2", "pointSize": "small", "opacity": "0.4"}
         _labels_tag(view, _TAG_OF_OUTPUT[kind_output], wanted.unit, names, shades, extra)
-    _image(view, image_key)
+    if why:
+        _why(view)
+    _image(view, image_key, height=_PICTURE_HEIGHT_WHY if why else _PICTURE_HEIGHT)
     return _to_text(view)
 
 
@@ -157,7 +163,16 @@ def _labels_tag(
         ET.SubElement(element, "Label", {"value": label, "background": colour})
 
 
-def _image(view: ET.Element, key: str) -> None:
+def _why(view: ET.Element) -> None:
+    """A place for the line of ``why_line``, without the box to write in and the button to delete."""
+    ET.SubElement(view, "Style").text = f".{_WHY_CLASS} form,.{_WHY_CLASS} button{{display:none}}"
+    row = ET.SubElement(view, "View", {"className": _WHY_CLASS, "style": "opacity:0.7;margin:-8px 0"})
+    ET.SubElement(
+        row, "TextArea", {"name": WHY, "toName": "image", "editable": "false", "maxSubmissions": "1"}
+    )
+
+
+def _image(view: ET.Element, key: str, *, height: str = _PICTURE_HEIGHT) -> None:
     ET.SubElement(
         view,
         "Image",
@@ -165,7 +180,7 @@ def _image(view: ET.Element, key: str) -> None:
             "name": "image",
             "value": f"${key}",
             "zoom": "true",
-            "height": _PICTURE_HEIGHT,
+            "height": height,
             "brightnessControl": "true",
             "contrastControl": "true",
         },

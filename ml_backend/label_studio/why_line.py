@@ -2,7 +2,8 @@
 
 Task data can only be rewritten one request a task, and a tag that reads a field (``$why``) would oblige every
 import to bring that field. A prediction may fill a TextArea tag for nothing. So the line is shown where the
-label config has ``<TextArea name="why" toName="image" …/>``, as one more item of the prediction. It comes
+label config has ``<TextArea name="why" toName="image" …/>``, as one more item of the prediction
+(``build_label_config`` writes that tag for new projects). It comes
 back with the annotation, where it is left out like everything that is no region of ours.
 """
 

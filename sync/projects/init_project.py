@@ -119,7 +119,7 @@ def init_project(
         raise BadInput(
             f"the title {title!r} has {len(title.strip())} characters", field="title", hint="Use 3 to 50"
         )
-    config = label_config or build_label_config(labels, output=output, kind=kind, multiple=multiple)
+    config = label_config or build_label_config(labels, output=output, kind=kind, multiple=multiple, why=True)
     labels = labels or parse_label_config(config).labels
     if groups is not None:
         options = {"split_by": GROUP_FIELD, **(options or {})}

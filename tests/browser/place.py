@@ -18,6 +18,7 @@ from ml_backend.app import create_app
 from ml_backend.instances import Instances, Rle
 from ml_backend.label_studio.label_config import Output, parse_label_config
 from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.why_line import why_items
 from ml_backend.masks.rle import encode_mask
 from ml_backend.services import Services
 from sync.projects.init_project import InitReport, init_project
@@ -65,8 +66,11 @@ class Place:
     def tasks(self) -> list[TaskRow]:
         return sorted(self.studio.tasks(self.made.project_id), key=lambda t: t.id)
 
-    def push_discs(self, version: str = "discs-v1") -> list[Rle]:
-        """Predictions of the true discs for every task, pushed and made the shown version."""
+    def push_discs(self, version: str = "discs-v1", *, why: str = "") -> list[Rle]:
+        """Predictions of the true discs for every task, pushed and made the shown version.
+
+        ``why`` is the line that tells why the task comes now.
+        """
         rles = [encode_mask(disc_mask(*d)) for d in DISCS]
         boxes = np.array([(x - r, y - r, x + r, y + r) for x, y, r in DISCS], np.float32)
         n = len(rles)
@@ -80,6 +84,7 @@ class Place:
         )
         config = parse_label_config(self.studio.project(self.made.project_id).label_config)
         result = to_result(found, config, HW, keys=[f"disc{i}" for i in range(n)])
+        result += why_items(config.xml, why)
         rows = [PredictionRow(t.id, result, 0.5, version) for t in self.tasks]
         self.studio.import_predictions(self.made.project_id, rows)
         self.studio.set_model_version(self.made.project_id, version)

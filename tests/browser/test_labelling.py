@@ -71,13 +71,19 @@ def iou(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-def test_a_pre_annotated_task_shows_its_masks_and_is_submitted(here: Place, page: Page) -> None:
-    here.push_discs()
+def test_a_pre_annotated_task_shows_its_masks_and_why_it_comes_and_is_submitted(
+    here: Place, page: Page
+) -> None:
+    here.push_discs(why="About 1 of 3 masks may be wrong.")
     sign_in(page, here.studio.url)
     open_stream(page, here.studio.url, here.made.project_id)
     page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.length === 3")
     page.wait_for_timeout(1000)  # masks are decoded after the regions exist
     shot(page, "labelling-discs")
+    reason = page.locator(".groundswell-why")
+    assert reason.get_by_text("About 1 of 3 masks may be wrong.").is_visible()
+    reason.hover()
+    assert not reason.get_by_role("button").first.is_visible()
     # seen, not only stored: the middle of a disc changes colour when its masks are hidden
     x, y = canvas_point(page, *DISCS[0][:2])
     clip = {"x": x - 3, "y": y - 3, "width": 6, "height": 6}

@@ -19,6 +19,7 @@ from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.why_line import why_items
 from sync.local.label_studio_server import StudioServer
 from sync.projects.init_project import BACKEND_TITLE, InitReport, init_project
 from sync.rounds.registration import project_ids
@@ -80,6 +81,7 @@ def test_a_project_gets_all_it_needs_and_nothing_twice(site: Site, title: str, p
     config = parse_label_config(detail["label_config"])
     assert config.labels == ("Cat", "Dog")
     assert config.prompts
+    assert why_items(config.xml, "a reason")
     (backend,) = call(site, "/api/ml/", project=made.project_id)
     assert (backend["title"], backend["state"], backend["is_interactive"]) == (BACKEND_TITLE, "CO", True)
     (hook,) = call(site, "/api/webhooks/", project=made.project_id)

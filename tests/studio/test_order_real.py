@@ -40,8 +40,7 @@ class Place:
         for i, scene in enumerate(self.scenes):
             paths.append(folder / "pictures" / f"scene{i:02d}.png")
             Image.fromarray(scene.image).save(paths[-1])
-        area = '<TextArea name="why" toName="image" editable="false" maxSubmissions="1"/></View>'
-        config = build_label_config(LABELS).strip().removesuffix("</View>") + area
+        config = build_label_config(LABELS, why=True)
         self.project = site.studio.create_project("served in order", config).id
         self.tasks = site.studio.upload_images(self.project, paths)
         self.settings = site.settings.model_copy(

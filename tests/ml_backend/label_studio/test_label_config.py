@@ -11,6 +11,7 @@ from ml_backend.errors import BadLabelConfig
 from ml_backend.label_studio import label_config
 from ml_backend.label_studio.config_builder import build_label_config, build_review_config, build_sheet_config
 from ml_backend.label_studio.label_config import VERDICTS, parse_label_config
+from ml_backend.label_studio.why_line import why_items
 
 FACTS_EXAMPLE = """<View>
 <KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/></KeyPointLabels>
@@ -49,8 +50,14 @@ def test_the_working_example() -> None:
     ],
 )
 def test_what_is_built_is_read_back(output: str, kind: str) -> None:
-    xml = build_label_config(["cell", 'a <b> & "c"'], output=output, kind=kind)  # type: ignore[arg-type]
+    labels = ["cell", 'a <b> & "c"']
+    bare = build_label_config(labels, output=output, kind=kind)  # type: ignore[arg-type]
+    assert why_items(bare, "a reason") == []
+    xml = build_label_config(labels, output=output, kind=kind, why=True)  # type: ignore[arg-type]
+    (item,) = why_items(xml, "a reason")
+    assert item["to_name"] == "image"
     config = parse_label_config(xml)
+    assert config.targets == parse_label_config(bare).targets
     assert config.kind == kind
     assert config.labels == ("cell", 'a <b> & "c"')
     if kind != "classes":
