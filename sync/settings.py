@@ -181,6 +181,12 @@ class Settings(BackendSettings):
     )
 
     # cluster and review
+    cluster_features: str = Field(
+        default="own",
+        description="what tells how similar two masks are, for clusters and the verifier: own (the learner's "
+        "embedding), classical, or the folder of a vision model as in `features`, which looks at each mask "
+        "cut out. Counts from the next model version on",
+    )
     linkage: str = Field(default="auto", description="how cluster trees are built: auto, exact or two-level")
     policy: str = Field(
         default="certified",
@@ -300,6 +306,7 @@ PROJECT_OPTIONS = frozenset(
         "iterations",
         "learner",
         "features",
+        "cluster_features",
         "learner_options",
         "linkage",
         "max_tags_per_pixel",

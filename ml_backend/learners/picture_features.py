@@ -1,4 +1,4 @@
-"""Frozen features of whole pictures, for orders of tasks: no training, known before the first label.
+"""Frozen features of pictures, for orders of tasks and for clusters: they need no training and no label.
 
 ``classical`` needs nothing: colour and brightness on a coarse grid, and how strong edges of each direction
 and size are. They tell apart what differs at a glance (stain, magnification, background, crowding), which is
@@ -52,20 +52,21 @@ class ClassicalFeatures:
         return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
 
 
-def picture_features(choice: str) -> PictureFeatures:
+def picture_features(choice: str, *, device: str = "cpu", field: str = "features") -> PictureFeatures:
     """The features of that name: ``classical``, or a folder with a vision model that transformers loads.
 
-    Raises BadInput when there is no such model.
+    The model runs on ``device``. Raises BadInput, which names the setting ``field``, when there is no such
+    model.
     """
     if choice in ("", "classical"):
         return ClassicalFeatures()
     if not (Path(choice) / "config.json").is_file():
         raise BadInput(
             f"there are no features called {choice!r}",
-            field="features",
+            field=field,
             hint="Use classical, or a folder with config.json and model.safetensors",
         )
-    return VisionModel(Path(choice))
+    return VisionModel(Path(choice), device=device, field=field)
 
 
 class VisionModel:
@@ -75,7 +76,8 @@ class VisionModel:
     BadInput then when transformers cannot load it, ModelError when transformers is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, device: str = "cpu", field: str = "features") -> None:
+        self._device, self._field = device, field
         config = (folder / "config.json").read_bytes()
         self.name = f"{folder.name}-{hashlib.blake2b(config, digest_size=4).hexdigest()}"
         self._folder = folder
@@ -93,12 +95,13 @@ class VisionModel:
         ]
         pixels = (np.stack(rows) - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
         with torch.inference_mode():
-            found = self._loaded()(pixel_values=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+            inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(self._device)
+            found = self._loaded()(pixel_values=inputs)
             pooled = getattr(found, "pooler_output", None)
             if pooled is None:
                 last = found.last_hidden_state
                 pooled = last.mean(dim=1) if last.ndim == 3 else last.mean(dim=(2, 3))
-            return np.asarray(pooled.flatten(1).float().numpy(), np.float32)
+            return np.asarray(pooled.flatten(1).float().cpu().numpy(), np.float32)
 
     def _loaded(self) -> Any:
         if self._model is None:
@@ -111,9 +114,11 @@ class VisionModel:
                 )
             except (OSError, ValueError, KeyError, RuntimeError) as error:
                 raise BadInput(
-                    f"{self._folder} holds no model that transformers can load: {error}", field="features"
+                    f"{self._folder} holds no model that transformers can load: {error}", field=self._field
                 ) from error
-            self._model = getattr(whole, "vision_model", whole).eval()  # of pairs of pictures and texts
+            self._model = (
+                getattr(whole, "vision_model", whole).eval().to(self._device)
+            )  # of pairs of pictures and texts
         return self._model
 
 

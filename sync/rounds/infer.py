@@ -29,11 +29,13 @@ from ml_backend.errors import BadImage, ImageUnavailable
 from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor
+from ml_backend.learners.mask_features import MaskFeatures
 from ml_backend.learners.mirrored import predict_twice
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
 from ml_backend.task_prediction import usable_instances
 from sync.rounds.infer_plan import LookedAt, next_try, tasks_left
+from sync.rounds.mask_embeddings import mask_features_of
 from sync.rounds.picture_vectors import VectorWriter
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
@@ -127,10 +129,11 @@ def infer(
     found = failed = done = 0
     if todo:
         predictor = get_learner(info.learner).load(info.folder, device=settings.device)
+        features = mask_features_of(settings, paths, info.version, guard=db.write)
         writer = PoolWriter(
             paths.pool(info.version),
             predictor.labels,
-            embedding_dim=predictor.embedding_dim,
+            embedding_dim=predictor.embedding_dim if features is None else features.dim,
             tasks_per_part=settings.infer_part,
             guard=db.write,
         )
@@ -138,7 +141,9 @@ def infer(
         with writer, VectorWriter(db, paths, settings.features, info.version) as vectors:
             for batch in _loaded_batches(db, settings, images, todo):
                 progress.at("infer.batch")
-                found_here, failed_here = _infer_batch(db, settings, predictor, writer, vectors, batch)
+                found_here, failed_here = _infer_batch(
+                    db, settings, predictor, features, writer, vectors, batch
+                )
                 looked += [replace(item, ref=None, pixels=None) for item in batch]
                 found, failed, done = found + found_here, failed + failed_here, done + len(batch)
                 progress.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
@@ -184,6 +189,7 @@ def _infer_batch(
     db: ProjectStore,
     settings: Settings,
     predictor: Predictor,
+    features: MaskFeatures | None,
     writer: PoolWriter,
     vectors: VectorWriter,
     batch: Sequence[_Loaded],
@@ -204,7 +210,7 @@ def _infer_batch(
         instances = of_task[item.task]
         writer.add(
             item.task,
-            instances,
+            instances if features is None else features.embed(item.pixels, instances),
             hw=item.ref.hw,
             image_sha=item.ref.sha,
             score=confidence(instances, shown_from=settings.push_min_score),
