@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ml_backend.artifacts.other_class import with_other_classes
 from ml_backend.artifacts.pool_tables import PoolTable, instance_key
 from ml_backend.artifacts.verdicts import Verdict
 from ml_backend.box_density import within_density
@@ -64,7 +65,8 @@ def make_prediction(
 
     Raises BadLabelConfig and BadRegion, as ``to_result`` does.
     """
-    found = [verdicts.get(str(key)) for key in rows.key]
+    rows, others = with_other_classes(rows, verdicts, config.wanted)
+    found = [others.get(str(key)) or verdicts.get(str(key)) for key in rows.key]
     known = set(config.labels)
     keep = [
         i

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import select
 
 from clustering.answers import AUDIT
+from ml_backend.artifacts.other_class import with_other_classes
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pools import read_pool, read_tasks
 from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable, read_verdicts
@@ -115,7 +116,6 @@ def collect(db: ProjectStore, wanted: Sequence[Wanted], paths: ProjectPaths, ima
     The picture of a finished task without any region is opened for its size. When it cannot be read the task
     is left out, with the reason.
     """
-    labels = {label for target in wanted for label in target.labels}
     names = _file_names(db)
     pictures: list[Shown] = []
     left_out: list[LeftOut] = []
@@ -137,9 +137,8 @@ def collect(db: ProjectStore, wanted: Sequence[Wanted], paths: ProjectPaths, ima
     record = reviewed_round(rounds)
     verdicts = NO_VERDICTS if record is None else read_verdicts(paths.round(record.number))
     if record is not None and len(verdicts):
-        whole = {label for target in wanted if target.is_of.unit == "picture" for label in target.labels}
         absent = absent_labels(db, wanted)
-        for task, hw, items in _accepted(db, paths, record, verdicts, labels, whole, set(finished), absent):
+        for task, hw, items in _accepted(db, paths, record, verdicts, wanted, set(finished), absent):
             pictures.append(Shown(task.id, names[task.id], hw, task.image, False, items))
     return Content(wanted, pictures, left_out, _info(db, record))
 
@@ -186,23 +185,26 @@ def _accepted(
     paths: ProjectPaths,
     record: RoundRecord,
     verdicts: VerdictTable,
-    labels: set[str],
-    whole: set[str],
+    wanted: Sequence[Wanted],
     finished: set[int],
     absent: Mapping[int, AbsentLabels],
 ) -> Iterable[tuple[TaskRecord, tuple[int, int], list[Item]]]:
     """Tasks nobody finished that hold accepted instances, with those.
 
-    ``whole``: labels of whole pictures; ``absent``: labels that people said are not on a picture.
+    ``absent``: labels that people said are not on a picture.
     """
+    labels = {label for target in wanted for label in target.labels}
+    whole = {label for target in wanted if target.is_of.unit == "picture" for label in target.labels}
     folder = paths.pool(record.model_version)
     table = read_pool(folder, columns=("key", "task_id", "label", "box", "rle", "score", "quality"))
+    table, others = with_other_classes(table, verdicts, wanted)
+    found = {str(key): others.get(str(key)) or verdicts.get(str(key)) for key in table.key}
     gone = is_absent(absent, table)
     keep = [
         row
         for row, key in enumerate(table.key)
         if not gone[row]
-        and (verdict := verdicts.get(str(key))) is not None
+        and (verdict := found[str(key)]) is not None
         and verdict.verdict > 0
         and str(table.label[row]) in labels
     ]
@@ -210,7 +212,8 @@ def _accepted(
     size = {int(task): tasks.hw[row] for row, task in enumerate(tasks.task_id)}
     by_task: dict[int, list[Item]] = {}
     for row in sorted(keep, key=lambda row: (int(table.task_id[row]), str(table.key[row]))):
-        verdict = verdicts.rows[str(table.key[row])]
+        verdict = found[str(table.key[row])]
+        assert verdict is not None, "only rows with one are kept"
         provenance = verdict.provenance(record.number)
         provenance["instance"] = provenance.pop("key")
         label = str(table.label[row])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from sqlalchemy import delete
 
 from clustering.answers import Action
+from ml_backend.artifacts.other_class import OTHER_CLASS
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.verdicts import Verdict, VerdictTable, write_verdicts
 from sync.review.decide import Outcome
@@ -17,10 +20,18 @@ __all__ = ["store_decisions"]
 
 
 def store_decisions(
-    db: ProjectStore, paths: ProjectPaths, record: RoundRecord, outcome: Outcome
+    db: ProjectStore,
+    paths: ProjectPaths,
+    record: RoundRecord,
+    outcome: Outcome,
+    of_other_class: Collection[int] = (),
 ) -> VerdictTable:
-    """Replace decisions and verdicts of the round by those of this look."""
-    verdicts = write_verdicts(paths.round(record.number), _verdict_rows(outcome), guard=db.write)
+    """Replace decisions and verdicts of the round by those of this look.
+
+    ``of_other_class``: rows of the project's pool that are settled to be of the other of two classes.
+    """
+    rows = _verdict_rows(outcome, of_other_class)
+    verdicts = write_verdicts(paths.round(record.number), rows, guard=db.write)
     with db.write() as session:
         session.execute(
             delete(DecisionRecord).where(
@@ -31,7 +42,7 @@ def store_decisions(
     return verdicts
 
 
-def _verdict_rows(outcome: Outcome) -> list[Verdict]:
+def _verdict_rows(outcome: Outcome, of_other_class: Collection[int]) -> list[Verdict]:
     done, decisions = outcome.propagation, outcome.propagation.decisions
     rows = []
     for pool, first in zip(outcome.pools, offsets(outcome.pools).tolist(), strict=False):
@@ -39,6 +50,7 @@ def _verdict_rows(outcome: Outcome) -> list[Verdict]:
             item = first + own
             at = int(done.decision[item])
             by_decision = at >= 0
+            own_test = OTHER_CLASS if item in of_other_class else "verdict"
             rows.append(
                 Verdict(
                     key=str(pool.table.key[own]),
@@ -50,7 +62,7 @@ def _verdict_rows(outcome: Outcome) -> list[Verdict]:
                     lower=float(decisions.lower[at]) if by_decision else float("nan"),
                     upper=float(decisions.upper[at]) if by_decision else float("nan"),
                     confidence=float(decisions.confidence[at]) if by_decision else float("nan"),
-                    test=decisions.test[at] if by_decision else "verdict",
+                    test=decisions.test[at] if by_decision else own_test,
                 )
             )
     return rows

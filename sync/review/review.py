@@ -24,6 +24,7 @@ from sync.review.fingerprint import review_fingerprint
 from sync.review.instructions import refresh_instructions
 from sync.review.open_tasks import tidy_open_tasks
 from sync.review.outlook import tell_outlook
+from sync.review.settled_classes import pictures_of_other_class
 from sync.rounds.cluster import load_label_pools
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.task_queries import note_image_errors
@@ -79,7 +80,8 @@ def review(
         # masks on these pictures stay undecided; questions about others take their place
         note_image_errors(db, asked.unreadable)
         asked_before += asked.count
-    verdicts = store_decisions(db, paths, record, plan.outcome)
+    of_other_class = pictures_of_other_class(plan, settings, config.wanted)
+    verdicts = store_decisions(db, paths, record, plan.outcome, of_other_class)
     if asked.count or asked_before:  # there may be a review project now that was not there before
         refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
     report = review_report(plan, verdicts, asked_now=asked.count, asked_before=asked_before)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ml_backend.artifacts.files import Guard, read_json, write_json
+from ml_backend.artifacts.other_class import OTHER_CLASS
 from ml_backend.artifacts.pool_index import PoolIndex
 from ml_backend.artifacts.pool_tables import task_of_key
 from ml_backend.artifacts.verdicts import Verdict
@@ -117,7 +118,8 @@ def shown_by_task(
     for key in sorted(verdicts):
         verdict = verdicts[key]
         masks, bounds = decided.setdefault(task_of_key(key), ([], []))
-        masks.append(f"{key} {verdict.verdict} {verdict.verified} {verdict.cluster}")
+        other = " other" if verdict.test == OTHER_CLASS else ""
+        masks.append(f"{key} {verdict.verdict} {verdict.verified} {verdict.cluster}{other}")
         if verdict.verdict > 0:
             bounds.append(repr(sorted(verdict.provenance(round_number).items())))
     found = {}
