@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ml_backend.device_fallback import DeviceFallback
 from ml_backend.errors import ModelError
 from ml_backend.instances import Instances
 from ml_backend.learners.classes.network import ClassNetwork
 from ml_backend.learners.classes.squares import as_batch, square
+from ml_backend.learners.guarded_batches import GuardedBatches
 from ml_backend.masks.shapes import whole_rle
 
 __all__ = ["ClassConfig", "ClassPredictor", "doubts_of"]
 
 Floats = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def doubts_of(probability: Floats, *, exclusive: bool, positive: int) -> dict[st
 
 
 class ClassPredictor:
-    """Predicts with one model version; safe under threads: one lock around the network."""
+    """Predicts with one model version; safe under threads, see ``GuardedBatches``."""
 
     def __init__(
         self, network: ClassNetwork, config: ClassConfig, *, device: torch.device, batch: int = 32
@@ -89,54 +89,38 @@ class ClassPredictor:
         self.labels = config.labels
         self.config = config
         self.embedding_dim = network.embedding_dim
-        self._network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._network = network.to(memory_format=torch.channels_last).eval()
         self._device = device
-        self._batch = batch
-        self._lock = threading.Lock()
-        self.fallback = DeviceFallback("classifier", str(device))
         self.nbytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+        self._batches = GuardedBatches("classifier", device, batch=batch, run=self._run, move=self._move)
+        self.fallback = self._batches.fallback
 
-    def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Instances]:
+    def predict(self, images: Sequence[Pixels]) -> Iterator[Instances]:
         """Labels of each (H, W, 3) uint8 RGB picture, in order.
 
         A single choice gives one row, the likeliest label; multiple choice one for each label whose
         probability is at least ``least``. Masks cover the picture, scores are calibrated probabilities, and
         quality is 1, so that score times quality is the probability that the row is right.
         """
-        for first in range(0, len(images), self._batch):
-            part = images[first : first + self._batch]
-            probability, embedding = self.probabilities(part)
-            for image, p, vector in zip(part, probability, embedding, strict=True):
-                yield self._instances(p, vector, (image.shape[0], image.shape[1]))
+        squares = [square(image, self.config.side) for image in images]
+        for image, (p, vector) in zip(images, self._batches(squares), strict=True):
+            yield self._instances(p, vector, (image.shape[0], image.shape[1]))
 
     def probabilities(
-        self, images: Sequence[npt.NDArray[np.uint8]]
+        self, images: Sequence[Pixels]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """(n, k) calibrated probabilities and (n, 128) embeddings of length 1."""
-        squares = [square(image, self.config.side) for image in images]
-        with self._lock:
-            try:
-                if self.fallback.is_due():
-                    self._move(self.fallback.wanted)
-                    self.fallback.come_back()
-                p, vectors = self._run(squares)
-            except torch.cuda.OutOfMemoryError as error:
-                self._move("cpu")
-                torch.cuda.empty_cache()
-                self.fallback.leave("has no memory for a batch of pictures", error)
-                p, vectors = self._run(squares)
-        return p.astype(np.float64), vectors
+        rows = list(self._batches([square(image, self.config.side) for image in images]))
+        return np.stack([p for p, _ in rows]), np.stack([vector for _, vector in rows])
 
-    def _move(self, device: str) -> None:
-        self._device = torch.device(device)
-        self._network.to(self._device)
+    def _move(self, device: torch.device) -> None:
+        self._device = device
+        self._network.to(device)
 
-    def _run(
-        self, squares: Sequence[npt.NDArray[np.uint8]]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        with torch.inference_mode():
-            p, vectors = self._network(as_batch(squares, self._device))
-        return p.float().cpu().numpy(), vectors.float().cpu().numpy()
+    def _run(self, squares: Sequence[Pixels]) -> list[tuple[Floats, npt.NDArray[np.float32]]]:
+        p, vectors = self._network(as_batch(squares, self._device))
+        probability = p.float().cpu().numpy().astype(np.float64)
+        return list(zip(probability, vectors.float().cpu().numpy(), strict=True))
 
     def _instances(
         self, probability: Floats, embedding: npt.NDArray[np.float32], hw: tuple[int, int]

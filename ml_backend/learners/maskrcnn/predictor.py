@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -13,10 +11,10 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
-from ml_backend.device_fallback import DeviceFallback
 from ml_backend.instances import Instances
 from ml_backend.learners.blurred import mask_entropy
 from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_attention, projection_matrix
+from ml_backend.learners.guarded_batches import GuardedBatches
 from ml_backend.learners.mask_pasting import paste_masks, without_specks
 from ml_backend.learners.maskrcnn.architecture import NetworkConfig, normalise
 from ml_backend.masks.empty import without_empty_masks
@@ -24,14 +22,11 @@ from ml_backend.masks.shapes import boxes_of
 
 __all__ = ["MaskRcnnPredictor"]
 
-log = logging.getLogger(__name__)
-
 
 class MaskRcnnPredictor:
-    """Predicts with one model version; safe under threads: one lock around the network.
+    """Predicts with one model version; safe under threads.
 
-    ``batch`` images go through the backbone together. When a GPU runs out of memory the batch is halved, and
-    at a batch of one the model moves to the CPU; after a pause the GPU is tried again (``fallback``).
+    ``batch`` images go through the backbone together, see ``GuardedBatches``.
     """
 
     def __init__(
@@ -40,74 +35,40 @@ class MaskRcnnPredictor:
         self.labels = config.labels
         self.embedding_dim = EMBEDDING_DIM
         self.config = config
-        self._model = model.to(device).eval()
+        self._model = model.eval()
         self._device = device
-        self._batch = max(1, batch)
-        self._lock = threading.Lock()
-        self.fallback = DeviceFallback("maskrcnn", str(device))
         self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         pooled = model.backbone.out_channels * 49
-        self._projection = projection_matrix(int(pooled)).to(device)
+        self._projection = projection_matrix(int(pooled))
+        self._batches: GuardedBatches[npt.NDArray[np.uint8], Instances] = GuardedBatches(
+            "maskrcnn", device, batch=batch, run=lambda images: self._batch_of(images), move=self._move
+        )
+        self.fallback = self._batches.fallback
 
     def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Instances]:
         """Instances of each (H, W, 3) uint8 RGB image, in order."""
-        done = 0
-        while done < len(images):
-            part = images[done : done + self._batch]
-            found = self._guarded(part)
-            if found is None:
-                continue
-            done += len(part)
-            yield from found
+        return self._batches(images)
 
-    def _guarded(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Instances] | None:
-        """One batch; None when memory ran out and the caller should try again."""
-        with self._lock:
-            if self.fallback.is_due():
-                self._try_device()
-            try:
-                return self._batch_of(images)
-            except torch.cuda.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
-                if len(images) > 1:
-                    self._batch = len(images) // 2
-                    log.warning("the GPU ran out of memory: going on with batches of %d", self._batch)
-                else:
-                    self._move("cpu")
-                    self.fallback.leave("has no memory for a single image", error)
-                return None
-
-    def _try_device(self) -> None:
-        try:
-            self._move(self.fallback.wanted)
-        except torch.cuda.OutOfMemoryError as error:
-            self._move("cpu")
-            torch.cuda.empty_cache()
-            self.fallback.leave("is still out of memory", error)
-        else:
-            self.fallback.come_back()
-
-    def _move(self, device: str) -> None:
-        self._device = torch.device(device)
-        self._model.to(self._device)
-        self._projection = self._projection.to(self._device)
+    def _move(self, device: torch.device) -> None:
+        self._device = device
+        self._model.to(device)
+        self._projection = self._projection.to(device)
 
     def _batch_of(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Instances]:
-        with torch.inference_mode():
-            tensors = [self._prepare(image) for image in images]
-            sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
-            batch, _ = self._model.transform(tensors)
-            features = self._model.backbone(batch.tensors)
-            proposals, _ = self._model.rpn(batch, features)
-            return [
-                self._instances(
-                    {name: level[i : i + 1] for name, level in features.items()},
-                    proposals[i],
-                    sizes[i],
-                    (image.shape[0], image.shape[1]),
-                )
-                for i, image in enumerate(images)
-            ]
+        tensors = [self._prepare(image) for image in images]
+        sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
+        batch, _ = self._model.transform(tensors)
+        features = self._model.backbone(batch.tensors)
+        proposals, _ = self._model.rpn(batch, features)
+        return [
+            self._instances(
+                {name: level[i : i + 1] for name, level in features.items()},
+                proposals[i],
+                sizes[i],
+                (image.shape[0], image.shape[1]),
+            )
+            for i, image in enumerate(images)
+        ]
 
     def _prepare(self, image: npt.NDArray[np.uint8]) -> Tensor:
         height, width = image.shape[:2]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ml_backend.device_fallback import DeviceFallback
 from ml_backend.instances import Instances
 from ml_backend.learners.embedding import EMBEDDING_DIM, projection_matrix
+from ml_backend.learners.guarded_batches import GuardedBatches
 from ml_backend.learners.segmentation.network import HEAD_CHANNELS, NetworkConfig, SegmentationNetwork
 from ml_backend.learners.segmentation.pixels import prepare
 from ml_backend.learners.segmentation.reading import Found, find, map_doubts, predicted_iou
@@ -22,18 +21,16 @@ from ml_backend.masks.rle import rle_box
 
 __all__ = ["SegmentationPredictor"]
 
-log = logging.getLogger(__name__)
+Pixels = npt.NDArray[np.uint8]
 
 _FEW_PIXELS = 512
 """Doubts are measured on maps of at most this side: entropy needs no finer ones."""
 
 
 class SegmentationPredictor:
-    """Predicts with one model version; safe under threads: one lock around the network.
+    """Predicts with one model version; safe under threads.
 
-    Neighbours of one size go through the network together, ``batch`` at a time. When a GPU runs out of
-    memory the batch is halved, and at a batch of one the model moves to the CPU; after a pause the GPU is
-    tried again (``fallback``).
+    Neighbours of one size go through the network together, ``batch`` at a time, see ``GuardedBatches``.
     """
 
     def __init__(
@@ -42,95 +39,53 @@ class SegmentationPredictor:
         self.labels = config.labels
         self.embedding_dim = EMBEDDING_DIM
         self.config = config
-        self._model = model.to(device).eval()
+        self._model = model.eval()
         self._device = device
-        self._batch = max(1, batch)
-        self._lock = threading.Lock()
-        self.fallback = DeviceFallback("deeplabv3", str(device))
         self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         self._projection = projection_matrix(HEAD_CHANNELS).numpy()
+        self._batches = GuardedBatches("deeplabv3", device, batch=batch, run=self._forward, move=self._move)
+        self.fallback = self._batches.fallback
 
-    def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Instances]:
+    def predict(self, images: Sequence[Pixels]) -> Iterator[Instances]:
         """Instances of each (H, W, 3) uint8 RGB image, in order."""
-        done = 0
-        while done < len(images):
-            part = self._next(images[done:])
-            found = self._guarded(part)
-            if found is None:
-                continue
-            done += len(part)
-            for image, (coarse, logits) in zip(part, found, strict=True):
+        for _, neighbours in groupby(images, key=lambda image: image.shape):
+            alike = list(neighbours)
+            for image, (coarse, logits) in zip(alike, self._batches(alike), strict=True):
                 maps = self._full_size(logits, (image.shape[0], image.shape[1]))
                 yield self._instances(maps, coarse)
 
-    def maps(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def maps(self, image: Pixels) -> npt.NDArray[np.float32]:
         """(labels, H, W) float32 calibrated probabilities of one picture at its full size."""
-        found = None
-        while found is None:
-            found = self._guarded([image])
-        return self._full_size(found[0][1], (image.shape[0], image.shape[1]))
+        return self._full_size(self._small_logits(image), (image.shape[0], image.shape[1]))
 
-    def logits(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def logits(self, image: Pixels) -> npt.NDArray[np.float32]:
         """(labels, H, W) float32 logits at full size, not calibrated."""
-        found = None
-        while found is None:
-            found = self._guarded([image])
-        return _resized(found[0][1], (image.shape[0], image.shape[1])).numpy()
+        return _resized(self._small_logits(image), (image.shape[0], image.shape[1])).numpy()
 
-    def _next(self, images: Sequence[npt.NDArray[np.uint8]]) -> Sequence[npt.NDArray[np.uint8]]:
-        """The first images of one size, at most a batch."""
-        count = 1
-        while count < min(self._batch, len(images)) and images[count].shape == images[0].shape:
-            count += 1
-        return images[:count]
+    def _small_logits(self, image: Pixels) -> Tensor:
+        _, logits = next(self._batches([image]))
+        return logits
 
-    def _guarded(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[tuple[Tensor, Tensor]] | None:
-        """Coarse features and logits of one batch; None when memory ran out: try again."""
-        with self._lock:
-            if self.fallback.is_due():
-                self._try_device()
-            try:
-                return self._forward(images)
-            except torch.cuda.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
-                if len(images) > 1:
-                    self._batch = len(images) // 2
-                    log.warning("the GPU ran out of memory: going on with batches of %d", self._batch)
-                else:
-                    self._move("cpu")
-                    self.fallback.leave("has no memory for a single image", error)
-                return None
+    def _move(self, device: torch.device) -> None:
+        self._device = device
+        self._model.to(device)
 
-    def _try_device(self) -> None:
-        try:
-            self._move(self.fallback.wanted)
-        except torch.cuda.OutOfMemoryError as error:
-            self._move("cpu")
-            torch.cuda.empty_cache()
-            self.fallback.leave("is still out of memory", error)
-        else:
-            self.fallback.come_back()
-
-    def _move(self, device: str) -> None:
-        self._device = torch.device(device)
-        self._model.to(self._device)
-
-    def _forward(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[tuple[Tensor, Tensor]]:
+    def _forward(self, images: Sequence[Pixels]) -> list[tuple[Tensor, Tensor]]:
+        """Coarse features and logits of pictures of one size."""
         config = self.config
-        with torch.inference_mode():
-            pixels = torch.stack(
-                [
-                    prepare(
-                        torch.from_numpy(np.array(image)).to(self._device).permute(2, 0, 1),
-                        config.scale,
-                        config.max_side,
-                        config.normalise,
-                    )
-                    for image in images
-                ]
-            )
-            coarse, logits = self._model.encode(pixels)
-            return [(c.float().cpu(), z.float().cpu()) for c, z in zip(coarse, logits, strict=True)]
+        pixels = torch.stack(
+            [
+                prepare(
+                    torch.from_numpy(np.array(image)).to(self._device).permute(2, 0, 1),
+                    config.scale,
+                    config.max_side,
+                    config.normalise,
+                )
+                for image in images
+            ]
+        )
+        coarse, logits = self._model.encode(pixels)
+        return [(c.float().cpu(), z.float().cpu()) for c, z in zip(coarse, logits, strict=True)]
 
     def _full_size(self, logits: Tensor, hw: tuple[int, int]) -> npt.NDArray[np.float32]:
         line = torch.tensor(self.config.calibration, dtype=torch.float32)
