@@ -17,8 +17,7 @@ from ml_backend.caches import ByteCache
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.instances import Rle
-from ml_backend.learners.maskrcnn.architecture import normalise
-from ml_backend.learners.training.images import resized
+from ml_backend.learners.pixels import mean_std_of, normalise, resized
 
 __all__ = ["BoxCrops", "CropSettings", "Sample"]
 
@@ -96,7 +95,6 @@ class BoxCrops:
         height, width = pixels.shape[:2]
         scale = min(self.settings.scale, self.settings.max_side / max(height, width))
         size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-        mean, std = cv2.meanStdDev(pixels.reshape(-1, 1))
         boxes = np.concatenate([_boxes(example.rle), _boxes(example.ignore)])
         boxes *= np.array([size_wh[0] / width, size_wh[1] / height] * 2, np.float32)
         labels = np.array([label + 1 for label in example.label] + [0] * len(example.ignore), np.int64)
@@ -105,7 +103,7 @@ class BoxCrops:
         real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         loaded = _Loaded(
             resized(pixels, (size_wh[1], size_wh[0])),
-            (float(mean[0, 0]) / 255, float(std[0, 0]) / 255),
+            mean_std_of(pixels),
             boxes[real],
             labels[real],
             weights[real],

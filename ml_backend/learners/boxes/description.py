@@ -35,12 +35,6 @@ class BoxNetwork:
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def net_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the network's input: the fitted scale, smaller for an image far larger than the
-        training ones, to save memory."""
-        factor = min(self.geometry.scale, self.max_side / max(height, width))
-        return max(16, round(height * factor)), max(16, round(width * factor))
-
 
 _ADAPTER = TypeAdapter(BoxNetwork)
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ml_backend.artifacts.files import storage_errors, write_json
-from ml_backend.errors import ModelError
 from ml_backend.learners.boxes.description import BoxNetwork
 from ml_backend.learners.boxes.detector import BoxDetector, Found
+from ml_backend.learners.pixels import prepare
+from ml_backend.learners.torchscript import write_torchscript
 
 __all__ = ["export_torchscript"]
 
@@ -23,28 +22,16 @@ class _FromPixels(nn.Module):
 
     def __init__(self, model: BoxDetector, network: BoxNetwork) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
         self.model = model
         self.scale = network.geometry.scale
         self.max_side = network.max_side
-        self.by_image = network.normalise == "image"
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
+        self.how = network.normalise
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         height, width = image.shape[-2], image.shape[-1]
-        factor = min(self.scale, self.max_side / max(height, width))
-        # TorchScript rounds to a float
-        net_h, net_w = max(16, int(round(height * factor))), max(16, int(round(width * factor)))  # noqa: RUF046
-        x = image.to(torch.float32) / 255
-        mean = x.mean() if self.by_image else self.mean
-        std = x.std().clamp(min=0.02) if self.by_image else self.std
-        x = (x - mean) / std
-        x = functional.interpolate(
-            x[None], size=[net_h, net_w], mode="bilinear", align_corners=False, antialias=True
-        )
-        found: Found = self.model([x[0]])[0]
+        x = prepare(image, self.scale, self.max_side, self.how)
+        net_h, net_w = x.shape[-2], x.shape[-1]
+        found: Found = self.model([x])[0]
         grow = torch.tensor([width / net_w, height / net_h, width / net_w, height / net_h], device=x.device)
         return {
             "boxes": found.boxes * grow,
@@ -56,19 +43,10 @@ class _FromPixels(nn.Module):
 
 def export_torchscript(model: BoxDetector, network: BoxNetwork, out: Path) -> Path:
     """Write ``out`` (TorchScript) and beside it a .json of labels, input and output. Raises ModelError."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    try:
-        scripted = torch.jit.script(_FromPixels(model.eval(), network).eval())
-    except RuntimeError as error:
-        raise ModelError(f"this network cannot be written as TorchScript: {error}") from error
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scripted.save(str(out))  # type: ignore[no-untyped-call]
-    write_json(
-        out.with_suffix(".json"),
+    return write_torchscript(
+        _FromPixels(model.eval(), network),
+        out,
         {
-            "format": "torchscript",
             "labels": list(network.labels),
             "input": "(3, H, W) uint8 RGB, any size",
             "output": {
@@ -79,4 +57,3 @@ def export_torchscript(model: BoxDetector, network: BoxNetwork, out: Path) -> Pa
             },
         },
     )
-    return out

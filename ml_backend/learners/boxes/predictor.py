@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,8 +14,7 @@ from ml_backend.learners.boxes.description import BoxNetwork
 from ml_backend.learners.boxes.detector import BoxDetector, Found
 from ml_backend.learners.embedding import EMBEDDING_DIM, projection_matrix
 from ml_backend.learners.guarded_batches import GuardedBatches
-from ml_backend.learners.maskrcnn.architecture import normalise
-from ml_backend.learners.training.images import resized
+from ml_backend.learners.pixels import as_input, net_size
 from ml_backend.masks.shapes import box_rle
 
 __all__ = ["BoxPredictor"]
@@ -58,13 +56,9 @@ class BoxPredictor:
         ]
 
     def _prepare(self, image: npt.NDArray[np.uint8]) -> Tensor:
-        scaled = resized(image, self.network.net_size(image.shape[0], image.shape[1]))
-        mean_std = None
-        if self.network.normalise == "image":
-            mean, std = cv2.meanStdDev(image.reshape(-1, 1))
-            mean_std = (float(mean[0, 0]) / 255, float(std[0, 0]) / 255)
-        tensor = torch.from_numpy(np.ascontiguousarray(scaled)).to(self._device).permute(2, 0, 1).float()
-        return normalise(tensor / 255, self.network.normalise, mean_std)
+        network = self.network
+        net_hw = net_size(image.shape[0], image.shape[1], network.geometry.scale, network.max_side)
+        return as_input(image, net_hw, network.normalise, self._device)
 
     def _instances(self, found: Found, net_hw: tuple[int, int], hw: tuple[int, ...]) -> Instances:
         if not len(found.boxes):

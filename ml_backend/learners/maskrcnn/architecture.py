@@ -24,10 +24,9 @@ from ml_backend.learners.maskrcnn.heads import InstanceHeads
 from ml_backend.learners.maskrcnn.ignore import IgnoringRpn
 from ml_backend.learners.maskrcnn.quality import MaskQuality
 
-__all__ = ["BACKBONES", "NetworkConfig", "build_network", "copy_weights", "normalise"]
+__all__ = ["BACKBONES", "NetworkConfig", "build_network", "copy_weights"]
 
 BACKBONES = ("small", "mobilenet_v3_large", "resnet50")
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +212,6 @@ def _start_rare(model: MaskRCNN) -> None:
         bias = model.roi_heads.box_predictor.cls_score.bias
         bias.zero_()
         bias[0] = 1.5
-
-
-def normalise(image: Tensor, how: str, mean_std: tuple[float, float] | None = None) -> Tensor:
-    """(3, h, w) float in 0..1 to network input; ``mean_std``: of the whole image where this is a part."""
-    if how == "imagenet":
-        mean = image.new_tensor(_IMAGENET_MEAN)[:, None, None]
-        return (image - mean) / image.new_tensor(_IMAGENET_STD)[:, None, None]
-    centre, spread = mean_std if mean_std is not None else (float(image.mean()), float(image.std()))
-    return (image - centre) / max(spread, 0.02)
 
 
 def copy_weights(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml_backend.artifacts.files import storage_errors, write_json
-from ml_backend.errors import ModelError
 from ml_backend.learners.maskrcnn.architecture import NetworkConfig
+from ml_backend.learners.pixels import prepare
+from ml_backend.learners.torchscript import write_torchscript
 
 __all__ = ["export_torchscript"]
 
@@ -23,29 +23,17 @@ class _FromPixels(nn.Module):
 
     def __init__(self, model: nn.Module, config: NetworkConfig) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
         self.model = model
         self.scale = config.geometry.scale
         self.max_side = config.max_side
         self.wide = config.mask_margin > 0
-        self.by_image = config.normalise == "image"
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
+        self.how = config.normalise
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         height, width = image.shape[-2], image.shape[-1]
-        factor = min(self.scale, self.max_side / max(height, width))
-        # TorchScript rounds to a float
-        net_h, net_w = max(16, int(round(height * factor))), max(16, int(round(width * factor)))  # noqa: RUF046
-        x = image.to(torch.float32) / 255
-        mean = x.mean() if self.by_image else self.mean
-        std = x.std().clamp(min=0.02) if self.by_image else self.std
-        x = (x - mean) / std
-        x = functional.interpolate(
-            x[None], size=[net_h, net_w], mode="bilinear", align_corners=False, antialias=True
-        )
-        found = self._detections([x[0]])
+        x = prepare(image, self.scale, self.max_side, self.how)
+        net_h, net_w = x.shape[-2], x.shape[-1]
+        found = self._detections([x])
         grow = torch.tensor([width / net_w, height / net_h, width / net_w, height / net_h], device=x.device)
         masks = found["masks"]
         if masks.shape[0] > 0:
@@ -84,19 +72,10 @@ def tight_boxes(masks: Tensor) -> Tensor:
 
 def export_torchscript(model: nn.Module, config: NetworkConfig, out: Path) -> Path:
     """Write ``out`` (TorchScript) and beside it a .json of labels, input and output. Raises ModelError."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    try:
-        scripted = torch.jit.script(_FromPixels(model.eval(), config).eval())
-    except RuntimeError as error:
-        raise ModelError(f"this network cannot be written as TorchScript: {error}") from error
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scripted.save(str(out))  # type: ignore[no-untyped-call]
-    write_json(
-        out.with_suffix(".json"),
+    return write_torchscript(
+        _FromPixels(model.eval(), config),
+        out,
         {
-            "format": "torchscript",
             "labels": list(config.labels),
             "input": "(3, H, W) uint8 RGB, any size",
             "output": {
@@ -108,4 +87,3 @@ def export_torchscript(model: nn.Module, config: NetworkConfig, out: Path) -> Pa
             },
         },
     )
-    return out

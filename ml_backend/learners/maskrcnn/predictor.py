@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,7 +15,8 @@ from ml_backend.learners.blurred import mask_entropy
 from ml_backend.learners.embedding import EMBEDDING_DIM, expected_iou, mask_attention, projection_matrix
 from ml_backend.learners.guarded_batches import GuardedBatches
 from ml_backend.learners.mask_pasting import paste_masks, without_specks
-from ml_backend.learners.maskrcnn.architecture import NetworkConfig, normalise
+from ml_backend.learners.maskrcnn.architecture import NetworkConfig
+from ml_backend.learners.pixels import as_input, net_size
 from ml_backend.masks.empty import without_empty_masks
 from ml_backend.masks.shapes import boxes_of
 
@@ -71,22 +71,8 @@ class MaskRcnnPredictor:
         ]
 
     def _prepare(self, image: npt.NDArray[np.uint8]) -> Tensor:
-        height, width = image.shape[:2]
-        factor = self._factor(height, width)
-        size_wh = (max(16, round(width * factor)), max(16, round(height * factor)))
-        shrink = size_wh[0] < width
-        scaled = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
-        mean_std = None
-        if self.config.normalise == "image":
-            mean, std = cv2.meanStdDev(image.reshape(-1, 1))
-            mean_std = (float(mean[0, 0]) / 255, float(std[0, 0]) / 255)
-        tensor = torch.from_numpy(np.ascontiguousarray(scaled)).to(self._device).permute(2, 0, 1).float()
-        return normalise(tensor / 255, self.config.normalise, mean_std)
-
-    def _factor(self, height: int, width: int) -> float:
-        """The fitted scale. It is smaller for an image far larger than the training ones, to save memory."""
-        limit = self.config.max_side / max(height, width)
-        return min(self.config.geometry.scale, limit)
+        net_hw = net_size(image.shape[0], image.shape[1], self.config.geometry.scale, self.config.max_side)
+        return as_input(image, net_hw, self.config.normalise, self._device)
 
     def _instances(
         self, features: dict[str, Tensor], proposals: Tensor, net_hw: tuple[int, int], hw: tuple[int, int]

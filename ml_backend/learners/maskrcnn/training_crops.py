@@ -18,8 +18,7 @@ from ml_backend.errors import BadImage
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.instances import Rle
-from ml_backend.learners.maskrcnn.architecture import normalise
-from ml_backend.learners.training.images import resized
+from ml_backend.learners.pixels import normalise, resized
 
 __all__ = ["CropSettings", "Crops"]
 

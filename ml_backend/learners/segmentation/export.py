@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml_backend.artifacts.files import storage_errors, write_json
-from ml_backend.errors import ModelError
+from ml_backend.learners.pixels import prepare
 from ml_backend.learners.segmentation.network import NetworkConfig, SegmentationNetwork
-from ml_backend.learners.segmentation.pixels import prepare
+from ml_backend.learners.torchscript import write_torchscript
 
 __all__ = ["export_torchscript"]
 
@@ -46,19 +45,10 @@ class _FromPixels(nn.Module):
 
 def export_torchscript(model: SegmentationNetwork, config: NetworkConfig, out: Path) -> Path:
     """Write ``out`` (TorchScript) and beside it a .json of labels, input and output. Raises ModelError."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    try:
-        scripted = torch.jit.script(_FromPixels(model.eval(), config).eval())
-    except RuntimeError as error:
-        raise ModelError(f"this network cannot be written as TorchScript: {error}") from error
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scripted.save(str(out))  # type: ignore[no-untyped-call]
-    write_json(
-        out.with_suffix(".json"),
+    return write_torchscript(
+        _FromPixels(model.eval(), config),
+        out,
         {
-            "format": "torchscript",
             "labels": list(config.labels),
             "thresholds": list(config.threshold),
             "input": "(3, H, W) uint8 RGB, any size",
@@ -68,4 +58,3 @@ def export_torchscript(model: SegmentationNetwork, config: NetworkConfig, out: P
             },
         },
     )
-    return out

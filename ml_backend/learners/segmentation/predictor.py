@@ -14,8 +14,8 @@ from torch.nn import functional
 from ml_backend.instances import Instances
 from ml_backend.learners.embedding import EMBEDDING_DIM, projection_matrix
 from ml_backend.learners.guarded_batches import GuardedBatches
+from ml_backend.learners.pixels import prepare
 from ml_backend.learners.segmentation.network import HEAD_CHANNELS, NetworkConfig, SegmentationNetwork
-from ml_backend.learners.segmentation.pixels import prepare
 from ml_backend.learners.segmentation.reading import Found, find, map_doubts, predicted_iou
 from ml_backend.masks.rle import rle_box
 

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from ml_backend.caches import ByteCache
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
-from ml_backend.learners.segmentation.pixels import normalise
+from ml_backend.learners.pixels import normalise
 from ml_backend.masks.rle import decode_rle, rle_hw
 
 __all__ = ["Batch", "CropSettings", "Crops", "Sample", "fit_scale", "label_shares", "stack", "targets_of"]

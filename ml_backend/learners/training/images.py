@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import psutil
 
 from ml_backend.caches import ByteCache
 from ml_backend.images.decode import read_image
+from ml_backend.learners.pixels import resized
 
-__all__ = ["Picture", "Pictures", "Within", "image_cache_bytes", "resized"]
+__all__ = ["Picture", "Pictures", "Within", "image_cache_bytes"]
 
 _MEMORY_SHARE, _MOST_BYTES = 0.25, 8 * 1024**3
 
@@ -70,14 +70,6 @@ class Pictures:
         if self._kept.nbytes + picture.pixels.nbytes <= self._cache_bytes:
             self._kept.put(index, picture)
         return picture
-
-
-def resized(pixels: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Pixels at another (height, width), averaged where they shrink."""
-    if pixels.shape[:2] == hw:
-        return pixels
-    how = cv2.INTER_AREA if hw[1] < pixels.shape[1] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (hw[1], hw[0]), interpolation=how), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

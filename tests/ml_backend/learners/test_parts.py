@@ -19,10 +19,11 @@ from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.learners.embedding import expected_iou, mask_attention, projection_matrix
 from ml_backend.learners.mask_pasting import crop_to_rle, paste_masks, without_specks
-from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network, copy_weights, normalise
+from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network, copy_weights
 from ml_backend.learners.maskrcnn.geometry import BoxSizes, Geometry, fit_geometry, measure
 from ml_backend.learners.maskrcnn.settings import train_settings
 from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
+from ml_backend.learners.pixels import normalise
 from ml_backend.learners.training.images import image_cache_bytes
 from ml_backend.learners.weights import published_weights, read_weights, save_weights
 
