@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torchvision.transforms import v2
 
-from ml_backend.caches import ByteCache
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.instances import Rle
-from ml_backend.learners.pixels import mean_std_of, normalise, resized
+from ml_backend.learners.pixels import mean_std_of, resized
+from ml_backend.learners.training.crops import RandomCrops, about, mirrored
 
 __all__ = ["BoxCrops", "CropSettings", "Sample"]
 
@@ -59,38 +57,10 @@ class _Loaded:
         return self.pixels.nbytes + self.boxes.nbytes + self.labels.nbytes + self.weights.nbytes
 
 
-@dataclass(slots=True)
-class BoxCrops:
-    """Draws crops by index, like a torch Dataset. The same index and seed give the same crop.
+class BoxCrops(RandomCrops[CropSettings, _Loaded, Sample]):
+    """See ``RandomCrops``."""
 
-    Decoded pictures are kept up to ``cache_bytes`` in each process that draws.
-    """
-
-    examples: Sequence[Example]
-    settings: CropSettings
-    seed: int
-    length: int
-    cache_bytes: int = 1024**3
-    _kept: ByteCache[int, _Loaded] | None = None
-    _colour: v2.Transform | None = None
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng((self.seed, index))
-        # every image once per pass, in a new order each pass
-        turn, place = divmod(index, len(self.examples))
-        order = np.random.default_rng((self.seed, 1 << 30, turn)).permutation(len(self.examples))
-        return self._crop(self._load(int(order[place])), rng)
-
-    def _load(self, index: int) -> _Loaded:
-        if self._kept is None:  # not when built: a lock cannot travel to the processes that draw
-            self._kept = ByteCache(self.cache_bytes, lambda loaded: loaded.nbytes)
-        found = self._kept.get(index)
-        if found is not None:
-            return found
-        example = self.examples[index]
+    def _read(self, example: Example) -> _Loaded:
         pixels = read_image(example.image)
         height, width = pixels.shape[:2]
         scale = min(self.settings.scale, self.settings.max_side / max(height, width))
@@ -101,39 +71,17 @@ class BoxCrops:
         given = example.weight or (1.0,) * len(example.rle)
         weights = np.array([*given, *(0.0,) * len(example.ignore)], np.float32)
         real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        loaded = _Loaded(
+        return _Loaded(
             resized(pixels, (size_wh[1], size_wh[0])),
             mean_std_of(pixels),
             boxes[real],
             labels[real],
             weights[real],
         )
-        # A full cache drops nothing. Each picture is used once per pass, so the one used longest ago would be
-        # needed again first.
-        if self._kept.nbytes + loaded.nbytes <= self.cache_bytes:
-            self._kept.put(index, loaded)
-        return loaded
 
     def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> Sample:
-        side = self.settings.side
         move = self._placement(loaded, rng)
-        # outside the image is its mean grey, which is normalised to 0, like the network's own padding
-        grey = (loaded.mean_std[0] * 255,) * 3
-        pixels = cv2.warpAffine(
-            loaded.pixels,
-            move,
-            (side, side),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=grey,
-        )
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
-        if self._colour is None:
-            self._colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(1 << 31)))
-            image = self._colour(image)
-        scaled = normalise(image.float() / 255, self.settings.normalise, loaded.mean_std)
+        scaled = self._pixels(loaded, move, rng)
         return scaled, self._target(loaded, move)
 
     def _target(self, loaded: _Loaded, move: npt.NDArray[np.float64]) -> dict[str, Tensor]:
@@ -160,20 +108,13 @@ class BoxCrops:
         zoom = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.jitter)))
         quarter = int(rng.integers(4)) if self.settings.turn else 0
         cos, sin = np.array([1, 0, -1, 0])[quarter] * zoom, np.array([0, 1, 0, -1])[quarter] * zoom
-        mirror = -1.0 if rng.random() < 0.5 else 1.0
-        linear = np.array([[cos * mirror, -sin], [sin * mirror, cos]])
+        linear = mirrored(cos, sin, rng)
         if len(loaded.boxes) and rng.random() < 0.75:
             x0, y0, x1, y1 = loaded.boxes[rng.integers(len(loaded.boxes))]
             centre = np.array([x0 + x1, y0 + y1]) / 2 + rng.uniform(-0.4, 0.4, 2) * side
         else:
             centre = rng.uniform(0, 1, 2) * (width, height)
-        half = side / 2 / zoom
-        # keep the crop on the image where the image is larger than it
-        for axis, extent in enumerate((width, height)):
-            low, high = min(half, extent / 2), max(extent - half, extent / 2)
-            centre[axis] = np.clip(centre[axis], low, high)
-        shift = np.array([side / 2, side / 2]) - linear @ centre
-        return np.concatenate([linear, shift[:, None]], axis=1)
+        return about(linear, centre, zoom, side, (height, width))
 
 
 def _boxes(rles: Sequence[Rle]) -> npt.NDArray[np.float32]:

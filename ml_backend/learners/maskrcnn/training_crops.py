@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torchvision.transforms import v2
 
-from ml_backend.caches import ByteCache
 from ml_backend.errors import BadImage
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.instances import Rle
-from ml_backend.learners.pixels import normalise, resized
+from ml_backend.learners.pixels import resized
+from ml_backend.learners.training.crops import RandomCrops, about, mirrored, turn_angle, warped
 
 __all__ = ["CropSettings", "Crops"]
 
@@ -64,43 +62,15 @@ class _Loaded:
         return self.pixels.nbytes + self.boxes.nbytes + self.labels.nbytes + bitmaps
 
 
-@dataclass(slots=True)
-class Crops:
-    """Draws crops by index, like a torch Dataset. The same index and seed give the same crop.
+class Crops(RandomCrops[CropSettings, _Loaded, Sample]):
+    """See ``RandomCrops``."""
 
-    Decoded pictures are kept up to ``cache_bytes`` in each process that draws.
-    """
-
-    examples: Sequence[Example]
-    settings: CropSettings
-    seed: int
-    length: int
-    cache_bytes: int = 1024**3
-    _kept: ByteCache[int, _Loaded] | None = None
-    _colour: v2.Transform | None = None
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng((self.seed, index))
-        # every image once per pass, in a new order each pass
-        turn, place = divmod(index, len(self.examples))
-        order = np.random.default_rng((self.seed, 1 << 30, turn)).permutation(len(self.examples))
-        loaded = self._load(int(order[place]))
-        return self._crop(loaded, rng)
-
-    def _load(self, index: int) -> _Loaded:
-        if self._kept is None:  # not when built: a lock cannot travel to the processes that draw
-            self._kept = ByteCache(self.cache_bytes, lambda loaded: loaded.nbytes)
-        found = self._kept.get(index)
-        if found is not None:
-            return found
-        example = self.examples[index]
+    def _read(self, example: Example) -> _Loaded:
         pixels = read_image(example.image)
         height, width = pixels.shape[:2]
         scale = self.settings.scale
         size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+        # not mean_std_of, whose last digits differ: a training that is repeated gives the same weights
         as_float = pixels.astype(np.float32) / 255
         mean_std = (float(as_float.mean()), float(as_float.std()))
         boxes, bitmaps, labels, weights = [], [], [], []
@@ -117,7 +87,7 @@ class Crops:
             bitmaps.append(np.ascontiguousarray(coco_mask.decode(dict(rle))[y : y + h, x : x + w]))
             labels.append(label)
             weights.append(weight)
-        loaded = _Loaded(
+        return _Loaded(
             resized(pixels, (size_wh[1], size_wh[0])),
             mean_std,
             (size_wh[0] / width, size_wh[1] / height),
@@ -126,32 +96,10 @@ class Crops:
             np.asarray(labels, np.int64),
             np.asarray(weights, np.float64),
         )
-        # A full cache drops nothing. Each picture is used once per pass, so the one used longest ago would be
-        # needed again first.
-        if self._kept.nbytes + loaded.nbytes <= self.cache_bytes:
-            self._kept.put(index, loaded)
-        return loaded
 
     def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> Sample:
-        side = self.settings.side
         move = self._placement(loaded, rng)  # (2, 3): scaled image pixels -> crop pixels
-        # outside the image is its mean grey, which is normalised to 0, like the network's own padding
-        grey = (loaded.mean_std[0] * 255,) * 3
-        pixels = cv2.warpAffine(
-            loaded.pixels,
-            move,
-            (side, side),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=grey,
-        )
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
-        if self._colour is None:
-            self._colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(1 << 31)))
-            image = self._colour(image)
-        scaled = normalise(image.float() / 255, self.settings.normalise, loaded.mean_std)
+        scaled = self._pixels(loaded, move, rng)
         masks, labels = self._instances(loaded, move, rng)
         is_object = labels > 0
         target = {
@@ -167,24 +115,14 @@ class Crops:
         side = self.settings.side
         height, width = loaded.pixels.shape[:2]
         zoom = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.jitter)))
-        angle = 0.0 if self.settings.turn == "none" else rng.uniform(0, 2 * np.pi)
-        if self.settings.turn != "any" or rng.random() < 0.5:
-            angle = round(angle / (np.pi / 2)) * np.pi / 2  # half of the turns keep pixels sharp
-        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
-        mirror = -1.0 if rng.random() < 0.5 else 1.0
-        linear = np.array([[cos * mirror, -sin], [sin * mirror, cos]])
+        angle = turn_angle(self.settings.turn, rng)
+        linear = mirrored(np.cos(angle) * zoom, np.sin(angle) * zoom, rng)
         if len(loaded.boxes) and rng.random() < 0.75:
             x, y, w, h = loaded.boxes[rng.integers(len(loaded.boxes))]
             centre = np.array([x + w / 2, y + h / 2]) * loaded.factor_xy + rng.uniform(-0.4, 0.4, 2) * side
         else:
             centre = rng.uniform(0, 1, 2) * (width, height)
-        half = side / 2 / zoom
-        # keep the crop on the image where the image is larger than it
-        for axis, extent in enumerate((width, height)):
-            low, high = min(half, extent / 2), max(extent - half, extent / 2)
-            centre[axis] = np.clip(centre[axis], low, high)
-        shift = np.array([side / 2, side / 2]) - linear @ centre
-        return np.concatenate([linear, shift[:, None]], axis=1)
+        return about(linear, centre, zoom, side, (height, width))
 
     def _instances(
         self, loaded: _Loaded, move: npt.NDArray[np.float64], rng: np.random.Generator
@@ -209,8 +147,7 @@ class Crops:
             if high.min() <= 1 or low.max() >= side - 1:
                 continue
             full = np.concatenate([linear, (linear @ (x, y) + move[:, 2])[:, None]], axis=1)
-            grey = cv2.warpAffine(bitmap * np.uint8(255), full, (side, side), flags=cv2.INTER_LINEAR)
-            mask = np.asarray(grey) > 127
+            mask = warped(bitmap * np.uint8(255), full, side) > 127
             area = int(mask.sum())
             if area >= max(self.settings.min_area_px, self.settings.min_visible * bitmap.sum() * zoom):
                 masks.append(mask)

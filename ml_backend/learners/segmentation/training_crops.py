@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
-from ml_backend.caches import ByteCache
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
-from ml_backend.learners.pixels import normalise
+from ml_backend.learners.pixels import mean_std_of, net_size, resized
+from ml_backend.learners.training.crops import RandomCrops, about, mirrored, turn_angle, warped
 from ml_backend.masks.rle import decode_rle, rle_hw
 
 __all__ = ["Batch", "CropSettings", "Crops", "Sample", "fit_scale", "label_shares", "stack", "targets_of"]
@@ -69,91 +67,43 @@ class _Loaded:
         return self.pixels.nbytes + self.valid.nbytes + sum(part.nbytes for part in maps)
 
 
-@dataclass(slots=True)
-class Crops:
-    """Draws crops by index, like a torch Dataset. The same index and seed give the same crop.
+class Crops(RandomCrops[CropSettings, _Loaded, Sample]):
+    """See ``RandomCrops``."""
 
-    Decoded pictures are kept up to ``cache_bytes`` in each process that draws.
-    """
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        labels: int,
+        settings: CropSettings,
+        seed: int,
+        length: int,
+        cache_bytes: int = 1024**3,
+    ) -> None:
+        super().__init__(examples, settings, seed, length, cache_bytes)
+        self.labels = labels
 
-    examples: Sequence[Example]
-    labels: int
-    settings: CropSettings
-    seed: int
-    length: int
-    cache_bytes: int = 1024**3
-    _kept: ByteCache[int, _Loaded] | None = None
-    _colour: v2.Transform | None = None
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng((self.seed, index))
-        # every image once per pass, in a new order each pass
-        turn, place = divmod(index, len(self.examples))
-        order = np.random.default_rng((self.seed, 1 << 30, turn)).permutation(len(self.examples))
-        return self._crop(self._load(int(order[place])), rng)
-
-    def _load(self, index: int) -> _Loaded:
-        if self._kept is None:  # not when built: a lock cannot travel to the processes that draw
-            self._kept = ByteCache(self.cache_bytes, lambda loaded: loaded.nbytes)
-        found = self._kept.get(index)
-        if found is not None:
-            return found
-        loaded = _scaled(self.examples[index], self.settings)
-        # A full cache drops nothing. Each picture is used once per pass, so the one used longest ago would be
-        # needed again first.
-        if self._kept.nbytes + loaded.nbytes <= self.cache_bytes:
-            self._kept.put(index, loaded)
-        return loaded
+    def _read(self, example: Example) -> _Loaded:
+        return _scaled(example, self.settings)
 
     def _crop(self, loaded: _Loaded, rng: np.random.Generator) -> Sample:
         side = self.settings.side
         move = self._placement(loaded, rng)  # (2, 3): scaled image pixels -> crop pixels
-
-        def moved(bitmap: Bitmap, outside: tuple[float, float, float] = (0, 0, 0)) -> Bitmap:
-            warped = cv2.warpAffine(
-                bitmap,
-                move,
-                (side, side),
-                flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_CONSTANT,
-                borderValue=outside,
-            )
-            return np.asarray(warped, np.uint8)
-
-        # outside the image is its mean grey, which is normalised to 0, like the network's own padding
-        pixels = self._coloured(moved(loaded.pixels, (loaded.mean_std[0] * 255,) * 3), rng)
-        scaled = normalise(pixels.float() / 255, self.settings.normalise, loaded.mean_std)
+        scaled = self._pixels(loaded, move, rng)
         target = np.zeros((self.labels, side, side), np.uint8)
-        weight = np.repeat(moved(loaded.valid)[None], self.labels, axis=0)
+        weight = np.repeat(warped(loaded.valid, move, side)[None], self.labels, axis=0)
         for label, bitmap in loaded.target.items():
-            target[label] = moved(bitmap) > 127
+            target[label] = warped(bitmap, move, side) > 127
         for label, bitmap in loaded.weight.items():
-            weight[label] = moved(bitmap)
+            weight[label] = warped(bitmap, move, side)
         return scaled, torch.from_numpy(target), torch.from_numpy(weight)
-
-    def _coloured(self, pixels: Bitmap, rng: np.random.Generator) -> Tensor:
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
-        if self._colour is None:
-            self._colour = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(1 << 31)))
-            jittered: Tensor = self._colour(image)
-        return jittered
 
     def _placement(self, loaded: _Loaded, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """Zoom, turn and mirror about a centre that lies on a labelled pixel every second time."""
         side = self.settings.side
         height, width = loaded.pixels.shape[:2]
         zoom = float(np.exp(rng.uniform(-1, 1) * np.log(self.settings.zoom)))
-        angle = 0.0 if self.settings.turn == "none" else rng.uniform(0, 2 * np.pi)
-        if self.settings.turn != "any" or rng.random() < 0.5:
-            angle = round(angle / (np.pi / 2)) * np.pi / 2  # half of the turns keep pixels sharp
-        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
-        mirror = -1.0 if rng.random() < 0.5 else 1.0
-        linear = np.array([[cos * mirror, -sin], [sin * mirror, cos]])
+        angle = turn_angle(self.settings.turn, rng)
+        linear = mirrored(np.cos(angle) * zoom, np.sin(angle) * zoom, rng)
         centre = rng.uniform(0, 1, 2) * (width, height)
         if loaded.target and rng.random() < 0.5:
             chosen = list(loaded.target.values())[rng.integers(len(loaded.target))]
@@ -161,13 +111,7 @@ class Crops:
             if len(there):
                 y, x = divmod(int(there[rng.integers(len(there))]), width)
                 centre = np.array([x, y]) + rng.uniform(-0.4, 0.4, 2) * side
-        half = side / 2 / zoom
-        # keep the crop on the image where the image is larger than it
-        for axis, extent in enumerate((width, height)):
-            low, high = min(half, extent / 2), max(extent - half, extent / 2)
-            centre[axis] = np.clip(centre[axis], low, high)
-        shift = np.array([side / 2, side / 2]) - linear @ centre
-        return np.concatenate([linear, shift[:, None]], axis=1)
+        return about(linear, centre, zoom, side, (height, width))
 
 
 def stack(samples: Sequence[Sample]) -> Batch:
@@ -205,21 +149,14 @@ def targets_of(
 def _scaled(example: Example, settings: CropSettings) -> _Loaded:
     pixels = read_image(example.image)
     height, width = pixels.shape[:2]
-    scale = min(settings.scale, settings.max_side / max(height, width))
-    size_wh = (max(16, round(width * scale)), max(16, round(height * scale)))
-    how = cv2.INTER_AREA if size_wh[0] < width else cv2.INTER_LINEAR
-
-    def resized(bitmap: Bitmap) -> Bitmap:
-        return np.asarray(cv2.resize(bitmap, size_wh, interpolation=how), np.uint8)
-
-    mean, std = cv2.meanStdDev(pixels.reshape(-1, 1))
+    net_hw = net_size(height, width, settings.scale, settings.max_side)
     union, valid, counts = targets_of(example, (height, width))
     return _Loaded(
-        resized(pixels),
-        (float(mean[0, 0]) / 255, float(std[0, 0]) / 255),
-        resized(valid.astype(np.uint8) * 255),
-        {label: resized(mask.astype(np.uint8) * 255) for label, mask in union.items()},
-        {label: resized(np.rint(part * 255).astype(np.uint8)) for label, part in counts.items()},
+        resized(pixels, net_hw),
+        mean_std_of(pixels),
+        resized(valid.astype(np.uint8) * 255, net_hw),
+        {label: resized(mask.astype(np.uint8) * 255, net_hw) for label, mask in union.items()},
+        {label: resized(np.rint(part * 255).astype(np.uint8), net_hw) for label, part in counts.items()},
     )
 
 
