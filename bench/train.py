@@ -46,9 +46,9 @@ from ml_backend.instances import Instances
 from ml_backend.learners.base import TrainSpec
 from ml_backend.learners.evaluation import evaluate, match_iou
 from ml_backend.learners.maskrcnn.settings import TrainSettings, train_settings
-from ml_backend.learners.maskrcnn.start import CONFIG, WEIGHTS
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
+from ml_backend.learners.version_files import CONFIG, WEIGHTS
 from ml_backend.learners.weights import read_weights, save_weights
 from ml_backend.masks.rle import encode_mask
 

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Predictor, Progress, TrainReport, TrainSpec
 from ml_backend.learners.class_map import ClassMap
 from ml_backend.learners.registry import get_learner
+from ml_backend.learners.version_files import CONFIG, read_description
 
 __all__ = ["NAME", "Adopted", "AdoptedPredictor", "write_adopted"]
 
@@ -31,7 +32,7 @@ _MAP = TypeAdapter(ClassMap)
 def write_adopted(folder: Path, learner: str, mapping: ClassMap) -> None:
     """Write ``learner.json`` beside ``model/``."""
     write_json(
-        folder / "learner.json",
+        folder / CONFIG,
         {"learner": NAME, "of": learner, "map": json.loads(_MAP.dump_json(mapping))},
     )
 
@@ -82,7 +83,7 @@ class Adopted:
 
 def _read(folder: Path) -> tuple[str, ClassMap]:
     try:
-        value = read_json(folder / "learner.json")
+        value = read_description(folder, NAME)
         return str(value["of"]), _MAP.validate_python(value["map"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (KeyError, ValidationError) as error:
         raise ModelError(f"{folder} holds no adopted version: {error}") from error

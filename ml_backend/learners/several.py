@@ -18,16 +18,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.examples import Example
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Evaluation, LeftOut, Predictor, Progress, TrainReport, TrainSpec
 from ml_backend.learners.registry import get_learner
+from ml_backend.learners.version_files import CONFIG, read_description
 
 __all__ = ["Part", "Several"]
-
-CONFIG = "learner.json"
 
 
 class Part(BaseModel):
@@ -109,7 +108,7 @@ class Several:
 
     def load(self, folder: Path, *, device: str = "auto") -> SeveralPredictor:
         """Load all parts. Raises ModelError when files are missing or do not fit."""
-        description = _description(folder)
+        description = read_description(folder, Several.name)
         loaded = [
             (get_learner(row["learner"]).load(folder / row["folder"], device=device), tuple(row["labels"]))
             for row in description["parts"]
@@ -118,7 +117,7 @@ class Several:
 
     def export(self, folder: Path, out: Path) -> Path:
         """Export each part beside ``out``, with the kind in its name; returns the first file."""
-        rows = _description(folder)["parts"]
+        rows = read_description(folder, Several.name)["parts"]
         files = [
             get_learner(row["learner"]).export(
                 folder / row["folder"], out.with_name(f"{out.stem}-{name}{out.suffix}")
@@ -206,18 +205,8 @@ def _folders(folder: Path) -> dict[tuple[str, tuple[str, ...]], Path]:
     """Folders of the parts of a version, by learner and labels."""
     return {
         (row["learner"], tuple(row["labels"])): folder / row["folder"]
-        for row in _description(folder)["parts"]
+        for row in read_description(folder, Several.name)["parts"]
     }
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    try:
-        description: dict[str, Any] = read_json(folder / CONFIG)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-    if description.get("learner") != Several.name:
-        raise ModelError(f"{folder} was made by learner {description.get('learner')!r}, not 'several'")
-    return description
 
 
 def _evaluation(of_kind: Mapping[str, Evaluation]) -> Evaluation:

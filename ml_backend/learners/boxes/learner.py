@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.devices import resolve_device
-from ml_backend.errors import ModelError
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
 from ml_backend.learners.boxes.settings import (
     FASTER_RCNN,
@@ -19,6 +18,7 @@ from ml_backend.learners.boxes.settings import (
     box_settings,
     loop_settings,
 )
+from ml_backend.learners.version_files import CONFIG, WEIGHTS, load_weights, read_description
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ml_backend.learners.boxes.starting import Started
 
 __all__ = ["BoxLearner", "FasterRcnn", "OneStage"]
-
-WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 
 
 class BoxLearner:
@@ -149,23 +147,12 @@ class BoxLearner:
     def _described(self, folder: Path) -> BoxNetwork:
         from ml_backend.learners.boxes.description import network_from_json
 
-        try:
-            described = read_json(folder / CONFIG)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-        if described.get("learner") != self.name:
-            raise ModelError(f"{folder} was made by learner {described.get('learner')!r}, not {self.name!r}")
-        return network_from_json(described)
+        return network_from_json(read_description(folder, self.name))
 
     def _read(self, folder: Path) -> tuple[BoxNetwork, BoxDetector]:
-        from ml_backend.learners.weights import read_weights
-
         network = self._described(folder)
         model = self.build(network)
-        try:
-            model.load_state_dict(read_weights(folder / WEIGHTS))
-        except RuntimeError as error:
-            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        load_weights(model, folder)
         return network, model.eval()
 
 

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.devices import resolve_device
-from ml_backend.errors import BadInput, ModelError
+from ml_backend.errors import BadInput
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
 from ml_backend.learners.classes.settings import classifier_settings
+from ml_backend.learners.version_files import CONFIG, WEIGHTS, load_weights, read_description
 
 if TYPE_CHECKING:
     from ml_backend.learners.classes.network import ClassNetwork
     from ml_backend.learners.classes.predictor import ClassConfig, ClassPredictor
 
 __all__ = ["Classifier"]
-
-WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 
 
 class Classifier:
@@ -115,22 +114,10 @@ class Classifier:
         from ml_backend.learners.classes.features import build_features
         from ml_backend.learners.classes.network import ClassNetwork
         from ml_backend.learners.classes.predictor import ClassConfig
-        from ml_backend.learners.weights import read_weights
 
-        try:
-            description = read_json(folder / CONFIG)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-        if description.get("learner") != self.name:
-            raise ModelError(
-                f"{folder} was made by learner {description.get('learner')!r}, not {self.name!r}"
-            )
-        config = ClassConfig.from_json(description)
+        config = ClassConfig.from_json(read_description(folder, self.name))
         network = ClassNetwork(
             build_features(config.features), len(config.labels), exclusive=config.exclusive
         )
-        try:
-            network.load_state_dict(read_weights(folder / WEIGHTS))
-        except RuntimeError as error:
-            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        load_weights(network, folder)
         return config, network.eval()

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.devices import resolve_device
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.learners.base import Evaluation, Progress, TrainReport, TrainSpec
 from ml_backend.learners.class_map import DROP, ClassMap, class_map
 from ml_backend.learners.cold_start.settings import ColdStart, cold_start_settings
+from ml_backend.learners.version_files import CONFIG, read_description
 
 if TYPE_CHECKING:
     from ml_backend.learners.cold_start.predictor import ColdStartPredictor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ZeroShot"]
 
-CONFIG = "learner.json"
 _BY_FAMILY = {"words": 0.1, "classes": 0.3}
 """Least scores where none is given: detectors by words give lower ones."""
 
@@ -95,14 +95,15 @@ class ZeroShot:
         from ml_backend.learners.cold_start.predictor import ColdStartPredictor
 
         try:
-            described = read_json(folder / CONFIG)
-            if described["learner"] != self.name:
-                raise ModelError(f"{folder} was made by learner {described['learner']!r}, not {self.name!r}")
+            described = read_description(folder, self.name)
+        except ModelError as error:
+            raise ModelError(f"{folder} holds no cold start that can be used: {error.message}") from error
+        try:
             labels = tuple(str(label) for label in described["labels"])
             settings = cold_start_settings(described["options"], labels)
             source = open_source(settings, labels, resolve_device(device))
             mapping = _class_map(settings, source, labels)
-        except (OSError, ValueError, KeyError, TypeError, BadInput) as error:
+        except (ValueError, KeyError, TypeError, BadInput) as error:
             raise ModelError(f"{folder} holds no cold start that can be used: {error}") from error
         masks = box_masks(settings.masks, settings.weights)
         return ColdStartPredictor(

@@ -9,6 +9,7 @@ from ml_backend.errors import BadInput
 from ml_backend.learners.cold_start.hub import Hub
 from ml_backend.learners.cold_start.settings import TORCHVISION, ColdStart
 from ml_backend.learners.cold_start.source import Source
+from ml_backend.learners.version_files import CONFIG
 
 __all__ = ["open_source"]
 
@@ -24,7 +25,7 @@ def open_source(settings: ColdStart, labels: Sequence[str], device: str) -> Sour
         from ml_backend.learners.cold_start.torchvision_source import TorchvisionSource
 
         return TorchvisionSource(settings)
-    if (folder / "learner.json").is_file():
+    if (folder / CONFIG).is_file():
         from ml_backend.learners.cold_start.version_source import VersionSource
 
         return VersionSource(folder, device)

@@ -14,6 +14,7 @@ from ml_backend.errors import ModelError
 from ml_backend.learners.boxes.learner import BoxLearner
 from ml_backend.learners.cold_start.source import Hits
 from ml_backend.learners.registry import get_learner
+from ml_backend.learners.version_files import CONFIG
 
 __all__ = ["VersionSource"]
 
@@ -25,7 +26,7 @@ class VersionSource:
 
     def __init__(self, folder: Path, device: str) -> None:
         try:
-            name = str(read_json(folder / "learner.json")["learner"])
+            name = str(read_json(folder / CONFIG)["learner"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{folder} holds no model version: {error!r}", field="options.detector"

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.errors import ModelError
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
 from ml_backend.learners.detectron2.configuration import configuration
 from ml_backend.learners.detectron2.predictor import Detectron2Predictor
 from ml_backend.learners.detectron2.settings import detectron2_options
+from ml_backend.learners.version_files import CONFIG, WEIGHTS, load_weights, read_description
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Detectron2", "Detectron2Predictor"]
-
-WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 
 
 class Detectron2:
@@ -144,18 +143,13 @@ class Detectron2:
         _require()
         from detectron2.modeling import build_model
 
-        from ml_backend.learners.weights import read_weights
-
-        description = _description(folder)
+        description = read_description(folder, Detectron2.name)
         labels = tuple(str(label) for label in description["labels"])
         cfg = configuration(
             labels, _options_of(folder), device, seed=0, norm=description.get("norm", "frozen")
         )
         model = build_model(cfg)
-        try:
-            model.load_state_dict(read_weights(folder / WEIGHTS))
-        except RuntimeError as error:
-            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        load_weights(model, folder)
         return Detectron2Predictor(model.eval(), cfg, labels)
 
     def export(self, folder: Path, out: Path) -> Path:
@@ -193,7 +187,7 @@ def _start(spec: TrainSpec, options: Mapping[str, Any]) -> tuple[Mapping[str, Te
     if spec.start is None:
         return start_state(options["weights"], options["mask_head"])
     state = read_weights(spec.start / WEIGHTS)
-    if [str(label) for label in _description(spec.start)["labels"]] != list(spec.labels):
+    if [str(label) for label in read_description(spec.start, Detectron2.name)["labels"]] != list(spec.labels):
         # the last layers have an output per class: they start anew
         state = {name: tensor for name, tensor in state.items() if "predict" not in name}
     return state, f"version {spec.start.name}"
@@ -201,19 +195,8 @@ def _start(spec: TrainSpec, options: Mapping[str, Any]) -> tuple[Mapping[str, Te
 
 def _options_of(folder: Path) -> dict[str, Any]:
     """The options of a version; those it was written without have their defaults."""
-    stored: dict[str, Any] = _description(folder)["options"]
+    stored: dict[str, Any] = read_description(folder, Detectron2.name)["options"]
     return detectron2_options("light", {}) | stored
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    """What ``train`` wrote about a version. Raises ModelError when it is not one of this learner."""
-    try:
-        description: dict[str, Any] = read_json(folder / CONFIG)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-    if description.get("learner") != Detectron2.name:
-        raise ModelError(f"{folder} was made by learner {description.get('learner')!r}, not detectron2")
-    return description
 
 
 def _require() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_backend.artifacts.files import write_json
 from ml_backend.devices import resolve_device
-from ml_backend.errors import ModelError
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
 from ml_backend.learners.maskrcnn.settings import loop_settings, train_settings
+from ml_backend.learners.version_files import CONFIG, WEIGHTS, load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class MaskRcnn:
 
         from ml_backend.images.decode import read_image
         from ml_backend.learners.evaluation import evaluate
-        from ml_backend.learners.maskrcnn.start import CONFIG, WEIGHTS, start_network
+        from ml_backend.learners.maskrcnn.start import start_network
         from ml_backend.learners.maskrcnn.training_crops import Crops, CropSettings
         from ml_backend.learners.readable_examples import nothing_left, readable_examples
         from ml_backend.learners.training.batches import Batches
@@ -117,15 +117,11 @@ class MaskRcnn:
 
     def _read(self, folder: Path) -> tuple[NetworkConfig, torch.nn.Module]:
         from ml_backend.learners.maskrcnn.architecture import build_network
-        from ml_backend.learners.maskrcnn.start import WEIGHTS, read_description
-        from ml_backend.learners.weights import read_weights
+        from ml_backend.learners.maskrcnn.start import read_config
 
-        config = read_description(folder)
+        config = read_config(folder)
         model = build_network(config)
-        try:
-            model.load_state_dict(read_weights(folder / WEIGHTS))
-        except RuntimeError as error:
-            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        load_weights(model, folder)
         return config, model.eval()
 
 

@@ -8,17 +8,15 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ml_backend.artifacts.files import read_json
-from ml_backend.errors import ModelError
 from ml_backend.learners.base import TrainSpec
 from ml_backend.learners.maskrcnn.architecture import NetworkConfig, build_network, copy_weights
 from ml_backend.learners.maskrcnn.geometry import Geometry, fit_geometry, measure
 from ml_backend.learners.maskrcnn.settings import TrainSettings
+from ml_backend.learners.version_files import CONFIG, WEIGHTS, read_description
 from ml_backend.learners.weights import published_weights, read_weights, taken_or_refused
 
-__all__ = ["CONFIG", "WEIGHTS", "read_description", "start_network"]
+__all__ = ["read_config", "start_network"]
 
-WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 _FIRST = {"mobilenet_v3_large": "backbone.features.", "resnet50": "backbone.body.", "small": "backbone."}
 """Where a backbone's own tensors, those of a classifier of pictures, belong in our network."""
 
@@ -56,7 +54,7 @@ def start_network(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConf
     old_labels: tuple[str, ...] = ()
     beside = Path(settings.weights).with_name(CONFIG)
     if settings.weights not in ("auto", "cached") and beside.is_file():  # a version of ours
-        before = read_description(beside.parent)
+        before = read_config(beside.parent)
         old_labels = before.labels
         config = dataclasses.replace(
             config, normalise=before.normalise, mask_margin=before.mask_margin, geometry=before.geometry
@@ -69,21 +67,15 @@ def start_network(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConf
     return config, model, said + taken_or_refused(own, taken, state, said, part=_FIRST[settings.backbone])
 
 
-def read_description(folder: Path) -> NetworkConfig:
+def read_config(folder: Path) -> NetworkConfig:
     """The description of a version. Raises ModelError where there is none, or one of another learner."""
-    try:
-        description = read_json(folder / CONFIG)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-    if description.get("learner") != "maskrcnn":
-        raise ModelError(f"{folder} was made by learner {description.get('learner')!r}, not 'maskrcnn'")
-    return NetworkConfig.from_json(description)
+    return NetworkConfig.from_json(read_description(folder, "maskrcnn"))
 
 
 def _continued(
     spec: TrainSpec, settings: TrainSettings, folder: Path, geometry: Geometry
 ) -> tuple[NetworkConfig, nn.Module, str]:
-    before = read_description(folder)
+    before = read_config(folder)
     cap = max(geometry.max_detections, before.geometry.max_detections)
     kept = dataclasses.replace(before.geometry, max_detections=settings.max_detections or cap)
     config = dataclasses.replace(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.devices import resolve_device
 from ml_backend.errors import ModelError
 from ml_backend.learners.base import Progress, TrainReport, TrainSpec
 from ml_backend.learners.segmentation.settings import train_settings
+from ml_backend.learners.version_files import CONFIG, WEIGHTS, load_weights, read_description
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DeepLabV3"]
 
-WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 _FIRST_PART, _STATISTICS_BATCHES = 0.8, 20
 
 
@@ -103,22 +103,10 @@ class DeepLabV3:
 
     def _read(self, folder: Path) -> tuple[NetworkConfig, SegmentationNetwork]:
         from ml_backend.learners.segmentation.network import NetworkConfig, build_network
-        from ml_backend.learners.weights import read_weights
 
-        try:
-            description = read_json(folder / CONFIG)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-        if description.get("learner") != self.name:
-            raise ModelError(
-                f"{folder} was made by learner {description.get('learner')!r}, not {self.name!r}"
-            )
-        config = NetworkConfig.from_json(description)
+        config = NetworkConfig.from_json(read_description(folder, self.name))
         model = build_network(config)
-        try:
-            model.load_state_dict(read_weights(folder / WEIGHTS))
-        except RuntimeError as error:
-            raise ModelError(f"the weights in {folder} do not fit their description") from error
+        load_weights(model, folder)
         model.eval()
         return config, model
 

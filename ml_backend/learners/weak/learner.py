@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.artifacts.files import write_json
 from ml_backend.devices import resolve_device
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.learners.base import Predictor, Progress, TrainReport, TrainSpec
 from ml_backend.learners.maskrcnn.learner import MaskRcnn
+from ml_backend.learners.version_files import CONFIG, WEIGHTS, load_weights, read_description
 from ml_backend.learners.weak.settings import cim_settings
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cim"]
 
-WEIGHTS, CONFIG, REFINED = "weights.safetensors", "learner.json", "refined"
+REFINED = "refined"
 
 
 class Cim:
@@ -149,13 +150,12 @@ class Cim:
         from ml_backend.learners.weak.heads import Heads
         from ml_backend.learners.weak.predictor import CimPredictor
         from ml_backend.learners.weak.sources import get_source
-        from ml_backend.learners.weights import read_weights
 
         value = _read(folder)
         try:
             labels = tuple(str(v) for v in value["labels"])
             heads = Heads(int(value["features"]), len(labels), width=int(value["width"]))
-            heads.load_state_dict(read_weights(folder / WEIGHTS))
+            load_weights(heads, folder)
             return CimPredictor(
                 heads,
                 labels,
@@ -165,19 +165,12 @@ class Cim:
                 threshold=float(value["score_threshold"]),
                 nms=float(value["nms"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"the description in {folder} is damaged: {error!r}", field=CONFIG) from error
-        except RuntimeError as error:
-            raise ModelError(f"the weights in {folder} do not fit their description") from error
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = read_json(folder / CONFIG)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no model: {error}", hint="Train again") from error
-    if value.get("learner") != Cim.name:
-        raise ModelError(f"{folder} was made by learner {value.get('learner')!r}, not {Cim.name!r}")
+    value = read_description(folder, Cim.name)
     if not isinstance(value.get("refined"), bool):
         raise ModelError(f"the description in {folder} is damaged", field=CONFIG)
     return value
