@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.learners.segmentation.network import NetworkConfig
-from ml_backend.learners.segmentation.predictor import SegmentationPredictor
+from ml_backend.learners.segmentation.predictor import SegmentationPredictor, upscaled
 from ml_backend.learners.segmentation.reading import find
-from ml_backend.learners.segmentation.training_crops import targets_of
+from ml_backend.learners.segmentation.training_crops import masks_of, union_mask, valid_pixels
 from ml_backend.masks.components import components
-from ml_backend.masks.rle import encode_mask, rle_iou
+from ml_backend.masks.rle import rle_area, rle_iou
+from ml_backend.masks.shapes import union_rle
 
-__all__ = ["best_threshold", "calibrate", "fit_line"]
+__all__ = ["Seen", "best_threshold", "calibrate", "fit_line", "look"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -32,12 +34,27 @@ _MAX_LOGIT = 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """One held-out picture: logits (labels, H, W), its true masks by label, and which pixels count."""
+class Seen:
+    """One held-out picture: its logits (labels, h, w) at the decoder's resolution, and its size.
 
-    logits: npt.NDArray[np.float32]
-    truth: dict[int, npt.NDArray[np.bool_]]
-    valid: npt.NDArray[np.bool_]
+    What is as large as the picture is made again when it is needed, of one picture at a time: all pictures
+    together would take gigabytes.
+    """
+
+    logits: Tensor
+    example: Example
+    hw: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.logits.nbytes
+
+
+def look(predictor: SegmentationPredictor, example: Example) -> Seen:
+    """A picture as the network sees it. Raises BadImage."""
+    image = read_image(example.image)
+    return Seen(predictor.coarse_logits(image), example, (image.shape[0], image.shape[1]))
 
 
 def calibrate(
@@ -52,15 +69,11 @@ def calibrate(
 
     A label that no held-out picture shows keeps what it has. The cost is one prediction per picture.
     """
-    seen = []
-    for example in held_out:
-        image = read_image(example.image)
-        truth, valid, _ = targets_of(example, (image.shape[0], image.shape[1]))
-        seen.append(_Seen(predictor.logits(image), truth, valid))
+    seen = [look(predictor, example) for example in held_out]
     rng = np.random.default_rng(seed)
     lines, cuts = list(config.calibration), list(config.threshold)
     for label in range(len(config.labels)):
-        if not any(one.truth[label].any() for one in seen if label in one.truth):
+        if not any(rle_area(rle) for one in held_out for rle in masks_of(one, label)):
             continue
         z, t = _pixels(seen, label, rng)
         lines[label] = fit_line(z, t)
@@ -118,38 +131,45 @@ def _probability(z: Doubles, line: tuple[float, float]) -> Doubles:
     return np.asarray(1 / (1 + np.exp(-np.clip(line[0] * z + line[1], -_MAX_LOGIT, _MAX_LOGIT))), np.float64)
 
 
-def _pixels(seen: Sequence[_Seen], label: int, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
+def _pixels(seen: Sequence[Seen], label: int, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
     """Logits and truth of pixels drawn at random from all pictures."""
-    logits, truth = [], []
-    for one in seen:
-        places = np.flatnonzero(one.valid)
-        if len(places) > _PIXELS_PER_PICTURE:
-            places = places[rng.integers(0, len(places), _PIXELS_PER_PICTURE)]
-        mask = one.truth.get(label)
-        logits.append(one.logits[label].reshape(-1)[places])
-        truth.append(np.zeros(len(places)) if mask is None else mask.reshape(-1)[places])
-    return np.concatenate(logits).astype(np.float64), np.concatenate(truth).astype(np.float64)
+    drawn = [_drawn(one, label, rng) for one in seen]
+    return np.concatenate([z for z, _ in drawn]), np.concatenate([t for _, t in drawn])
 
 
-def _overlaps(config: NetworkConfig, seen: Sequence[_Seen]) -> tuple[Doubles, Doubles]:
+def _drawn(one: Seen, label: int, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
+    places = np.flatnonzero(valid_pixels(one.example, one.hw))
+    if len(places) > _PIXELS_PER_PICTURE:
+        places = places[rng.integers(0, len(places), _PIXELS_PER_PICTURE)]
+    full = upscaled(one.logits[label : label + 1], one.hw).numpy()
+    mask = union_mask(masks_of(one.example, label), one.hw)
+    return full.reshape(-1)[places].astype(np.float64), mask.reshape(-1)[places].astype(np.float64)
+
+
+def _overlaps(config: NetworkConfig, seen: Sequence[Seen]) -> tuple[Doubles, Doubles]:
     """Expected and true IoU of every row that would be found on the held-out pictures."""
+    found = [_overlaps_of(config, one) for one in seen]
+    expected = [value for values, _ in found for value in values]
+    return np.array(expected), np.array([value for _, values in found for value in values])
+
+
+def _overlaps_of(config: NetworkConfig, one: Seen) -> tuple[list[float], list[float]]:
+    maps = np.stack(
+        [
+            _probability(z.astype(np.float64), line).astype(np.float32)
+            for z, line in zip(upscaled(one.logits, one.hw).numpy(), config.calibration, strict=True)
+        ]
+    )
+    rows = find(maps, config.threshold, unit=config.unit, min_area=config.min_area, grid_hw=(1, 1))
     expected: list[float] = []
     true: list[float] = []
-    for one in seen:
-        maps = np.stack(
-            [
-                _probability(z.astype(np.float64), line)
-                for z, line in zip(one.logits, config.calibration, strict=True)
-            ]
-        ).astype(np.float32)
-        rows = find(maps, config.threshold, unit=config.unit, min_area=config.min_area, grid_hw=(1, 1))
-        drawn = {label: encode_mask(mask) for label, mask in one.truth.items() if mask.any()}
-        for label in {row.label for row in rows}:
-            mine = [row for row in rows if row.label == label]
-            there = [drawn[label]] if label in drawn else []
-            if config.unit == "component" and there:
-                there = components(there[0], min_area_px=config.min_area)
-            overlap = rle_iou([row.rle for row in mine], there)
-            true += overlap.max(axis=1).tolist() if there else [0.0] * len(mine)
-            expected += [row.overlap for row in mine]
-    return np.array(expected), np.array(true)
+    for label in {row.label for row in rows}:
+        mine = [row for row in rows if row.label == label]
+        drawn = [rle for rle in masks_of(one.example, label) if rle_area(rle)]
+        there = [union_rle(drawn)] if drawn else []
+        if config.unit == "component" and there:
+            there = components(there[0], min_area_px=config.min_area)
+        overlap = rle_iou([row.rle for row in mine], there)
+        true += overlap.max(axis=1).tolist() if there else [0.0] * len(mine)
+        expected += [row.overlap for row in mine]
+    return expected, true

@@ -163,7 +163,7 @@ def _start(spec: TrainSpec, settings: TrainSettings) -> tuple[NetworkConfig, Seg
 
 
 def _scale(examples: Sequence[Example], settings: TrainSettings) -> float:
-    from ml_backend.learners.segmentation.training_crops import fit_scale
+    from ml_backend.learners.segmentation.training_crops import fit_scale, masks_of
     from ml_backend.masks.components import components
     from ml_backend.masks.rle import rle_area, rle_hw
     from ml_backend.masks.shapes import union_rle
@@ -173,9 +173,7 @@ def _scale(examples: Sequence[Example], settings: TrainSettings) -> float:
         rle_area(part)
         for example in drawn
         for label in set(example.label)
-        for part in components(
-            union_rle([rle for rle, k in zip(example.rle, example.label, strict=True) if k == label])
-        )
+        for part in components(union_rle(masks_of(example, label)))
     ]
     sizes = [rle_hw(example.rle[0]) for example in drawn]
     return fit_scale(parts, sizes, target_px=settings.target_px, max_side=settings.max_side)

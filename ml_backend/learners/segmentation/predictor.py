@@ -19,7 +19,7 @@ from ml_backend.learners.segmentation.network import HEAD_CHANNELS, NetworkConfi
 from ml_backend.learners.segmentation.reading import Found, find, map_doubts, predicted_iou
 from ml_backend.masks.rle import rle_box
 
-__all__ = ["SegmentationPredictor"]
+__all__ = ["SegmentationPredictor", "upscaled"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -56,13 +56,11 @@ class SegmentationPredictor:
 
     def maps(self, image: Pixels) -> npt.NDArray[np.float32]:
         """(labels, H, W) float32 calibrated probabilities of one picture at its full size."""
-        return self._full_size(self._small_logits(image), (image.shape[0], image.shape[1]))
+        return self._full_size(self.coarse_logits(image), (image.shape[0], image.shape[1]))
 
-    def logits(self, image: Pixels) -> npt.NDArray[np.float32]:
-        """(labels, H, W) float32 logits at full size, not calibrated."""
-        return _resized(self._small_logits(image), (image.shape[0], image.shape[1])).numpy()
-
-    def _small_logits(self, image: Pixels) -> Tensor:
+    def coarse_logits(self, image: Pixels) -> Tensor:
+        """(labels, h, w) float32 logits of one picture at the decoder's resolution, not calibrated. See
+        ``upscaled``."""
         _, logits = next(self._batches([image]))
         return logits
 
@@ -90,7 +88,7 @@ class SegmentationPredictor:
     def _full_size(self, logits: Tensor, hw: tuple[int, int]) -> npt.NDArray[np.float32]:
         line = torch.tensor(self.config.calibration, dtype=torch.float32)
         calibrated = logits * line[:, :1, None] + line[:, 1:, None]
-        maps: npt.NDArray[np.float32] = _resized(calibrated, hw).sigmoid_().numpy()
+        maps: npt.NDArray[np.float32] = upscaled(calibrated, hw).sigmoid_().numpy()
         return maps
 
     def _instances(self, maps: npt.NDArray[np.float32], coarse: Tensor) -> Instances:
@@ -122,7 +120,8 @@ class SegmentationPredictor:
         )
 
 
-def _resized(logits: Tensor, hw: tuple[int, int]) -> Tensor:
+def upscaled(logits: Tensor, hw: tuple[int, int]) -> Tensor:
+    """(labels, H, W) logits at the full size of a picture."""
     return functional.interpolate(logits[None], size=list(hw), mode="bilinear", align_corners=False)[0]
 
 

@@ -12,11 +12,24 @@ from torch import Tensor
 
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
+from ml_backend.instances import Rle
 from ml_backend.learners.pixels import mean_std_of, net_size, resized
 from ml_backend.learners.training.crops import RandomCrops, about, mirrored, turn_angle, warped
 from ml_backend.masks.rle import decode_rle, rle_hw
 
-__all__ = ["Batch", "CropSettings", "Crops", "Sample", "fit_scale", "label_shares", "stack", "targets_of"]
+__all__ = [
+    "Batch",
+    "CropSettings",
+    "Crops",
+    "Sample",
+    "fit_scale",
+    "label_shares",
+    "masks_of",
+    "stack",
+    "targets_of",
+    "union_mask",
+    "valid_pixels",
+]
 
 Bitmap = npt.NDArray[np.uint8]
 
@@ -120,6 +133,24 @@ def stack(samples: Sequence[Sample]) -> Batch:
     return Batch(pixels, target.float(), weight.float() / 255)
 
 
+def masks_of(example: Example, label: int) -> list[Rle]:
+    """The masks of one label."""
+    return [rle for rle, k in zip(example.rle, example.label, strict=True) if k == label]
+
+
+def union_mask(rles: Sequence[Rle], hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """(H, W) bool: what any of the masks covers."""
+    union = np.zeros(hw, np.bool_)
+    for rle in rles:
+        union |= decode_rle(rle)
+    return union
+
+
+def valid_pixels(example: Example, hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """(H, W) bool: the pixels outside ``ignore``."""
+    return ~union_mask(example.ignore, hw)
+
+
 def targets_of(
     example: Example, hw: tuple[int, int]
 ) -> tuple[dict[int, npt.NDArray[np.bool_]], npt.NDArray[np.bool_], dict[int, npt.NDArray[np.float32]]]:
@@ -132,9 +163,7 @@ def targets_of(
     union: dict[int, npt.NDArray[np.bool_]] = {}
     trust: dict[int, npt.NDArray[np.float32]] = {}
     weights = example.weight or (1.0,) * len(example.rle)
-    valid = np.ones(hw, np.bool_)
-    for area in example.ignore:
-        valid &= ~decode_rle(area)
+    valid = valid_pixels(example, hw)
     for label, rle, weight in zip(example.label, example.rle, weights, strict=True):
         mask = decode_rle(rle)
         if label not in union:
@@ -165,8 +194,8 @@ def label_shares(examples: Sequence[Example], labels: int) -> npt.NDArray[np.flo
     inside, pixels = np.zeros(labels), 0
     for example in examples:
         for label in set(example.label):
-            masks = [decode_rle(rle) for rle, k in zip(example.rle, example.label, strict=True) if k == label]
-            inside[label] += np.logical_or.reduce(masks).sum()
+            masks = masks_of(example, label)
+            inside[label] += union_mask(masks, rle_hw(masks[0])).sum()
         pixels += _pixels(example)
     return np.asarray(inside / max(1, pixels), np.float64)
 

@@ -12,10 +12,11 @@ from PIL import Image
 
 from ml_backend.examples import Example
 from ml_backend.instances import Instances
-from ml_backend.learners.segmentation.calibration import best_threshold, fit_line
+from ml_backend.learners.segmentation.calibration import best_threshold, calibrate, fit_line, look
 from ml_backend.learners.segmentation.evaluation import evaluate_masks
-from ml_backend.learners.segmentation.network import SegmentationNetwork
+from ml_backend.learners.segmentation.network import NetworkConfig, SegmentationNetwork, build_network
 from ml_backend.learners.segmentation.optimisation import exact_statistics, focal_loss
+from ml_backend.learners.segmentation.predictor import SegmentationPredictor
 from ml_backend.learners.segmentation.reading import find, map_doubts, predicted_iou
 from ml_backend.learners.segmentation.training_crops import (
     Batch,
@@ -213,3 +214,37 @@ def test_intervals_of_many_pictures_and_labels_take_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 50e6
+
+
+def held_out(folder: Path, count: int, hw: tuple[int, int]) -> list[Example]:
+    """Pictures with one box of each of two labels."""
+    folder.mkdir()
+    boxes = [(0.1, 0.1, 0.4, 0.6), (0.5, 0.3, 0.9, 0.9)]
+    size = np.array([hw[1], hw[0]] * 2)
+    rles = tuple(box_rle(tuple(float(v) for v in np.round(box * size)), hw) for box in np.array(boxes))
+    examples = []
+    for i in range(count):
+        Image.new("RGB", hw[::-1], (40 * i % 256, 90, 160)).save(folder / f"{i}.png")
+        examples.append(Example(i, folder / f"{i}.png", (0, 1), rles))
+    return examples
+
+
+def test_calibration_keeps_nothing_as_large_as_the_pictures(tmp_path: Path) -> None:
+    config = NetworkConfig(
+        ("a", "b"), "skip", "image", 1.0, 96, "mask", 16, (0.5, 0.5), ((1.0, 0.0), (1.0, 0.0))
+    )
+    torch.manual_seed(0)
+    predictor = SegmentationPredictor(build_network(config), config, device=torch.device("cpu"))
+    small, large = held_out(tmp_path / "small", 1, (96, 72)), held_out(tmp_path / "large", 4, (1600, 1200))
+    assert look(predictor, small[0]).nbytes == look(predictor, large[0]).nbytes > 0
+
+    def peak(examples: list[Example]) -> int:
+        tracemalloc.start()
+        try:
+            calibrate(predictor, config, examples, fixed_threshold=None, seed=0)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(small)  # what is imported and built once
+    assert peak(large) - peak(large[:1]) < 3 * 1600 * 1200, "three more pictures, less than a byte per pixel"
