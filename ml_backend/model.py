@@ -96,7 +96,7 @@ class GroundswellModel:
             project_id=self.project_id,
             version=version,
             stored_as=self._prediction_version(version),
-            config=self.config,
+            config=self.config.only(self.facts.labels),
             min_score=self.facts.push_min_score,
             max_tags_per_pixel=self.facts.max_tags_per_pixel,
         )

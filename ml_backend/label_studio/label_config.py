@@ -18,8 +18,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from xml.etree.ElementTree import Element, ParseError
 
@@ -119,6 +119,20 @@ class LabelConfig:
     def kind_of(self, label: str) -> ProjectKind:
         """The kind of a label; BadLabelConfig when no output knows it."""
         return self.target_of(label).is_of
+
+    def only(self, labels: Collection[str]) -> LabelConfig:
+        """The config as if its tags offered no other labels than these; targets may be left without any."""
+        if set(self.labels) <= set(labels):
+            return self
+        targets = [
+            replace(target, labels=tuple(label for label in target.labels if label in labels))
+            for target in self.targets
+        ]
+        return replace(
+            self,
+            targets=tuple(target for target in targets if target.labels),
+            labels=tuple(label for target in targets for label in target.labels),
+        )
 
     def image_of(self, data: Mapping[str, object]) -> str:
         """The image address in the data of a task; BadLabelConfig names the key when it is missing."""

@@ -61,6 +61,7 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, RoundRecord, TaskRecord
 
 __all__ = [
+    "as_trained",
     "begin_again",
     "cold_start_due",
     "examples_of",
@@ -416,6 +417,26 @@ def wanted_of(snapshot: Mapping[str, Any]) -> tuple[Wanted, ...]:
     if "wanted" not in snapshot:
         return (Wanted("instances", tuple(str(label) for label in snapshot["labels"])),)
     return _WANTED.validate_python(snapshot["wanted"])
+
+
+def as_trained(config: LabelConfig, paths: ProjectPaths, record: RoundRecord) -> LabelConfig:
+    """The config with those labels only that mean to a round's model what they mean now.
+
+    After somebody made boxes of the classes of a project, what the old model finds is neither shown nor asked
+    about: nobody wants it any more.
+    """
+    then = {
+        label: target.kind
+        for target in wanted_of(load_snapshot(paths, record.number))
+        for label in target.labels
+    }
+    return config.only(
+        {
+            label
+            for label in config.labels
+            if then.get(label, config.kind_of(label).name) == config.kind_of(label).name
+        }
+    )
 
 
 def examples_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ml_backend.errors import BadInput, ModelError
 from sync.review.review import ReviewReport, review
@@ -20,6 +20,7 @@ from sync.rounds.round_records import current_round, has_finished, reload_round,
 from sync.rounds.start_order import typical_first
 from sync.rounds.task_queries import finished_digests
 from sync.rounds.train import (
+    as_trained,
     begin_again,
     cold_start_due,
     is_retry_due,
@@ -58,9 +59,10 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     db, settings, paths = project.db, project.settings, project.paths
     progress, memo = project.progress, project.memo
     pulled = pull(db, project.studio, project.config, settings, progress)
-    write_facts(db, project.config, settings)
+    write_facts(db, _as_trained(project, trained_round(db)).config, settings)
     trained, error = _train_if_due(project, force=force_round, may_train=may_train)
     record = trained_round(db)
+    project = _as_trained(project, record)
     if record is None:
         if current_round(db) is None:
             typical_first(db, project.studio, settings, paths, project.images, progress)
@@ -84,6 +86,13 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     is_new_order = pushed is not None
     prepare_clicks(db, settings, paths, project.images, progress, memo, record, is_new_order=is_new_order)
     return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error)
+
+
+def _as_trained(project: OpenProject, record: RoundRecord | None) -> OpenProject:
+    """The project as the round's model knows it, see ``as_trained``."""
+    if record is None:
+        return project
+    return replace(project, config=as_trained(project.config, project.paths, record))
 
 
 def _push(project: OpenProject, record: RoundRecord) -> PushReport:
