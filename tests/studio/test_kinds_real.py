@@ -28,8 +28,8 @@ pytestmark = pytest.mark.studio
 SIDE, N_IMAGES = 96, 14
 OPTIONS: dict[str, dict[str, Any]] = {
     "boxes": {"iterations": 40, "size": 128},
-    "segmentation": {"iterations": 60, "size": 96, "max_side": 128},
-    "components": {"iterations": 30, "size": 96, "max_side": 128},
+    "segmentation": {"iterations": 60, "batch": 4, "size": 96, "max_side": 96},
+    "components": {"iterations": 60, "batch": 4, "size": 96, "max_side": 96},
     "classes": {},
     "weak": {"iterations": 40, "most": 100, "refine_iterations": 20, "refine_size": 128},
 }
@@ -99,9 +99,8 @@ def test_a_project_of_each_kind_is_trained_asked_about_and_pre_annotated(
     config = parse_label_config(site.studio.project(project_id).label_config)
     assert config.kind == kind
     shown = [row for task in site.studio.tasks(project_id) for row in site.studio.predictions(task.id)]
-    results = [item for prediction in shown for item in prediction.result]
-    assert results or not figures.accepted  # people may have rejected all that so short a training found
-    assert {item["type"] for item in results} <= {config.targets[0].outputs[0].type}
+    types = {item["type"] for prediction in shown for item in prediction.result}
+    assert types == {config.targets[0].outputs[0].type, "textarea"}  # what was found, and why the task comes
     for prediction in shown:
         assert validate_result(prediction.result, config, prediction.score, deep=True) == []
     for number in (*demo._review_projects(), project_id):
