@@ -17,13 +17,12 @@ import numpy.typing as npt
 
 from ml_backend.learners.uncertainty import NOTHING_SHOWN
 
-__all__ = ["METHODS", "NAMED", "DoubtScorer", "fit_scorer", "plain_scorer"]
+__all__ = ["NAMED", "DoubtScorer", "fit_scorer", "plain_scorer"]
 
 Floats = npt.NDArray[np.float64]
 
 NAMED: Final = ("entropy", "margin", "quality", "mask_entropy", "tta")
 """Methods that order by one named doubt alone."""
-METHODS: Final = ("ours", *NAMED, "max_probability", "random", "sequential")
 
 _FEWEST: Final = 20
 """test pictures from which weights are fitted"""

@@ -6,6 +6,7 @@ Pillow scales them, also in the script that goes with an export: equal pixels gi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ml_backend.caches import ByteCache
-from ml_backend.images.decode import read_image
+from ml_backend.learners.training.images import Pictures
 
 __all__ = ["Squares", "as_batch", "square"]
 
@@ -39,22 +39,14 @@ class Squares:
 
     def __init__(self, paths: Sequence[Path], side: int, *, cache_bytes: int) -> None:
         self.side = side
-        self._paths = paths
-        self._cache_bytes = cache_bytes
-        self._kept: ByteCache[int, Pixels] = ByteCache(cache_bytes, lambda pixels: pixels.nbytes)
+        self._pictures = Pictures(paths, partial(square, side=side), cache_bytes=cache_bytes)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._pictures)
 
     def __getitem__(self, index: int) -> Pixels:
         """Raises BadImage when the file cannot be read."""
-        found = self._kept.get(index)
-        if found is None:
-            found = square(read_image(self._paths[index]), self.side)
-            # a full cache drops nothing: what was used longest ago is needed first in the next pass
-            if self._kept.nbytes + found.nbytes <= self._cache_bytes:
-                self._kept.put(index, found)
-        return found
+        return self._pictures[index].pixels
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
         """All pictures in order, as batches."""

@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from ml_backend.caches import ByteCache
 from ml_backend.images.decode import read_image
-from ml_backend.learners.pixels import resized
+from ml_backend.learners.training.kept import Kept
 
-__all__ = ["Picture", "Pictures", "Within", "image_cache_bytes"]
+__all__ = ["Picture", "Pictures", "image_cache_bytes"]
 
 _MEMORY_SHARE, _MOST_BYTES = 0.25, 8 * 1024**3
 
-Resize = Callable[[tuple[int, int]], tuple[int, int]]
-"""(height, width) of a file to the (height, width) wanted."""
+Resize = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 
 
 def image_cache_bytes(workers: int) -> int:
@@ -39,6 +37,11 @@ class Picture:
     pixels: npt.NDArray[np.uint8]
     hw: tuple[int, int]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the pixels."""
+        return self.pixels.nbytes
+
 
 class Pictures:
     """Pictures by index, decoded and resized once as long as ``cache_bytes`` suffice.
@@ -49,35 +52,16 @@ class Pictures:
     def __init__(self, paths: Sequence[Path], resize: Resize | None = None, *, cache_bytes: int) -> None:
         self.paths = paths
         self._resize = resize
-        self._cache_bytes = cache_bytes
-        self._kept: ByteCache[int, Picture] | None = None
+        self._kept: Kept[Picture] = Kept(cache_bytes)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Picture:
         """Raises BadImage when the file cannot be read."""
-        if self._kept is None:  # not when built: a lock cannot travel to the processes that draw
-            self._kept = ByteCache(self._cache_bytes, lambda picture: picture.pixels.nbytes)
-        found = self._kept.get(index)
-        if found is not None:
-            return found
+        return self._kept.get(index, self._read)
+
+    def _read(self, index: int) -> Picture:
         pixels = read_image(self.paths[index])
         hw = (pixels.shape[0], pixels.shape[1])
-        picture = Picture(resized(pixels, self._resize(hw)) if self._resize else pixels, hw)
-        # A full cache drops nothing. Each picture is used once per pass, so the one used longest ago would be
-        # needed again first.
-        if self._kept.nbytes + picture.pixels.nbytes <= self._cache_bytes:
-            self._kept.put(index, picture)
-        return picture
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """Resize so that the longest side is at most ``side``; smaller pictures stay as they are."""
-
-    side: int
-
-    def __call__(self, hw: tuple[int, int]) -> tuple[int, int]:
-        factor = min(1.0, self.side / max(hw))
-        return max(1, round(hw[0] * factor)), max(1, round(hw[1] * factor))
+        return Picture(self._resize(pixels) if self._resize else pixels, hw)

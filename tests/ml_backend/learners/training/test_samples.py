@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
+from ml_backend.learners.pixels import resized
 from ml_backend.learners.training.augment import Augment
 from ml_backend.learners.training.batches import Batches, to_device
-from ml_backend.learners.training.images import Pictures, Within
+from ml_backend.learners.training.images import Pictures
+
+
+@dataclass(frozen=True)
+class Within:
+    """Resizes so that the longest side is at most ``side``."""
+
+    side: int
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        factor = self.side / max(pixels.shape[:2])
+        return resized(pixels, (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor)))
 
 
 @pytest.fixture
