@@ -12,9 +12,19 @@ from ml_backend.errors import BadInput
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["with_options"]
+__all__ = ["preset_of", "with_options"]
 
 S = TypeVar("S", bound="DataclassInstance")
+T = TypeVar("T")
+
+
+def preset_of(presets: Mapping[str, T], name: str) -> T:
+    """The settings of a preset. Raises BadInput with the field ``preset``."""
+    if name not in presets:
+        raise BadInput(
+            f"no preset is called {name!r}", field="preset", hint=f"Choose one of: {', '.join(presets)}"
+        )
+    return presets[name]
 
 
 def with_options(

@@ -7,6 +7,7 @@ decoder releases Python's global lock.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -16,9 +17,9 @@ from dataclasses import dataclass
 from ml_backend.errors import BadImage, BadInput, GroundswellError, ModelError
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
-from ml_backend.learners.base import LeftOut
+from ml_backend.learners.base import LeftOut, TrainSpec
 
-__all__ = ["ReadableExamples", "nothing_left", "readable_examples"]
+__all__ = ["ReadableExamples", "nothing_left", "readable_examples", "with_readable"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,17 @@ def readable_examples(examples: Sequence[Example]) -> ReadableExamples:
             left_out.append(LeftOut(example.task_id, reason))
     kept = tuple(example for example, reason in zip(examples, reasons, strict=True) if not reason)
     return ReadableExamples(kept, tuple(left_out))
+
+
+def with_readable(spec: TrainSpec) -> tuple[TrainSpec, tuple[LeftOut, ...]]:
+    """``spec`` with the examples that can be used, and those that cannot, of training and test.
+
+    Raises what ``nothing_left`` says when no instance is left to train on.
+    """
+    train, test = readable_examples(spec.train), readable_examples(spec.test)
+    if not spec.labels or not any(example.rle for example in train.kept):
+        raise nothing_left(train.left_out)
+    return dataclasses.replace(spec, train=train.kept, test=test.kept), train.left_out + test.left_out
 
 
 def nothing_left(left_out: Sequence[LeftOut]) -> GroundswellError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from ml_backend.learners.boxes.settings import (
     ONE_STAGE,
     BoxSettings,
     box_settings,
-    loop_settings,
 )
+from ml_backend.learners.training.detection_settings import loop_settings
 from ml_backend.learners.version_files import CONFIG, WEIGHTS, load_weights, read_description
 
 if TYPE_CHECKING:
@@ -48,27 +47,21 @@ class BoxLearner:
 
     def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
         """Train into ``out``: weights.safetensors, learner.json. Raises BadInput, ModelError."""
-        import torch
 
         from ml_backend.images.decode import read_image
         from ml_backend.learners.boxes.crops import BoxCrops, CropSettings
         from ml_backend.learners.evaluation import evaluate
-        from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.readable_examples import with_readable
         from ml_backend.learners.training.batches import Batches
+        from ml_backend.learners.training.begin import begin
         from ml_backend.learners.training.images import image_cache_bytes
         from ml_backend.learners.training.loop import fit
         from ml_backend.learners.weights import save_weights
 
         begun = time.monotonic()
         settings = box_settings(self.presets, spec.preset, spec.options)
-        train, test = readable_examples(spec.train), readable_examples(spec.test)
-        if not spec.labels or not any(example.rle for example in train.kept):
-            raise nothing_left(train.left_out)
-        spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        torch.manual_seed(spec.seed)
-        device = torch.device(resolve_device(spec.device))
+        spec, left_out = with_readable(spec)
+        device = begin(spec, threads=settings.threads)
         start = self._start(spec, settings)
         progress(0.0, f"starting from {start.said}, on {device}")
         loop = loop_settings(settings, spec)
@@ -114,7 +107,7 @@ class BoxLearner:
             seconds=time.monotonic() - begun,
             evaluation=evaluation,
             history=done.history,
-            left_out=train.left_out + test.left_out,
+            left_out=left_out,
             cut_short=done.cut_short,
         )
 

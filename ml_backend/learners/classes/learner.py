@@ -39,13 +39,13 @@ class Classifier:
         Pictures that cannot be read, and in a single choice those without exactly one label, are left out and
         named in the report. Raises BadInput, ModelError.
         """
-        import torch
 
         from ml_backend.images.decode import read_image
         from ml_backend.learners.classes.evaluation import evaluate_classes
         from ml_backend.learners.classes.run import TrainingRun
         from ml_backend.learners.classes.training_set import tag_matrix, tagged_examples
         from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.training.begin import begin
         from ml_backend.learners.weights import save_weights
 
         started = time.monotonic()
@@ -61,10 +61,7 @@ class Classifier:
         if not k or not train_kept:
             raise nothing_left(train.left_out + train_left)
         spec = dataclasses.replace(spec, train=train_kept, test=test_kept, exclusive=exclusive)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        torch.manual_seed(spec.seed)
-        device = torch.device(resolve_device(spec.device))
+        device = begin(spec, threads=settings.threads)
         before = self._read(spec.start) if spec.continues and spec.start is not None else None
         done = TrainingRun(
             spec, settings, device, lambda share, line: progress(0.9 * share, line), before

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.errors import BadInput
-from ml_backend.learners.options import with_options
+from ml_backend.learners.options import preset_of, with_options
 
 __all__ = ["PRESETS", "ClassifierSettings", "classifier_settings"]
 
@@ -66,11 +66,7 @@ _POSITIVE = ("iterations", "continue_iterations", "batch", "lr", "continue_lr", 
 
 def classifier_settings(preset: str, options: Mapping[str, Any]) -> ClassifierSettings:
     """The preset with ``options`` put over it. Raises BadInput naming the option."""
-    if preset not in PRESETS:
-        raise BadInput(
-            f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
-        )
-    settings = with_options(PRESETS[preset], options, choices=_CHOICES, positive=_POSITIVE)
+    settings = with_options(preset_of(PRESETS, preset), options, choices=_CHOICES, positive=_POSITIVE)
     if settings.side and (settings.side < 32 or settings.side % 4):
         raise BadInput("must be 0, or 32 or more and a multiple of 4", field="options.side")
     if settings.folds < 2:

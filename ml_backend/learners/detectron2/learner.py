@@ -6,7 +6,6 @@ functions.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,14 +61,11 @@ class Detectron2:
         from ml_backend.learners.detectron2.records import TrainingMapper, record_of
         from ml_backend.learners.detectron2.start_weights import norm_of, take
         from ml_backend.learners.evaluation import evaluate
-        from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.readable_examples import with_readable
 
         started = time.monotonic()
         options = detectron2_options(spec.preset, spec.options)
-        train, test = readable_examples(spec.train), readable_examples(spec.test)
-        if not spec.labels or not any(example.rle for example in train.kept):
-            raise nothing_left(train.left_out)
-        spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
+        spec, left_out = with_readable(spec)
         if spec.start is not None:
             # its mask head and normalisation belong to its weights
             options["mask_head"] = _options_of(spec.start)["mask_head"]
@@ -135,7 +131,7 @@ class Detectron2:
             seconds=time.monotonic() - started,
             evaluation=evaluation,
             history=tuple(history),
-            left_out=train.left_out + test.left_out,
+            left_out=left_out,
         )
 
     def load(self, folder: Path, *, device: str = "auto") -> Detectron2Predictor:

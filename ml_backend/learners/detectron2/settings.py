@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.errors import BadInput
-from ml_backend.learners.options import with_options
+from ml_backend.learners.options import preset_of, with_options
 
 __all__ = ["PRESETS", "Detectron2Settings", "detectron2_options"]
 
@@ -41,9 +40,7 @@ def detectron2_options(preset: str, options: Mapping[str, Any]) -> dict[str, Any
 
     Raises BadInput naming the preset or option.
     """
-    if preset not in PRESETS:
-        raise BadInput(
-            f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
-        )
     positive = ("iterations", "batch", "size", "lr", "max_detections")
-    return dataclasses.asdict(with_options(PRESETS[preset], options, choices=_CHOICES, positive=positive))
+    return dataclasses.asdict(
+        with_options(preset_of(PRESETS, preset), options, choices=_CHOICES, positive=positive)
+    )

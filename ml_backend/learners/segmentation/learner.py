@@ -46,23 +46,17 @@ class DeepLabV3:
         Pictures without a mask are used: they show what is background. A share of the pictures is held out
         until calibration and thresholds are fitted to it; the last fifth of the steps uses all of them.
         """
-        import torch
 
         from ml_backend.images.decode import read_image
-        from ml_backend.learners.readable_examples import nothing_left, readable_examples
+        from ml_backend.learners.readable_examples import with_readable
         from ml_backend.learners.segmentation.evaluation import evaluate_masks
+        from ml_backend.learners.training.begin import begin
         from ml_backend.learners.weights import save_weights
 
         started = time.monotonic()
         settings = train_settings(spec.preset, spec.options)
-        train, test = readable_examples(spec.train), readable_examples(spec.test)
-        if not spec.labels or not any(example.rle for example in train.kept):
-            raise nothing_left(train.left_out)
-        spec = dataclasses.replace(spec, train=train.kept, test=test.kept)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        torch.manual_seed(spec.seed)
-        device = torch.device(resolve_device(spec.device))
+        spec, left_out = with_readable(spec)
+        device = begin(spec, threads=settings.threads)
         config, model, said = _start(spec, settings)
         progress(0.0, f"starting from {said}, on {device}")
         config, done = _fit(model, config, spec, settings, said, device, progress)
@@ -81,7 +75,7 @@ class DeepLabV3:
             seconds=time.monotonic() - started,
             evaluation=evaluation,
             history=done.history,
-            left_out=train.left_out + test.left_out,
+            left_out=left_out,
             cut_short=done.cut_short,
         )
 

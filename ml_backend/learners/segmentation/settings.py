@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.errors import BadInput
-from ml_backend.learners.options import with_options
+from ml_backend.learners.options import preset_of, with_options
 from ml_backend.learners.training.settings import LoopSettings
 from ml_backend.masks.components import MIN_COMPONENT_PX
 
@@ -108,11 +108,7 @@ _POSITIVE = ("iterations", "continue_iterations", "batch", "size", "target_px", 
 
 def train_settings(preset: str, options: Mapping[str, Any]) -> TrainSettings:
     """The preset with ``options`` put over it. Raises BadInput naming the option."""
-    if preset not in PRESETS:
-        raise BadInput(
-            f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
-        )
-    settings = with_options(PRESETS[preset], options, choices=_CHOICES, positive=_POSITIVE)
+    settings = with_options(preset_of(PRESETS, preset), options, choices=_CHOICES, positive=_POSITIVE)
     if settings.size % 32:
         raise BadInput("must be a multiple of 32", field="options.size")
     if settings.batch < 2:

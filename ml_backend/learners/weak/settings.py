@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_backend.errors import BadInput
 from ml_backend.learners.maskrcnn.settings import train_settings
-from ml_backend.learners.options import with_options
+from ml_backend.learners.options import preset_of, with_options
 from ml_backend.learners.weak.sources import SOURCES
 
 __all__ = ["PRESETS", "CimSettings", "cim_settings"]
@@ -66,10 +66,7 @@ def cim_settings(preset: str, options: Mapping[str, Any]) -> tuple[CimSettings, 
 
     Raises BadInput naming the option.
     """
-    if preset not in PRESETS:
-        raise BadInput(
-            f"no preset is called {preset!r}", field="preset", hint=f"Choose one of: {', '.join(PRESETS)}"
-        )
+    base = preset_of(PRESETS, preset)
     known = {field.name for field in fields(CimSettings)}
     later = {
         name.removeprefix(REFINE): value
@@ -77,7 +74,7 @@ def cim_settings(preset: str, options: Mapping[str, Any]) -> tuple[CimSettings, 
         if name.startswith(REFINE) and name not in known
     }
     own = {name: value for name, value in options.items() if name in known or not name.startswith(REFINE)}
-    settings = with_options(PRESETS[preset], own, choices=_CHOICES, positive=_POSITIVE)
+    settings = with_options(base, own, choices=_CHOICES, positive=_POSITIVE)
     for name in ("seed_share", "seed_score", "score_threshold", "pseudo_threshold", "nms"):
         if getattr(settings, name) > 1:
             raise BadInput("must be at most 1", field=f"options.{name}")
