@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,6 +115,15 @@ def test_crops_repeat_with_their_seed_and_visit_all_images(tmp_path: Path) -> No
         drawn[i]
     assert drawn._kept is not None
     assert set(drawn._kept.keys()) == {0, 1, 2}
+
+
+def test_crops_travel_to_other_processes_without_their_pictures(tmp_path: Path) -> None:
+    drawn = crops(tmp_path)
+    first = drawn[0]
+    sent = pickle.loads(pickle.dumps(drawn))
+    assert drawn._kept.keys() != []
+    assert sent._kept.keys() == []
+    torch.testing.assert_close(sent[0][0], first[0])
 
 
 def test_decoded_pictures_are_bounded_by_bytes_over_all_processes(
