@@ -40,7 +40,7 @@ def draw_series(
     """About ``size`` of the tasks in whole series, drawn at random; a task without a series stands alone.
 
     A series that would make more than twice ``size`` is passed over, and one series always stays outside.
-    So the result may be empty: when all tasks are of one series.
+    Where all are that large, the smallest is taken. The result is empty when all tasks are of one series.
     """
     members: dict[str | int, list[int]] = {}
     for task in sorted(tasks):
@@ -56,4 +56,6 @@ def draw_series(
             continue
         taken += group
         chosen += 1
+    if not taken and len(names) > 1:
+        return min(members.values(), key=len)
     return taken

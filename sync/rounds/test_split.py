@@ -123,21 +123,20 @@ def _draw(
     if number == 1:  # typical pictures may have come first; of those served at random enough are finished
         uniform = sorted(drawn_uniformly(paths) & set(finished))
         among = uniform if len(uniform) >= min(size, settings.test_min) else among
-    size = min(size, len(among))
     rng = np.random.default_rng(seed)
     series = series_of(db, settings.split_by)
     if series:
-        tasks = draw_series(among, series, size, rng)
+        # in an order of typical pictures, others of a series may be finished too: they belong to it
+        whole = sorted({*among, *(in_series_of(series, among) & set(finished))})
+        tasks = draw_series(whole, series, size, rng) or draw_series(sorted(finished), series, size, rng)
         if not tasks:
             raise BadInput(
-                f"the {len(among)} finished tasks are too few series to test on some and train on others",
+                f"the {len(finished)} finished tasks are too few series to test on some and train on others",
                 field="split_by",
                 hint=f"Finish tasks with another value of {settings.split_by!r} in their data",
             )
-        among_them = set(tasks)  # in an order of typical pictures, others of the series may be finished too
-        tasks += sorted(in_series_of(series, tasks) & set(finished) - among_them)
     else:
-        tasks = rng.choice(np.array(among, np.int64), size, replace=False).tolist()
+        tasks = rng.choice(np.array(among, np.int64), min(size, len(among)), replace=False).tolist()
     fresh = {
         "number": number,
         "test": sorted(tasks),

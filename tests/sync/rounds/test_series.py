@@ -115,3 +115,39 @@ def test_a_large_series_is_passed_over() -> None:
         assert len(drawn) == 4
         assert min(drawn) >= 30
     assert draw_series(range(30), series, 4, np.random.default_rng(0)) == []
+
+
+def test_where_all_series_are_large_the_smallest_is_tested_on() -> None:
+    series = {task: str(task // 8) for task in range(2, 34)}  # four of eight and less
+    for seed in range(10):
+        assert draw_series(range(2, 34), series, 1, np.random.default_rng(seed)) == [32, 33]
+        assert draw_series(range(8, 32), series, 2, np.random.default_rng(seed)) == list(range(8, 16))
+
+
+def test_the_first_split_leaves_most_of_the_finished_tasks_to_training(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tasks were served at random: one of the large series, one of the small one."""
+    world, _ = _grouped(make_world, 20, 16)
+    world.label(*range(20))
+    uniform = {world.tasks[0], world.tasks[19]}
+    monkeypatch.setattr("sync.rounds.test_split.drawn_uniformly", lambda paths: uniform)
+    world.worker().look(world.project_id)
+    split = newest_split(world.open().db)
+    assert split is not None
+    assert split.tasks == set(world.tasks[16:])
+
+
+def test_typical_pictures_of_one_series_stop_no_training(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, group = _grouped(make_world, 12, 6)
+    world.label(*range(12))
+    uniform = set(world.tasks[:4])
+    monkeypatch.setattr("sync.rounds.test_split.drawn_uniformly", lambda paths: uniform)
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.trained
+    split = newest_split(world.open().db)
+    assert split is not None
+    assert len({group[task] for task in split.tasks}) == 1
