@@ -27,6 +27,7 @@ from ml_backend.kinds.segmentation import one_per_label
 from sync.exchange.file_names import TaskPicture, file_names
 from sync.review.promise_text import promise_lines
 from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
+from sync.rounds.cluster import labels_as_then
 from sync.rounds.round_records import has_finished
 from sync.rounds.task_queries import finished_tasks
 from sync.store.project_store import ProjectStore
@@ -193,7 +194,7 @@ def _accepted(
 
     ``absent``: labels that people said are not on a picture.
     """
-    labels = {label for target in wanted for label in target.labels}
+    labels = labels_as_then(paths, record.number, wanted)
     whole = {label for target in wanted if target.is_of.unit == "picture" for label in target.labels}
     folder = paths.pool(record.model_version)
     table = read_pool(folder, columns=("key", "task_id", "label", "box", "rle", "score", "quality"))

@@ -71,13 +71,14 @@ def review(
         tell_progress(progress, last.report)
         return last.report
     pools = [pool for pool in load_label_pools(db, paths, memo, record) if len(pool)]
+    asking = settings
     if {pool.label for pool in pools} - set(config.labels):
         # somebody changed the labels: a new training is due as soon as there is something to train on. Until
         # then nothing more is asked; what is open stays open, since the edit may be taken back
-        settings = settings.model_copy(update={"question_budget": 0})
+        asking = settings.model_copy(update={"question_budget": 0})
     asked_before = 0
     while True:
-        plan = decide(db, settings, paths, progress, memo, record, pools)
+        plan = decide(db, asking, paths, progress, memo, record, pools)
         asked = ask(db, review_studio, config, settings, images, progress, plan.wanted)
         if not asked.unreadable:
             break

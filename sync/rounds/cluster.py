@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,15 @@ from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
-__all__ = ["LabelPool", "cluster", "frozen_kinds", "label_pool", "load_label_pools", "usable_rows"]
+__all__ = [
+    "LabelPool",
+    "cluster",
+    "frozen_kinds",
+    "label_pool",
+    "labels_as_then",
+    "load_label_pools",
+    "usable_rows",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -195,6 +203,23 @@ def frozen_kinds(frozen: Mapping[str, Any]) -> dict[str, ProjectKind]:
     """Kind of each label in ``pool.json``; older releases knew instances only."""
     names: Mapping[str, str] = frozen.get("kinds", {})
     return {str(label): get_kind(names.get(str(label), INSTANCES.name)) for label in frozen["labels"]}
+
+
+def labels_as_then(paths: ProjectPaths, number: int, wanted: Sequence[Wanted]) -> set[str]:
+    """Labels of ``wanted`` that mean now what they meant when the pools of the round were frozen.
+
+    After an edit of the label config, what was accepted as a class of the picture is no box.
+    """
+    try:
+        then = frozen_kinds(read_json(paths.round(number) / "pool.json"))
+    except FileNotFoundError:
+        then = {}
+    return {
+        label
+        for target in wanted
+        for label in target.labels
+        if label not in then or then[label].name == target.is_of.name
+    }
 
 
 def label_pool(table: PoolTable) -> Pool:

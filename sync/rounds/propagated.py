@@ -25,6 +25,8 @@ from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import BadImage
 from ml_backend.examples import Example
 from ml_backend.images.store import ImageStore
+from ml_backend.kinds.registry import Wanted
+from sync.rounds.cluster import labels_as_then
 from sync.rounds.task_queries import open_task_ids, task_images
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
@@ -43,12 +45,14 @@ def propagated_rows(
     last: RoundRecord,
     drawn: Sequence[Mapping[str, Any]],
     *,
+    wanted: Sequence[Wanted],
     seed: int,
 ) -> list[dict[str, Any]]:
     """Rows of a snapshot, one per task: ``task``, ``image``, ``regions`` with ``weight``, ``ignore`` (RLEs).
 
-    ``last`` is the round whose verdicts count, ``drawn`` the rows that people finished. Empty when nothing is
-    accepted on an unfinished task. Raises StorageError when pool or verdicts are damaged.
+    ``last`` is the round whose verdicts count, ``drawn`` the rows that people finished, ``wanted`` what the
+    project wants now: nothing is learnt from what meant another kind then. Empty when nothing is accepted on
+    an unfinished task. Raises StorageError when pool or verdicts are damaged.
     """
     verdicts = read_verdicts(paths.round(last.number))
     if not len(verdicts):
@@ -56,6 +60,8 @@ def propagated_rows(
     is_open = open_task_ids(db)
     columns = ("key", "task_id", "label", "rle", "score")
     pool = read_pool(paths.pool(last.model_version), columns=columns, task_ids=is_open)
+    then = labels_as_then(paths, last.number, wanted)
+    pool = pool.take(np.isin(pool.label.astype(str), sorted(then)))
     found = [verdicts.get(key) for key in pool.key.tolist()]
     verdict = np.array([0 if v is None else v.verdict for v in found], np.int64)
     trust = np.array(

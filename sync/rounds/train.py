@@ -265,7 +265,7 @@ def _propagated(
     learner = get_learner(choose_learner(config.wanted, settings).name)
     if not getattr(learner, "leaves_areas_out", False):
         return []
-    return propagated_rows(db, paths, last, drawn, seed=settings.seed)
+    return propagated_rows(db, paths, last, drawn, wanted=config.wanted, seed=settings.seed)
 
 
 def _frozen_settings(config: LabelConfig, settings: Settings) -> dict[str, Any]:
@@ -419,17 +419,25 @@ def wanted_of(snapshot: Mapping[str, Any]) -> tuple[Wanted, ...]:
     return _WANTED.validate_python(snapshot["wanted"])
 
 
-def as_trained(config: LabelConfig, paths: ProjectPaths, record: RoundRecord) -> LabelConfig:
+def _wanted_then(paths: ProjectPaths, memo: Memo, record: RoundRecord) -> tuple[Wanted, ...]:
+    """What a round's model was made for. Its snapshot holds all that was drawn, so it is read only once."""
+    name = ("wanted then", record.project_id)
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] == (record.number, record.digest):
+        found: tuple[Wanted, ...] = kept[1]
+        return found
+    fresh = wanted_of(load_snapshot(paths, record.number))
+    memo[name] = ((record.number, record.digest), fresh)
+    return fresh
+
+
+def as_trained(config: LabelConfig, paths: ProjectPaths, memo: Memo, record: RoundRecord) -> LabelConfig:
     """The config with those labels only that mean to a round's model what they mean now.
 
     After somebody made boxes of the classes of a project, what the old model finds is neither shown nor asked
     about: nobody wants it any more.
     """
-    then = {
-        label: target.kind
-        for target in wanted_of(load_snapshot(paths, record.number))
-        for label in target.labels
-    }
+    then = {label: target.kind for target in _wanted_then(paths, memo, record) for label in target.labels}
     return config.only(
         {
             label

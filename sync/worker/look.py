@@ -92,7 +92,7 @@ def _as_trained(project: OpenProject, record: RoundRecord | None) -> OpenProject
     """The project as the round's model knows it, see ``as_trained``."""
     if record is None:
         return project
-    return replace(project, config=as_trained(project.config, project.paths, record))
+    return replace(project, config=as_trained(project.config, project.paths, project.memo, record))
 
 
 def _push(project: OpenProject, record: RoundRecord) -> PushReport:

@@ -11,6 +11,7 @@ import pytest
 
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import Verdict, write_verdicts
+from ml_backend.kinds.registry import Wanted
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import get_learner
 from sync.rounds.progress import Progress
@@ -82,12 +83,15 @@ def test_verdicts_become_examples_of_the_next_round(
     )
     drawn = load_snapshot(project.paths, record.number)["train"]
     monkeypatch.setattr("sync.rounds.propagated._MOST_SHARE", 10.0)  # a few masks are a large share here
-    (row,) = propagated_rows(project.db, project.paths, record, drawn, seed=0)
+    wanted = project.config.wanted
+    (row,) = propagated_rows(project.db, project.paths, record, drawn, wanted=wanted, seed=0)
     assert row["task"] == open_tasks[0], "only tasks with an accepted mask that somebody vouches for"
     weights = {region["rle"]["counts"]: region["weight"] for region in row["regions"]}
     assert weights == {pool.counts[seen]: 1.0, pool.counts[believed]: 0.8}
     assert [rle["counts"] for rle in row["ignore"]] == [pool.counts[i] for i in of[0][2:]]
     assert pool.counts[undecided] == row["ignore"][0]["counts"]
+    boxes = [Wanted("boxes", target.labels) for target in wanted]
+    assert propagated_rows(project.db, project.paths, record, drawn, wanted=boxes, seed=0) == []
 
     world.label(9, 10)
     world.worker().look(world.project_id, force_round=True)
