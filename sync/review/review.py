@@ -85,7 +85,7 @@ def review(
         # masks on these pictures stay undecided; questions about others take their place
         note_image_errors(db, asked.unreadable)
         asked_before += asked.count
-    of_other_class = pictures_of_other_class(plan, settings, config.wanted)
+    of_other_class = pictures_of_other_class(plan, settings, config.wanted, paths, record.number)
     verdicts = store_decisions(db, paths, record, plan.outcome, of_other_class)
     if asked.count or asked_before:  # there may be a review project now that was not there before
         refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)

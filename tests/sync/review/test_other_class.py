@@ -152,3 +152,17 @@ def test_a_policy_that_allows_for_errors_leaves_the_other_class_to_experts(make_
     record = look(world)
     assert record.figures["review"]["answered"]
     assert not any(verified for number in OPEN for _, verified in shown(world, number))
+
+
+def test_a_no_from_a_time_with_three_classes_is_no_yes(make_world: MakeWorld) -> None:
+    world = classes_world(make_world, ("disc", "bar", "ring"), question_batch=500)
+    look(world)
+    answer(world, world.studio, [6])
+    look(world)
+    world.studio._db["projects"][str(world.project_id)]["label_config"] = build_label_config(
+        ("disc", "bar"), kind="classes"
+    )
+    look(world)
+    assert look(world).number == 2
+    assert ("bar", True) not in shown(world, 7)
+    assert exported(world).keys() == {6}

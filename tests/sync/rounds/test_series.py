@@ -117,6 +117,11 @@ def test_a_large_series_is_passed_over() -> None:
     assert draw_series(range(30), series, 4, np.random.default_rng(0)) == []
 
 
+def test_one_series_stays_outside() -> None:
+    for seed in range(5):
+        assert len(draw_series(range(4), {0: "a"}, 4, np.random.default_rng(seed))) == 3
+
+
 def test_where_all_series_are_large_the_smallest_is_tested_on() -> None:
     series = {task: str(task // 8) for task in range(2, 34)}  # four of eight and less
     for seed in range(10):
