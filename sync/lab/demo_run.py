@@ -101,8 +101,11 @@ class DemoRun:
             stack.watch()
 
     def _titled_plan(self) -> DemoPlan:
-        if self.images is None:  # few steps are enough for generated pictures, and somebody is waiting
-            return replace(self.plan, options={"iterations": _SAMPLE_ITERATIONS, **self.plan.options})
+        if self.images is None:
+            # few steps are enough for generated pictures, and somebody is waiting: an early version would
+            # only be the first thing they see, and the worst
+            short = {"iterations": _SAMPLE_ITERATIONS, "early_s": 0}
+            return replace(self.plan, options={**short, **self.plan.options})
         folder = self.images if self.images.name != "images" else self.images.resolve().parent
         return replace(self.plan, title=f"Groundswell demo: {folder.resolve().name}"[:50])
 
