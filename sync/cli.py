@@ -28,6 +28,8 @@ COMMANDS = (
     "repartition",
     "order",
     "projects",
+    "add-images",
+    "import",
     "export",
     "export-model",
     "predict",
@@ -52,7 +54,8 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name in COMMANDS:
-        import_module(f"sync.commands.{name.replace('-', '_')}").register(app)
+        module = "import_labels" if name == "import" else name.replace("-", "_")  # Python keeps that word
+        import_module(f"sync.commands.{module}").register(app)
     return app
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sync.local.up import Stack
 
 
-__all__ = ["interruptible", "parse_options", "progress", "read_text", "say", "show_login"]
+__all__ = ["interruptible", "parse_options", "progress", "read_text", "say", "show_login", "their_names"]
 
 ReportShare = Callable[[float, str], None]
 """called with the share done (0..1) and one line about it"""
@@ -38,6 +38,19 @@ def parse_options(lines: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             options[name.strip()] = value
     return options
+
+
+def their_names(lines: Sequence[str]) -> dict[str, str]:
+    """``their=our`` pairs: what labels of others are called here. Raises BadInput."""
+    names: dict[str, str] = {}
+    for line in lines:
+        theirs, equals, ours = line.partition("=")
+        if not equals or not theirs:
+            raise BadInput(
+                f"{line!r} is not their=our", field="map", hint="e.g. --map RBC=cell, or --map RBC="
+            )
+        names[theirs] = ours
+    return names
 
 
 def read_text(path: Path) -> str:

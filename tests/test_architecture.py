@@ -63,6 +63,7 @@ LAYERS: dict[str, list[str]] = {
         "studio store",
         "local rounds store.migrations store.migrations.versions",
         "review",
+        "exchange.readers",
         "worker exchange",
         "projects",
         "console installation",

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -24,6 +24,7 @@ from ml_backend.errors import StorageError
 __all__ = [
     "Guard",
     "format_errors",
+    "open_atomic",
     "publish_dir",
     "read_json",
     "storage_errors",
@@ -60,18 +61,19 @@ def format_errors(path: Path, *, hint: str) -> Iterator[None]:
         raise StorageError(f"{path} is damaged: {first['msg']}", field=where, hint=hint) from error
 
 
-def write_atomic(path: Path, data: bytes, *, guard: Guard = nullcontext) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
+@contextmanager
+def open_atomic(path: Path, *, guard: Guard = nullcontext) -> Iterator[IO[bytes]]:
+    """A file to write ``path`` through: a reader sees the old file or the new one, never a part.
 
-    The mode of the file follows the umask, as for any file a program writes. Raises StorageError, and what
-    ``guard`` raises.
+    It becomes ``path`` when the block ends without an error. The mode of the file follows the umask, as for
+    any file a program writes. Raises StorageError, and what ``guard`` raises.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
             with staging.open("xb") as file:  # tempfile would make it readable for its owner only
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             with guard():
@@ -79,6 +81,12 @@ def write_atomic(path: Path, data: bytes, *, guard: Guard = nullcontext) -> None
         except BaseException:
             staging.unlink(missing_ok=True)
             raise
+
+
+def write_atomic(path: Path, data: bytes, *, guard: Guard = nullcontext) -> None:
+    """Write ``data`` through ``open_atomic``."""
+    with open_atomic(path, guard=guard) as file:
+        file.write(data)
 
 
 def write_json(path: Path, value: Any, *, guard: Guard = nullcontext) -> None:

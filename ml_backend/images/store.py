@@ -158,6 +158,13 @@ class ImageStore:
             self._evict_disk(len(data))
         return ImageRef(sha, path, hw)
 
+    def data(self, ref: ImageRef) -> bytes:
+        """The bytes of the file, fetched again when another process deleted them to make room.
+
+        Raises BadImage when that fails or gives another image, StudioError when Label Studio does not answer.
+        """
+        return self._bytes(ref)
+
     def by_sha(self, sha: str, hw: tuple[int, int]) -> ImageRef | None:
         """A cached image by content hash; None when its bytes are not here (any more)."""
         if not re.fullmatch(r"[0-9a-f]{64}", sha):

@@ -34,7 +34,7 @@ BOXES: Final = ProjectKind(
     "object, a box far too large or too small, or one box around several objects",
     drawn_s=7.0,  # Papadopoulos et al., ICCV 2017, "Extreme clicking"
     headline="AP50",
-    exports=("coco",),
+    exports=("coco", "yolo", "voc", "parquet"),
     max_tags_per_pixel=2,
     to_instances=boxes_around,
 )

@@ -20,6 +20,6 @@ CLASSES: Final = ProjectKind(
     check="the whole picture is what its name says",
     drawn_s=1.4,  # one key per picture: as a question of Papadopoulos et al., ICCV 2021
     headline="accuracy",
-    exports=("csv",),
+    exports=("csv", "parquet"),
     tagged=True,
 )

@@ -21,5 +21,5 @@ INSTANCES: Final = ProjectKind(
     "else, only a part of the object, or several objects together",
     drawn_s=80.0,  # Lin et al. 2014, COCO
     headline="AP",
-    exports=("coco",),
+    exports=("coco", "masks", "yolo", "voc", "parquet"),
 )

@@ -43,7 +43,7 @@ SEGMENTATION: Final = ProjectKind(
     "part is missing, or much is outlined that is something else",
     drawn_s=80.0,  # as one mask of COCO: Lin et al. 2014
     headline="IoU",
-    exports=("coco", "png"),
+    exports=("coco", "masks", "yolo", "voc", "parquet"),
     to_instances=one_per_label,
     whole_labels=True,
     learner_options={"unit": "mask"},
@@ -62,7 +62,7 @@ COMPONENTS: Final = ProjectKind(
     "is: something else, or an outline far from the edge of the part",
     drawn_s=80.0,  # as one mask of COCO: Lin et al. 2014
     headline="IoU",
-    exports=("coco", "png"),
+    exports=("coco", "masks", "yolo", "voc", "parquet"),
     to_instances=one_per_component,
     whole_labels=True,
     learner_options={"unit": "component"},

@@ -21,6 +21,6 @@ WEAK: Final = ProjectKind(
     "else, only a part of the object, or several objects together",
     drawn_s=80.0,  # Lin et al. 2014, COCO
     headline="AP50",
-    exports=("coco",),
+    exports=("coco", "masks", "yolo", "voc", "parquet"),
     tagged=True,
 )

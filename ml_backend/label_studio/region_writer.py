@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Instances
+from ml_backend.label_studio.codecs.rectangle import write_rotated
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.label_studio.regions import CODECS, Region, region_id
 from ml_backend.masks.rle import rle_box
@@ -161,5 +162,7 @@ def _write_value(
     codec = CODECS.get(control.type)
     if codec is None:
         raise BadRegion(f"masks cannot be written to a {control.type} tag", field=control.name)
+    if region.rotated and control.type == "rectanglelabels":
+        return write_rotated(region.rotated, hw), 1.0
     box = region.box_xyxy if region.kind != "mask" else rle_box(region.rle)
     return codec.write(region.rle, hw, box, tolerance_px)

@@ -56,6 +56,7 @@ def register(app: typer.Typer) -> None:
         Example: groundswell predict 5 --model gs3-r7-0123456789 --map RBC=cell --map WBC=cell --push
         """
         from ml_backend.errors import BadInput
+        from sync.console import their_names
         from sync.installation import open_installation, open_store
 
         if project is None and (push or not model):
@@ -70,7 +71,7 @@ def register(app: typer.Typer) -> None:
             raise BadInput(
                 "nothing to look at", field="images", hint="Give --images, or a project and --push"
             )
-        named = dict(_named(line) for line in map_label or [])
+        named = their_names(map_label or ())
         if push and project is not None:
             made = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
             _push(made, project, model, images, named, default, as_json=as_json)
@@ -80,15 +81,6 @@ def register(app: typer.Typer) -> None:
             _write(
                 settings, store, project, model, images, out, named, default, wanted, batch, as_json=as_json
             )
-
-
-def _named(line: str) -> tuple[str, str]:
-    from ml_backend.errors import BadInput
-
-    theirs, equals, ours = line.partition("=")
-    if not equals or not theirs:
-        raise BadInput(f"{line!r} is not their=our", field="map", hint="e.g. --map RBC=cell, or --map RBC=")
-    return theirs, ours
 
 
 def _push(

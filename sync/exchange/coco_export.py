@@ -22,64 +22,65 @@ both in words. They are null where nothing can be promised.
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
-from ml_backend.artifacts.files import write_json
-from sync.exchange.collect import Content, Item
+from ml_backend.artifacts.files import open_atomic
+from sync.exchange.collect import Content, Item, Shown
 
-__all__ = ["coco_document", "write_coco"]
+__all__ = ["write_coco"]
 
 
 def write_coco(content: Content, out: Path) -> None:
-    """Write one JSON file. Raises StorageError when it cannot be written."""
-    write_json(out, coco_document(content))
-
-
-def coco_document(content: Content) -> dict[str, Any]:
-    """The COCO document: ``images``, ``annotations``, ``categories`` and an ``info`` block."""
+    """Write one JSON file, picture by picture. Raises StorageError when it cannot be written."""
     category = {label: number for number, label in enumerate(content.labels, start=1)}
     boxes = {label for target in content.wanted if target.is_of.unit == "box" for label in target.labels}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for picture in content.pictures:
-        images.append(
-            {
-                "id": picture.task_id,
-                "file_name": picture.file_name,
-                "height": picture.hw[0],
-                "width": picture.hw[1],
-                "source": picture.address,
-            }
-        )
-        for item in picture.items:
-            if item.rle is None:
-                continue
-            shape = _box(item) if item.label in boxes else _mask(item.rle)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": picture.task_id,
-                    "category_id": category[item.label],
-                    **shape,
-                    "iscrowd": 0,
-                    **item.origin,
-                }
-            )
-    left_out = [
-        {"task": row.task_id, "file_name": row.file_name, "reason": row.reason} for row in content.left_out
-    ]
+    with open_atomic(out) as file, TemporaryFile() as images:
+        file.write(b'{"annotations": [')
+        count = 0
+        for number, picture in enumerate(content.pictures):
+            images.write(_line(_image(picture), first=number == 0))
+            for item in picture.items:
+                if item.rle is None:
+                    continue
+                count += 1
+                row = {"id": count, "image_id": picture.task_id, "category_id": category[item.label]}
+                shape = _box(item) if item.label in boxes else _mask(item.rle)
+                file.write(_line({**row, **shape, "iscrowd": 0, **item.origin}, first=count == 1))
+        file.write(b'\n],\n"images": [')
+        images.seek(0)
+        shutil.copyfileobj(images, file)
+        left_out = [
+            {"task": row.task_id, "file_name": row.file_name, "reason": row.reason}
+            for row in content.left_out
+        ]
+        rest = {
+            "categories": [{"id": number, "name": label} for label, number in category.items()],
+            "info": {**content.info, "left_out": left_out},
+        }
+        file.write(b"\n],\n" + json.dumps(rest, indent=1).encode()[1:] + b"\n")
+
+
+def _image(picture: Shown) -> dict[str, Any]:
     return {
-        "info": {**content.info, "left_out": left_out},
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": number, "name": label} for label, number in category.items()],
+        "id": picture.task_id,
+        "file_name": picture.file_name,
+        "height": picture.hw[0],
+        "width": picture.hw[1],
+        "source": picture.address,
     }
+
+
+def _line(row: Mapping[str, Any], *, first: bool) -> bytes:
+    return (b"\n" if first else b",\n") + json.dumps(row, sort_keys=True).encode()
 
 
 def _mask(rle: Mapping[str, Any]) -> dict[str, Any]:

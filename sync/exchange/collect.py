@@ -2,7 +2,7 @@
 
 A task that a person finished holds what that person said and nothing else; a task where people only tagged
 what should be found holds what was found. Other tasks hold the accepted instances of the last reviewed round.
-Rejected and undecided ones are left out.
+Rejected and undecided ones are left out. Everything is read page by page.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select
 
 from clustering.answers import AUDIT
-from ml_backend.artifacts.other_class import with_other_classes
+from ml_backend.artifacts.other_class import OTHER_CLASS, with_other_classes
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.pools import read_pool, read_tasks
-from ml_backend.artifacts.verdicts import NO_VERDICTS, VerdictTable, read_verdicts
-from ml_backend.errors import BadImage, StudioError
+from ml_backend.artifacts.pool_index import read_index
+from ml_backend.artifacts.pool_tables import PoolTable, task_of_key
+from ml_backend.artifacts.pools import read_pool
+from ml_backend.artifacts.verdicts import Verdict, VerdictTable, read_verdicts
+from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.instances import Rle
 from ml_backend.kinds.registry import Wanted
@@ -29,12 +31,27 @@ from sync.review.promise_text import promise_lines
 from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.cluster import labels_as_then
 from sync.rounds.round_records import has_finished
-from sync.rounds.task_queries import finished_tasks
+from sync.rounds.task_queries import finished_pages
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, DecisionRecord, RoundRecord, TaskRecord
 from sync.studio.protocol import PATH_FIELD
 
-__all__ = ["Content", "Item", "LeftOut", "Shown", "collect", "reviewed_round"]
+__all__ = [
+    "ORIGINS",
+    "Choice",
+    "Content",
+    "Item",
+    "LeftOut",
+    "Shown",
+    "collect",
+    "origins_of",
+    "reviewed_round",
+]
+
+ORIGINS: Final = frozenset({"human", "verified", "propagated"})
+_NAMES: Final[Mapping[str, str]] = {"drawn": "human", "verified": "verified", "propagated": "propagated"}
+_PAGE: Final = 200
+_COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +97,48 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What of a project is exported.
+
+    ``origins`` are ``human`` (drawn), ``verified`` and ``propagated``; ``round`` is the round whose accepted
+    instances are taken, None for the newest reviewed one.
+    """
+
+    origins: frozenset[str] = ORIGINS
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """Everything to export.
 
-    ``wanted`` are the kinds with the labels that are exported; ``info`` is what holds for all of it: round,
-    model version, decisions, promise.
+    Attributes
+    ----------
+    wanted : the kinds with the labels that are exported
+    pictures : read page by page while they are iterated over, which is done once
+    left_out : pictures that cannot be exported; complete when all pictures were iterated over
+    info : what holds for all of it: round, model version, decisions, promise
+    names : file names of all pictures of the project by task, exported or not
     """
 
     wanted: Sequence[Wanted]
-    pictures: Sequence[Shown]
+    pictures: Iterable[Shown]
     left_out: Sequence[LeftOut]
     info: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """All labels, in their order."""
         return tuple(label for target in self.wanted for label in target.labels)
+
+
+def origins_of(names: Sequence[str]) -> frozenset[str]:
+    """Origins by the names that people use: drawn, verified, propagated; none named: all. Raises BadInput."""
+    for name in names:
+        if name not in _NAMES:
+            raise BadInput(f"{name!r} is no origin", field="origin", hint=f"One of {', '.join(_NAMES)}")
+    return frozenset(_NAMES[name] for name in names) or ORIGINS
 
 
 def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
@@ -111,37 +154,76 @@ def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
     return max(done or accepting or begun, key=lambda record: record.number, default=None)
 
 
-def collect(db: ProjectStore, wanted: Sequence[Wanted], paths: ProjectPaths, images: ImageStore) -> Content:
+def collect(
+    db: ProjectStore,
+    wanted: Sequence[Wanted],
+    paths: ProjectPaths,
+    images: ImageStore,
+    choice: Choice = Choice(),
+) -> Content:
     """What there is to export of the labels of ``wanted``.
 
     The picture of a finished task without any region is opened for its size. When it cannot be read the task
-    is left out, with the reason.
+    is left out, with the reason. Raises BadInput when the round that was asked for does not exist or has no
+    verdicts.
     """
     names = _file_names(db)
-    pictures: list[Shown] = []
-    left_out: list[LeftOut] = []
-    # tags alone are finished work where they are what is wanted, and a start where places are
-    places = any(target.is_of.tagged and target.is_of.unit != "picture" for target in wanted)
-    finished = {
-        task: found for task, found in finished_tasks(db).items() if not (places and found[0].tagged_only)
-    }
-    for task, annotation in finished.values():
-        try:
-            hw = _size(images, task, annotation.regions)
-        except (BadImage, StudioError) as error:
-            left_out.append(LeftOut(task.id, names[task.id], str(error)))
-            continue
-        items = list(_said(wanted, annotation))
-        pictures.append(Shown(task.id, names[task.id], hw, task.image, True, items))
     with db.read() as session:
         rounds = list(session.scalars(select(RoundRecord).where(RoundRecord.project_id == db.id)))
-    record = reviewed_round(rounds)
-    verdicts = NO_VERDICTS if record is None else read_verdicts(paths.round(record.number))
-    if record is not None and len(verdicts):
-        absent = absent_labels(db, wanted)
-        for task, hw, items in _accepted(db, paths, record, verdicts, wanted, set(finished), absent):
-            pictures.append(Shown(task.id, names[task.id], hw, task.image, False, items))
-    return Content(wanted, pictures, left_out, _info(db, record))
+    record = reviewed_round(rounds) if choice.round is None else _round(rounds, choice.round)
+    left_out: list[LeftOut] = []
+    pictures = _pictures(db, wanted, paths, images, choice.origins, record, names, left_out)
+    return Content(wanted, pictures, left_out, _info(db, record), names)
+
+
+def _round(rounds: Sequence[RoundRecord], number: int) -> RoundRecord:
+    found = next((r for r in rounds if r.number == number and has_finished(r, "review")), None)
+    if found is None:
+        reviewed = sorted(r.number for r in rounds if has_finished(r, "review"))
+        raise BadInput(
+            f"no round {number} has been reviewed",
+            field="round",
+            hint=f"Reviewed: {', '.join(map(str, reviewed)) or 'none yet'}",
+        )
+    return found
+
+
+def _pictures(
+    db: ProjectStore,
+    wanted: Sequence[Wanted],
+    paths: ProjectPaths,
+    images: ImageStore,
+    origins: frozenset[str],
+    record: RoundRecord | None,
+    names: Mapping[int, str],
+    left_out: list[LeftOut],
+) -> Iterator[Shown]:
+    """Finished pictures in order of their tasks, then those with accepted instances."""
+    # tags alone are finished work where they are what is wanted, and a start where places are
+    places = any(target.is_of.tagged and target.is_of.unit != "picture" for target in wanted)
+    finished: set[int] = set()
+    for page in finished_pages(db):
+        for task, annotation in page:
+            if places and task.tagged_only:
+                continue
+            finished.add(task.id)
+            if "human" not in origins:
+                continue
+            try:
+                hw = _size(images, task, annotation.regions)
+            except (BadImage, StudioError) as error:
+                left_out.append(LeftOut(task.id, names[task.id], str(error)))
+                continue
+            items = list(_said(wanted, annotation))
+            yield Shown(task.id, names[task.id], hw, task.image, True, items)
+    if record is None or not origins - {"human"}:
+        return
+    verdicts = read_verdicts(paths.round(record.number))
+    absent = absent_labels(db, wanted)
+    for task, hw, items in _accepted(db, paths, record, verdicts, wanted, finished, absent):
+        chosen = [item for item in items if item.origin["source"] in origins]
+        if chosen:
+            yield Shown(task.id, names[task.id], hw, task.image, False, chosen)
 
 
 def _said(wanted: Sequence[Wanted], annotation: AnnotationRecord) -> Iterator[Item]:
@@ -197,42 +279,47 @@ def _accepted(
     labels = labels_as_then(paths, record.number, wanted)
     whole = {label for target in wanted if target.is_of.unit == "picture" for label in target.labels}
     folder = paths.pool(record.model_version)
-    table = read_pool(folder, columns=("key", "task_id", "label", "box", "rle", "score", "quality"))
-    table, others = with_other_classes(table, verdicts, wanted)
-    found = {str(key): others.get(str(key)) or verdicts.get(str(key)) for key in table.key}
-    gone = is_absent(absent, table)
-    keep = [
-        row
-        for row, key in enumerate(table.key)
-        if not gone[row]
-        and (verdict := found[str(key)]) is not None
-        and verdict.verdict > 0
-        and str(table.label[row]) in labels
-    ]
-    tasks = read_tasks(folder)
-    size = {int(task): tasks.hw[row] for row, task in enumerate(tasks.task_id)}
-    by_task: dict[int, list[Item]] = {}
-    for row in sorted(keep, key=lambda row: (int(table.task_id[row]), str(table.key[row]))):
-        verdict = found[str(table.key[row])]
-        assert verdict is not None, "only rows with one are kept"
-        provenance = verdict.provenance(record.number)
-        provenance["instance"] = provenance.pop("key")
-        label = str(table.label[row])
-        origin = {
-            "score": round(float(table.score[row]), 4),
-            "quality": round(float(table.quality[row]), 4),
-            "model_version": record.model_version,
-            **provenance,
-        }
-        box = [round(float(edge), 2) for edge in table.box_xyxy[row]]
-        item = Item(label, None if label in whole else table.rle(row), origin, box)
-        by_task.setdefault(int(table.task_id[row]), []).append(item)
-    with db.read() as session:
+    keys = (key for key, said in verdicts.rows.items() if said.verdict > 0 or said.test == OTHER_CLASS)
+    ids = sorted({task_of_key(key) for key in keys} - finished)
+    if not ids:
+        return
+    index = read_index(folder)
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        table = read_pool(folder, columns=_COLUMNS, task_ids=page, index=index)
+        table, others = with_other_classes(table, verdicts, wanted)
+        gone = is_absent(absent, table)
+        by_task: dict[int, list[Item]] = {}
+        for row in sorted(range(len(table)), key=lambda i: (int(table.task_id[i]), str(table.key[i]))):
+            key = str(table.key[row])
+            verdict = others.get(key) or verdicts.get(key)
+            if gone[row] or verdict is None or verdict.verdict <= 0 or str(table.label[row]) not in labels:
+                continue
+            item = _accepted_item(table, row, verdict, record, whole)
+            by_task.setdefault(int(table.task_id[row]), []).append(item)
+        with db.read() as session:
+            query = select(TaskRecord).where(TaskRecord.id.in_(page), TaskRecord.project_id == db.id)
+            tasks = {task.id: task for task in session.scalars(query)}
         for task_id, items in by_task.items():
-            task = session.get(TaskRecord, task_id)
-            if task is not None and task_id not in finished:
-                hw = size[task_id]
-                yield task, (int(hw[0]), int(hw[1])), items
+            entry = index.entry(task_id)
+            if task_id in tasks and entry is not None:
+                yield tasks[task_id], entry.hw, items
+
+
+def _accepted_item(
+    table: PoolTable, row: int, verdict: Verdict, record: RoundRecord, whole: set[str]
+) -> Item:
+    provenance = verdict.provenance(record.number)
+    provenance["instance"] = provenance.pop("key")
+    label = str(table.label[row])
+    origin = {
+        "score": round(float(table.score[row]), 4),
+        "quality": round(float(table.quality[row]), 4),
+        "model_version": record.model_version,
+        **provenance,
+    }
+    box = [round(float(edge), 2) for edge in table.box_xyxy[row]]
+    return Item(label, None if label in whole else table.rle(row), origin, box)
 
 
 def _size(images: ImageStore, task: TaskRecord, regions: Sequence[Any]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["TaskPicture", "file_names"]
+__all__ = ["TaskPicture", "file_names", "other_endings"]
 
 _LOCAL_FILES = "/data/local-files"
 _UPLOAD = re.compile(r"/data/upload/\d+/(?P<file>[^/]+)$")
@@ -56,6 +56,18 @@ def file_names(pictures: Sequence[TaskPicture]) -> dict[int, str]:
     for name_of in (_short_name, _long_name):
         _name_where_free(names, others, name_of)
     return _made_distinct(names)
+
+
+def other_endings(names: Mapping[int, str], ending: str) -> dict[int, str]:
+    """The names with another ending (``.png``), distinct: where two would be one, the ending is added."""
+    short = {task: str(PurePosixPath(name).with_suffix(ending)) for task, name in names.items()}
+    uses = Counter(short.values())
+    found = {
+        task: short[task] if uses[short[task]] == 1 else f"{name}{ending}" for task, name in names.items()
+    }
+    if len(set(found.values())) < len(found):  # a.jpg, a.bmp and a.jpg.tif
+        return {task: f"{name}{ending}" for task, name in names.items()}
+    return found
 
 
 def _name_where_free(

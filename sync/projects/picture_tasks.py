@@ -23,7 +23,7 @@ from sync.projects.pictures import (
 from sync.studio.client import Studio
 from sync.studio.protocol import DIGEST_FIELD, PATH_FIELD, StudioClient
 
-__all__ = ["Added", "PictureProject", "serve_pictures", "upload_pictures"]
+__all__ = ["Added", "PictureProject", "missing_pictures", "serve_pictures", "upload_pictures"]
 
 _FILES_PER_REPORT = 50
 Say = Callable[[str], None]
@@ -68,6 +68,12 @@ def upload_pictures(place: PictureProject, paths: Sequence[Path], *, report: Say
         report(f"uploaded {start + len(part)} of {len(found.new)} pictures")
     _name_groups(place, given)
     return Added(len(found.new), _renamed(found, given))
+
+
+def missing_pictures(place: PictureProject, paths: Sequence[Path]) -> list[Path]:
+    """The pictures that an upload would add."""
+    given = name_pictures(paths, place.folder, content_digest)
+    return [one.path for one in compare_pictures(given, _held(place, DIGEST_FIELD), clean=_clean).new]
 
 
 def serve_pictures(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 from ml_backend.errors import StudioError
 from sync.studio.project_calls import ProjectCalls
-from sync.studio.protocol import AnnotationRow, TaskRow
+from sync.studio.protocol import AnnotationRow, ImportedAnnotation, TaskRow
 from sync.studio.rows import annotation_row, task_row
 
 __all__ = ["AnnotationCalls"]
+
+_IMPORTS_AT_ONCE: Final = 4
+"""There is no call for many annotations, and Label Studio answers several calls faster than one by one."""
 
 
 class AnnotationCalls(ProjectCalls):
@@ -37,6 +41,33 @@ class AnnotationCalls(ProjectCalls):
         body = {"result": [dict(item) for item in result]}
         answer = self._http.call("PATCH", f"/api/annotations/{annotation_id}/", json=body)
         return annotation_row(answer, int(answer["task"]))
+
+    def import_annotations(self, rows: Sequence[ImportedAnnotation]) -> int:
+        with ThreadPoolExecutor(min(_IMPORTS_AT_ONCE, max(1, len(rows)))) as threads:
+            return sum(threads.map(self._import_one, rows))
+
+    def _import_one(self, row: ImportedAnnotation) -> int:
+        body = {
+            "result": [dict(item) for item in row.result],
+            "import_id": row.import_id,
+            "was_cancelled": False,
+        }
+        if row.annotation_id is not None:
+            self._http.call("PATCH", f"/api/annotations/{row.annotation_id}/", json=body)
+            return 1
+        try:
+            # the key makes it safe to send it again: Label Studio refuses a second one
+            self._http.call(
+                "POST",
+                f"/api/tasks/{row.task_id}/annotations/",
+                json=body | {"unique_id": row.key},
+                repeatable=True,
+            )
+        except StudioError as error:
+            if error.status != 409:
+                raise
+            return 0
+        return 1
 
     def delete_annotation(self, annotation_id: int) -> None:
         self._http.call("DELETE", f"/api/annotations/{annotation_id}/")

@@ -12,6 +12,7 @@ from sync.studio.annotation_calls import AnnotationCalls
 from sync.studio.connection_calls import SECRET_HEADER, ConnectionCalls
 from sync.studio.http import StudioHttp
 from sync.studio.protocol import StudioClient
+from sync.studio.storage_calls import StorageCalls
 from sync.studio.task_calls import TaskCalls
 from sync.studio.tokens import request_headers, sdk_client, token_of
 from sync.studio.users import user_token
@@ -25,7 +26,7 @@ AnyClient: TypeAlias = "LabelStudio | StudioClient"
 """what functions for admins accept: the SDK's client, or one of ours"""
 
 
-class Studio(TaskCalls, AnnotationCalls, ConnectionCalls):
+class Studio(TaskCalls, AnnotationCalls, ConnectionCalls, StorageCalls):
     """A Label Studio server as one user.
 
     Parameters

@@ -16,6 +16,7 @@ __all__ = [
     "DIGEST_FIELD",
     "PATH_FIELD",
     "AnnotationRow",
+    "ImportedAnnotation",
     "PredictionRow",
     "ProjectRow",
     "StudioClient",
@@ -47,7 +48,10 @@ class ProjectRow:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRow:
-    """One person's result on a task. ``was_cancelled`` is a skip; times are aware UTC."""
+    """One person's result on a task. ``was_cancelled`` is a skip; times are aware UTC.
+
+    ``import_id`` is the number that an import gave it, None for annotations that were made here.
+    """
 
     id: int
     task_id: int
@@ -58,6 +62,22 @@ class AnnotationRow:
     created_at: datetime
     updated_at: datetime
     lead_time_s: float | None
+    import_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedAnnotation:
+    """An annotation that was made elsewhere.
+
+    Label Studio holds one annotation of a ``key`` (a UUID) and keeps ``import_id`` with it. ``annotation_id``
+    is the annotation to replace, None to make one.
+    """
+
+    task_id: int
+    result: Sequence[Mapping[str, Any]]
+    key: str
+    import_id: int
+    annotation_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +219,13 @@ class StudioClient(Protocol):
         was_cancelled: bool = False,
     ) -> AnnotationRow: ...
 
+    def import_annotations(self, rows: Sequence[ImportedAnnotation]) -> int:
+        """Store annotations that were made elsewhere; returns how many were written.
+
+        One whose key Label Studio holds already is not made again.
+        """
+        ...
+
     def delete_annotation(self, annotation_id: int) -> None: ...
 
     def next_task(self, project_id: int) -> TaskRow | None:
@@ -217,6 +244,21 @@ class StudioClient(Protocol):
 
     def ensure_local_files(self, project_id: int, folder: Path) -> int:
         """A local-files storage row that covers ``folder`` (idempotent)."""
+        ...
+
+    def ensure_storage(self, project_id: int, kind: str, fields: Mapping[str, Any]) -> int:
+        """A storage of kind ``s3``, ``gcs`` or ``azure`` for this bucket and prefix (idempotent).
+
+        One that is there gets the new fields. Label Studio tries the bucket first.
+        """
+        ...
+
+    def check_storage(self, project_id: int, kind: str, fields: Mapping[str, Any]) -> None:
+        """Let Label Studio try a bucket, without storing anything."""
+        ...
+
+    def sync_storage(self, kind: str, storage_id: int) -> int:
+        """Make tasks of the objects that have none; how many objects Label Studio took."""
         ...
 
     def as_user(self, email: str, password: str) -> StudioClient:

@@ -79,6 +79,7 @@ def annotation_row(item: Json, task_id: int) -> AnnotationRow:
         created_at=parse_time(item["created_at"]),
         updated_at=parse_time(item["updated_at"]),
         lead_time_s=None if lead_time is None else float(lead_time),
+        import_id=item.get("import_id"),
     )
 
 

@@ -22,7 +22,7 @@ __all__ = ["TaskCalls"]
 # `include` also cuts the fields of nested annotations, so it names both; predictions (heavy) stay out
 _TASK_FIELDS = (
     "id,project,data,updated_at,is_labeled,annotations,"
-    "result,was_cancelled,ground_truth,completed_by,created_at,lead_time,task"
+    "result,was_cancelled,ground_truth,completed_by,created_at,lead_time,import_id,task"
 )
 _PLAIN_IN_PATHS = "/~!*()'"
 """characters that Django leaves as they are in the address of a file"""

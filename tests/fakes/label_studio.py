@@ -18,6 +18,7 @@ import copy
 import json
 import os
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +26,14 @@ from typing import Any
 
 from ml_backend.errors import StudioError
 from sync.studio.checks import check_predictions, data_fields
-from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, StudioClient, TaskRow
+from sync.studio.protocol import (
+    AnnotationRow,
+    ImportedAnnotation,
+    PredictionRow,
+    ProjectRow,
+    StudioClient,
+    TaskRow,
+)
 
 __all__ = ["FakeStudio"]
 
@@ -51,6 +59,8 @@ class FakeStudio:
     ) -> None:
         self._path = path
         self.before_call = before_call
+        self.bucket_objects: list[str] = []
+        """addresses of the objects in all buckets of the world"""
         self._random = random.Random(seed)
         self._db: dict[str, dict[str, Row]] = {name: {} for name in _TABLES}
         self._shared: dict[str, Any] = {"next_id": 1, "last": datetime(2000, 1, 1, tzinfo=UTC)}
@@ -306,6 +316,11 @@ class FakeStudio:
         was_cancelled: bool = False,
     ) -> AnnotationRow:
         self._call("create_annotation")
+        return self._new_annotation(task_id, result, lead_time=lead_time_s, was_cancelled=was_cancelled)
+
+    def _new_annotation(
+        self, task_id: int, result: Sequence[Mapping[str, Any]], **fields: Any
+    ) -> AnnotationRow:
         task = self._get("tasks", task_id)
         now = self._now()
         row = self._add(
@@ -314,12 +329,13 @@ class FakeStudio:
                 "project": task["project"],
                 "task": task_id,
                 "result": copy.deepcopy([dict(item) for item in result]),
-                "was_cancelled": was_cancelled,
                 "ground_truth": False,
                 "completed_by": self._user,
                 "created_at": now,
                 "updated_at": now,
-                "lead_time": lead_time_s,
+                "was_cancelled": False,
+                "lead_time": None,
+                **fields,
             },
         )
         task["locks"] = [user for user in task["locks"] if user != self._user]
@@ -334,6 +350,20 @@ class FakeStudio:
         row["updated_at"] = self._now()
         self._touch(self._get("tasks", row["task"]))
         return self._annotation_row(row)
+
+    def import_annotations(self, rows: Sequence[ImportedAnnotation]) -> int:
+        return sum(self._import_annotation(row) for row in rows)
+
+    def _import_annotation(self, row: ImportedAnnotation) -> int:
+        self._call("import_annotation")
+        if row.annotation_id is not None:
+            self._get("annotations", row.annotation_id)["import_id"] = row.import_id
+            self.update_annotation(row.annotation_id, row.result)
+            return 1
+        if any(one.get("unique_id") == row.key for one in self._db["annotations"].values()):
+            return 0
+        self._new_annotation(row.task_id, row.result, import_id=row.import_id, unique_id=row.key)
+        return 1
 
     def delete_annotation(self, annotation_id: int) -> None:
         self._call("delete_annotation")
@@ -399,6 +429,40 @@ class FakeStudio:
         new = self._add("storages", {"project": project_id, "path": str(folder.resolve())})
         self._save()
         return int(new["id"])
+
+    def ensure_storage(self, project_id: int, kind: str, fields: Mapping[str, Any]) -> int:
+        self._call("ensure_storage")
+        self.check_storage(project_id, kind, fields)
+        place = _place(kind, fields)
+        for row in self._of("storages", project=project_id):
+            if row.get("place") == place:
+                row["fields"] = dict(fields)
+                return int(row["id"])
+        row = self._add(
+            "storages", {"project": project_id, "kind": kind, "place": place, "fields": dict(fields)}
+        )
+        self._save()
+        return int(row["id"])
+
+    def check_storage(self, project_id: int, kind: str, fields: Mapping[str, Any]) -> None:
+        self._call("check_storage")
+        self._get("projects", project_id)
+        if not any(address.startswith(_place(kind, fields)) for address in self.bucket_objects):
+            raise _refused(400, f"{_place(kind, fields)} not found", "Is there such a bucket?", "bucket")
+
+    def sync_storage(self, kind: str, storage_id: int) -> int:
+        self._call("sync_storage")
+        row = self._get("storages", storage_id)
+        field = data_fields(self._get("projects", row["project"])["label_config"])[0]
+        held = {task["data"].get(field) for task in self._of("tasks", project=row["project"])}
+        found = [
+            address
+            for address in self.bucket_objects
+            if address.startswith(row["place"]) and re.match(row["fields"]["regex_filter"], address)
+        ]
+        fresh = [{field: address} for address in found if address not in held]
+        self._import(row["project"], fresh)
+        return len(fresh)
 
     def as_user(self, email: str, password: str) -> StudioClient:
         self._call("as_user")
@@ -534,6 +598,7 @@ class FakeStudio:
             created_at=_time(row["created_at"]),
             updated_at=_time(row["updated_at"]),
             lead_time_s=row["lead_time"],
+            import_id=row.get("import_id"),
         )
 
     def _save(self) -> None:
@@ -553,6 +618,11 @@ class FakeStudio:
         self._db.update(state["db"])
         self._shared["next_id"] = state["next_id"]
         self._shared["last"] = _time(state["last"])
+
+
+def _place(kind: str, fields: Mapping[str, Any]) -> str:
+    scheme = {"s3": "s3", "gcs": "gs", "azure": "azure-blob"}[kind]
+    return f"{scheme}://{fields.get('bucket') or fields.get('container')}/{fields.get('prefix', '')}"
 
 
 def _time(text: str) -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from ml_backend.label_studio.codecs.base import RegionCodec, number_of
 from ml_backend.masks.outlines import polygon_to_rle
 from ml_backend.masks.rle import rle_area
 
-__all__ = ["RECTANGLE", "rotated_box", "upright_box"]
+__all__ = ["RECTANGLE", "rotated_box", "upright_box", "write_rotated"]
 
 _ROUNDING: Final = 0.01
 """percent by which a rounded box may leave the image"""
@@ -57,6 +57,18 @@ def rotated_box(value: Mapping[str, Any], hw: tuple[int, int]) -> tuple[float, .
         return ()
     x, y, w, h, angle = (number_of(value, key) for key in ("x", "y", "width", "height", "rotation"))
     return x / 100 * hw[1], y / 100 * hw[0], w / 100 * hw[1], h / 100 * hw[0], angle
+
+
+def write_rotated(rotated: Sequence[float], hw: tuple[int, int]) -> dict[str, Any]:
+    """The value of what ``rotated_box`` gives, without its labels."""
+    x, y, w, h, angle = (float(number) for number in rotated)
+    return {
+        "x": round(x / hw[1] * 100, 5),
+        "y": round(y / hw[0] * 100, 5),
+        "width": round(w / hw[1] * 100, 5),
+        "height": round(h / hw[0] * 100, 5),
+        "rotation": round(angle, 5),
+    }
 
 
 def _check(value: Mapping[str, Any], hw: tuple[int, int]) -> None:

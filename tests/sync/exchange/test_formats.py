@@ -22,7 +22,7 @@ from sync.exchange.coco_export import write_coco
 from sync.exchange.collect import Content, Item, LeftOut, Shown
 from sync.exchange.csv_export import COLUMNS, write_csv
 from sync.exchange.export import choose_format, export_project
-from sync.exchange.png_export import write_png
+from sync.exchange.masks_export import write_masks
 from sync.rounds.pull import pull
 from tests.fakes.label_studio import FakeStudio
 from tests.sync.conftest import World
@@ -40,7 +40,8 @@ def content(wanted: list[Wanted], *pictures: tuple[str, bool, list[Item]]) -> Co
         Shown(task, name, HW, f"/data/{name}", finished, items)
         for task, (name, finished, items) in enumerate(pictures, start=1)
     ]
-    return Content(wanted, shown, [LeftOut(99, "broken.png", "damaged")], INFO)
+    names = {picture.task_id: picture.file_name for picture in shown}
+    return Content(wanted, shown, [LeftOut(99, "broken.png", "damaged")], INFO, names)
 
 
 def box(x0: int, y0: int, x1: int, y1: int) -> Rle:
@@ -93,7 +94,7 @@ def test_pngs_hold_label_numbers_and_say_what_is_unknown(tmp_path: Path) -> None
     wanted = [Wanted("segmentation", ("sky", "tree"))]
     sky, tree = Item("sky", box(0, 0, 60, 20), HUMAN), Item("tree", box(10, 10, 20, 40), HUMAN)
     half, rest = Item("sky", box(0, 0, 60, 20), PROPAGATED), Item("tree", box(10, 10, 20, 40), PROPAGATED)
-    write_png(
+    write_masks(
         content(
             wanted,
             ("d/a.jpg", True, [tree, sky]),
@@ -121,10 +122,10 @@ def test_pngs_hold_label_numbers_and_say_what_is_unknown(tmp_path: Path) -> None
         assert picture.mode == "P"
         assert picture.convert("RGB").getpixel((5, 5)) == (128, 0, 0)
     with pytest.raises(BadInput, match="there already"):
-        write_png(content(wanted), tmp_path / "out")
+        write_masks(content(wanted), tmp_path / "out")
     many = [Wanted("segmentation", tuple(f"l{i}" for i in range(255)))]
     with pytest.raises(BadInput, match="8 bits"):
-        write_png(content(many), tmp_path / "many")
+        write_masks(content(many), tmp_path / "many")
 
 
 def test_a_format_must_suit_a_kind() -> None:
@@ -132,11 +133,11 @@ def test_a_format_must_suit_a_kind() -> None:
     assert choose_format([boxes, classes], "") == ("coco", [boxes])
     assert choose_format([classes, boxes], "") == ("csv", [classes])
     assert choose_format([boxes, classes], "csv") == ("csv", [classes])
-    with pytest.raises(BadInput, match=r"'png' does not fit") as caught:
+    with pytest.raises(BadInput, match=r"'masks' does not fit") as caught:
         choose_format([boxes, classes], "png")
-    assert caught.value.hint == "Formats of boxes: coco; classes: csv"
-    with pytest.raises(BadInput, match="'yolo' is not known"):
-        choose_format([boxes], "yolo")
+    assert caught.value.hint == "Formats of boxes: coco, yolo, voc, parquet; classes: csv, parquet"
+    with pytest.raises(BadInput, match="'tiff' is not known"):
+        choose_format([boxes], "tiff")
 
 
 def test_a_segmentation_project_exports_one_mask_per_label(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""COCO instances files: polygons, compressed and uncompressed run lengths, boxes.
+
+The file is read as a stream and its rows are grouped on disk, so its size does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ijson
+
+from ml_backend.errors import BadInput
+from sync.exchange.readers.rows import PictureRows, Problem, Row, Shape
+from sync.exchange.readers.spool import Spool
+
+__all__ = ["CocoReader"]
+
+
+class CocoReader:
+    """See ``sync.exchange.readers.rows.Reader``. Raises BadInput when this is no COCO file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._label_of = _categories(path)
+        self.labels: Sequence[str] = tuple(self._label_of.values())
+
+    def pictures(self) -> Iterator[PictureRows | Problem]:
+        with Spool() as spool:
+            spool.fill("images", ((_key(row, "id"), row) for row in _records(self._path, "images")))
+            spool.fill(
+                "annotations",
+                ((_key(row, "image_id"), row) for row in _records(self._path, "annotations")),
+            )
+            for _, number in spool.strays("annotations", "images"):
+                row = f"annotations[{number}]"
+                yield Problem("rejected", str(self._path), row, "image_id", "the file has no such image")
+            for key in spool.keys("images"):
+                (number, record), *doubles = spool.of("images", key)
+                for double, _ in doubles:
+                    where = f"images[{double}]"
+                    yield Problem("rejected", str(self._path), where, "id", "another image has this id")
+                yield self._picture(f"images[{number}]", record, spool.of("annotations", key))
+
+    def _picture(
+        self, where: str, record: Any, annotations: Sequence[tuple[int, Any]]
+    ) -> PictureRows | Problem:
+        file = str(self._path)
+        name = record.get("file_name") if isinstance(record, dict) else None
+        if not isinstance(name, str) or not name:
+            return Problem("rejected", file, where, "file_name", f"a file name is needed, got {name!r}")
+        height, width = record.get("height"), record.get("width")
+        hw = None
+        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+            hw = (height, width)
+        rows: list[Row] = []
+        problems: list[Problem] = []
+        for number, annotation in annotations:
+            place = f"annotations[{number}]"
+            if not isinstance(annotation, dict):
+                problems.append(Problem("rejected", file, place, "", "no object", name))
+                continue
+            label = self._label_of.get(_key(annotation, "category_id"))
+            if label is None:
+                text = f"category {annotation.get('category_id')!r} is not in the file"
+                problems.append(Problem("rejected", file, place, "category_id", text, name))
+            elif annotation.get("iscrowd"):
+                text = "a crowd region holds several objects"
+                problems.append(Problem("left out", file, place, "iscrowd", text, name))
+            else:
+                rows.append(Row(place, label, _shape(annotation), _score(annotation.get("score"))))
+        return PictureRows(file, name, hw, rows, problems)
+
+
+def _shape(annotation: dict[str, Any]) -> Shape:
+    box = annotation.get("bbox")
+    segmentation = annotation.get("segmentation") or None
+    corners: Sequence[float] | None = None
+    if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
+        x, y, width, height = box
+        corners = (x, y, x + width, y + height)
+    return Shape(corners, segmentation, rotated=_rotated(annotation, segmentation))
+
+
+def _rotated(annotation: dict[str, Any], segmentation: Any) -> Sequence[float]:
+    """A rotated box as our own export writes it: its four corners, and the degrees beside them."""
+    degrees = annotation.get("rotation")
+    if not _is_number(degrees) or not isinstance(segmentation, list) or len(segmentation) != 1:
+        return ()
+    ring = segmentation[0]
+    if not isinstance(ring, list) or len(ring) != 8 or not all(map(_is_number, ring)):
+        return ()
+    x0, y0, x1, y1, x2, y2 = ring[:6]
+    width, height = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5, ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
+    return (x0, y0, width, height, degrees)
+
+
+def _score(value: Any) -> float | None:
+    return float(value) if _is_number(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _key(record: Any, field: str) -> str:
+    return json.dumps(record.get(field) if isinstance(record, dict) else None)
+
+
+def _categories(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, record in enumerate(_records(path, "categories")):
+        name = record.get("name") if isinstance(record, dict) else None
+        if not isinstance(name, str) or not name or record.get("id") is None:
+            raise BadInput(f"id and name are needed, got {record!r:.80}", field=f"categories[{number}]")
+        if _key(record, "id") in found or name in found.values():
+            raise BadInput(f"{name!r} is there twice", field=f"categories[{number}]")
+        found[_key(record, "id")] = name
+    if not found:
+        raise BadInput(
+            f"{path} has no categories",
+            field="categories",
+            hint="Is this a COCO instances file, with images, annotations and categories?",
+        )
+    return found
+
+
+def _records(path: Path, part: str) -> Iterator[Any]:
+    """The entries of one list of the file, one at a time."""
+    try:
+        with path.open("rb") as file:
+            yield from ijson.items(file, f"{part}.item", use_float=True)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error}", field="path") from error
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not readable as JSON: {error}", field=part) from error
