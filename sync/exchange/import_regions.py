@@ -44,7 +44,7 @@ class LabelNames:
     """
 
     def __init__(self, labels: Sequence[str], renamed: Mapping[str, str]) -> None:
-        self._labels = frozenset(labels)
+        self._labels = tuple(labels)
         self._renamed = dict(renamed)
         for theirs, ours in renamed.items():
             if ours and ours not in self._labels:
@@ -56,8 +56,8 @@ class LabelNames:
 
     @property
     def known(self) -> tuple[str, ...]:
-        """Names that the files may use."""
-        return tuple(dict.fromkeys((*self._renamed, *sorted(self._labels))))
+        """Names that the files may use, those of the project first and in its order."""
+        return tuple(dict.fromkeys((*self._labels, *self._renamed)))
 
     def ours(self, theirs: str) -> str:
         """The project's label, empty for one to leave out. Raises BadInput for an unknown one."""

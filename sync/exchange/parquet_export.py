@@ -1,9 +1,9 @@
 """Parquet files that Hugging Face ``datasets`` loads: ``data/train-00000-of-00001.parquet``.
 
 A row is a picture. ``image`` has the layout of their image feature (``bytes`` and ``path``); the bytes are
-there when pictures are asked for. ``objects`` holds lists of the same length: label, box (x, y, width, height),
-mask (COCO run lengths), and where each comes from. ``classes`` holds the labels of the whole picture. The
-features stand in the metadata of the file, so that labels come with their names.
+there when pictures are asked for. ``objects`` holds lists of the same length: label, box (x, y, width,
+height), mask (size and counts of COCO run lengths), and where each comes from. ``classes`` holds the labels
+of the whole picture. The features stand in the metadata of the file, so that labels come with their names.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def write_parquet(content: Content, out: Path, options: ExportOptions) -> None:
 
 
 def _row(picture: Shown, data: bytes | None, number: Mapping[str, int], boxes: set[str]) -> dict[str, Any]:
-    objects: dict[str, list[Any]] = {name: [] for name in ("label", "bbox", "area", "mask", *_ORIGIN)}
+    objects: dict[str, list[Any]] = {
+        name: [] for name in ("label", "bbox", "area", "mask_size", "mask_counts", *_ORIGIN)
+    }
     for item in picture.items:
         if item.rle is None:
             continue
@@ -82,8 +84,8 @@ def _row(picture: Shown, data: bytes | None, number: Mapping[str, int], boxes: s
         objects["label"].append(number[item.label])
         objects["bbox"].append([x0, y0, x1 - x0, y1 - y0])
         objects["area"].append((x1 - x0) * (y1 - y0) if item.label in boxes else float(coco.area(item.rle)))
-        mask = {"size": item.rle["size"], "counts": item.rle["counts"]}
-        objects["mask"].append(None if item.label in boxes else mask)
+        objects["mask_size"].append([] if item.label in boxes else item.rle["size"])
+        objects["mask_counts"].append(None if item.label in boxes else item.rle["counts"])
         for name in _ORIGIN:
             objects[name].append(item.origin.get(name))
     tags = [item for item in picture.items if item.rle is None]
@@ -108,8 +110,8 @@ def _around(item: Item) -> tuple[float, float, float, float]:
 def _schema(labels: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
-    mask = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.string())])
-    of_object = {"label": pa.int64(), "bbox": pa.list_(pa.float32()), "area": pa.float32(), "mask": mask}
+    of_object = {"label": pa.int64(), "bbox": pa.list_(pa.float32()), "area": pa.float32()}
+    of_object |= {"mask_size": pa.list_(pa.int64()), "mask_counts": pa.string()}
     of_object |= {name: pa.type_for_alias(kind) for name, kind in _ORIGIN.items()}
     fields = [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -140,7 +142,8 @@ def _features(labels: Sequence[str]) -> dict[str, Any]:
         "label": label,
         "bbox": several(value("float32")),
         "area": value("float32"),
-        "mask": {"size": several(value("int64")), "counts": value("string")},
+        "mask_size": several(value("int64")),
+        "mask_counts": value("string"),
     } | {name: value(kind) for name, kind in _ORIGIN.items()}
     return {
         "image": {"_type": "Image"},

@@ -12,6 +12,10 @@ from sync.studio.project_calls import SLOW_CALL_S, ProjectCalls
 __all__ = ["StorageCalls"]
 
 _POLL_S: Final = 1.0
+_HINT: Final = (
+    "Is there such a bucket and anything below this prefix, and may these credentials list it? Label Studio's "
+    "log says more"
+)
 _IDENTITY: Final = ("bucket", "container", "prefix")
 """fields that say which place a storage is about"""
 
@@ -26,15 +30,14 @@ class StorageCalls(ProjectCalls):
             if all((row.get(name) or "") == (fields.get(name) or "") for name in _IDENTITY)
         ]
         body = {**fields, "project": project_id}
-        hint = "Are the credentials those of this bucket, and is there anything below this prefix?"
         if same:
-            self._http.call("PATCH", f"/api/storages/{kind}/{same[0]['id']}", json=body, hint=hint)
+            self._http.call("PATCH", f"/api/storages/{kind}/{same[0]['id']}", json=body, hint=_HINT)
             return int(same[0]["id"])
-        return int(self._http.call("POST", f"/api/storages/{kind}/", json=body, hint=hint)["id"])
+        return int(self._http.call("POST", f"/api/storages/{kind}/", json=body, hint=_HINT)["id"])
 
     def check_storage(self, project_id: int, kind: str, fields: Mapping[str, Any]) -> None:
         body = {**fields, "project": project_id}
-        self._http.call("POST", f"/api/storages/{kind}/validate", json=body, repeatable=True)
+        self._http.call("POST", f"/api/storages/{kind}/validate", json=body, hint=_HINT, repeatable=True)
 
     def sync_storage(self, kind: str, storage_id: int) -> int:
         # a storage that is synchronised twice has no task twice: Label Studio links each object to its task

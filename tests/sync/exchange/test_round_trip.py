@@ -247,7 +247,8 @@ def test_parquet_has_the_layout_of_the_image_feature(tmp_path: Path) -> None:
     first, _, third = table.to_pylist()
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(first["image"]["bytes"]))), world.scenes[0].image)
     objects = first["objects"]
-    shown = [(names[n], decode_rle(rle)) for n, rle in zip(objects["label"], objects["mask"], strict=True)]
+    masks = zip(objects["label"], objects["mask_size"], objects["mask_counts"], strict=True)
+    shown = [(names[n], decode_rle({"size": size, "counts": counts})) for n, size, counts in masks]
     for (label, mask), (name, found) in zip(world.scenes[0].masks, shown, strict=True):
         assert name == label
         assert np.array_equal(mask, found)
