@@ -13,7 +13,7 @@ __all__ = ["StorageCalls"]
 
 _POLL_S: Final = 1.0
 _HINT: Final = (
-    "Is there such a bucket and anything below this prefix, and may these credentials list it? Label Studio's "
+    "Is there such a bucket, is anything below this prefix, may these credentials list it? Label Studio's "
     "log says more"
 )
 _IDENTITY: Final = ("bucket", "container", "prefix")

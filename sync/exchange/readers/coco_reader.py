@@ -87,7 +87,12 @@ def _shape(annotation: dict[str, Any]) -> Shape:
 def _rotated(annotation: dict[str, Any], segmentation: Any) -> Sequence[float]:
     """A rotated box as our own export writes it: its four corners, and the degrees beside them."""
     degrees = annotation.get("rotation")
-    if not _is_number(degrees) or not isinstance(segmentation, list) or len(segmentation) != 1:
+    if (
+        degrees is None
+        or not _is_number(degrees)
+        or not isinstance(segmentation, list)
+        or len(segmentation) != 1
+    ):
         return ()
     ring = segmentation[0]
     if not isinstance(ring, list) or len(ring) != 8 or not all(map(_is_number, ring)):

@@ -68,7 +68,7 @@ class CsvReader:
                 file.seek(0)
                 reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count))
                 for line in reader:
-                    line.pop(None, None)  # type: ignore[call-overload]  # cells without a column
+                    line.pop(None, None)  # cells without a column
                     yield {**line, "": reader.line_num}
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise BadInput(f"{self._path} cannot be read: {error}", field="path") from error
