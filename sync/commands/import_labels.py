@@ -36,7 +36,11 @@ def register(app: typer.Typer) -> None:
             typer.Option("--map", help="their=our: name of a label here; their=: leave it out; repeatable"),
         ] = None,
         classes: Annotated[
-            Path | None, typer.Option(help="file that names the numbers, one label a line (yolo, masks)")
+            Path | None,
+            typer.Option(
+                help="file that names the numbers, one label a line (yolo, masks); of COCO results: the file "
+                "with their images and categories"
+            ),
         ] = None,
         version: Annotated[
             str, typer.Option(help="model version of predictions (default: import- and the name of the file)")
@@ -70,7 +74,7 @@ def register(app: typer.Typer) -> None:
 
         Example: groundswell import --project 3 --format yolo dataset --map person=Person --map car= --dry-run
 
-        Example: groundswell import --project 3 --format coco found.json --as predictions
+        Example: groundswell import --project 3 --format coco found.json --classes instances.json --as predictions
         """
         import json
         from dataclasses import asdict, replace

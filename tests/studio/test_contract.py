@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ml_backend.errors import StudioError
-from sync.studio.protocol import PredictionRow, StudioClient
+from sync.studio.protocol import ImportedAnnotation, PredictionRow, StudioClient
 from tests.fakes.label_studio import FakeStudio
 
 CONFIG = """<View>
@@ -428,3 +428,17 @@ def test_local_files_and_webhooks_are_made_once(
     hook = client.ensure_webhook(project, "http://127.0.0.1:9/webhook", secret="one")
     assert client.ensure_webhook(project, "http://127.0.0.1:9/webhook", secret="one") == hook
     assert client.ensure_webhook(project, "http://127.0.0.1:9/webhook", secret="two") == hook
+
+
+def test_an_imported_annotation_is_made_once_and_replaced(client: StudioClient, project: int) -> None:
+    (task,) = client.import_tasks(project, images(1))
+    key = str(uuid.uuid4())
+    row = ImportedAnnotation(task, [box()], key, 5)
+    assert client.import_annotations([row]) == 1
+    assert client.import_annotations([row]) == 0
+    (made,) = client.task(task).annotations
+    assert (made.import_id, made.was_cancelled, made.ground_truth) == (5, False, False)
+    assert [list(listed.annotations) for listed in client.tasks(project)] == [[made]]
+    assert client.import_annotations([ImportedAnnotation(task, [], key, 6, made.id)]) == 1
+    (now,) = client.task(task).annotations
+    assert (now.id, now.import_id, now.result) == (made.id, 6, ())

@@ -1,6 +1,8 @@
 """COCO instances files: polygons, compressed and uncompressed run lengths, boxes.
 
-The file is read as a stream and its rows are grouped on disk, so its size does not matter.
+A list of results, as detectors write it, is read beside the instances file that has its images and
+categories; it speaks of the images that it names, not of the others. Files are read as streams and their rows
+are grouped on disk, so their size does not matter.
 """
 
 from __future__ import annotations
@@ -20,19 +22,34 @@ __all__ = ["CocoReader"]
 
 
 class CocoReader:
-    """See ``sync.exchange.readers.rows.Reader``. Raises BadInput when this is no COCO file."""
+    """See ``sync.exchange.readers.rows.Reader``.
 
-    def __init__(self, path: Path) -> None:
+    ``about`` is the file with the images and categories of a list of results. Raises BadInput when this is no
+    COCO file, or when ``about`` is missing or not needed.
+    """
+
+    def __init__(self, path: Path, about: Path | None = None) -> None:
+        self._is_list = _first_character(path) == b"["
+        if self._is_list and about is None:
+            raise BadInput(
+                f"{path} is a list of results, without images and categories",
+                field="classes",
+                hint="Name the COCO file that has them: --classes instances.json",
+            )
+        if about is not None and not self._is_list:
+            raise BadInput(f"{path} names its labels", field="classes", hint="Leave --classes away")
         self._path = path
-        self._label_of = _categories(path)
+        self._about = about or path
+        self._label_of = _categories(self._about)
         self.labels: Sequence[str] = tuple(self._label_of.values())
 
     def pictures(self) -> Iterator[PictureRows | Problem]:
+        part = "item" if self._is_list else "annotations.item"
         with Spool() as spool:
-            spool.fill("images", ((_key(row, "id"), row) for row in _records(self._path, "images")))
+            spool.fill("images", ((_key(row, "id"), row) for row in _records(self._about, "images.item")))
             spool.fill(
                 "annotations",
-                ((_key(row, "image_id"), row) for row in _records(self._path, "annotations")),
+                ((_key(row, "image_id"), row) for row in _records(self._path, part)),
             )
             for _, number in spool.strays("annotations", "images"):
                 row = f"annotations[{number}]"
@@ -42,7 +59,9 @@ class CocoReader:
                 for double, _ in doubles:
                     where = f"images[{double}]"
                     yield Problem("rejected", str(self._path), where, "id", "another image has this id")
-                yield self._picture(f"images[{number}]", record, spool.of("annotations", key))
+                annotations = spool.of("annotations", key)
+                if annotations or not self._is_list:
+                    yield self._picture(f"images[{number}]", record, annotations)
 
     def _picture(
         self, where: str, record: Any, annotations: Sequence[tuple[int, Any]]
@@ -116,7 +135,7 @@ def _key(record: Any, field: str) -> str:
 
 def _categories(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    for number, record in enumerate(_records(path, "categories")):
+    for number, record in enumerate(_records(path, "categories.item")):
         name = record.get("name") if isinstance(record, dict) else None
         if not isinstance(name, str) or not name or record.get("id") is None:
             raise BadInput(f"id and name are needed, got {record!r:.80}", field=f"categories[{number}]")
@@ -132,11 +151,19 @@ def _categories(path: Path) -> dict[str, str]:
     return found
 
 
-def _records(path: Path, part: str) -> Iterator[Any]:
-    """The entries of one list of the file, one at a time."""
+def _first_character(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            yield from ijson.items(file, f"{part}.item", use_float=True)
+            return file.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error}", field="path") from error
+
+
+def _records(path: Path, part: str) -> Iterator[Any]:
+    """The entries of one list of the file (a prefix of ijson), one at a time."""
+    try:
+        with path.open("rb") as file:
+            yield from ijson.items(file, part, use_float=True)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}", field="path") from error
     except (ijson.JSONError, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ __all__ = ["READERS", "open_reader"]
 
 Open = Callable[[Path, Sequence[str], Path | None], Reader]
 READERS: Final[Mapping[str, Open]] = {
-    "coco": lambda path, known, classes: CocoReader(path),
+    "coco": lambda path, known, classes: CocoReader(path, classes),
     "csv": lambda path, known, classes: CsvReader(path),
     "masks": MasksReader,
     "voc": lambda path, known, classes: VocReader(path),
@@ -29,9 +29,9 @@ READERS: Final[Mapping[str, Open]] = {
 def open_reader(format: str, path: Path, known: Sequence[str], classes: Path | None = None) -> Reader:
     """The reader of a format.
 
-    ``known`` are the labels that the files may name, ``classes`` is a file that says which label a number
-    stands for. Raises BadInput for an unknown format, for a path that is not there, and for files of another
-    format.
+    ``known`` are the labels that the files may name. ``classes`` is a file that says which label a number stands
+    for, of a list of COCO results the COCO file with its images. Raises BadInput for an unknown format, for a
+    path that is not there, and for files of another format.
     """
     if format not in READERS:
         raise BadInput(
@@ -39,7 +39,7 @@ def open_reader(format: str, path: Path, known: Sequence[str], classes: Path | N
         )
     if not path.exists():
         raise BadInput(f"{path} is not there", field="path")
-    if classes is not None and format not in ("masks", "yolo"):
+    if classes is not None and format in ("csv", "voc"):
         raise BadInput(f"files of format {format} name their labels", field="classes", hint="Leave it away")
     if classes is not None and not classes.is_file():
         raise BadInput(f"{classes} is no file", field="classes")

@@ -41,6 +41,8 @@ class VocReader:
         for file in sorted(self._folder.rglob("*.xml")):
             try:
                 root = parse(file).getroot()
+                if root is None:
+                    raise ParseError("no element")
             except (ParseError, DefusedXmlException, OSError, ValueError) as error:
                 yield Problem("rejected", str(file), "", "", f"not readable as XML: {error}")
                 continue

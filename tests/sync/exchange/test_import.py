@@ -321,6 +321,31 @@ def test_classes_of_pictures(tmp_path: Path) -> None:
     assert bring_in(fresh, "coco", of_masks).labels == {"disc": 1}
 
 
+def test_coco_results_are_read_beside_their_images(tmp_path: Path) -> None:
+    world = make(tmp_path / "w", "instances")
+    about = coco_file(tmp_path / "about.json", [])
+    found = [polygon("i1", 3, *SQUARE) | {"score": 0.75}]
+    (tmp_path / "r.json").write_text(json.dumps(found))
+    done = bring_in(world, "coco", tmp_path / "r.json", classes=about, kind="predictions", version="r")
+    assert (done.pictures, done.created, done.labels) == (1, 1, {"disc": 1})
+    (row,) = world.studio.predictions(world.tasks[1])
+    assert row.score == 0.75
+    with pytest.raises(BadInput, match="names its labels"):
+        open_reader("coco", about, LABELS, about)
+
+
+def test_a_mask_that_a_polygon_cannot_hold_is_mentioned(tmp_path: Path) -> None:
+    world = make(tmp_path / "w", "instances", output="polygon")
+    far = [30.0, 30.0, 46.0, 30.0, 46.0, 46.0, 30.0, 46.0]
+    rows = [polygon("i0", 3, *SQUARE), polygon("i1", 3, *SQUARE)]
+    rows[1]["segmentation"].append(far)
+    done = bring_in(world, "coco", coco_file(tmp_path / "c.json", rows))
+    assert (done.created, done.rejected, done.changed) == (4, 0, 1)
+    assert list(done.reasons) == ["segmentation: one polygon covers 0.50 of its mask (IoU)"]
+    (one,) = drawn(world, 0)
+    assert decode_rle(one[1])[4:20, 4:20].all()
+
+
 def test_voc_files(tmp_path: Path) -> None:
     folder = tmp_path / "voc" / "Annotations"
     folder.mkdir(parents=True)
@@ -346,10 +371,12 @@ def test_voc_files(tmp_path: Path) -> None:
 def test_files_of_another_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1, 2")
     (tmp_path / "b.json").write_text('{"images": []}')
+    (tmp_path / "d.json").write_text('{"images": [}')
     (tmp_path / "c.csv").write_text("picture,class\na,b\n")
     (tmp_path / "empty").mkdir()
     for format, name, text in (
-        ("coco", "a.json", "not readable as JSON"),
+        ("coco", "a.json", "a list of results"),
+        ("coco", "d.json", "not readable as JSON"),
         ("coco", "b.json", "no categories"),
         ("csv", "c.csv", "no columns file and label"),
         ("voc", "empty", "no XML files"),
