@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
 
         Example: groundswell import --project 3 --format yolo dataset --map person=Person --map car= --dry-run
 
-        Example: groundswell import --project 3 --format coco found.json --classes instances.json --as predictions
+        Example: groundswell import --project 3 --format coco found.json --classes set.json --as predictions
         """
         import json
         from dataclasses import asdict, replace

@@ -100,7 +100,7 @@ def test_export_loads_in_pycocotools_with_provenance(reviewed: World, tmp_path: 
         true = [mask for _, mask in truth[image].masks]
         assert all(any(np.array_equal(a, b) for b in true) for a in found)
     with pytest.raises(BadInput, match="format"):
-        step(export_project, reviewed.open(), out, format="yolo")
+        step(export_project, reviewed.open(), out, format="tiff")
     assert "NaN" not in out.read_text()
 
 
