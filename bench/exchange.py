@@ -27,9 +27,10 @@ from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.rle import encode_mask
 from sync.exchange.export import export_project
-from sync.exchange.import_labels import ImportPlan, import_labels
+from sync.exchange.import_labels import import_labels
 from sync.exchange.import_regions import LabelNames
 from sync.exchange.import_report import ProblemFile
+from sync.exchange.import_targets import ImportPlan
 from sync.exchange.readers.registry import open_reader
 from sync.settings import Settings
 from sync.store.database import Store

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         import json
         from dataclasses import asdict
 
-        from sync.exchange.collect import Choice, origins_of
+        from sync.exchange.content import Choice, origins_of
         from sync.exchange.export import export_project
         from sync.installation import open_installation
         from sync.rounds.project import open_project, refreshed

@@ -81,9 +81,10 @@ def register(app: typer.Typer) -> None:
 
         from ml_backend.errors import BadInput
         from sync.console import progress, say, their_names
-        from sync.exchange.import_labels import ImportPlan, import_labels
+        from sync.exchange.import_labels import import_labels
         from sync.exchange.import_regions import LabelNames
         from sync.exchange.import_report import ProblemFile
+        from sync.exchange.import_targets import ImportPlan
         from sync.exchange.readers.registry import open_reader
         from sync.installation import open_installation
         from sync.projects.picture_tasks import PictureProject, upload_pictures

@@ -34,7 +34,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from ml_backend.artifacts.files import open_atomic
-from sync.exchange.collect import Content, Item, Shown
+from sync.exchange.content import Content, Item, Shown
 
 __all__ = ["write_coco"]
 

@@ -1,4 +1,4 @@
-"""What an export holds, before it has a format: pictures, their labels, and where each label comes from.
+"""Collect what an export holds from store and pools.
 
 A task that a person finished holds what that person said and nothing else; a task where people only tagged
 what should be found holds what was found. Other tasks hold the accepted instances of the last reviewed round.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -23,9 +22,9 @@ from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import Verdict, VerdictTable, read_verdicts
 from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
-from ml_backend.instances import Rle
 from ml_backend.kinds.registry import Wanted
 from ml_backend.kinds.segmentation import one_per_label
+from sync.exchange.content import EVERYTHING, Choice, Content, Item, LeftOut, Shown
 from sync.exchange.file_names import TaskPicture, file_names
 from sync.review.promise_text import promise_lines
 from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
@@ -36,109 +35,10 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, DecisionRecord, RoundRecord, TaskRecord
 from sync.studio.protocol import PATH_FIELD
 
-__all__ = [
-    "ORIGINS",
-    "Choice",
-    "Content",
-    "Item",
-    "LeftOut",
-    "Shown",
-    "collect",
-    "origins_of",
-    "reviewed_round",
-]
+__all__ = ["collect", "reviewed_round"]
 
-ORIGINS: Final = frozenset({"human", "verified", "propagated"})
-_NAMES: Final[Mapping[str, str]] = {"drawn": "human", "verified": "verified", "propagated": "propagated"}
 _PAGE: Final = 200
 _COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality")
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A picture that is not in the export, and why."""
-
-    task_id: int
-    file_name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One label on one picture.
-
-    Attributes
-    ----------
-    label : its name
-    rle : its mask, None for a label of the whole picture
-    origin : ``source`` (``human``, ``verified`` or ``propagated``) and what belongs to it
-    box_xyxy : the box as drawn or found, in pixels
-    rotated : x and y of the top left corner, width, height in pixels, and degrees clockwise about that
-        corner, of a box that was drawn rotated
-    """
-
-    label: str
-    rle: Rle | None
-    origin: Mapping[str, Any]
-    box_xyxy: Sequence[float] = ()
-    rotated: Sequence[float] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One picture: ``finished`` says that a person said all there is to say about it."""
-
-    task_id: int
-    file_name: str
-    hw: tuple[int, int]
-    address: str
-    finished: bool
-    items: Sequence[Item]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What of a project is exported.
-
-    ``origins`` are ``human`` (drawn), ``verified`` and ``propagated``; ``round`` is the round whose accepted
-    instances are taken, None for the newest reviewed one.
-    """
-
-    origins: frozenset[str] = ORIGINS
-    round: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Everything to export.
-
-    Attributes
-    ----------
-    wanted : the kinds with the labels that are exported
-    pictures : read page by page while they are iterated over, which is done once
-    left_out : pictures that cannot be exported; complete when all pictures were iterated over
-    info : what holds for all of it: round, model version, decisions, promise
-    names : file names of all pictures of the project by task, exported or not
-    """
-
-    wanted: Sequence[Wanted]
-    pictures: Iterable[Shown]
-    left_out: Sequence[LeftOut]
-    info: Mapping[str, Any] = field(default_factory=dict)
-    names: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """All labels, in their order."""
-        return tuple(label for target in self.wanted for label in target.labels)
-
-
-def origins_of(names: Sequence[str]) -> frozenset[str]:
-    """Origins by the names that people use: drawn, verified, propagated; none named: all. Raises BadInput."""
-    for name in names:
-        if name not in _NAMES:
-            raise BadInput(f"{name!r} is no origin", field="origin", hint=f"One of {', '.join(_NAMES)}")
-    return frozenset(_NAMES[name] for name in names) or ORIGINS
 
 
 def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
@@ -159,7 +59,7 @@ def collect(
     wanted: Sequence[Wanted],
     paths: ProjectPaths,
     images: ImageStore,
-    choice: Choice = Choice(),
+    choice: Choice = EVERYTHING,
 ) -> Content:
     """What there is to export of the labels of ``wanted``.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ml_backend.artifacts.files import write_atomic
-from sync.exchange.collect import Content
+from sync.exchange.content import Content
 
 __all__ = ["COLUMNS", "csv_rows", "write_csv"]
 

@@ -14,7 +14,8 @@ from ml_backend.images.store import ImageStore
 from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.exchange.coco_export import write_coco
-from sync.exchange.collect import Choice, Content, LeftOut, Shown, collect
+from sync.exchange.collect import collect
+from sync.exchange.content import EVERYTHING, Choice, Content, LeftOut, Shown
 from sync.exchange.csv_export import write_csv
 from sync.exchange.masks_export import write_masks
 from sync.exchange.parquet_export import write_parquet
@@ -82,7 +83,7 @@ def export_project(
     out: Path,
     *,
     format: str = "",
-    choice: Choice = Choice(),  # noqa: B008 - frozen
+    choice: Choice = EVERYTHING,
     boxes: bool = False,
     with_images: bool = False,
 ) -> ExportReport:

@@ -27,7 +27,7 @@ from PIL import Image
 from ml_backend.artifacts.files import open_atomic, publish_dir
 from ml_backend.errors import BadInput
 from ml_backend.masks.rle import decode_rle, rle_area
-from sync.exchange.collect import Content, Item, Shown
+from sync.exchange.content import Content, Item, Shown
 from sync.exchange.file_names import other_endings
 from sync.exchange.readers.masks_reader import LEGEND, UNKNOWN
 

@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from ml_backend.artifacts.files import publish_dir
-from sync.exchange.collect import Content, Item, Shown
+from sync.exchange.content import Content, Item, Shown
 from sync.exchange.writing import ExportOptions, box_of, must_be_new, wanted_of
 
 if TYPE_CHECKING:

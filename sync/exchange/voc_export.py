@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from ml_backend.artifacts.files import publish_dir
 from ml_backend.errors import BadInput
-from sync.exchange.collect import Content, Item, Shown
+from sync.exchange.content import Content, Item, Shown
 from sync.exchange.file_names import other_endings
 from sync.exchange.masks_export import index_png
 from sync.exchange.writing import (

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from ml_backend.errors import BadInput
-from sync.exchange.collect import Content, Item, Shown
+from sync.exchange.content import Content, Item, Shown
 
 __all__ = ["ORIGIN_COLUMNS", "ExportOptions", "Origins", "box_of", "must_be_new", "picture_name", "wanted_of"]
 

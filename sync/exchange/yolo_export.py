@@ -19,7 +19,7 @@ from ml_backend.artifacts.files import publish_dir
 from ml_backend.errors import BadInput
 from ml_backend.masks.components import components
 from ml_backend.masks.rings import mask_ring
-from sync.exchange.collect import Content, Item, Shown
+from sync.exchange.content import Content, Item, Shown
 from sync.exchange.file_names import other_endings
 from sync.exchange.writing import ExportOptions, Origins, box_of, must_be_new, picture_name, wanted_of
 

@@ -20,9 +20,10 @@ from ml_backend.errors import StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.config_builder import build_label_config
 from sync.exchange.export import export_project
-from sync.exchange.import_labels import ImportPlan, digest_of_result, import_labels
+from sync.exchange.import_labels import import_labels
 from sync.exchange.import_regions import LabelNames
 from sync.exchange.import_report import ImportReport, ProblemFile
+from sync.exchange.import_targets import ImportPlan, digest_of_result
 from sync.exchange.readers.registry import open_reader
 from sync.projects.buckets import add_bucket, parse_bucket
 from sync.rounds.project import OpenProject, open_project

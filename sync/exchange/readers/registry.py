@@ -30,8 +30,8 @@ def open_reader(format: str, path: Path, known: Sequence[str], classes: Path | N
     """The reader of a format.
 
     ``known`` are the labels that the files may name. ``classes`` is a file that says which label a number
-    stands for, of a list of COCO results the COCO file with its images. Raises BadInput for an unknown format,
-    for a path that is not there, and for files of another format.
+    stands for, of a list of COCO results the COCO file with its images. Raises BadInput for an unknown
+    format, for a path that is not there, and for files of another format.
     """
     if format not in READERS:
         raise BadInput(

@@ -19,7 +19,7 @@ from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.masks.shapes import box_rle
 from sync.exchange.coco_export import write_coco
-from sync.exchange.collect import Content, Item, LeftOut, Shown
+from sync.exchange.content import Content, Item, LeftOut, Shown
 from sync.exchange.csv_export import COLUMNS, write_csv
 from sync.exchange.export import choose_format, export_project
 from sync.exchange.masks_export import write_masks

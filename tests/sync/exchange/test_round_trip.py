@@ -18,11 +18,12 @@ from pycocotools.coco import COCO
 from ml_backend.kinds.base import Kind
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.masks.rle import decode_rle, encode_mask, rle_box, rle_iou
-from sync.exchange.collect import Item
+from sync.exchange.content import Item
 from sync.exchange.export import export_project
-from sync.exchange.import_labels import ImportPlan, import_labels
+from sync.exchange.import_labels import import_labels
 from sync.exchange.import_regions import LabelNames
 from sync.exchange.import_report import ImportReport, ProblemFile
+from sync.exchange.import_targets import ImportPlan
 from sync.exchange.readers.registry import open_reader
 from sync.rounds.pull import pull
 from sync.rounds.task_queries import finished_tasks
@@ -313,7 +314,7 @@ def test_rotated_boxes_and_classes_of_one_project(tmp_path: Path) -> None:
 
 def test_an_export_may_hold_one_origin_only(tmp_path: Path) -> None:
     from ml_backend.kinds.registry import Wanted
-    from sync.exchange.collect import Choice, Content, LeftOut, Shown, origins_of
+    from sync.exchange.content import Choice, Content, LeftOut, Shown, origins_of
     from sync.exchange.writing import ExportOptions
     from sync.exchange.yolo_export import write_yolo
 
