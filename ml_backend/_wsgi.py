@@ -1,4 +1,6 @@
-"""Entry point for WSGI servers: ``gunicorn ml_backend._wsgi:app``.
+"""Entry point for WSGI servers, for the backend alone: ``gunicorn ml_backend._wsgi:app``.
+
+``sync.web.wsgi:app`` serves the same routes with the pages for people on top.
 
 Settings come from the environment (``GROUNDSWELL_…``, see ``ml_backend.settings``)::
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from flask import Flask, Response, g, jsonify, request
@@ -35,7 +35,7 @@ from ml_backend.model import UNTRAINED, GroundswellModel
 from ml_backend.services import Services
 from ml_backend.settings import BackendSettings
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "error_response"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,14 +45,23 @@ _OPEN_ROUTES: Final = frozenset({"health", "crop"})  # health tells nothing; cro
 _CROP_AGE_S: Final = 7 * 24 * 3600
 
 
-def create_app(settings: BackendSettings | None = None, *, services: Services | None = None) -> Flask:
-    """Build the app. Loads no model. May be called many times in one process."""
+def create_app(
+    settings: BackendSettings | None = None,
+    *,
+    services: Services | None = None,
+    own_access: Collection[str] = (),
+) -> Flask:
+    """Build the app. Loads no model. May be called many times in one process.
+
+    ``own_access`` names the blueprints that decide by themselves who may call their routes. Routes of any
+    other blueprint ask for the backend's credentials, as its own routes do.
+    """
     shared = services or Services.from_settings(settings or BackendSettings())
     app = Flask("ml_backend", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
     app.extensions["groundswell"] = shared
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    _add_hooks(app, shared)
+    _add_hooks(app, shared, frozenset(own_access))
     _add_model_routes(app, shared)
     _add_other_routes(app, shared)
     return app
@@ -111,10 +120,10 @@ def _add_other_routes(app: Flask, shared: Services) -> None:
         """
         path = crop_path(project_id, key)
         if not shared.signer.verify(path, request.args.get("sig", ""), request.args.get("exp", "")):
-            return _error_response(403, "this link is not signed by this server or has expired", field="sig")
+            return error_response(403, "this link is not signed by this server or has expired", field="sig")
         found = shared.crops.find(project_id, key)
         if found is None:
-            return _error_response(404, f"there is no crop {key} of project {project_id}", field="key")
+            return error_response(404, f"there is no crop {key} of project {project_id}", field="key")
         response = Response(found.read_bytes(), mimetype="image/jpeg")
         response.set_etag(key)
         response.headers["Access-Control-Allow-Origin"] = "*"
@@ -138,15 +147,15 @@ def _click(shared: Services, model: GroundswellModel, wanted: PredictRequest) ->
 # around every request
 
 
-def _add_hooks(app: Flask, shared: Services) -> None:
+def _add_hooks(app: Flask, shared: Services, own_access: frozenset[str]) -> None:
     check = _authoriser(shared.settings)
 
     @app.before_request
     def before() -> Response | None:
         g.began = time.perf_counter()
-        if request.endpoint in _OPEN_ROUTES or check():
+        if request.endpoint in _OPEN_ROUTES or not own_access.isdisjoint(request.blueprints) or check():
             return None
-        response = _error_response(
+        response = error_response(
             401, "wrong or missing credentials", hint="Basic auth, or X-Groundswell-Secret for the webhook"
         )
         if shared.settings.basic_auth_user:
@@ -170,19 +179,20 @@ def _add_hooks(app: Flask, shared: Services) -> None:
         else:
             status = 502 if isinstance(error, StudioError) else 503
         _log.warning("%s: %s", request.path, error)
-        return _error_response(status, error.message, field=error.field, hint=error.hint)
+        return error_response(status, error.message, field=error.field, hint=error.hint)
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
-        return _error_response(error.code or 500, error.description or error.name)
+        return error_response(error.code or 500, error.description or error.name)
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         _log.exception("%s failed", request.path)
-        return _error_response(500, "internal error", hint="See the log of the backend")
+        return error_response(500, "internal error", hint="See the log of the backend")
 
 
-def _error_response(status: int, message: str, *, field: str = "", hint: str = "") -> Response:
+def error_response(status: int, message: str, *, field: str = "", hint: str = "") -> Response:
+    """An error as every route of the backend answers it: JSON, with the message in the status line too."""
     response = jsonify({"error": message, "field": field, "hint": hint})
     words = ". ".join(x for x in (f"{field}: {message}" if field else message, hint) if x)
     line = "".join(c if " " <= c <= "~" else "?" for c in words)[:200]  # a status line is one line of ASCII

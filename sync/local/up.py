@@ -233,7 +233,7 @@ class Stack:
             sys.executable,
             "-m",
             "gunicorn",
-            "ml_backend._wsgi:app",
+            "sync.web.wsgi:app",
             *("--bind", f"{self.host}:{self.backend_port}", "--worker-class", "gthread"),
             *("--workers", "1", "--threads", "8", "--timeout", "120", "--graceful-timeout", "5"),
             # by default all servers of a user share one socket: each would take it from the one before

@@ -1,0 +1,49 @@
+"""Refusals of a page's routes that the backend's own errors do not name: each carries its HTTP status."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+
+from ml_backend.app import error_response
+from ml_backend.errors import GroundswellError
+
+__all__ = ["NotAllowed", "PageError", "TooLarge", "TooMany", "answer_with_status"]
+
+
+class PageError(GroundswellError):
+    """A request that a page refuses with ``status``."""
+
+    status = 400
+
+
+class NotAllowed(PageError):
+    """Nobody is signed in, or the link they came by is no longer valid."""
+
+    status = 401
+
+
+class TooLarge(PageError):
+    """The body is longer than anything that a page sends."""
+
+    status = 413
+
+
+class TooMany(PageError):
+    """More requests than one person makes; ``retry_s`` says when to come back."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_s: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_s = retry_s
+
+
+def answer_with_status(app: Flask) -> None:
+    """Let every ``PageError`` become a JSON answer with its own status."""
+
+    @app.errorhandler(PageError)
+    def refused(error: PageError) -> Response:
+        response = error_response(error.status, error.message, field=error.field, hint=error.hint)
+        if isinstance(error, TooMany):
+            response.headers["Retry-After"] = str(max(1, round(error.retry_s)))
+        return response
