@@ -46,6 +46,7 @@ class ProjectFacts:
     push_min_score : class score from which undecided masks are shown
     max_tags_per_pixel : how many boxes may lie on one pixel; None: as usual for the kind
     options : further settings of the worker for this project
+    paused : what an admin stopped: nothing, ``asking`` or ``all``
     """
 
     project_id: int
@@ -63,6 +64,7 @@ class ProjectFacts:
     push_min_score: float = 0.3
     max_tags_per_pixel: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    paused: str = ""
 
     @property
     def config(self) -> LabelConfig:

@@ -36,7 +36,7 @@ from sync.store.database import Store
 from sync.studio.client import AnyClient, Studio, as_studio
 from sync.studio.protocol import ProjectRow, StudioClient
 
-__all__ = ["BACKEND_TITLE", "InitReport", "init_project"]
+__all__ = ["BACKEND_TITLE", "InitReport", "backend_address", "init_project"]
 
 BACKEND_TITLE = "Groundswell"
 Serve = Literal["upload", "local"]
@@ -156,7 +156,7 @@ def init_project(
             added = serve_pictures(place, found, files_root=_files_root(settings, files_root), report=report)
     if connect:
         _connect(studio, row.id, settings)
-        report(f"backend connected at {_backend_url(settings)}")
+        report(f"backend connected at {backend_address(settings)}")
     return InitReport(
         project_id=row.id,
         review_project_id=review_id,
@@ -232,7 +232,7 @@ def _files_root(settings: Settings, given: Path | None) -> Path | None:
     return None if state is None else Path(state.files_root).resolve()
 
 
-def _backend_url(settings: Settings) -> str:
+def backend_address(settings: Settings) -> str:
     return (settings.backend_internal_url or settings.backend_url).rstrip("/")
 
 
@@ -246,6 +246,6 @@ def _connect(studio: StudioClient, project_id: int, settings: Settings) -> None:
         )
     password = settings.basic_auth_pass.get_secret_value()
     auth = (settings.basic_auth_user, password) if settings.basic_auth_user else None
-    url = _backend_url(settings)
+    url = backend_address(settings)
     studio.connect_backend(project_id, url, title=BACKEND_TITLE, basic_auth=auth)
     studio.ensure_webhook(project_id, f"{url}/webhook", secret=secret)

@@ -109,9 +109,7 @@ def _rebuild_project(
     project_id: int,
     lease: Lease,
 ) -> RebuildReport:
-    register_project(
-        settings, store, studio, project_id, options=_options_on_disk(settings, store, project_id)
-    )
+    register_project(settings, store, studio, project_id)
     with store.write(lease.fence) as session:
         record = session.get_one(ProjectRecord, project_id)
         owner = ReviewOwner(record.key, installation_id(settings.data_dir))
@@ -150,13 +148,3 @@ def _is_label_project(settings: Settings, project_id: int) -> bool:
     from ml_backend.artifacts.project_facts import load_facts
 
     return load_facts(settings.data_dir, project_id).role == "label"
-
-
-def _options_on_disk(settings: Settings, store: Store, project_id: int) -> dict[str, object] | None:
-    """The project's options, read from its facts (``project.json``), for when the store lost the project."""
-    from ml_backend.artifacts.project_facts import load_facts
-
-    with store.read() as session:
-        if session.get(ProjectRecord, project_id) is not None:
-            return None
-    return dict(load_facts(settings.data_dir, project_id).options)

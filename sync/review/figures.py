@@ -56,17 +56,20 @@ class ReviewReport:
     forecast: Forecast | None = None
 
 
-def review_report(plan: Plan, verdicts: VerdictTable, *, asked_now: int, asked_before: int) -> ReviewReport:
+def review_report(
+    plan: Plan, verdicts: VerdictTable, *, asked_now: int, asked_before: int, may_ask: bool = True
+) -> ReviewReport:
     """The report after a plan was carried out.
 
     ``asked_now`` questions were asked after the plan was made, ``asked_before`` earlier in the same look.
+    Without ``may_ask`` (a pause) a review is done only when the policy wants no more.
     """
     log = plan.log
     shown = {question.key for question in log.questions if question.review_task_id is not None}
     answered = len(shown & log.answered)
     skipped = len(shown & log.skipped)
     is_open = len(shown) - answered - len(shown & (log.skipped - log.waiting))
-    done = not asked_now and not is_open
+    done = not asked_now and not is_open and (may_ask or plan.outcome.step.done)
     forecast = plan.outcome.step.forecast
     if done and forecast is not None:  # the policy may want more, but nobody is left who may answer
         forecast = Forecast.nothing()

@@ -54,8 +54,12 @@ def review(
     progress: Progress,
     memo: Memo,
     record: RoundRecord,
+    *,
+    may_ask: bool = True,
 ) -> ReviewReport:
     """Take one look at the review of a clustered round.
+
+    Without ``may_ask`` answers count as always, but no new question is asked.
 
     Raises BadInput when policy or options are wrong, StudioError when Label Studio refuses something.
     """
@@ -64,7 +68,7 @@ def review(
     pull_answers(db, review_studio, settings, progress)
     tidy_open_tasks(db, review_studio, settings, progress, record.number)
     refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
-    before = review_fingerprint(db, config, settings, record)
+    before = _fingerprint(db, config, settings, record, may_ask)
     name = ("review", db.id)
     last = memo.get(name)
     if isinstance(last, _LastLook) and last.fingerprint == before and _is_kept(paths, record, last.report):
@@ -72,9 +76,9 @@ def review(
         return last.report
     pools = [pool for pool in load_label_pools(db, paths, memo, record) if len(pool)]
     asking = settings
-    if {pool.label for pool in pools} - set(config.labels):
-        # somebody changed the labels: a new training is due as soon as there is something to train on. Until
-        # then nothing more is asked; what is open stays open, since the edit may be taken back
+    if not may_ask or {pool.label for pool in pools} - set(config.labels):
+        # where somebody changed the labels, a new training is due as soon as there is something to train on.
+        # Until then nothing more is asked; what is open stays open, since the edit may be taken back
         asking = settings.model_copy(update={"question_budget": 0})
     asked_before = 0
     while True:
@@ -89,13 +93,19 @@ def review(
     verdicts = store_decisions(db, paths, record, plan.outcome, of_other_class)
     if asked.count or asked_before:  # there may be a review project now that was not there before
         refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
-    report = review_report(plan, verdicts, asked_now=asked.count, asked_before=asked_before)
+    report = review_report(plan, verdicts, asked_now=asked.count, asked_before=asked_before, may_ask=may_ask)
     found = found_figures(db, settings, paths, memo, record, plan)
     note_figures(db, settings, paths, progress, record, report, plan, found, time.monotonic() - started)
     tell_outlook(db, review_studio, settings, memo, report.forecast)
-    if review_fingerprint(db, config, settings, record) == before:
+    if _fingerprint(db, config, settings, record, may_ask) == before:
         memo[name] = _LastLook(before, report)
     return report
+
+
+def _fingerprint(
+    db: ProjectStore, config: LabelConfig, settings: Settings, record: RoundRecord, may_ask: bool
+) -> str:
+    return review_fingerprint(db, config, settings, record) + ("" if may_ask else " paused")
 
 
 def _is_kept(paths: ProjectPaths, record: RoundRecord, report: ReviewReport) -> bool:

@@ -32,6 +32,7 @@ def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> No
         "push_min_score": settings.push_min_score,
         "max_tags_per_pixel": settings.max_tags_per_pixel,
         "options": dict(record.options),
+        "paused": record.paused,
     }
     if record.review_project_id is not None:
         changes["review_project_id"] = record.review_project_id

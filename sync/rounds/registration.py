@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.files import read_json, storage_errors
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.clicks.training.options import click_options
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.kinds.registry import Wanted
@@ -29,6 +30,7 @@ from ml_backend.learners.registry import check_options
 from sync.rounds.learner_choice import choose_learner
 from sync.rounds.order_quotas import check_balance
 from sync.rounds.policies import build_policy
+from sync.rounds.wishes import PAUSES
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.project_store import ProjectStore
@@ -108,6 +110,9 @@ def register_project(
 ) -> None:
     """Let a Label Studio project take part; ``options`` replace its own options when given (idempotent).
 
+    A project that took part before, and that the store does not know any more, gets back its options and its
+    pause from its files.
+
     Raises BadLabelConfig when the project's label config cannot be used, BadInput on a wrong option,
     StudioError when the project is not there. Nothing is stored then.
     """
@@ -123,13 +128,9 @@ def register_project(
         if changes.old_key:
             _make_way(session, paths, changes)
             record = None
-            session.execute(  # a worker that is at the old project stops at its next write
-                update(LeaseRecord)
-                .where(LeaseRecord.name == f"project/{project_id}")
-                .values(fence=LeaseRecord.fence + 1, holder="")
-            )
+            _take_from_worker(session, project_id)
         if record is None:
-            record = ProjectRecord(id=project_id, options={})
+            record = ProjectRecord(id=project_id, **_kept_on_disk(settings, paths, row.key))
             session.add(record)
         record.key, record.title, record.label_config = row.key, row.title, row.label_config
         record.gone_at, record.error = None, ""
@@ -175,11 +176,24 @@ def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths)
 
 
 def unregister_project(store: Store, project_id: int) -> None:
-    """Forget a project; nothing is deleted in Label Studio or on disk."""
+    """Forget a project; nothing is deleted in Label Studio or on disk.
+
+    A worker that is at it stops at its next write.
+    """
     with store.write() as session:
         record = session.get(ProjectRecord, project_id)
         if record is not None:
             session.delete(record)
+            _take_from_worker(session, project_id)
+
+
+def _take_from_worker(session: Session, project_id: int) -> None:
+    """End the lease on a project: a worker that is at it stops at its next write."""
+    session.execute(
+        update(LeaseRecord)
+        .where(LeaseRecord.name == f"project/{project_id}")
+        .values(fence=LeaseRecord.fence + 1, holder="")
+    )
 
 
 def project_ids(store: Store, *, gone: bool = False) -> list[int]:
@@ -203,9 +217,28 @@ def mark_gone(store: Store, studio: StudioClient, project_id: int) -> bool:
             record.gone_at = record.gone_at or utc_now()
             record.error = (
                 f"Label Studio has no project {project_id} any more; it is not looked at. "
-                f"`groundswell projects remove {project_id}` forgets it"
+                f"`groundswell project remove {project_id}` forgets it"
             )
     return True
+
+
+def _kept_on_disk(settings: Settings, paths: ProjectPaths, key: str) -> dict[str, Any]:
+    """Options and pause of a project that took part before; none when its files are another project's.
+
+    Options that a newer release refuses are left out, so that the project can take part again at all.
+    """
+    kept: dict[str, Any] = {"options": {}, "paused": ""}
+    if _key_on_disk(paths) != key:
+        return kept
+    facts = load_facts(settings.data_dir, paths.project_id)
+    if facts.paused in PAUSES:
+        kept["paused"] = facts.paused
+    try:
+        settings.for_project(facts.options)
+        kept["options"] = dict(facts.options)
+    except BadInput as error:
+        _log.warning("project %s: its options of before are not used: %s", paths.project_id, error)
+    return kept
 
 
 def _key_on_disk(paths: ProjectPaths) -> str:

@@ -91,6 +91,10 @@ class ProjectRecord(Base):
     """how many more tasks Label Studio listed than it counted, at that comparison; 0 as a rule"""
     gone_at: Mapped[datetime | None]
     """when Label Studio first said that the project is not there; such a project is not looked at"""
+    paused: Mapped[str] = mapped_column(String(8), default="")
+    """empty; ``asking``: no new questions; ``all``: nothing but reading what people did"""
+    round_wanted: Mapped[datetime | None]
+    """when an admin asked for a round; None once it has begun"""
 
 
 class TaskRecord(Base):

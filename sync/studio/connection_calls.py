@@ -89,6 +89,22 @@ class ConnectionCalls(PredictionCalls):
             self._http.call("PATCH", f"/api/webhooks/{row['id']}/", json=wanted, hint=_BLOCKED)
         return int(row["id"])
 
+    def disconnect(self, project_id: int, url: str, *, title: str) -> int:
+        shown = self.project(project_id).model_version
+        ours = [
+            row["id"]
+            for row in self.backends(project_id)
+            if row["url"].rstrip("/") == url.rstrip("/") or row["title"] == title
+        ]
+        hooks = [row["id"] for row in self.webhooks(project_id) if SECRET_HEADER in row["headers"]]
+        for number in hooks:
+            self._http.call("DELETE", f"/api/webhooks/{number}/")
+        for number in ours:
+            self._http.call("DELETE", f"/api/ml/{number}")
+        if ours and shown and self.project(project_id).model_version != shown:
+            self.set_model_version(project_id, shown)
+        return len(ours) + len(hooks)
+
     def ensure_local_files(self, project_id: int, folder: Path) -> int:
         path = folder.resolve()
         for row in self._http.get("/api/storages/localfiles/", project=project_id):

@@ -242,6 +242,13 @@ class StudioClient(Protocol):
         """One webhook with the header X-Groundswell-Secret for annotation and task events (idempotent)."""
         ...
 
+    def disconnect(self, project_id: int, url: str, *, title: str) -> int:
+        """Remove our ML backend (by ``url`` or ``title``) and our webhooks; returns how many were removed.
+
+        Nothing else of the project changes: tasks, annotations and predictions stay.
+        """
+        ...
+
     def ensure_local_files(self, project_id: int, folder: Path) -> int:
         """A local-files storage row that covers ``folder`` (idempotent)."""
         ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from ml_backend.errors import BadInput, ModelError
+from sync.review.answers import pull_answers
 from sync.review.review import ReviewReport, review
 from sync.rounds.backend_facts import write_facts
 from sync.rounds.click_preparation import prepare_clicks
@@ -29,6 +31,13 @@ from sync.rounds.train import (
     train,
     training_due,
 )
+from sync.rounds.wishes import (
+    PAUSE_TEXTS,
+    Wishes,
+    forget_wanted_round,
+    refuse_when_paused,
+    wishes_of,
+)
 from sync.store.database import utc_now
 from sync.store.tables import RoundRecord
 
@@ -37,7 +46,10 @@ __all__ = ["LookReport", "look"]
 
 @dataclass(frozen=True, slots=True)
 class LookReport:
-    """What one look at a project did; steps that were not needed are None or empty."""
+    """What one look at a project did; steps that were not needed are None or empty.
+
+    ``paused`` is what an admin stopped, see ``wishes``.
+    """
 
     project_id: int
     pulled: PullReport | None = None
@@ -46,6 +58,7 @@ class LookReport:
     review: ReviewReport | None = None
     pushed: PushReport | None = None
     error: str = ""
+    paused: str = ""
 
 
 def look(project: OpenProject, *, force_round: bool = False, may_train: bool = True) -> LookReport:
@@ -53,29 +66,37 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
 
     Without ``may_train`` no training is begun; a model that is to be taken over is.
 
-    A training that fails is noted and the look goes on with the last round that has a model.
+    A training that fails is noted and the look goes on with the last round that has a model. A paused project
+    is only read; a training that somebody asks for is refused then (BadInput).
     """
     project = refreshed(project)
+    if force_round or not may_train:
+        refuse_when_paused(project.db)
+    wishes = wishes_of(project.db)
+    if wishes.paused:
+        project.progress.report("pause", 1.0, PAUSE_TEXTS[wishes.paused])
+    if wishes.paused == "all":
+        return _only_read(project)
     db, settings, paths = project.db, project.settings, project.paths
     progress, memo = project.progress, project.memo
     pulled = pull(db, project.studio, project.config, settings, progress)
     write_facts(db, _as_trained(project, trained_round(db)).config, settings)
-    trained, error = _train_if_due(project, force=force_round, may_train=may_train)
+    trained, error = _train_as_wished(project, wishes, force=force_round, may_train=may_train)
     record = trained_round(db)
     project = _as_trained(project, record)
     if record is None:
         if current_round(db) is None:
             typical_first(db, project.studio, settings, paths, project.images, progress)
-        return LookReport(project.id, pulled=pulled, error=error)
+        return LookReport(project.id, pulled=pulled, error=error, paused=wishes.paused)
     is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record))
     limit_s = infer_limit_s(settings, record)
     record = infer(db, settings, paths, project.images, progress, memo, record, limit_s=limit_s)
     # people see proposals before questions are asked
     pushed = _push(project, record) if is_new or not record.pushed else None
     if is_early(record):
-        return LookReport(project.id, pulled, record.number, trained, None, pushed, error)
+        return LookReport(project.id, pulled, record.number, trained, None, pushed, error, wishes.paused)
     record = cluster(db, project.config, settings, paths, progress, record)
-    reviewed = _review(project, record)
+    reviewed = _review(project, record, may_ask=not wishes.paused)
     record = reload_round(db, record)
     if _push_due(project, record, reviewed):
         pushed = _push(project, record)
@@ -85,7 +106,7 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     record = reload_round(db, record)
     is_new_order = pushed is not None
     prepare_clicks(db, settings, paths, project.images, progress, memo, record, is_new_order=is_new_order)
-    return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error)
+    return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error, wishes.paused)
 
 
 def _as_trained(project: OpenProject, record: RoundRecord | None) -> OpenProject:
@@ -100,7 +121,7 @@ def _push(project: OpenProject, record: RoundRecord) -> PushReport:
     return push(project.db, project.studio, project.config, settings, paths, progress, memo, record)
 
 
-def _review(project: OpenProject, record: RoundRecord) -> ReviewReport:
+def _review(project: OpenProject, record: RoundRecord, *, may_ask: bool) -> ReviewReport:
     return review(
         project.db,
         project.review_studio,
@@ -111,12 +132,46 @@ def _review(project: OpenProject, record: RoundRecord) -> ReviewReport:
         project.progress,
         project.memo,
         record,
+        may_ask=may_ask,
     )
 
 
-def _train_if_due(project: OpenProject, *, force: bool, may_train: bool) -> tuple[str, str]:
+def _only_read(project: OpenProject) -> LookReport:
+    """The look at a project that is paused: what people drew and answered is read, and nothing is written."""
+    db, settings = project.db, project.settings
+    pulled = pull(db, project.studio, project.config, settings, project.progress)
+    pull_answers(db, project.review_studio, settings, project.progress)
+    write_facts(db, _as_trained(project, trained_round(db)).config, settings)
+    return LookReport(project.id, pulled=pulled, paused="all")
+
+
+def _train_as_wished(
+    project: OpenProject, wishes: Wishes, *, force: bool, may_train: bool
+) -> tuple[str, str]:
+    """``_train_if_due``, also when an admin asked for a round; the wish ends when its round is there.
+
+    A round that was begun before somebody asked is finished first. One that cannot begin, or fails, ends the
+    wish too: it would be tried again at every look.
+    """
+    wanted = wishes.round_wanted if may_train else None
+    if wanted is not None and _began_since(project, wanted):
+        forget_wanted_round(project.db, wanted)
+        wanted = None
+    trained, error = _train_if_due(project, force=force, wanted=wanted is not None, may_train=may_train)
+    if wanted is not None and (error or _began_since(project, wanted)):
+        forget_wanted_round(project.db, wanted)
+    return trained, error
+
+
+def _began_since(project: OpenProject, wanted: datetime) -> bool:
+    newest = current_round(project.db)
+    return newest is not None and newest.started_at >= wanted
+
+
+def _train_if_due(project: OpenProject, *, force: bool, wanted: bool, may_train: bool) -> tuple[str, str]:
     """Train if it is due. Returns the version trained just now, and why training failed.
 
+    With ``force`` somebody waits for a whole round; ``wanted``: somebody asked for one and waits for nothing.
     A first training goes before a cold start, and does not wait for one that failed.
     """
     db, config, settings, paths = project.db, project.config, project.settings, project.paths
@@ -127,7 +182,7 @@ def _train_if_due(project: OpenProject, *, force: bool, may_train: bool) -> tupl
     reason = training_due(db, config, settings, paths, project.memo)
     if newest is not None and newest.origin == COLD and not has_finished(newest, "train"):
         newest = None if reason or not settings.cold_start else newest
-    is_asked_for = force and bool(finished_digests(db))
+    is_asked_for = (force or wanted) and bool(finished_digests(db))
     if not reason and not is_asked_for and cold_start_due(db, config, settings, paths):
         record = start_cold(db, config, settings, paths)
         project.progress.report("train", 0.0, f"round {record.number}: cold start with {settings.cold_start}")
@@ -139,9 +194,9 @@ def _train_if_due(project: OpenProject, *, force: bool, may_train: bool) -> tupl
         if again is not None:
             return _train(project, again)
         waiting = newest.failed and not is_retry_due(newest, time.time())
-        if not waiting or force:
+        if not waiting or force or wanted:
             return _train(project, newest)
-    elif force and (newest is None or has_finished(newest, "push")):
+    elif (force or wanted) and (newest is None or has_finished(newest, "push")):
         reason = reason or "asked for"
     if not reason:
         return "", ""

@@ -11,6 +11,7 @@ from sync.rounds.progress import Progress
 from sync.rounds.project import open_project, refreshed
 from sync.rounds.round_records import trained_round
 from sync.rounds.train import start_adopted
+from sync.rounds.wishes import refuse_when_paused
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease, worker_name
@@ -68,6 +69,7 @@ def take_over(
                 progress=Progress(report, lease=lease),
             )
         )
+        refuse_when_paused(project.db)
         shown = trained_round(project.db)
         if model is None and shown is None:
             raise BadInput(

@@ -420,6 +420,20 @@ class FakeStudio:
         self._save()
         return int(new["id"])
 
+    def disconnect(self, project_id: int, url: str, *, title: str) -> int:
+        self._call("disconnect")
+        self._get("projects", project_id)
+        ours = [
+            (table, str(row["id"]))
+            for table in ("backends", "webhooks")
+            for row in self._of(table, project=project_id)
+            if table == "webhooks" or row["url"] == url or row["title"] == title
+        ]
+        for table, number in ours:
+            del self._db[table][number]
+        self._save()
+        return len(ours)
+
     def ensure_local_files(self, project_id: int, folder: Path) -> int:
         self._call("ensure_local_files")
         self._get("projects", project_id)

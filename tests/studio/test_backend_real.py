@@ -257,6 +257,8 @@ def test_a_backend_connected_without_a_password_gets_it_when_connected_again(
         )
         (row,) = site.studio.backends(project.id)
         assert (connected, row["state"]) == (backend, "CO")
+        assert site.studio.disconnect(project.id, url, title="Groundswell") == 1
+        assert site.studio.backends(project.id) == site.studio.webhooks(project.id) == []
 
 
 def test_clicks_and_their_errors_pass_through_label_studio(

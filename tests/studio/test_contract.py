@@ -442,3 +442,16 @@ def test_an_imported_annotation_is_made_once_and_replaced(client: StudioClient, 
     assert client.import_annotations([ImportedAnnotation(task, [], key, 6, made.id)]) == 1
     (now,) = client.task(task).annotations
     assert (now.id, now.import_id, now.result) == (made.id, 6, ())
+
+
+def test_disconnecting_leaves_everything_people_and_models_said(client: StudioClient, project: int) -> None:
+    (task,) = client.import_tasks(project, images(1))
+    client.create_annotation(task, [box()])
+    client.import_predictions(project, score_rows([task], [0.5], "gs1-r1-aa"))
+    client.set_model_version(project, "gs1-r1-aa")
+    client.ensure_webhook(project, "http://127.0.0.1:9/webhook", secret="one")
+    assert client.disconnect(project, "http://127.0.0.1:9", title="Groundswell") == 1
+    assert client.disconnect(project, "http://127.0.0.1:9", title="Groundswell") == 0
+    assert client.project(project).model_version == "gs1-r1-aa"
+    assert client.prediction_versions(project) == {"gs1-r1-aa": 1}
+    assert len(client.task(task).annotations) == 1

@@ -141,7 +141,7 @@ def test_a_project_that_is_gone_is_named_once_and_not_looked_at_again(
     (report,) = worker.look_at_all()
     assert "no project" in report.error
     with world.store.read() as session:
-        assert "groundswell projects remove" in session.get_one(ProjectRecord, world.project_id).error
+        assert "groundswell project remove" in session.get_one(ProjectRecord, world.project_id).error
     calls: Counter[str] = Counter()
     world.studio.before_call = lambda name: calls.update([name])
     assert worker.look_at_all() == []

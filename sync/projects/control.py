@@ -1,0 +1,167 @@
+"""What an admin can tell a project that takes part: pause, resume, start a round, other options, leave.
+
+For the command line, the dashboard and scripts. Every call may be repeated. The worker follows at its next
+look, which these calls bring forward.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import get_args
+
+from sqlalchemy import delete, func, select
+
+from ml_backend.artifacts.files import storage_errors
+from ml_backend.artifacts.inbox import mark_dirty
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.errors import BadInput, StudioError
+from sync.projects.init_project import BACKEND_TITLE, backend_address
+from sync.projects.option_changes import OptionChange, set_options
+from sync.rounds.project import registered
+from sync.rounds.registration import project_ids, unregister_project
+from sync.rounds.wishes import Pause, refuse_when_paused
+from sync.settings import Settings
+from sync.store.database import Store, utc_now
+from sync.store.lease import Lease, worker_name
+from sync.store.tables import Base, ProjectRecord, TaskRecord
+from sync.studio.protocol import StudioClient
+
+__all__ = [
+    "OptionChange",
+    "Removed",
+    "pause",
+    "remove",
+    "request_round",
+    "resume",
+    "set_options",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What ``remove`` did: how many connections of ours it took out of Label Studio, and why not all."""
+
+    project_id: int
+    title: str
+    disconnected: int
+    files_deleted: bool
+    problem: str = ""
+
+
+def pause(settings: Settings, store: Store, project_id: int, what: Pause = "asking") -> bool:
+    """Stop asking new questions, or everything but reading (``all``); True when that is new.
+
+    Open questions may still be answered, and answers still count. Raises BadInput when the project does not
+    take part.
+    """
+    if what not in get_args(Pause) or not what:
+        raise BadInput(f"{what!r} is no pause", field="pause", hint="One of asking, all")
+    return _set_pause(settings, store, project_id, what)
+
+
+def resume(settings: Settings, store: Store, project_id: int) -> bool:
+    """End a pause; True when there was one. Raises BadInput when the project does not take part."""
+    return _set_pause(settings, store, project_id, "")
+
+
+def _set_pause(settings: Settings, store: Store, project_id: int, what: str) -> bool:
+    registered(settings, store, project_id)
+    with store.write() as session:
+        record = session.get_one(ProjectRecord, project_id)
+        changed = record.paused != what
+        record.paused = what
+    if changed:
+        mark_dirty(settings.data_dir, project_id, "PAUSE" if what else "RESUME")
+    return changed
+
+
+def request_round(settings: Settings, store: Store, project_id: int) -> bool:
+    """Ask for a round at the next look, however few tasks are new; True unless one was asked for already.
+
+    Raises BadInput when the project does not take part, is paused altogether, or has nothing to train on.
+    """
+    db, _ = registered(settings, store, project_id)
+    refuse_when_paused(db)
+    with store.write() as session:
+        finished = session.scalar(
+            select(func.count()).where(TaskRecord.project_id == project_id, TaskRecord.finished.is_(True))
+        )
+        if not finished:
+            raise BadInput(
+                f"project {project_id} has no finished task to train on",
+                field="project",
+                hint="Label some pictures first",
+            )
+        record = session.get_one(ProjectRecord, project_id)
+        is_new = record.round_wanted is None
+        if is_new:
+            record.round_wanted = utc_now()
+    mark_dirty(settings.data_dir, project_id, "ROUND_WANTED")
+    return is_new
+
+
+def remove(
+    settings: Settings, store: Store, studio: StudioClient, project_id: int, *, files: bool = False
+) -> Removed:
+    """Let a project take part no more; take our backend and webhook out of it in Label Studio.
+
+    Nothing else in Label Studio changes, and nothing there is deleted. Files and rows of the store stay, so
+    that a project that takes part again goes on where it was; ``files`` deletes them. When Label Studio
+    cannot be asked, ``problem`` says so and the rest is done.
+
+    Raises BadInput when the project does not take part, or with ``files`` while a worker works on it.
+    """
+    known = project_ids(store) + project_ids(store, gone=True)
+    if project_id not in known:
+        raise BadInput(
+            f"project {project_id} does not take part",
+            field="project",
+            hint=f"Those that do: {', '.join(map(str, sorted(known))) or 'none'}",
+        )
+    db, _ = registered(settings, store, project_id)
+    disconnected, problem = 0, ""
+    with _left_alone(settings, store, project_id) if files else nullcontext():
+        try:
+            disconnected = studio.disconnect(project_id, backend_address(settings), title=BACKEND_TITLE)
+        except StudioError as error:
+            if error.status != 404:  # with 404 the project is gone, and its connections with it
+                problem = str(error)
+        if files:
+            _delete_files(settings, store, project_id)
+        unregister_project(store, project_id)
+    return Removed(project_id, db.title, disconnected, files, problem)
+
+
+@contextmanager
+def _left_alone(settings: Settings, store: Store, project_id: int) -> Iterator[None]:
+    """No worker works on the project meanwhile. Raises BadInput when one does."""
+    lease = Lease(
+        store,
+        f"project/{project_id}",
+        worker_name(),
+        ttl_s=settings.lease_ttl_s,
+        heartbeat_s=settings.heartbeat_s,
+    )
+    if not lease.acquire():
+        raise BadInput(
+            f"worker {lease.holder()} works on project {project_id} now",
+            field="project",
+            hint="Stop it first, or leave out --files",
+        )
+    with lease:
+        yield
+
+
+def _delete_files(settings: Settings, store: Store, project_id: int) -> None:
+    """Delete the folder and all rows of a project. After a kill in between, the next call does the rest."""
+    root = ProjectPaths(settings.data_dir, project_id).root
+    with storage_errors(root):
+        if root.exists():
+            shutil.rmtree(root)
+    with store.write() as session:
+        for table in Base.metadata.sorted_tables[::-1]:
+            if "project_id" in table.columns:
+                session.execute(delete(table).where(table.c.project_id == project_id))
