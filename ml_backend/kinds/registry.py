@@ -41,3 +41,9 @@ class Wanted:
     def is_of(self) -> ProjectKind:
         """The kind as an object."""
         return KINDS[self.kind]
+
+    @property
+    def sought(self) -> frozenset[str]:
+        """Labels that people may tag a picture with, while their places in it are wanted."""
+        is_sought = self.is_of.tagged and self.is_of.unit != "picture"
+        return frozenset(self.labels if is_sought else ())

@@ -100,7 +100,7 @@ def _pictures(
 ) -> Iterator[Shown]:
     """Finished pictures in order of their tasks, then those with accepted instances."""
     # tags alone are finished work where they are what is wanted, and a start where places are
-    places = any(target.is_of.tagged and target.is_of.unit != "picture" for target in wanted)
+    places = any(target.sought for target in wanted)
     finished: set[int] = set()
     for page in finished_pages(db):
         for task, annotation in page:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from PIL import Image
@@ -10,6 +9,7 @@ from PIL import Image
 from ml_backend.errors import BadInput
 from ml_backend.masks.coco import CocoImage, CocoSet
 from ml_backend.masks.shapes import whole_rle
+from sync.projects.picture_groups import read_table
 
 __all__ = ["load_class_table"]
 
@@ -22,9 +22,7 @@ def load_class_table(images_dir: Path, table: Path) -> CocoSet:
     """
     labels: list[str] = []
     of_file: dict[str, list[int]] = {}
-    for number, (file, label) in enumerate(_rows(table), start=2):
-        if not file or not label:
-            raise BadInput("a file and a label are needed", field=f"{table.name}, line {number}")
+    for number, (file, label) in enumerate(read_table(table, "label"), start=2):
         if _find(images_dir, table, file) is None:
             raise BadInput(
                 f"no picture {images_dir / file}",
@@ -55,19 +53,3 @@ def load_class_table(images_dir: Path, table: Path) -> CocoSet:
 
 def _find(images_dir: Path, table: Path, file: str) -> Path | None:
     return next((path for path in (images_dir / file, table.parent / file) if path.is_file()), None)
-
-
-def _rows(table: Path) -> list[tuple[str, str]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"file", "label"} - set(reader.fieldnames or ())
-            if missing:
-                raise BadInput(
-                    f"the table has no column {sorted(missing)[0]!r}",
-                    field=table.name,
-                    hint="Its first line must name the columns: file,label",
-                )
-            return [((row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{table} cannot be read: {error}", field=table.name) from error

@@ -43,22 +43,27 @@ def picture_groups(pictures: Sequence[Path], table: Path) -> dict[Path, str]:
 
 
 def read_table(path: Path, column: str) -> list[tuple[str, str]]:
-    """Rows (file, value) of a CSV file with the columns ``file`` and ``column``.
+    """Rows (file, value) of a CSV file with the columns ``file`` and ``column``, without spaces around them.
 
-    Raises BadInput naming file and row for a file that cannot be read and for empty fields.
+    Raises BadInput naming file and line for a file that cannot be read and for empty fields.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            missing = sorted({"file", column} - set(reader.fieldnames or ()))
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read: {error}", field=column) from error
-    if not rows or not {"file", column} <= set(rows[0]):
+        raise BadInput(f"{path} cannot be read: {error}", field=path.name) from error
+    if missing:
         raise BadInput(
-            f"{path.name} has no columns file and {column}", field=column, hint="Name them in row 1"
+            f"the table has no column {missing[0]!r}",
+            field=path.name,
+            hint=f"Its first line must name the columns: file,{column}",
         )
     out = []
-    for i, row in enumerate(rows):
-        if not row["file"] or not row[column]:
-            raise BadInput("a field is empty", field=f"{path.name}, row {i + 2}")
-        out.append((row["file"], row[column]))
+    for number, row in enumerate(rows, start=2):
+        name, value = (row["file"] or "").strip(), (row[column] or "").strip()
+        if not name or not value:
+            raise BadInput(f"a file and a {column} are needed", field=f"{path.name}, line {number}")
+        out.append((name, value))
     return out

@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 
 from clustering.answers import final_verdicts
-from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.other_class import other_classes
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.kinds.registry import Wanted
 from sync.review.decide import Plan
+from sync.rounds.cluster import frozen_kinds
 from sync.rounds.policies import reads_first_answers
 from sync.settings import Settings
 
@@ -37,23 +37,20 @@ def pictures_of_other_class(
         [np.full(len(pool), pool.label in other) for pool in pools] or [np.zeros(0, bool)]
     )
     now = {label for target in wanted for label in target.labels}
-    if not paired.any() or _labels_then(paths, number) not in (None, now):
+
+    def had_others(before: int) -> bool:
+        then = frozen_kinds(paths, before)
+        return then is not None and then.keys() != now
+
+    if not paired.any() or had_others(number):
         return frozenset()
     if reads_first_answers(settings):
         refused = np.array([row for row, value in plan.log.decided.items() if value < 0.5], np.int64)
     else:
         items, yes = final_verdicts(plan.log.log)
         refused = items[yes <= _SETTLED]
-    if any(_labels_then(paths, before) not in (None, now) for before in range(1, number)):
+    if any(map(had_others, range(1, number))):
         refused = refused[~np.isin(refused, sorted(plan.log.carried))]
     done = plan.outcome.propagation
     rejected = (done.label < 0) & done.verified & paired
     return frozenset(refused[rejected[refused]].tolist())
-
-
-def _labels_then(paths: ProjectPaths, number: int) -> set[str] | None:
-    """The labels of the project when the pools of a round were frozen; None when they never were."""
-    try:
-        return {str(label) for label in read_json(paths.round(number) / "pool.json")["labels"]}
-    except FileNotFoundError:
-        return None

@@ -38,12 +38,7 @@ def absent_labels(db: ProjectStore, wanted: Sequence[Wanted]) -> dict[int, Absen
 
     Pictures on which somebody drew are left out too: what was drawn there speaks for itself.
     """
-    places = {
-        label
-        for target in wanted
-        if target.is_of.tagged and target.is_of.unit != "picture"
-        for label in target.labels
-    }
+    places = {label for target in wanted for label in target.sought}
     if not places:
         return {}
     query = (
@@ -66,8 +61,12 @@ def absent_labels(db: ProjectStore, wanted: Sequence[Wanted]) -> dict[int, Absen
 
 def is_absent(absent: Mapping[int, AbsentLabels], table: PoolTable) -> npt.NDArray[np.bool_]:
     """(n,) bool: rows of a pool whose label is not on their picture."""
-    found = np.zeros(len(table), np.bool_)
-    tasks = np.isin(table.task_id, np.array(sorted(absent), np.int64))
-    for row in np.flatnonzero(tasks).tolist():
-        found[row] = str(table.label[row]) in absent[int(table.task_id[row])].labels
-    return found
+    labels, number = np.unique(table.label.astype(str), return_inverse=True)
+    place = {str(label): i for i, label in enumerate(labels)}
+    pairs = [
+        task * len(place) + place[label]
+        for task, said in absent.items()
+        for label in said.labels
+        if label in place
+    ]
+    return np.isin(table.task_id * len(place) + number, np.array(pairs, np.int64))

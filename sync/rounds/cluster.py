@@ -42,6 +42,7 @@ __all__ = [
     "LabelPool",
     "cluster",
     "frozen_kinds",
+    "kinds_in",
     "label_pool",
     "labels_as_then",
     "load_label_pools",
@@ -181,9 +182,10 @@ def load_label_pools(
 
 def _read_label_pools(paths: ProjectPaths, record: RoundRecord) -> list[LabelPool]:
     folder = paths.round(record.number)
-    frozen = read_json(folder / "pool.json")
-    labels = [str(label) for label in frozen["labels"]]
-    kinds = frozen_kinds(frozen)
+    kinds = frozen_kinds(paths, record.number)
+    if kinds is None:
+        raise FileNotFoundError(folder / "pool.json")
+    labels = list(kinds)
     table = read_pool(paths.pool(record.model_version))
     keys_of = [[str(key) for key in read_json(folder / f"keys-{i}.json")] for i in range(len(labels))]
     replaced = {key for keys in keys_of for key in keys} - {str(key) for key in table.key}
@@ -199,8 +201,16 @@ def _read_label_pools(paths: ProjectPaths, record: RoundRecord) -> list[LabelPoo
     return pools
 
 
-def frozen_kinds(frozen: Mapping[str, Any]) -> dict[str, ProjectKind]:
-    """Kind of each label in ``pool.json``; older releases knew instances only."""
+def frozen_kinds(paths: ProjectPaths, number: int) -> dict[str, ProjectKind] | None:
+    """Kind of each label when the pools of a round were frozen, in their order; None when they never were."""
+    try:
+        return kinds_in(read_json(paths.round(number) / "pool.json"))
+    except FileNotFoundError:
+        return None
+
+
+def kinds_in(frozen: Mapping[str, Any]) -> dict[str, ProjectKind]:
+    """Kind of each label in the description of a frozen pool; older releases knew instances only."""
     names: Mapping[str, str] = frozen.get("kinds", {})
     return {str(label): get_kind(names.get(str(label), INSTANCES.name)) for label in frozen["labels"]}
 
@@ -210,10 +220,7 @@ def labels_as_then(paths: ProjectPaths, number: int, wanted: Sequence[Wanted]) -
 
     After an edit of the label config, what was accepted as a class of the picture is no box.
     """
-    try:
-        then = frozen_kinds(read_json(paths.round(number) / "pool.json"))
-    except FileNotFoundError:
-        then = {}
+    then = frozen_kinds(paths, number) or {}
     return {
         label
         for target in wanted

@@ -29,7 +29,7 @@ from ml_backend.artifacts.pools import read_pool
 from ml_backend.kinds.base import LabelledMask, ProjectKind
 from ml_backend.kinds.instances import INSTANCES
 from ml_backend.kinds.registry import Wanted
-from sync.rounds.cluster import frozen_kinds, label_pool, usable_rows
+from sync.rounds.cluster import kinds_in, label_pool, usable_rows
 from sync.rounds.infer import pool_index
 from sync.rounds.progress import Memo
 from sync.rounds.region_rows import drawn_masks, fits, lacks_masks
@@ -90,7 +90,7 @@ def load_known_masks(
     frozen = read_json(paths.round(record.number) / "pool.json")
     if "min_score" not in frozen:
         return None
-    of_label = frozen_kinds(frozen)
+    of_label = kinds_in(frozen)
     kinds = [of_label.get(label, INSTANCES) for label in labels]
     wanted_labels = [Wanted(kind.name, (label,)) for kind, label in zip(kinds, labels, strict=True)]
     index = pool_index(paths, memo, record.model_version)

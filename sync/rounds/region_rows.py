@@ -80,18 +80,12 @@ def _tag_rows(config: LabelConfig, parsed: ParsedAnnotation) -> list[dict[str, A
 
 def is_tagged_only(config: LabelConfig, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether these rows only say what a picture shows, in a project that wants to know where it is."""
-    wants_places = any(target.is_of.tagged and target.is_of.unit != "picture" for target in config.wanted)
-    return wants_places and all(row["rle"] is None for row in rows)
+    return any(target.sought for target in config.wanted) and all(row["rle"] is None for row in rows)
 
 
 def lacks_masks(wanted: Sequence[Wanted], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a tag says that something is there of which nobody drew a mask: the truth is not known then."""
-    places = {
-        label
-        for target in wanted
-        if target.is_of.tagged and target.is_of.unit != "picture"
-        for label in target.labels
-    }
+    places = {label for target in wanted for label in target.sought}
     drawn = {str(row["label"]) for row in rows if row["rle"] is not None}
     return bool((set(tags_of(rows)) & places) - drawn)
 

@@ -164,8 +164,8 @@ def test_exponents_of_an_order_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("file,class\na.png,b\n", "no columns file"), ("file,label\nnone.png,b\n", "no picture none.png"),
-     ("file,label\n,b\n", "empty")],
+    [("file,class\na.png,b\n", "no column .label."), ("file,label\nnone.png,b\n", "no picture none.png"),
+     ("file,label\n,b\n", "are needed")],
 )  # fmt: skip
 def test_bad_tables_are_named(tmp_path: Path, table: str, message: str) -> None:
     (tmp_path / "labels.csv").write_text(table)

@@ -244,8 +244,8 @@ def test_groups_reach_tasks_and_worker(init: Init, pictures: Path, settings: Set
     ("text", "said"),
     [
         ("file,group\nnobody.png,p1\n", "no row of"),
-        ("name,group\na.png,p1\n", "no columns file and group"),
-        ("file,group\na.png,\n", "a field is empty"),
+        ("name,group\na.png,p1\n", "no column .file."),
+        ("file,group\na.png,\n", "a file and a group are needed"),
     ],
 )
 def test_tables_of_groups_are_checked_before_anything_is_made(
