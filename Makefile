@@ -9,7 +9,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # where tests and `groundswell up` find the Label Studio server
 export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
 
-.PHONY: help install install-dev demo test lint format docs bench clean
+.PHONY: help install install-dev demo test lint format docs site bench clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ docs: install-dev  ## write the pages that are made from the code: docs/cli.md a
 	PYTHONPATH=. $(BIN)/python docs/make_cli.py
 	PYTHONPATH=. $(BIN)/python docs/make_settings.py
 
+site: install-dev  ## the documentation as web pages in site/; a broken link or anchor stops it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
 bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure (their --help says what the long forms take)
 	$(BIN)/python -m bench.brush --quick
 	$(BIN)/python -m bench.clustering --sizes 5000 20000 --seeds 1
@@ -65,4 +68,4 @@ bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure
 	$(BIN)/python -m bench.pool_lookup --quick
 
 clean:  ## remove environments, caches and the demo's data
-	rm -rf $(VENV) $(STUDIO_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis groundswell-data
+	rm -rf $(VENV) $(STUDIO_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis groundswell-data site

@@ -89,15 +89,15 @@ def predict_folder(
 ) -> FolderReport:
     """Write what ``model`` finds on ``pictures`` to ``out``: CSV when it is called so, else COCO.
 
+    A picture that cannot be read is named in the report and, in COCO, under ``info``. Raises ModelError when
+    the model cannot be loaded, BadInput when the batch is empty or the class map does not fit.
+
     Parameters
     ----------
     pictures : files below ``folder``; names in the file are relative to it
     min_score : class score from which instances are written
     batch : pictures that are kept together; a kill loses at most one batch
     ours, named, default : the class map, see ``class_map``; default: the model's own labels
-
-    A picture that cannot be read is named in the report and, in COCO, under ``info``. Raises ModelError when
-    the model cannot be loaded, BadInput when the batch is empty or the class map does not fit.
     """
     if batch < 1:
         raise BadInput(f"a batch of {batch} pictures", field="batch", hint="1 or more")

@@ -11,8 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     path
-    for folder in (ROOT, ROOT / "docs")
-    for path in folder.glob("*.md")
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
     if path.name != "CHANGELOG.md"  # tells of names that are gone
 )
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
