@@ -13,6 +13,23 @@ import typer
 from sync.cli import build_app
 
 PAGE = Path(__file__).with_name("cli.md")
+INTRODUCTION = """\
+# Commands
+
+Written by `make docs` from the commands' own help.
+
+`--json` prints the result as JSON to standard output; progress and warnings go to standard error. Commands
+that change what somebody set ask first; `--yes` answers for scripts.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | an error; its message says what was wrong and what to do |
+| 2 | the command line is wrong: an unknown option, a missing argument |
+| 3 | done in part; what is missing is named |
+| 130 | stopped with Ctrl-C |
+
+"""
 
 
 def commands(command: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -24,7 +41,7 @@ def commands(command: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 def page() -> str:
     """The page as it should be."""
-    lines = ["# Commands", "", "Written by `make docs` from the commands' own help.", ""]
+    lines = INTRODUCTION.splitlines()
     for name, command in commands(typer.main.get_command(build_app())):
         lines += section(" ".join(("groundswell", *name)), command)
     return "\n".join(lines)

@@ -34,15 +34,39 @@ by itself: addresses, the token and the secrets. Lists and objects are written a
 
 A setting marked *yes* under *per project* may also be given to one project alone. The name is then in small
 letters: `groundswell init --title Cars --labels car --option min_finished=10`. A project's own value wins.
+Later, `groundswell project set 3 min_finished=8` changes it, `--unset min_finished` takes it out again, and
+`groundswell project show 3` says where each value comes from.
+
+## A settings file
+
+`groundswell.toml` in the working directory may hold settings too, or the file that `GROUNDSWELL_CONFIG`
+names (empty: none). Names are in small letters and without the prefix; objects are tables. Relative paths
+count from the folder of the file.
+
+```toml
+data_dir = "data"
+retrain_after = 10
+experts = [3, 8]
+
+[policy_options]
+purity = 0.95
+```
+
+The order is: what a command is given, the environment, the file, the default. A key that is no setting is
+refused, and so is a secret: such files are shared, so secrets belong in the environment. An error names the
+place that holds the wrong value.
+
+## One setting that changes others
 
 `GROUNDSWELL_CROWD=true` changes the defaults of some others: {crowd}.
 """
 
 OUTSIDE = """\
-## Only on the command line
+## Only in the environment
 
 | variable | value | meaning |
 | --- | --- | --- |
+| `GROUNDSWELL_CONFIG` | path | the settings file, instead of `groundswell.toml` |
 | `GROUNDSWELL_API_KEY` | secret text | the same as `--api-key` |
 | `GROUNDSWELL_REVIEW_API_KEY` | secret text | the same as `--review-api-key` |
 | `GROUNDSWELL_STUDIO_VENV` | path | virtual environment that holds the Label Studio server |

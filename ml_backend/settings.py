@@ -1,4 +1,4 @@
-"""Settings of the backend, read once from the environment (variables that begin with ``GROUNDSWELL_``)."""
+"""Settings of the backend, read once from the environment (``GROUNDSWELL_…``) and from a settings file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from ml_backend.config_file import PREFIX, read_config
 from ml_backend.errors import StorageError
 
 __all__ = ["BackendSettings"]
@@ -17,7 +23,7 @@ __all__ = ["BackendSettings"]
 class BackendSettings(BaseSettings):
     """What the serving side needs. ``sync.settings.Settings`` extends it for the worker and CLI."""
 
-    model_config = SettingsConfigDict(env_prefix="GROUNDSWELL_", env_file=None, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=None, extra="ignore", frozen=True)
 
     data_dir: Path = Field(default=Path("groundswell-data"), description="all of Groundswell's files")
     studio_url: str = Field(
@@ -91,6 +97,22 @@ class BackendSettings(BaseSettings):
     allow_image_dirs: str = Field(
         default="", description="colon-separated folders from which file:// and plain paths may be read"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First what is given in the call, then the environment, then the settings file."""
+        fields = settings_cls.model_fields.items()
+        secrets = {name for name, field in fields if field.annotation is SecretStr}
+        paths = {name for name, field in fields if field.annotation in (Path, Path | None)}
+        from_file = InitSettingsSource(settings_cls, read_config(secrets, paths))
+        return init_settings, env_settings, from_file
 
     def current_studio_token(self) -> str:
         """The API key as it is now, "" when there is none.

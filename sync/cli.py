@@ -27,6 +27,7 @@ COMMANDS = (
     "history",
     "repartition",
     "order",
+    "project",
     "projects",
     "add-images",
     "import",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,20 @@ if TYPE_CHECKING:
     from sync.local.up import Stack
 
 
-__all__ = ["interruptible", "parse_options", "progress", "read_text", "say", "show_login", "their_names"]
+__all__ = [
+    "PARTLY",
+    "agree",
+    "interruptible",
+    "parse_options",
+    "progress",
+    "read_text",
+    "say",
+    "show_login",
+    "their_names",
+]
+
+PARTLY = 3
+"""exit code of a command that did a part of what it should and says what is missing"""
 
 ReportShare = Callable[[float, str], None]
 """called with the share done (0..1) and one line about it"""
@@ -64,6 +78,22 @@ def read_text(path: Path) -> str:
 def say(line: str) -> None:
     """One line about what happens, to the terminal."""
     typer.echo(f"· {line}")
+
+
+def agree(question: str, *, yes: bool, quiet: bool = False) -> None:
+    """Ask a person; anything but yes ends the command with exit code 1.
+
+    ``yes``: they agreed already. Raises BadInput where nobody can be asked: ``quiet``, or no terminal.
+    """
+    if yes:
+        return
+    if quiet or not _is_terminal():
+        raise BadInput("somebody must agree to this", field="yes", hint="Nothing was changed. Add --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ml_backend.errors import BadInput
 from sync.settings import Settings, load_settings
 from sync.store.database import Store
 from sync.studio.protocol import StudioClient
@@ -23,17 +24,39 @@ class Installation:
     review_studio: StudioClient | None
 
 
-def open_store(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> tuple[Settings, Store]:
-    """Settings and store, without calling Label Studio."""
+def open_store(
+    data_dir: Path | None, *, studio_url: str = "", api_key: str = "", create: bool = False
+) -> tuple[Settings, Store]:
+    """Settings and store, without calling Label Studio.
+
+    Only with ``create`` a store is made where there is none: for commands that may be the first to run.
+    Without it, BadInput says that there is no data.
+    """
     settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
+    if not create:
+        _refuse_without_data(settings)
     return settings, Store(settings.database())
 
 
-def open_installation(data_dir: Path | None, *, studio_url: str = "", api_key: str = "") -> Installation:
-    """Everything a command that talks to Label Studio needs."""
+def _refuse_without_data(settings: Settings) -> None:
+    if settings.database_url.get_secret_value():
+        return  # a store elsewhere, which says by itself when it is not there
+    if not any((settings.data_dir / name).exists() for name in ("groundswell.db", "secrets.json")):
+        raise BadInput(
+            f"there is no Groundswell data in {settings.data_dir}",
+            field="data_dir",
+            hint="Run `groundswell up` and `groundswell init`, or give --data-dir (or GROUNDSWELL_DATA_DIR) "
+            "the folder that they used",
+        )
+
+
+def open_installation(
+    data_dir: Path | None, *, studio_url: str = "", api_key: str = "", create: bool = False
+) -> Installation:
+    """Everything a command that talks to Label Studio needs; ``create`` as for ``open_store``."""
     from sync.studio.client import Studio
 
-    settings, store = open_store(data_dir, studio_url=studio_url, api_key=api_key)
+    settings, store = open_store(data_dir, studio_url=studio_url, api_key=api_key, create=create)
     review = None
     if settings.review_url:
         review = Studio(settings.review_url, settings.review_token.get_secret_value())

@@ -1,12 +1,14 @@
-"""Settings of the worker and the command line, read once from the environment (prefix ``GROUNDSWELL_``)."""
+"""Settings of the worker and the command line: environment, settings file, and projects' own options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
+from ml_backend.config_file import PREFIX, config_path, read_config, source_of
 from ml_backend.errors import BadInput
 from ml_backend.settings import BackendSettings
 
@@ -287,7 +289,16 @@ class Settings(BackendSettings):
         if not options:
             return self
         values = {name: getattr(self, name) for name in self.model_fields_set}
-        return _validated({**values, **options})
+        try:
+            return Settings(**{**values, **options})
+        except ValidationError as error:
+            name, message = _first_error(error)
+            raise BadInput(
+                message,
+                field=f"options.{name}",
+                hint=f"It is an option of the project: give another value ({name}=…), or take it out with "
+                f"`groundswell project set --unset {name}`",
+            ) from None
 
 
 PROJECT_OPTIONS = frozenset(
@@ -343,19 +354,46 @@ PROJECT_OPTIONS = frozenset(
 """Settings that a project may have of its own."""
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment, with ``overrides`` on top. Raises BadInput naming the wrong variable."""
-    return _validated(overrides)
+def load_settings(**given: Any) -> Settings:
+    """Settings from the environment and the settings file, with ``given`` on top.
 
-
-def _validated(values: Mapping[str, Any]) -> Settings:
+    Raises BadInput naming the wrong variable, the wrong key of the file, or the argument.
+    """
+    _refuse_unknown_keys()
     try:
-        return Settings(**values)
+        return Settings(**given)
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name, message = _first_error(error)
+        field, hint = _place(name, given)
+        raise BadInput(message, field=field, hint=hint) from None
+
+
+def _first_error(error: ValidationError) -> tuple[str, str]:
+    """Name of the setting that is wrong, and why. A secret is never part of the message."""
+    first = error.errors(include_input=False)[0]
+    return str(first["loc"][0]) if first["loc"] else "settings", str(first["msg"])
+
+
+def _place(name: str, given: Mapping[str, Any]) -> tuple[str, str]:
+    """Where a wrong value stands, and what to do there."""
+    if name in given:
+        return name, f"It was given as an option: --{name.replace('_', '-')}"
+    source = source_of(name)
+    variable = f"{PREFIX}{name.upper()}"
+    if source == "environment":
+        return f"settings.{name}", f"The environment variable {variable} says so: give it a valid value"
+    if source == "default":
+        return f"settings.{name}", f"Set the environment variable {variable}"
+    return f"{source}: {name}", "Give this key of the file a valid value"
+
+
+def _refuse_unknown_keys() -> None:
+    """Raise BadInput when the settings file has a key that is no setting."""
+    unknown = sorted(set(read_config()) - set(Settings.model_fields))
+    if unknown:
+        like = get_close_matches(unknown[0], Settings.model_fields, n=1)
         raise BadInput(
-            f"{first['msg']}",
-            field=f"settings.{name}",
-            hint=f"Set GROUNDSWELL_{name.upper()} to a valid value",
-        ) from None
+            "there is no such setting",
+            field=f"{config_path()}: {unknown[0]}",
+            hint=f"Did you mean {like[0]}?" if like else "docs/settings.md lists them all",
+        )

@@ -29,6 +29,7 @@ LAYERS: dict[str, list[str]] = {
     ],
     "ml_backend": [
         "errors",
+        "config_file",
         "settings instances caches device_fallback",
         "metrics examples devices extras logs box_density",
         "masks",

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         from sync.installation import open_installation
         from sync.projects.rebuild import rebuild as rebuild_store
 
-        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key, create=True)
         reports = rebuild_store(
             installation.settings,
             installation.store,

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
 
-        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key, create=True)
         if project not in project_ids(installation.store):
             register_project(installation.settings, installation.store, installation.studio, project)
         with WorkerConsole(quiet=as_json) as console:

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
 
-        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
+        installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key, create=True)
         has_level = "log_level" in installation.settings.model_fields_set
         set_up_logging(installation.settings, level=None if has_level else "WARNING")
         known = set(project_ids(installation.store))

@@ -21,6 +21,7 @@ import httpx
 from pydantic import SecretStr
 
 from ml_backend.artifacts.files import read_json, write_json
+from ml_backend.config_file import CONFIG_VARIABLE
 from ml_backend.devices import TUNED
 from ml_backend.errors import GroundswellError, StudioError
 from sync.local.label_studio_server import Login, StudioServer, check_port
@@ -221,7 +222,7 @@ class Stack:
         With the allocator settings that halve the time of image encoders on a CPU, unless set otherwise.
         """
         here = {name: value for name, value in os.environ.items() if not name.startswith("GROUNDSWELL_")}
-        env = {**TUNED, **here}
+        env = {**TUNED, **here, CONFIG_VARIABLE: ""}  # what the settings file said is among the settings
         for name, field in type(self.settings).model_fields.items():
             value = getattr(self.settings, name)
             if value != field.get_default(call_default_factory=True):

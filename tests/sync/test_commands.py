@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.errors import GroundswellError
-from sync.commands import export, history, projects, rebuild, repartition, status, worker
+from sync.commands import export, history, project, projects, rebuild, repartition, status, worker
 from sync.commands import round as round_command
 from sync.installation import Installation
 from sync.worker.console import WorkerConsole
@@ -42,7 +42,7 @@ def app(monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld) -> tuple[typer.T
     monkeypatch.setattr("sync.installation.open_installation", open_installation)
     monkeypatch.setattr("sync.installation.open_store", lambda *_, **__: (world.settings, world.store))
     made = typer.Typer()
-    for module in (worker, round_command, export, status, history, repartition, rebuild, projects):
+    for module in (worker, round_command, export, status, history, repartition, rebuild, project, projects):
         module.register(made)
     return made, world
 
@@ -90,18 +90,18 @@ def test_a_removed_project_takes_part_no_more_until_it_is_named_again(
 ) -> None:
     commands, world = app
     number = str(world.project_id)
-    listed = json.loads(_run(commands, "projects", "--json")[1])
-    assert listed == [{"id": world.project_id, "title": "Shapes"}]
+    (listed,) = json.loads(_run(commands, "projects", "--json")[1])
+    assert (listed["id"], listed["title"]) == (world.project_id, "Shapes")
     assert _run(commands, "worker", "--once")[0] == 0
     before = len(world.studio.task_ids(world.project_id))
-    code, text = _run(commands, "projects", "remove", number)
+    code, text = _run(commands, "project", "remove", number, "--yes")
     assert code == 0
     assert "nothing was deleted" in text
     assert json.loads(_run(commands, "worker", "--once", "--json")[1]) == []
     assert "no project takes part" in _run(commands, "projects")[1]
     assert len(world.studio.task_ids(world.project_id)) == before
     with pytest.raises(GroundswellError, match="does not take part"):
-        _run(commands, "projects", "remove", number)
+        _run(commands, "project", "remove", number, "--yes")
     code, text = _run(commands, "worker", "--once", "--project", number, "--json")
     assert (code, json.loads(text)[0]["error"]) == (0, "")
 

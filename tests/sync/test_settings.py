@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ml_backend.errors import BadInput
+from ml_backend.settings import BackendSettings
 from sync.settings import PROJECT_OPTIONS, Settings, load_settings
 
 
@@ -66,3 +67,79 @@ def test_a_user_of_the_backend_without_a_password_is_refused() -> None:
     with pytest.raises(BadInput, match=r"settings\.basic_auth_pass.*is empty, but basic_auth_user is set"):
         load_settings(basic_auth_user="me")
     assert load_settings(basic_auth_user="me", basic_auth_pass="mine").basic_auth_user == "me"
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings file of an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "groundswell.toml"
+
+
+def test_a_settings_file_counts_and_the_environment_wins(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(
+        'data_dir = "data"\nretrain_after = 7\nseed = 3\nexperts = [4]\n[policy_options]\npurity = 0.9\n'
+    )
+    monkeypatch.setenv("GROUNDSWELL_SEED", "5")
+    found = load_settings(review_overlap=2)
+    assert (found.retrain_after, found.seed, found.experts, found.review_overlap) == (7, 5, [4], 2)
+    assert found.policy_options == {"purity": 0.9}
+    assert found.data_dir == config.parent / "data"
+    assert load_settings(retrain_after=9).retrain_after == 9
+    assert found.for_project({"seed": 8}).retrain_after == 7
+    assert BackendSettings().data_dir == config.parent / "data"  # keys of the worker are no concern of it
+    monkeypatch.setenv("GROUNDSWELL_CONFIG", "")
+    assert load_settings().retrain_after == 20
+
+
+def test_another_settings_file_can_be_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("seed = 3\n")
+    other = config.parent / "inner" / "other.toml"
+    other.parent.mkdir()
+    other.write_text('data_dir = "data"\n')
+    monkeypatch.setenv("GROUNDSWELL_CONFIG", str(other))
+    assert (load_settings().seed, load_settings().data_dir) == (0, other.parent / "data")
+    other.unlink()
+    with pytest.raises(BadInput, match=r"GROUNDSWELL_CONFIG: .*other\.toml cannot be read"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("retrain_afer = 7\n", r"groundswell\.toml: retrain_afer: .*Did you mean retrain_after\?"),
+        ("colour = 7\n", r"groundswell\.toml: colour: there is no such setting"),
+        ('retrain_after = "often"\n', r"groundswell\.toml: retrain_after: Input should be a valid integer"),
+        ("seed = \n", r"groundswell\.toml is not valid TOML: .*line 1"),
+        ('studio_token = "tok-123"\n', r"groundswell\.toml: studio_token: .*GROUNDSWELL_STUDIO_TOKEN"),
+        ('database_url = "postgresql://u:tok-123@h/d"\n', r"GROUNDSWELL_DATABASE_URL"),
+    ],
+)
+def test_what_is_wrong_in_a_settings_file_is_named_with_its_key(
+    config: Path, text: str, message: str
+) -> None:
+    config.write_text(text)
+    with pytest.raises(BadInput, match=message) as caught:
+        load_settings()
+    assert "tok-123" not in str(caught.value)
+
+
+def test_a_wrong_value_names_the_place_that_said_it(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput) as given:
+        load_settings(test_fraction=2)
+    assert "--test-fraction" in str(given.value)
+    assert "GROUNDSWELL_" not in str(given.value)
+    with pytest.raises(BadInput) as own:
+        Settings().for_project({"min_finished": 1})
+    assert own.value.field == "options.min_finished"
+    assert "option of the project" in str(own.value)
+    assert "GROUNDSWELL_" not in str(own.value)
+    config.write_text("min_finished = 1\n")
+    with pytest.raises(BadInput) as in_file:
+        load_settings()
+    assert "groundswell.toml: min_finished" in str(in_file.value)
+    monkeypatch.setenv("GROUNDSWELL_MIN_FINISHED", "1")
+    with pytest.raises(BadInput, match="environment variable GROUNDSWELL_MIN_FINISHED says so"):
+        load_settings()
