@@ -41,6 +41,7 @@ COMMANDS = (
     "pool",
     "simulate",
     "clusters",
+    "report",
 )
 
 

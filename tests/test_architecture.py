@@ -69,6 +69,7 @@ LAYERS: dict[str, list[str]] = {
         "projects",
         "console installation",
         "report lab",
+        "dashboard",
         "web.access",
         "web.review",
         "web",

@@ -16,6 +16,8 @@ Layout below ``data_dir``::
     projects/<id>/rounds/<n>/          trees and plots of a round
     projects/<id>/crops/               rendered review crops
     projects/<id>/dirty                touched by a webhook: "look again"
+    projects/<id>/progress.json        how far the worker's look is, for people
+    projects/<id>/wanted_version.json  version that somebody asked to serve again, until the worker did it
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ class ProjectPaths:
         self.rounds = self.root / "rounds"
         self.crops = self.root / "crops"
         self.dirty = self.root / "dirty"
+        self.progress = self.root / "progress.json"
+        self.wanted_version = self.root / "wanted_version.json"
 
     def model(self, version: str) -> Path:
         return self.models / version

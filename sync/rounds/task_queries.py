@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Protocol, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import defer
@@ -24,7 +26,23 @@ __all__ = [
 ]
 
 
-def effective_annotation(annotations: Iterable[AnnotationRecord]) -> AnnotationRecord | None:
+class _Said(Protocol):
+    """What decides which annotation counts."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def was_cancelled(self) -> bool: ...
+    @property
+    def ground_truth(self) -> bool: ...
+    @property
+    def updated_at(self) -> datetime: ...
+
+
+_S = TypeVar("_S", bound=_Said)
+
+
+def effective_annotation(annotations: Iterable[_S]) -> _S | None:
     """The annotation that counts for a task: ground truth first, then the newest; never a skip."""
     submitted = [annotation for annotation in annotations if not annotation.was_cancelled]
     return max(submitted, key=lambda row: (row.ground_truth, row.updated_at, row.id), default=None)

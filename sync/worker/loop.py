@@ -14,11 +14,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from ml_backend.artifacts.inbox import last_notice
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import GroundswellError, LeaseLost, StudioError
 from ml_backend.images.store import ImageStore
+from sync.rounds.live_progress import ProgressFile
 from sync.rounds.progress import Progress, Report
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.registration import mark_gone, project_ids
@@ -174,7 +176,8 @@ class Worker:
         if not lease.acquire():
             yield None
             return
-        with lease:
+        live = ProgressFile(ProjectPaths(self._settings.data_dir, project_id).progress, self._name)
+        with lease, closing(live):
             yield open_project(
                 self._settings,
                 self._store,
@@ -183,12 +186,16 @@ class Worker:
                 review_studio=self._review_studio,
                 images=self._images,
                 lease=lease,
-                progress=Progress(self._reporter(project_id), self._at, lease),
+                progress=Progress(self._reporter(project_id, live), self._at, lease),
                 memo=self._memo,
             )
 
-    def _reporter(self, project_id: int) -> Report:
-        return lambda step, share, text: self._report(project_id, step, share, text)
+    def _reporter(self, project_id: int, live: ProgressFile) -> Report:
+        def report(step: str, share: float, text: str) -> None:
+            live.report(step, share, text)
+            self._report(project_id, step, share, text)
+
+        return report
 
     def _at(self, place: str) -> None:
         # between these boundaries nothing happens here but reading what the training process says
