@@ -210,6 +210,8 @@ def play(
     batch: int | None = None,
     costs: Costs | None = None,
     correct_iou: float = CORRECT_IOU,
+    free: Bools | None = None,
+    certificate: int = 1,
 ) -> Run:
     """Let a policy ask until it is done, has asked ``budget`` questions, or asks nothing more.
 
@@ -225,6 +227,9 @@ def play(
     batch : questions per step; None = ``default_batch``
     costs : human time of the questions
     correct_iou : a mask is correct where its true IoU is above this
+    free : (n,) masks that people have answered before the play: questions about them cost nothing and are not
+        counted
+    certificate : which promise of the project is played, see ``SearchPolicy``
 
     Returns
     -------
@@ -232,7 +237,7 @@ def play(
 
     Raises
     ------
-    ValueError : iou does not cover the pool, a value is not within 0..1, or batch is not positive
+    ValueError : iou or ``free`` does not cover the pool, a value is not within 0..1, or batch is not positive
     """
     truth = np.asarray(iou, np.float64)
     n = len(project)
@@ -243,19 +248,21 @@ def play(
     size = default_batch(n) if batch is None else batch
     if size < 1:
         raise ValueError(f"batch is {batch}: a step needs 1 or more questions")
+    if free is not None and free.shape != (n,):
+        raise ValueError(f"free is {free.shape}: expected ({n},)")
     costs = costs or Costs()
     correct = truth > correct_iou
     crowd = _Crowd(people or People(), truth, correct, seed)
-    log, seconds = AnswerLog.empty(), 0.0
+    log, seconds, asked = AnswerLog.empty(), 0.0, 0
     rows: list[tuple[float, ...]] = []
     while True:
-        left = size if budget is None else min(size, budget - len(log))
-        step = policy.step(project, log, budget=left, seed=seed)
+        left = size if budget is None else min(size, budget - asked)
+        step = policy.step(project, log, budget=left, seed=seed, certificate=certificate)
         delivered = step.label > 0
         unseen = delivered & (step.decision >= 0)
         rows.append(
             (
-                len(log),
+                asked,
                 seconds,
                 delivered.sum(),
                 (delivered & correct).sum(),
@@ -266,7 +273,11 @@ def play(
         )
         if not len(step.questions):
             break
-        seconds += costs.seconds(step.questions)
+        paid = step.questions
+        if free is not None:
+            paid = paid.take(np.flatnonzero(~free[paid.item]))
+        seconds += costs.seconds(paid)
+        asked += len(paid)
         log = log.extended(step.questions, crowd.answer(step.questions.item))
         log = replace(log, yes=crowd.verdict[log.item])
     table = np.array(rows, np.float64)

@@ -14,7 +14,7 @@ many times as long, smoothing over the cluster tree gains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,16 @@ from clustering.arrays import Floats, Ints
 from clustering.pool import Pool
 from clustering.project_pool import ProjectPool
 
-__all__ = ["Features", "Verifier", "fit_logistic", "fit_verifier", "make_features"]
+__all__ = [
+    "FEWEST",
+    "RIDGES",
+    "Features",
+    "Verifier",
+    "compare_ridges",
+    "fit_logistic",
+    "fit_verifier",
+    "make_features",
+]
 
 
 _COMPONENTS = 16
@@ -35,7 +44,7 @@ _PCA_ROWS = 20_000
 _FIT_ROWS = 8_000
 """The regression reads at most this many answers."""
 _FOLDS = 5
-_RIDGES = (64.0, 16.0, 4.0, 1.0)
+RIDGES = (64.0, 16.0, 4.0, 1.0)
 """Ridge penalties to choose from, by cross-validation; each fit starts from the one before."""
 _KNOTS = (0.25, 0.5, 0.75)
 """Quantiles at which the slope of a column may change."""
@@ -43,7 +52,7 @@ _BEND_PENALTY = 2.0
 """Relative ridge penalty of these changes."""
 _BLOCK = 65_536
 """Rows that are predicted together."""
-_FEWEST = 8
+FEWEST = 8
 """Verdicts of either kind from which on more than one number is learnt."""
 _HINT = 2.5
 """Log-odds that an answer about nearly the same mask of an earlier round adds or takes away."""
@@ -301,7 +310,7 @@ def fit_verifier(
         some = np.union1d(some, np.flatnonzero(rows >= n))  # all lessons: each gets a held-out estimate
         rows, y, block, own = rows[some], y[some], block[some], own[some]
     detector = np.concatenate([features.detector, features.detector_lessons])
-    if min((y > 0.5).sum(), (y <= 0.5).sum()) < _FEWEST:
+    if min((y > 0.5).sum(), (y <= 0.5).sum()) < FEWEST:
         shift = _shift(detector[rows] + own, y)
         p = special.expit(detector + np.concatenate([hint, np.zeros(k)]) + shift).astype(np.float32)
         return Verifier(p[:n], p[n:])
@@ -310,21 +319,10 @@ def fit_verifier(
     x[inside] = features.bent(features.columns[rows[inside]])
     x[~inside] = features.bent(features.lessons[rows[~inside] - n])
     _, group = np.unique(block, return_inverse=True)
-    groups = int(group.max()) + 1
-    fold = (np.random.default_rng([seed, len(rows)]).permutation(groups) % _FOLDS)[group]
-    held_out = np.zeros((len(_RIDGES), len(rows)))
-    beta: Floats | None = None
-    for f in np.unique(fold).tolist():
-        out = fold == f
-        inner, told_inner, known_inner = x[~out], y[~out], own[~out]
-        beta = None
-        for i, ridge in enumerate(_RIDGES):
-            penalty = ridge * features.penalty
-            beta = fit_logistic(inner, told_inner, penalty, offset=known_inner, start=beta)
-            held_out[i, out] = x[out] @ beta + own[out]
-    best = int(np.argmin((np.logaddexp(0.0, held_out) - y * held_out).sum(axis=1)))
+    loss, held_out = compare_ridges(x, y, own, group, features.penalty, seed=[seed, len(rows)])
+    best = int(np.argmin(loss))
     z = held_out[best]
-    beta = fit_logistic(x, y, _RIDGES[best] * features.penalty, offset=own, start=beta)
+    beta = fit_logistic(x, y, RIDGES[best] * features.penalty, offset=own)
     # the second stage starts from the first: the penalty is on the distance of its slope from 1
     second = fit_logistic(np.stack([np.ones(len(z)), z], axis=1), y, np.array([1.0, 20.0]), offset=z)
     weight = beta.astype(np.float32)
@@ -333,6 +331,37 @@ def fit_verifier(
     p_yes = special.expit(second[0] + (1.0 + second[1]) * whole).astype(np.float32)
     of_lessons = special.expit(second[0] + (1.0 + second[1]) * z[~inside]).astype(np.float32)
     return Verifier(p_yes, of_lessons)
+
+
+def compare_ridges(
+    x: npt.NDArray[np.floating], y: Floats, own: Floats, group: Ints, penalty: Floats, *, seed: Sequence[int]
+) -> tuple[Floats, Floats]:
+    """How well each ridge predicts what it has not seen, by cross-validation.
+
+    Parameters
+    ----------
+    x, y, own : (m, p), (m,) and (m,): columns, verdicts, and the known part of the log-odds
+    group : (m,) int64 from 0 on; rows of one group stay together in the folds
+    penalty : (p,) relative ridge penalty, multiplied by each of ``RIDGES``
+    seed : of the folds
+
+    Returns
+    -------
+    loss : (ridges,) log loss, summed over the rows
+    held_out : (ridges, m) log-odds of each row, learnt without its fold
+    """
+    groups = int(group.max()) + 1
+    fold = (np.random.default_rng(seed).permutation(groups) % _FOLDS)[group]
+    held_out = np.zeros((len(RIDGES), len(y)))
+    for f in np.unique(fold).tolist():
+        out = fold == f
+        inner, told_inner, known_inner = x[~out], y[~out], own[~out]
+        beta: Floats | None = None
+        for i, ridge in enumerate(RIDGES):
+            beta = fit_logistic(inner, told_inner, ridge * penalty, offset=known_inner, start=beta)
+            held_out[i, out] = x[out] @ beta + own[out]
+    loss: Floats = (np.logaddexp(0.0, held_out) - y * held_out).sum(axis=1)
+    return loss, held_out
 
 
 def _shift(log_odds: Floats, yes: Floats) -> float:

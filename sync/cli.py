@@ -28,6 +28,7 @@ COMMANDS = (
     "repartition",
     "order",
     "project",
+    "preview",
     "projects",
     "add-images",
     "import",

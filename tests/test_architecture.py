@@ -25,7 +25,9 @@ LAYERS: dict[str, list[str]] = {
         "answers verifier",
         "costs",
         "search",
-        "completeness matching propagation quotas remaining simulation task_order typical",
+        "completeness matching propagation quotas remaining simulation task_order thresholds",
+        "truth_draws typical",
+        "price",
     ],
     "ml_backend": [
         "errors",

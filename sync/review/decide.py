@@ -38,7 +38,7 @@ from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import QuestionRecord, RoundRecord
 
-__all__ = ["Outcome", "Plan", "asked_again", "decide", "split_silent"]
+__all__ = ["Outcome", "Plan", "asked_again", "certificate_seed", "decide", "split_silent"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +88,7 @@ def decide(
             log.log,
             # the policy names open questions again: they are part of what it may ask
             budget=settings.question_batch if room else 0,
-            seed=_seed(settings, record, log),
+            seed=certificate_seed(settings, record.number, log.certificate.number),
             certificate=log.certificate.number,
         )
         wanted = _wanted(db, settings, paths, record, pools, known_masks, log, step, room)
@@ -144,9 +144,9 @@ def _project(
     return project
 
 
-def _seed(settings: Settings, record: RoundRecord, log: ReviewLog) -> int:
+def certificate_seed(settings: Settings, round_number: int, certificate: int) -> int:
     """Every certificate draws anew: its sample must not depend on what earlier ones showed."""
-    entropy = [settings.seed, record.number, log.certificate.number]
+    entropy = [settings.seed, round_number, certificate]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
