@@ -22,12 +22,12 @@ from ml_backend.label_studio.label_config import parse_label_config
 from sync.projects.option_changes import merged, option_changes
 from sync.review.decide import decide
 from sync.rounds.cluster import load_label_pools
+from sync.rounds.due import training_due
 from sync.rounds.kind_settings import kind_settings
 from sync.rounds.policies import terms_digest
 from sync.rounds.progress import Progress
 from sync.rounds.project import registered
 from sync.rounds.round_records import has_finished, trained_round
-from sync.rounds.train import training_due
 from sync.rounds.wishes import wishes_of
 from sync.settings import Settings
 from sync.store.database import Store

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from sync.rounds.few_pictures import few_pictures_text
 from sync.rounds.history import FigureRow
 
 __all__ = ["history_lines"]
@@ -22,7 +23,7 @@ def history_lines(rows: Sequence[FigureRow]) -> list[str]:
         lines += [""] if lines else []
         measured = list(of_split)
         lines.append(
-            f"test split {split} ({measured[-1].test_pictures} pictures)"
+            f"test split {split} ({_size(measured[-1].test_pictures)})"
             + ("" if split == rows[0].split else ": not to be compared with the figures above")
         )
         for version, of_version in groupby(measured, lambda row: row.version):
@@ -46,3 +47,8 @@ def history_lines(rows: Sequence[FigureRow]) -> list[str]:
                     f"    {metric:<8}" + "".join(f" {r.label} {r.value:.3f} " for r in of_labels).rstrip()
                 )
     return lines
+
+
+def _size(pictures: int) -> str:
+    few = few_pictures_text(pictures)
+    return f"{pictures} pictures" + (f": {few}" if few else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.errors import BadLabelConfig, StorageError
+from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
+from sync.rounds.due import training_wait, wait_text
 from sync.rounds.positives_left import positives_left
 from sync.settings import Settings
 from sync.store.database import Store, database_now
@@ -40,6 +42,7 @@ def status(settings: Settings, store: Store) -> dict[str, Any]:
         found = [project_status(settings, session, project) for project in projects]
     for record, figures in zip(projects, found, strict=True):
         figures["positives_left"] = _positives_left(settings, store, record, figures)
+        figures["next_training"] = _next_training(settings, store, record)
     ttl = timedelta(seconds=settings.lease_ttl_s)
     return {
         "services": {
@@ -72,6 +75,18 @@ def _positives_left(
         return {}
 
 
+def _next_training(settings: Settings, store: Store, record: ProjectRecord) -> dict[str, Any] | None:
+    """See ``TrainingWait``; None where options, config or a snapshot cannot be read: rounds tell of that."""
+    db = ProjectStore(record.id, record.key, record.title, store)
+    try:
+        config = parse_label_config(record.label_config)
+        own = settings.for_project(record.options)
+        wait = training_wait(db, config, own, ProjectPaths(settings.data_dir, record.id), {})
+    except (BadInput, StorageError, OSError):
+        return None
+    return {**asdict(wait), "text": wait_text(wait)}
+
+
 def project_titles(store: Store) -> dict[int, str]:
     """Title by number of the projects that take part, in the order of numbers."""
     with store.read() as session:
@@ -102,6 +117,10 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "id": project.id,
         "title": project.title,
         "error": project.error,
+        "paused": project.paused,
+        "round_wanted": None
+        if project.round_wanted is None
+        else project.round_wanted.isoformat(timespec="seconds"),
         "pulled_at": None if project.pulled_at is None else project.pulled_at.isoformat(timespec="seconds"),
         "tasks": session.scalar(tasks),
         "finished": session.scalar(tasks.where(TaskRecord.finished.is_(True))),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sync.review.promise_text import promise_lines
+from sync.rounds.few_pictures import few_pictures_text
+from sync.rounds.wishes import PAUSE_TEXTS
 
 __all__ = ["status_lines"]
 
@@ -42,6 +44,12 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         f"  serving    {project['serving'] or 'nothing yet'}"
         + (f", clicks by {project['click_model']}" if project["click_model"] else ""),
     ]
+    if project["next_training"] is not None:
+        lines.append(f"  training   {project['next_training']['text']}")
+    if project["paused"]:
+        lines.append(f"  {PAUSE_TEXTS[project['paused']]} (`groundswell project resume {project['id']}`)")
+    if project["round_wanted"]:
+        lines.append("  a round was asked for; it starts at the worker's next look")
     if project["error"]:
         lines.append(f"  error      {project['error']}")
     lines += [f"  task {row['task']}: {row['reason']}" for row in project["broken"][:5]]
@@ -72,11 +80,12 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
         value, low, high = metrics[name]
         lines.append(
             f"    {name:<8} {value:.3f} (95 % interval {low:.3f}–{high:.3f}, "
-            f"{train['n_test']} test images, trained on {train['n_train']})"
+            f"{few_pictures_text(train['n_test']) or str(train['n_test']) + ' test images'}, "
+            f"trained on {train['n_train']})"
         )
     if "cluster" in figures:
         sizes = ", ".join(f"{label} {size}" for label, size in figures["cluster"]["pool"].items())
-        lines.append(f"    pool     {sizes}")
+        lines.append(f"    pool     {sizes} (masks found on unfinished pictures)")
     review = figures.get("review")
     if review:
         per = review["masks_per_question"]
@@ -85,10 +94,12 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
             f"{review['accepted']} masks accepted ({review['verified']} seen one by one), "
             f"{review['rejected']} rejected" + (f", {per} masks per question" if per is not None else "")
         )
+        lines += [_label_line(row) for row in review.get("by_label", [])]
         lines += [f"    promise  {line}" for line in promise_lines(review)]
         lines += [
             f"    audit    {row['label'] or 'all labels'}: {row['good']} of {row['asked']} accepted masks "
-            f"looked at were good, purity {row['lower']:.2f}–{row['upper']:.2f} ({row['confidence']:.0%})"
+            f"looked at were good: purity (share of good ones) {row['lower']:.2f}–{row['upper']:.2f} "
+            f"({row['confidence']:.0%})"
             for row in review.get("audits", [])
         ]
         lines += [
@@ -113,11 +124,27 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
         lines.append(f"    clicks   {clicks['version']} {how}")
         lines += [f"             {clicks['reason']}"] if clicks.get("reason") else []
     if record["pushed"]:
-        lines.append(f"    shown    {record['pushed']}")
+        lines.append(f"    shown    {record['pushed']} (the predictions that annotators see)")
     spent = {step: row["seconds"] for step, row in figures.items() if "seconds" in row}
     if spent:
         lines.append("    seconds  " + ", ".join(f"{step} {seconds}" for step, seconds in spent.items()))
     return lines
+
+
+def _label_line(row: dict[str, Any]) -> str:
+    """One label of the review: asked, decided, left, and why no more is asked."""
+    asked = f"{row['asked']} asked" if row["asked"] else "never asked about"
+    if row["open"]:
+        asked += f", {row['open']} of them open"
+    parts = [asked]
+    if row["masks"]:
+        parts.append(
+            f"{row['accepted']} accepted ({row['accepted_unseen']} unseen), "
+            f"{row['rejected']} rejected ({row['rejected_unseen']} unseen), {row['left']} left"
+        )
+    if row["why"] != "open":
+        parts.append(f"no more is asked: {row['reason']}")
+    return f"    {row['label']}: {'; '.join(parts)}"
 
 
 def _worker_line(row: dict[str, Any]) -> str:

@@ -140,11 +140,12 @@ def note_figures(
     report: ReviewReport,
     plan: Plan,
     found: dict[str, Any] | None,
+    by_label: list[dict[str, Any]],
     seconds: float,
 ) -> None:
     """Keep the figures of a look in the round's row, when they changed.
 
-    ``found`` is the share of objects found, see ``completeness_figures``.
+    ``found`` is the share of objects found, see ``completeness_figures``; ``by_label`` see ``label_reviews``.
     """
     log: ReviewLog = plan.log
     before = record.figures.get("review", {})
@@ -166,6 +167,7 @@ def note_figures(
         "forecast": forecast_figures(report.forecast),
         "labels": label_figures(plan.outcome),
         "found": found,
+        "by_label": by_label,
         "masks_per_question": round(report.accepted / report.answered, 3) if report.answered else None,
         "policy": plan.outcome.policy.name,
         "done": report.done,

@@ -16,6 +16,7 @@ from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.review.answers import pull_answers, set_overlap
 from sync.review.ask import ask
+from sync.review.by_label import label_reviews
 from sync.review.completeness_figures import found_figures
 from sync.review.decide import decide
 from sync.review.decisions import store_decisions
@@ -95,7 +96,9 @@ def review(
         refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
     report = review_report(plan, verdicts, asked_now=asked.count, asked_before=asked_before, may_ask=may_ask)
     found = found_figures(db, settings, paths, memo, record, plan)
-    note_figures(db, settings, paths, progress, record, report, plan, found, time.monotonic() - started)
+    by_label = label_reviews(plan, settings, config.labels, may_ask=may_ask)
+    spent_s = time.monotonic() - started
+    note_figures(db, settings, paths, progress, record, report, plan, found, by_label, spent_s)
     tell_outlook(db, review_studio, settings, memo, report.forecast)
     if _fingerprint(db, config, settings, record, may_ask) == before:
         memo[name] = _LastLook(before, report)

@@ -23,8 +23,9 @@ from ml_backend.clicks.project_network.versions import is_usable
 from ml_backend.clicks.training.job import job_spec, publish_click_model
 from ml_backend.errors import GroundswellError, LeaseLost
 from ml_backend.images.store import ImageStore
+from sync.rounds.due import wanted_of
 from sync.rounds.round_records import load_snapshot
-from sync.rounds.train import examples_of, wanted_of
+from sync.rounds.train import examples_of
 from sync.settings import Settings
 from sync.store.lease import Lease, worker_name
 from sync.store.project_store import ProjectStore

@@ -13,11 +13,9 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
 from ml_backend.artifacts.paths import ProjectPaths
@@ -29,7 +27,9 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
-from sync.rounds.early import OfNoUse, check_use, early_fields, given_up, is_early
+from sync.rounds.due import WANTED_FORMAT, wanted_of
+from sync.rounds.early import OfNoUse, check_use, early_fields
+from sync.rounds.few_pictures import few_pictures_text
 from sync.rounds.given_rounds import ADOPTED, COLD, TRAINED, adopt_into
 from sync.rounds.history import write_history
 from sync.rounds.learner_choice import choose_learner
@@ -48,7 +48,7 @@ from sync.rounds.round_records import (
     update_round,
 )
 from sync.rounds.series import in_series_of, series_of
-from sync.rounds.task_queries import finished_digests, finished_tasks, note_image_errors
+from sync.rounds.task_queries import finished_tasks, note_image_errors
 from sync.rounds.test_split import frozen_test_split
 from sync.rounds.training_folder import (
     keep_events,
@@ -70,55 +70,11 @@ __all__ = [
     "start_cold",
     "start_round",
     "train",
-    "training_due",
-    "wanted_of",
 ]
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
-_WANTED = TypeAdapter(tuple[Wanted, ...])
 _SETTINGS = ("config", "wanted", "labels", "learner", "preset", "options", "seed")
-
-
-@dataclass(frozen=True, slots=True)
-class _TrainedOn:
-    """What decides whether another round should follow: the labels of each kind, and every task's digest."""
-
-    wanted: tuple[Wanted, ...]
-    digests: Mapping[int, str]
-
-
-def training_due(
-    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, memo: Memo
-) -> str:
-    """Why a new round should start now; empty when it should not. Loads no regions."""
-    last = last_trained_for(db)
-    finished = finished_digests(db)
-    if last is None:
-        enough = len(finished) >= settings.min_finished
-        return f"{len(finished)} tasks finished, first training" if enough else ""
-    before = _trained_on(paths, memo, last)
-    if finished and before.wanted != config.wanted:
-        return "the labels of the project changed"
-    if is_early(last) and (has_finished(last, "push") or given_up(last)):
-        return f"the whole training after the early round {last.number}"
-    changed = sum(before.digests.get(task) != digest for task, digest in finished.items())
-    enough = changed >= settings.retrain_after
-    return f"{changed} tasks finished or changed since round {last.number}" if enough else ""
-
-
-def _trained_on(paths: ProjectPaths, memo: Memo, record: RoundRecord) -> _TrainedOn:
-    """What a round trained on, from its snapshot. The snapshot is large, so it is read only once."""
-    name = ("trained on", record.project_id)
-    kept = memo.get(name)
-    if isinstance(kept, tuple) and kept[0] == (record.number, record.digest):
-        found: _TrainedOn = kept[1]
-        return found
-    snapshot = load_snapshot(paths, record.number)
-    rows = (*snapshot["train"], *snapshot["test"])
-    fresh = _TrainedOn(wanted_of(snapshot), {row["task"]: row["digest"] for row in rows})
-    memo[name] = ((record.number, record.digest), fresh)
-    return fresh
 
 
 def start_round(
@@ -273,7 +229,7 @@ def _frozen_settings(config: LabelConfig, settings: Settings) -> dict[str, Any]:
     chosen = choose_learner(config.wanted, settings)
     return {
         "config": config.digest,
-        "wanted": _WANTED.dump_python(config.wanted, mode="json"),
+        "wanted": WANTED_FORMAT.dump_python(config.wanted, mode="json"),
         "labels": list(config.labels),
         "learner": chosen.name,
         "preset": settings.preset,
@@ -410,13 +366,6 @@ def _spec(
         seconds=float(snapshot["early"][0]) if "early" in snapshot else 0.0,
         start_is_early=bool(snapshot.get("start_is_early", False)),
     )
-
-
-def wanted_of(snapshot: Mapping[str, Any]) -> tuple[Wanted, ...]:
-    """The kinds of labels that a round learns; older releases knew instances only."""
-    if "wanted" not in snapshot:
-        return (Wanted("instances", tuple(str(label) for label in snapshot["labels"])),)
-    return _WANTED.validate_python(snapshot["wanted"])
 
 
 def _wanted_then(paths: ProjectPaths, memo: Memo, record: RoundRecord) -> tuple[Wanted, ...]:
@@ -559,7 +508,10 @@ def _one_line(info: VersionInfo) -> str:
     n = info.manifest["evaluation"]["n_images"]
     early = "early version " if info.manifest.get("early") else ""
     for name, (value, low, high) in metrics.items():  # learners name the most telling one first
-        return f"{early}{info.version}: {name} {value:.3f} ({low:.3f}–{high:.3f}, {n} test images)"
+        few = few_pictures_text(n)
+        return f"{early}{info.version}: {name} {value:.3f} ({low:.3f}–{high:.3f}, " + (
+            f"{few})" if few else f"{n} test images)"
+        )
     return f"{early}{info.version} published"
 
 

@@ -12,6 +12,7 @@ from sync.review.review import ReviewReport, review
 from sync.rounds.backend_facts import write_facts
 from sync.rounds.click_preparation import prepare_clicks
 from sync.rounds.cluster import cluster
+from sync.rounds.due import training_due
 from sync.rounds.early import given_up, infer_limit_s, is_early
 from sync.rounds.given_rounds import ADOPTED, COLD
 from sync.rounds.infer import infer, tasks_to_infer
@@ -29,7 +30,6 @@ from sync.rounds.train import (
     start_cold,
     start_round,
     train,
-    training_due,
 )
 from sync.rounds.wishes import (
     PAUSE_TEXTS,
