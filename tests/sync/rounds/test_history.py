@@ -83,7 +83,7 @@ def test_it_outlives_the_store_and_the_models(measured: World) -> None:
 
 def test_a_line_stands_between_test_splits(measured: World) -> None:
     lines = history_lines(history(measured.open().db, measured.settings))
-    assert lines[0] == "test split 1 (2 pictures)"
+    assert lines[0] == "test split 1 (2 pictures: too few pictures (n=2) to tell)"
     assert lines[3] == "    AP50     0.700 (0.600–0.800)  bar/thin 0.500  disc 0.900"
     assert [i for i, line in enumerate(lines) if "not to be compared" in line] == [8]
     assert history_lines([]) == ["no model version was measured yet"]
