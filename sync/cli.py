@@ -30,6 +30,7 @@ COMMANDS = (
     "project",
     "preview",
     "projects",
+    "invite",
     "add-images",
     "import",
     "export",

@@ -24,10 +24,11 @@ CROWD_DEFAULTS: Mapping[str, Any] = {
     "gold_share": 0.08,
     "repeat_share": 0.04,
     "min_answer_s": 0.6,
+    "review_auto_s": None,
 }
 """What ``crowd`` sets unless it is set otherwise: five answers at most, shares of gold and of hidden
-repeats, and a time floor a little below the 0.7 s per question of the published campaign (Papadopoulos et al.
-2021)."""
+repeats, a time floor a little below the 0.7 s per question of the published campaign (Papadopoulos et al.
+2021), and no answers that a page gives by itself."""
 
 
 class Settings(BackendSettings):
@@ -245,6 +246,45 @@ class Settings(BackendSettings):
     )
     crop_size_px: int = Field(default=448, ge=64, description="longer side of a review crop in pixels")
 
+    # review page
+    review_auto_s: float | None = Field(
+        default=3.0,
+        ge=0.5,
+        le=60,
+        description="auto mode of the review page answers by itself after so many seconds, until somebody "
+        "stops it; people may change the time. Empty: no auto mode",
+    )
+    review_auto_answer: Literal["yes", "no"] = Field(
+        default="no", description="what auto mode answers to a question"
+    )
+    review_show_speed: bool = Field(
+        default=True, description="the review page shows people how fast they answer"
+    )
+    review_show_gold: bool = Field(
+        default=False,
+        description="the review page tells people at once whether they were right, where a question's answer "
+        "is known",
+    )
+    review_hold_s: float = Field(
+        default=600.0,
+        ge=30,
+        description="seconds for which a card is kept for the person who was given it",
+    )
+    review_requests: int = Field(
+        default=240, ge=10, description="requests a minute that one invite to the review page may make"
+    )
+    review_address_requests: int = Field(
+        default=960,
+        ge=10,
+        description="requests a minute to the review page from one network address, all invites together",
+    )
+    proxies: int = Field(
+        default=0,
+        ge=0,
+        description="reverse proxies between people and the backend, each of which adds X-Forwarded-For; 0: "
+        "such headers are not believed",
+    )
+
     # push
     push_rows: int = Field(default=500, ge=1, description="predictions per request at most")
     push_bytes: int = Field(
@@ -340,9 +380,13 @@ PROJECT_OPTIONS = frozenset(
         "question_budget",
         "repeat_share",
         "retrain_after",
+        "review_auto_answer",
+        "review_auto_s",
         "review_form",
         "review_overlap",
         "review_overlap_max",
+        "review_show_gold",
+        "review_show_speed",
         "seed",
         "split_by",
         "test_fraction",

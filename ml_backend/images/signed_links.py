@@ -22,7 +22,7 @@ from ml_backend.artifacts.files import storage_errors
 from ml_backend.errors import StorageError
 from ml_backend.settings import BackendSettings
 
-__all__ = ["LinkSigner", "crop_path", "crop_url"]
+__all__ = ["LinkSigner", "crop_path", "crop_url", "signing_keys"]
 
 _KEY_BYTES: Final = 16
 
@@ -53,16 +53,8 @@ class LinkSigner:
         Links made with the older keys of the settings, or with the kept key, stay valid. Raises StorageError
         when the kept key is damaged.
         """
-        given = settings.signing_key.get_secret_value()
-        older = [
-            _spread(k.strip()) for k in settings.old_signing_keys.get_secret_value().split(",") if k.strip()
-        ]
-        kept = settings.data_dir / "signing.key"
-        if not given:
-            return cls(_kept_key(kept), older=older)
-        if kept.exists():
-            older.append(_kept_key(kept))
-        return cls(_spread(given), older=older)
+        *older, key = signing_keys(settings)
+        return cls(key, older=older)
 
     def sign(self, path: str, *, expires_at: int = 0) -> str:
         """Query string of a signed link; ``expires_at`` in seconds since 1970, 0 = never."""
@@ -77,6 +69,21 @@ class LinkSigner:
         if not self._signer.verify_signature(_signed_text(path, expires_at), signature.encode()):
             return False
         return expires_at == 0 or (time.time() if now is None else now) < expires_at
+
+
+def signing_keys(settings: BackendSettings) -> list[bytes]:
+    """The installation's keys, the one that signs last (``LinkSigner.from_settings``). Raises StorageError.
+
+    What is not a link (an invite, a login) signs with keys derived from these.
+    """
+    given = settings.signing_key.get_secret_value()
+    older = [_spread(k.strip()) for k in settings.old_signing_keys.get_secret_value().split(",") if k.strip()]
+    kept = settings.data_dir / "signing.key"
+    if not given:
+        return [*older, _kept_key(kept)]
+    if kept.exists():
+        older.append(_kept_key(kept))
+    return [*older, _spread(given)]
 
 
 def _signed_text(path: str, expires_at: int) -> bytes:

@@ -38,7 +38,7 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, TaskRecord
 from sync.studio.protocol import StudioClient
 
-__all__ = ["example_masks", "refresh_instructions"]
+__all__ = ["example_masks", "example_pictures", "refresh_instructions"]
 
 _log = logging.getLogger(__name__)
 _SIZE_PX = 224
@@ -55,6 +55,12 @@ def example_masks(paths: ProjectPaths) -> frozenset[tuple[int, str]]:
     """(task, RLE counts) of the drawn masks that the instructions show, and so must not be gold."""
     chosen = _read_state(paths).get("examples", {})
     return frozenset((int(task), str(counts)) for rows in chosen.values() for task, counts in rows)
+
+
+def example_pictures(paths: ProjectPaths) -> list[tuple[str, str, bool, str]]:
+    """Label, key of the crop, whether it is a good one, and caption of each example in the instructions."""
+    found = _read_state(paths).get("pictures", [])
+    return [(str(label), str(key), bool(is_good), str(caption)) for label, key, is_good, caption in found]
 
 
 def refresh_instructions(
@@ -80,7 +86,7 @@ def refresh_instructions(
     link = hashlib.sha256(crop_url(settings, db.id, "example").encode()).hexdigest()
     kinds = [[target.kind, *target.labels] for target in config.wanted]
     now = {"round": round_number, "labels": kinds, "reviews": reviews, "link": link}
-    is_same = all(state.get(name) == value for name, value in now.items())
+    is_same = all(state.get(name) == value for name, value in now.items()) and "pictures" in state
     if is_same and all(_crops(settings, images).path(db.id, key).exists() for key in state["crops"]):
         return False
     chosen, drawn = _choose(db, config, images, state.get("examples", {}))
@@ -97,7 +103,8 @@ def refresh_instructions(
             sent = True
     keys = sorted({example.key for example in examples})
     rows = {label: [[task.id, str(rle["counts"])] for task, rle in masks] for label, masks in chosen.items()}
-    state = {**now, "examples": rows, "crops": keys, "shown": sent_before}
+    pictures = [[e.label, e.key, e.is_good, e.caption] for e in examples]
+    state = {**now, "examples": rows, "crops": keys, "shown": sent_before, "pictures": pictures}
     write_json(_state_path(paths), state, guard=db.write)
     return sent
 

@@ -31,9 +31,11 @@ __all__ = [
     "RawAnswer",
     "parse_answers",
     "pictures_of",
+    "question_text",
     "read_questions",
     "sheet_key",
     "sheet_task",
+    "sheet_text",
     "single_task",
     "with_pictures",
 ]
@@ -58,7 +60,7 @@ def single_task(question: Question, image_url: str, kind: ProjectKind = INSTANCE
     """Task data of a single question; ``kind`` is that of its label."""
     return {
         "image": image_url,
-        "question": f"{kind.question.format(label=question.label)}  y = yes   n = no   u = unsure",
+        "question": f"{question_text(question.label, kind)}  y = yes   n = no   u = unsure",
         KEY_FIELD: question.key,
         "groundswell": {"form": "single", "questions": [asdict(question)]},
     }
@@ -78,14 +80,24 @@ def sheet_task(
     ``kind`` is that of the first label.
     """
     labels = [question.label for question in questions]
-    is_one = len(set(labels)) == 1
-    of = kind.good_one.format(label=labels[0]) if is_one else "a good one of what its name says"
     return {
-        "question": f"Tick every card that is NOT {of}. Leave the good ones.",
+        "question": sheet_text(labels, kind),
         "cards": _cards(image_urls, labels),
         KEY_FIELD: sheet_key(questions),
         "groundswell": {"form": "sheet", "questions": [asdict(question) for question in questions]},
     }
+
+
+def question_text(label: str, kind: ProjectKind = INSTANCES) -> str:
+    """What people are asked about one mask; ``kind`` is that of its label."""
+    return kind.question.format(label=label)
+
+
+def sheet_text(labels: Sequence[str], kind: ProjectKind = INSTANCES) -> str:
+    """What people are asked to do with a contact sheet; ``kind`` is that of the first label."""
+    is_one = len(set(labels)) == 1
+    of = kind.good_one.format(label=labels[0]) if is_one else "a good one of what its name says"
+    return f"Tick every card that is NOT {of}. Leave the good ones."
 
 
 def pictures_of(data: Mapping[str, Any]) -> list[str]:

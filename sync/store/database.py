@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchM
 from sqlalchemy.orm import Session, sessionmaker
 
 from ml_backend.errors import BadInput, LeaseLost, StorageError
+from sync.store import review_tables
 from sync.store.migrate import bring_up_to_date, is_up_to_date
 from sync.store.tables import Base, LeaseRecord, ProjectRecord
 
@@ -32,6 +33,18 @@ _BUSY_TIMEOUT_MS = 30_000
 _IDLE_TIMEOUT_MS = 600_000
 _WRITERS = 0x67726F756E64
 """Number of the advisory lock of writers on Postgres, the same for every worker."""
+
+_KEPT = frozenset(
+    {
+        "projects",
+        "leases",
+        *(
+            record.__tablename__
+            for record in (review_tables.InviteRecord, review_tables.CardRecord, review_tables.OutboxRecord)
+        ),
+    }
+)
+"""Tables of what is nowhere else: configuration, invites, and answers on their way to Label Studio."""
 
 _GONE = (OperationalError, InterfaceError, InternalError)
 """What drivers raise when the database is full, read-only, too busy or not there."""
@@ -161,8 +174,11 @@ class Store:
             ) from error
 
     def drop_derived(self) -> None:
-        """Drop every table but ``projects`` and make them anew; the next pull of each project is full."""
-        derived = [table for table in Base.metadata.sorted_tables if table.name not in ("projects", "leases")]
+        """Drop every derived table and make it anew; the next pull of each project is full.
+
+        Kept are the projects, and what the review page holds (invites, answers that are not written yet).
+        """
+        derived = [table for table in Base.metadata.sorted_tables if table.name not in _KEPT]
         with self._writers.begin() as connection:
             _wait_for_turn(connection)
             Base.metadata.drop_all(connection, tables=derived)

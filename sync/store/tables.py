@@ -1,7 +1,8 @@
 """Tables of the store, as typed SQLAlchemy models.
 
-``ProjectRecord`` is configuration (which Label Studio projects take part); every other table is derived
-from Label Studio and the data directory and may be dropped: ``groundswell rebuild`` fills it again.
+``ProjectRecord`` is configuration (which Label Studio projects take part); every other table of this module
+is derived from Label Studio and the data directory and may be dropped: ``groundswell rebuild`` fills it.
+Tables of the review page, which may not, are in ``review_tables``.
 Regions are kept as COCO RLE in JSON; verdicts on whole pools are columns on disk (``rounds/<n>/``), not rows.
 A change here needs a migration in ``sync/store/migrations``; a test compares the two.
 """

@@ -8,13 +8,17 @@ from typing import Any, Final
 
 from ml_backend.errors import StudioError
 from sync.studio.project_calls import ProjectCalls
-from sync.studio.protocol import AnnotationRow, ImportedAnnotation, TaskRow
+from sync.studio.protocol import AnnotationRow, ImportedAnnotation, PersonsAnnotation, TaskRow
 from sync.studio.rows import annotation_row, task_row
 
-__all__ = ["AnnotationCalls"]
+__all__ = ["PERSONS_CALL_S", "AnnotationCalls"]
 
 _IMPORTS_AT_ONCE: Final = 4
 """There is no call for many annotations, and Label Studio answers several calls faster than one by one."""
+
+
+PERSONS_CALL_S: Final = 30.0
+"""Seconds that writing one person's answer may take; the queue of answers waits a multiple of it."""
 
 
 class AnnotationCalls(ProjectCalls):
@@ -69,6 +73,41 @@ class AnnotationCalls(ProjectCalls):
             return 0
         return 1
 
+    def create_persons_annotation(self, row: PersonsAnnotation) -> int:
+        body = _persons_body(row) | {"unique_id": row.key, "completed_by": row.completed_by}
+        try:
+            answer = self._http.call(
+                "POST",
+                f"/api/tasks/{row.task_id}/annotations/",
+                json=body,
+                repeatable=True,
+                read_timeout_s=PERSONS_CALL_S,
+            )
+        except StudioError as error:
+            if error.status != 409:
+                raise
+        else:
+            return int(answer["id"])
+        number = self.annotation_of(row.task_id, row.completed_by)
+        if number is None:
+            raise StudioError(
+                f"annotation {row.key} is not on task {row.task_id}",
+                hint="Is this the Label Studio that the answer was meant for?",
+                field="unique_id",
+                status=409,
+            )
+        self.replace_persons_annotation(number, row)
+        return number
+
+    def replace_persons_annotation(self, annotation_id: int, row: PersonsAnnotation) -> None:
+        path = f"/api/annotations/{annotation_id}/"
+        self._http.call("PATCH", path, json=_persons_body(row), read_timeout_s=PERSONS_CALL_S)
+
+    def annotation_of(self, task_id: int, user: int) -> int | None:
+        answer = self._http.get(f"/api/tasks/{task_id}/", resolve_uri="false")
+        mine = [row.id for row in task_row(answer).annotations if row.completed_by == user]
+        return max(mine, default=None)
+
     def delete_annotation(self, annotation_id: int) -> None:
         self._http.call("DELETE", f"/api/annotations/{annotation_id}/")
 
@@ -80,3 +119,11 @@ class AnnotationCalls(ProjectCalls):
                 raise
         self.project(project_id)  # 404 also means "no such project": this tells the two apart
         return None
+
+
+def _persons_body(row: PersonsAnnotation) -> dict[str, Any]:
+    return {
+        "result": [dict(item) for item in row.result],
+        "lead_time": row.lead_time_s,
+        "was_cancelled": row.was_cancelled,
+    }

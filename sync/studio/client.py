@@ -15,7 +15,7 @@ from sync.studio.protocol import StudioClient
 from sync.studio.storage_calls import StorageCalls
 from sync.studio.task_calls import TaskCalls
 from sync.studio.tokens import request_headers, sdk_client, token_of
-from sync.studio.users import user_token
+from sync.studio.users import add_user, user_token
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
@@ -78,6 +78,10 @@ class Studio(TaskCalls, AnnotationCalls, ConnectionCalls, StorageCalls):
     def version(self) -> str:
         """Version of the Label Studio server."""
         return str(self._http.get("/api/version")["release"])
+
+    def add_person(self, email: str, name: str) -> int:
+        invite = str(self._http.get("/api/invite")["invite_url"])
+        return add_user(self.url, email, name, invite_path=invite)
 
     def as_user(self, email: str, password: str) -> StudioClient:
         invite = str(self._http.get("/api/invite")["invite_url"])

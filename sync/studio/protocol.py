@@ -17,6 +17,7 @@ __all__ = [
     "PATH_FIELD",
     "AnnotationRow",
     "ImportedAnnotation",
+    "PersonsAnnotation",
     "PredictionRow",
     "ProjectRow",
     "StudioClient",
@@ -78,6 +79,21 @@ class ImportedAnnotation:
     key: str
     import_id: int
     annotation_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonsAnnotation:
+    """What a person answered elsewhere than in Label Studio, to be stored as theirs.
+
+    Label Studio holds one annotation of a ``key`` (a UUID). ``completed_by`` is the number of their user.
+    """
+
+    task_id: int
+    result: Sequence[Mapping[str, Any]]
+    key: str
+    completed_by: int
+    lead_time_s: float
+    was_cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +242,22 @@ class StudioClient(Protocol):
         """
         ...
 
+    def create_persons_annotation(self, row: PersonsAnnotation) -> int:
+        """Store an annotation as that of the user it names; returns its number.
+
+        When Label Studio holds the key already, that annotation gets this content. So a call that may or may
+        not have arrived can be made again.
+        """
+        ...
+
+    def replace_persons_annotation(self, annotation_id: int, row: PersonsAnnotation) -> None:
+        """Give an annotation this content; the user whose it is stays. StudioError 404 when it is gone."""
+        ...
+
+    def annotation_of(self, task_id: int, user: int) -> int | None:
+        """Number of the newest annotation (or skip) of a user on a task, None when there is none."""
+        ...
+
     def delete_annotation(self, annotation_id: int) -> None: ...
 
     def next_task(self, project_id: int) -> TaskRow | None:
@@ -266,6 +298,13 @@ class StudioClient(Protocol):
 
     def sync_storage(self, kind: str, storage_id: int) -> int:
         """Make tasks of the objects that have none; how many objects Label Studio took."""
+        ...
+
+    def add_person(self, email: str, name: str) -> int:
+        """Number of a new user of this name, who can never log in: nobody keeps the password.
+
+        Raises StudioError when there is a user with this e-mail already.
+        """
         ...
 
     def as_user(self, email: str, password: str) -> StudioClient:

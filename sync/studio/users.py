@@ -1,15 +1,17 @@
-"""Log in to Label Studio as a person, creating the account through the invite link when needed."""
+"""Users of Label Studio: log in as a person, and sign people up through the invite link."""
 
 from __future__ import annotations
 
 import re
+import secrets
 
 import httpx
 
 from ml_backend.errors import StudioError
 
-__all__ = ["user_token"]
+__all__ = ["add_user", "user_token"]
 
+_TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=10.0)
 _CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
@@ -19,9 +21,8 @@ def user_token(base_url: str, email: str, password: str, *, invite_path: str) ->
     Raises StudioError when Label Studio refuses both (for example because the e-mail is taken with another
     password).
     """
-    timeout = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=10.0)
     try:
-        with httpx.Client(base_url=base_url, timeout=timeout) as http:
+        with httpx.Client(base_url=base_url, timeout=_TIMEOUT) as http:
             if not _submit(http, "/user/login/", email, password) and not _submit(
                 http, invite_path, email, password
             ):
@@ -35,6 +36,40 @@ def user_token(base_url: str, email: str, password: str, *, invite_path: str) ->
     except httpx.HTTPError as error:
         raise StudioError(
             f"logging in as {email} failed: {type(error).__name__}",
+            hint=f"Is Label Studio running at {base_url}?",
+        ) from error
+
+
+def add_user(base_url: str, email: str, name: str, *, invite_path: str) -> int:
+    """Sign a new user up and return their number. The password is random and kept nowhere.
+
+    Raises StudioError when there is a user with this e-mail, or Label Studio cannot be reached.
+    """
+    try:
+        with httpx.Client(base_url=base_url, timeout=_TIMEOUT) as http:
+            if not _submit(http, invite_path, email, secrets.token_urlsafe(24)):
+                raise StudioError(
+                    f"Label Studio did not sign {email} up",
+                    hint="There may be a user with this e-mail already",
+                    field="email",
+                    status=409,
+                )
+            answer = http.get("/api/current-user/whoami")
+            if answer.status_code != 200:
+                raise StudioError(f"Label Studio does not say who {email} is", status=answer.status_code)
+            number = int(answer.json()["id"])
+            http.patch(
+                f"/api/users/{number}/",
+                json={"first_name": name[:256]},
+                headers={
+                    "X-CSRFToken": http.cookies.get("csrftoken") or "",
+                    "Referer": f"{http.base_url}/",
+                },
+            )
+            return number
+    except httpx.HTTPError as error:
+        raise StudioError(
+            f"signing {email} up failed: {type(error).__name__}",
             hint=f"Is Label Studio running at {base_url}?",
         ) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from flask import Blueprint, Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ml_backend.app import create_app
 from ml_backend.services import Services
@@ -41,6 +42,9 @@ def create_web_app(
     app = create_app(services=shared, own_access=[blueprint.name for blueprint in blueprints])
     app.extensions[EXTENSION] = web
     answer_with_status(app)
+    if settings.proxies:
+        n = settings.proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign]
     for blueprint in blueprints:
         protect_pages(blueprint)
         app.register_blueprint(blueprint)

@@ -18,8 +18,11 @@ from contextlib import closing, contextmanager
 
 from ml_backend.artifacts.inbox import last_notice
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.errors import GroundswellError, LeaseLost, StudioError
+from ml_backend.errors import GroundswellError, LeaseLost, StorageError, StudioError
 from ml_backend.images.store import ImageStore
+from sync.review.flush import flush
+from sync.review.outbox import QUESTIONS, Mode
+from sync.review.review_project import installation_id
 from sync.rounds.live_progress import ProgressFile
 from sync.rounds.progress import Progress, Report
 from sync.rounds.project import OpenProject, open_project
@@ -109,6 +112,7 @@ class Worker:
 
     def look_at_all(self) -> list[LookReport]:
         """One look at every project, in random order so that none starves; errors stop only their project."""
+        self._write_answers()
         ids = list(self._only) if self._only is not None else project_ids(self._store) + self._gone()
         random.shuffle(ids)
         reports = []
@@ -119,6 +123,17 @@ class Worker:
             if found is not None:
                 reports.append(found)
         return reports
+
+    def _write_answers(self) -> None:
+        """Write answers of the review page that wait in the queue, as the backend does."""
+
+        def client_of(mode: Mode) -> StudioClient:
+            return self._review_studio or self._studio if mode == QUESTIONS else self._studio
+
+        try:
+            flush(self._store, installation_id(self._settings.data_dir), client_of)
+        except StorageError as error:
+            _log.warning("answers wait in the queue: %s", error)
 
     def _gone(self) -> list[int]:
         """Now and then, projects that Label Studio no longer had: a restored backup may bring them back."""

@@ -19,6 +19,7 @@ import json
 import os
 import random
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from sync.studio.checks import check_predictions, data_fields
 from sync.studio.protocol import (
     AnnotationRow,
     ImportedAnnotation,
+    PersonsAnnotation,
     PredictionRow,
     ProjectRow,
     StudioClient,
@@ -69,6 +71,8 @@ class FakeStudio:
         else:
             self._add("users", {"email": _ADMIN})
         self._user = self._user_id(_ADMIN)
+        self._one_at_a_time = threading.RLock()
+        """the queue of answers calls from several threads"""
 
     # ---- projects -------------------------------------------------------------------------------------
 
@@ -365,6 +369,43 @@ class FakeStudio:
         self._new_annotation(row.task_id, row.result, import_id=row.import_id, unique_id=row.key)
         return 1
 
+    def create_persons_annotation(self, row: PersonsAnnotation) -> int:
+        self._call("create_persons_annotation")
+        with self._one_at_a_time:
+            return self._create_persons_annotation(row)
+
+    def _create_persons_annotation(self, row: PersonsAnnotation) -> int:
+        if str(row.completed_by) not in self._db["users"]:
+            raise _refused(400, f"user {row.completed_by} does not exist", "Sign them up", "completed_by")
+        held = [one for one in self._db["annotations"].values() if one.get("unique_id") == row.key]
+        if held:
+            if (held[0]["task"], held[0]["completed_by"]) != (row.task_id, row.completed_by):
+                raise _refused(409, "the key is another annotation's", "Use another", "unique_id")
+            self.replace_persons_annotation(held[0]["id"], row)
+            return int(held[0]["id"])
+        return self._new_annotation(
+            row.task_id,
+            row.result,
+            lead_time=row.lead_time_s,
+            was_cancelled=row.was_cancelled,
+            completed_by=row.completed_by,
+            unique_id=row.key,
+        ).id
+
+    def replace_persons_annotation(self, annotation_id: int, row: PersonsAnnotation) -> None:
+        self._call("replace_persons_annotation")
+        held = self._get("annotations", annotation_id)
+        held["lead_time"], held["was_cancelled"] = row.lead_time_s, row.was_cancelled
+        held["result"] = copy.deepcopy([dict(item) for item in row.result])
+        held["updated_at"] = self._now()
+        self._touch(self._get("tasks", held["task"]))
+
+    def annotation_of(self, task_id: int, user: int) -> int | None:
+        self._call("annotation_of")
+        self._get("tasks", task_id)
+        rows = [row for row in self._of("annotations", task=task_id) if row["completed_by"] == user]
+        return max((int(row["id"]) for row in rows), default=None)
+
     def delete_annotation(self, annotation_id: int) -> None:
         self._call("delete_annotation")
         row = self._get("annotations", annotation_id)
@@ -477,6 +518,18 @@ class FakeStudio:
         fresh = [{field: address} for address in found if address not in held]
         self._import(row["project"], fresh)
         return len(fresh)
+
+    def add_person(self, email: str, name: str) -> int:
+        self._call("add_person")
+        if any(row["email"] == email for row in self._db["users"].values()):
+            raise _refused(409, f"there is a user {email}", "Use another e-mail", "email")
+        row = self._add("users", {"email": email, "first_name": name})
+        self._save()
+        return int(row["id"])
+
+    def user_names(self) -> dict[int, str]:
+        """Names of users by number (for tests)."""
+        return {row["id"]: str(row.get("first_name", "")) for row in self._db["users"].values()}
 
     def as_user(self, email: str, password: str) -> StudioClient:
         self._call("as_user")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ml_backend.errors import StudioError
-from sync.studio.protocol import ImportedAnnotation, PredictionRow, StudioClient
+from sync.studio.protocol import ImportedAnnotation, PersonsAnnotation, PredictionRow, StudioClient
 from tests.fakes.label_studio import FakeStudio
 
 CONFIG = """<View>
@@ -455,3 +456,58 @@ def test_disconnecting_leaves_everything_people_and_models_said(client: StudioCl
     assert client.project(project).model_version == "gs1-r1-aa"
     assert client.prediction_versions(project) == {"gs1-r1-aa": 1}
     assert len(client.task(task).annotations) == 1
+
+
+def test_answers_are_stored_as_those_of_a_person_who_never_logs_in(
+    client: StudioClient, project: int
+) -> None:
+    first, second = client.import_tasks(project, images(2))
+    email = f"ana-{uuid.uuid4().hex}@people.invalid"
+    ana = client.add_person(email, "Ana <b>")
+    with pytest.raises(StudioError):
+        client.add_person(email, "Ana again")
+    key = str(uuid.uuid4())
+    row = PersonsAnnotation(first, [box()], key, ana, 2.5)
+    assert client.annotation_of(first, ana) is None
+    number = client.create_persons_annotation(row)
+    assert client.annotation_of(first, ana) == number
+    (kept,) = client.task(first).annotations
+    assert (kept.id, kept.completed_by, kept.lead_time_s, kept.was_cancelled) == (number, ana, 2.5, False)
+    assert kept.result[0]["value"]["rectanglelabels"] == ["Cat"]
+    assert client.task(first).is_labeled
+    # sent again, changed meanwhile: there is one, with the newest content
+    again = replace(row, result=[box("Dog")], lead_time_s=4.0)
+    assert client.create_persons_annotation(again) == number
+    (kept,) = client.task(first).annotations
+    assert kept.result[0]["value"]["rectanglelabels"] == ["Dog"]
+    assert (kept.completed_by, kept.lead_time_s) == (ana, 4.0)
+    with pytest.raises(StudioError) as refused:
+        client.create_persons_annotation(replace(row, task_id=second))  # the key is another task's
+    assert refused.value.status == 409
+    # a skip instead of an answer, and taken back
+    client.replace_persons_annotation(number, replace(row, result=[], was_cancelled=True))
+    task = client.task(first)
+    assert [a.was_cancelled for a in task.annotations] == [True]
+    assert not task.is_labeled
+    assert client.annotation_of(first, ana) == number
+    client.delete_annotation(number)
+    assert client.annotation_of(first, ana) is None
+    with pytest.raises(StudioError) as gone:
+        client.replace_persons_annotation(number, row)
+    assert gone.value.status == 404
+    # the key is free again
+    assert client.annotation_of(first, ana) is None
+    client.create_persons_annotation(row)
+    assert [a.completed_by for a in client.task(first).annotations] == [ana]
+
+
+def test_an_answer_of_nobody_or_about_nothing_is_refused(client: StudioClient, project: int) -> None:
+    (task,) = client.import_tasks(project, images(1))
+    nobody = PersonsAnnotation(task, [box()], str(uuid.uuid4()), 987_654, 1.0)
+    with pytest.raises(StudioError) as refused:
+        client.create_persons_annotation(nobody)
+    assert refused.value.status == 400
+    ana = client.add_person(f"ana-{uuid.uuid4().hex}@people.invalid", "Ana")
+    with pytest.raises(StudioError) as gone:
+        client.create_persons_annotation(replace(nobody, completed_by=ana, task_id=10**9))
+    assert gone.value.status == 404

@@ -47,6 +47,8 @@ class WebServices:
         self._studio = studio
         self._review_studio = review_studio
         self._lock = threading.Lock()
+        self.answered = threading.Event()
+        """set when an answer waits for the queue's thread"""
 
     @property
     def store(self) -> Store:

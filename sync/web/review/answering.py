@@ -1,0 +1,273 @@
+"""What the page's routes do: give cards, keep answers, take them back, count.
+
+What people send is checked here, answer by answer: one that is refused does not hold up the others.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ml_backend.errors import BadInput
+from ml_backend.label_studio.label_config import parse_label_config
+from sync.review.outbox import QUESTIONS, Mode, find_answer, put_answer, take_back
+from sync.settings import Settings
+from sync.store.database import utc_now
+from sync.store.review_tables import CardRecord, OutboxRecord
+from sync.store.tables import ProjectRecord
+from sync.web.access.errors import PageError
+from sync.web.access.shared import WebServices
+from sync.web.review.class_cards import ClassCards
+from sync.web.review.class_tasks import ClassRanks
+from sync.web.review.deck import answered_count, give, held_card
+from sync.web.review.pictures import Pictures
+from sync.web.review.question_cards import QuestionCards
+from sync.web.review.sessions import Person
+from sync.web.review.statistics import figures
+from sync.web.review.streams import CardId, parse_card
+
+__all__ = ["Answering", "Conflict"]
+
+_MOST_HELD: Final = 60
+"""cards that one person may hold at a time"""
+_MOST_ANSWERS: Final = 100
+_LONGEST_S: Final = 3600.0
+_CLOCK_S: Final = 2.0
+"""so much more time than has passed may be claimed: clocks and connections are not exact"""
+
+
+class Conflict(PageError):
+    """What was asked for is no longer possible."""
+
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class _Project:
+    title: str
+    settings: Settings
+    cards: Mapping[Mode, QuestionCards | ClassCards]
+
+
+class Answering:
+    """One person's requests. Raises BadInput, StorageError; ``Conflict`` where it says so."""
+
+    def __init__(self, web: WebServices, pictures: Pictures) -> None:
+        self._web = web
+        self._pictures = pictures
+        self._ranks = ClassRanks(web.services)
+
+    def about(self, person: Person) -> dict[str, Any]:
+        """Who they are, and what they may answer."""
+        now = utc_now()
+        with self._web.store.read() as session:
+            project = self._project(session, person)
+            streams = []
+            for mode in person.modes:
+                cards = project.cards[mode]
+                stream = {
+                    "id": f"{person.project_id}:{mode}",
+                    "title": project.title if mode == QUESTIONS else f"{project.title}: classes",
+                    "mode": mode,
+                    "labels": cards.labels,
+                    "left": cards.left(session, person, now=now),
+                    "answered": answered_count(session, person, mode),
+                }
+                streams.append(stream | cards.about())
+        settings = project.settings
+        return {
+            "id": person.id,
+            "name": person.name,
+            "streams": streams,
+            "settings": {
+                "auto_s": settings.review_auto_s,
+                "auto_answer": settings.review_auto_answer,
+                "show_speed": settings.review_show_speed,
+                "show_gold": settings.review_show_gold,
+            },
+        }
+
+    def cards(
+        self, person: Person, mode: Mode, *, count: int, have: Collection[str], order: str
+    ) -> dict[str, Any]:
+        """The next cards, kept for this person. Unreadable names in ``have`` are ignored."""
+        ids = set()
+        for name in have:
+            try:
+                ids.add(parse_card(name, person).task_id)
+            except BadInput:
+                continue
+        now = utc_now()
+        with self._web.store.write() as session:
+            cards = self._project(session, person).cards[mode]
+            held = _held(session, person, mode, now) & ids
+            most = min(count, max(0, _MOST_HELD - len(held)))
+            found, left = cards.next_cards(session, person, count=most, have=ids, now=now, order=order)
+            answered = answered_count(session, person, mode)
+        return {"cards": found, "left": left, "answered": answered}
+
+    def answer(self, person: Person, raw: object) -> dict[str, Any]:
+        """Keep answers. What the reply calls stored is committed."""
+        if not isinstance(raw, list) or not 0 < len(raw) <= _MOST_ANSWERS:
+            raise BadInput(f"answers is a list of 1 to {_MOST_ANSWERS}", field="answers")
+        now = utc_now()
+        stored: list[str] = []
+        refused: list[dict[str, str]] = []
+        feedback: list[dict[str, Any]] = []
+        mode: Mode | None = None
+        with self._web.store.write() as session:
+            project = self._project(session, person)
+            scale = _time_scale(session, person, raw, now)
+            for item in raw:
+                name = item.get("uuid") if isinstance(item, Mapping) else None
+                try:
+                    card, row = self._keep(session, person, project, item, scale, now, len(stored))
+                except BadInput as error:
+                    refused.append({"uuid": str(name)[:64], "error": error.message, "hint": error.hint})
+                    continue
+                mode = card.mode
+                stored.append(str(name))
+                if row.right is not None and project.settings.review_show_gold:
+                    feedback.append({"uuid": str(name), "right": row.right})
+            counted = mode or person.modes[0]
+            left = project.cards[counted].left(session, person, now=now)
+            answered = answered_count(session, person, counted)
+        if stored:
+            self._web.answered.set()
+        return {
+            "stored": stored,
+            "refused": refused,
+            "feedback": feedback,
+            "left": left,
+            "answered": answered,
+        }
+
+    def _keep(
+        self,
+        session: Session,
+        person: Person,
+        project: _Project,
+        item: object,
+        scale: float,
+        now: datetime,
+        place: int,
+    ) -> tuple[CardId, OutboxRecord]:
+        if not isinstance(item, Mapping):
+            raise BadInput("an answer is a JSON object", field="answers")
+        name = _uuid(item.get("uuid"))
+        card = parse_card(item.get("card"), person)
+        row = find_answer(session, person.id, card.mode, card.task_id)
+        if row is not None and name in row.uuids:
+            return card, row
+        held = held_card(session, person, card.mode, card.task_id)
+        if held is None:
+            raise BadInput("this card was not given to you", field="card")
+        passed = (now - held.given_at).total_seconds() + _CLOCK_S
+        seconds = min(_seconds(item.get("seconds")) * scale, passed)
+        answer = project.cards[card.mode].answer(
+            session, card, item, uuid=name, seconds=seconds, suggested=held.suggested
+        )
+        user = person.user(card.mode)
+        assert user is not None  # parse_card lets no other mode through
+        # answers of one request keep their order
+        at = now.replace(microsecond=min(999_999, now.microsecond // 1000 * 1000 + place))
+        return card, put_answer(session, person.id, user, answer, at)
+
+    def undo(self, person: Person, raw: object) -> dict[str, Any]:
+        """Take one of the last answers back; the card is theirs again. Raises Conflict."""
+        card = parse_card(raw, person)
+        now = utc_now()
+        try:
+            with self._web.store.write() as session:
+                project = self._project(session, person)
+                shown = project.cards[card.mode].card(session, person, card)
+                row = take_back(session, person.id, card.mode, card.task_id)
+                give(
+                    session,
+                    person,
+                    card.mode,
+                    [(card.task_id, row.suggested)],
+                    hold_s=project.settings.review_hold_s,
+                    now=now,
+                )
+                before = dict(row.value)
+        except BadInput as error:
+            raise Conflict(error.message, field=error.field, hint=error.hint) from error
+        self._web.answered.set()
+        return {"card": shown, "before": before}
+
+    def figures(self, person: Person, mode: Mode, now: datetime) -> dict[str, Any]:
+        """Their own figures in one stream."""
+        with self._web.store.read() as session:
+            return figures(session, person, mode, self._project(session, person).settings, now)
+
+    def _project(self, session: Session, person: Person) -> _Project:
+        record = session.get(ProjectRecord, person.project_id)
+        if record is None:
+            raise Conflict("this project was taken out", hint="Ask whoever sent you the link")
+        settings = self._web.settings.for_project(record.options)
+        config = parse_label_config(record.label_config)
+        cards: dict[Mode, QuestionCards | ClassCards] = {}
+        for mode in person.modes:
+            if mode == QUESTIONS:
+                cards[mode] = QuestionCards(settings, config, self._pictures)
+            else:
+                cards[mode] = ClassCards(settings, config, self._pictures, self._web.services, self._ranks)
+        return _Project(record.title, settings, cards)
+
+
+def _held(session: Session, person: Person, mode: Mode, now: datetime) -> set[int]:
+    """Tasks that are kept for this person and that they have not answered."""
+    held = select(CardRecord.task_id).where(
+        CardRecord.person == person.id, CardRecord.mode == mode, CardRecord.until > now
+    )
+    done = select(OutboxRecord.task_id).where(
+        OutboxRecord.person == person.id, OutboxRecord.mode == mode, OutboxRecord.withdrawn.is_(False)
+    )
+    return set(session.scalars(held)) - set(session.scalars(done))
+
+
+def _uuid(value: object) -> str:
+    try:
+        if not isinstance(value, str) or len(value) != 36:
+            raise ValueError
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise BadInput("uuid is no UUID", field="uuid") from None
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise BadInput("seconds is a number from 0 on", field="seconds")
+    return min(float(value), _LONGEST_S)
+
+
+def _time_scale(session: Session, person: Person, raw: Sequence[object], now: datetime) -> float:
+    """By how much the times of these answers must shrink, so that nobody claims more time than has passed.
+
+    The time floor of a crowd rests on them.
+    """
+    claimed = 0.0
+    given: list[datetime] = []
+    for item in raw:
+        if not isinstance(item, Mapping):
+            continue
+        try:
+            card = parse_card(item.get("card"), person)
+            claimed += _seconds(item.get("seconds"))
+        except BadInput:
+            continue
+        held = held_card(session, person, card.mode, card.task_id)
+        if held is not None:
+            given.append(held.given_at)
+    last = session.scalar(select(func.max(OutboxRecord.answered_at)).where(OutboxRecord.person == person.id))
+    since = max([*([last] if last else []), *([min(given)] if given else [])], default=now)
+    passed = (now - since).total_seconds() + _CLOCK_S
+    return min(1.0, passed / claimed) if claimed > 0 else 1.0
