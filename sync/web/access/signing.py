@@ -20,11 +20,11 @@ class Signed:
     ----------
     settings : those of the installation; its older signing keys are still read
     purpose : what is signed for one purpose is refused for any other
-    timed : put the time of signing in, so that ``read`` can refuse what is too old; otherwise one value is
-        always the same text
+    timed : put the time of signing in, so that ``read`` can refuse what is too old. Without, one value is
+        always the same text, and an age cannot be asked for
     """
 
-    def __init__(self, settings: BackendSettings, purpose: str, *, timed: bool = False) -> None:
+    def __init__(self, settings: BackendSettings, purpose: str, *, timed: bool = True) -> None:
         kind = itsdangerous.URLSafeTimedSerializer if timed else itsdangerous.URLSafeSerializer
         self._serializer: itsdangerous.Serializer[str] = kind(
             signing_keys(settings),
@@ -41,6 +41,7 @@ class Signed:
         try:
             if isinstance(self._serializer, itsdangerous.URLSafeTimedSerializer):
                 return self._serializer.loads(text, max_age=None if max_age_s is None else int(max_age_s))
+            assert max_age_s is None, "no time was signed"
             return self._serializer.loads(text)
         except itsdangerous.BadData as error:
             raise ValueError("not signed by this installation, or too old") from error

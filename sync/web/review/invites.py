@@ -129,7 +129,7 @@ def _email(person: str) -> str:
 
 def invite_link(settings: Settings, invite_id: str) -> str:
     """The address that is sent to the person."""
-    token = Signed(settings, "invite").sign(invite_id)
+    token = Signed(settings, "invite", timed=False).sign(invite_id)
     return f"{settings.backend_url.rstrip('/')}/review/i/{token}"
 
 

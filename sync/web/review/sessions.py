@@ -64,7 +64,7 @@ class Door:
     def __init__(self, web: WebServices) -> None:
         settings: Settings = web.settings
         self._web = web
-        self._links = Signed(settings, "invite")
+        self._links = Signed(settings, "invite", timed=False)
         self._cookies = Signed(settings, "review session")
         self._per_invite = Rates(settings.review_requests)
         self._per_address = Rates(settings.review_address_requests)
