@@ -39,7 +39,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         segmenter: Annotated[str, typer.Option(help="click segmenter of this project")] = "",
         option: Annotated[
-            list[str] | None, typer.Option(help="worker setting of this project, name=value; repeatable")
+            list[str] | None,
+            typer.Option(
+                help="worker setting of this project, name=value; repeatable; settings that it has stay"
+            ),
         ] = None,
         groups: Annotated[
             Path | None,
@@ -63,6 +66,9 @@ def register(app: typer.Typer) -> None:
         review_api_key: Annotated[
             str, typer.Option(help="API key of --review-url", envvar="GROUNDSWELL_REVIEW_API_KEY")
         ] = "",
+        yes: Annotated[
+            bool, typer.Option("--yes", "-y", help="change options of a project that exists without asking")
+        ] = False,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     ) -> None:
@@ -82,15 +88,18 @@ def register(app: typer.Typer) -> None:
         --cold-option class_map={"map":{"car":"vehicle","truck":"vehicle"}}
         """
         import json
+        from collections.abc import Sequence
         from dataclasses import asdict
         from typing import get_args
 
         from ml_backend.errors import BadInput
         from ml_backend.kinds.base import Kind
         from ml_backend.label_studio.label_config import Output
-        from sync.console import parse_options, read_text, say
+        from sync.console import agree, parse_options, read_text, say
         from sync.installation import effective_settings
         from sync.projects.init_project import Serve, init_project
+        from sync.projects.option_changes import OptionChange
+        from sync.report.project_lines import change_lines
         from sync.studio.client import Studio
 
         for name, value, allowed in (
@@ -112,6 +121,12 @@ def register(app: typer.Typer) -> None:
         if cold_start:
             options["cold_start"] = "zero-shot"
             options["cold_start_options"] = {"detector": cold_start, **parse_options(cold_option or [])}
+
+        def tell(changes: Sequence[OptionChange], effects: Sequence[str]) -> None:
+            if not as_json:
+                typer.echo("\n".join([*change_lines(changes), *(f"  → {line}" for line in effects)]))
+            agree("Set this?", yes=yes, quiet=as_json)
+
         settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
         review = Studio(review_url, review_api_key) if review_url else None
         made = init_project(
@@ -130,6 +145,7 @@ def register(app: typer.Typer) -> None:
             options=options or None,
             groups=groups,
             review_client=review,
+            on_change=tell,
             report=(lambda line: None) if as_json else say,
         )
         if as_json:
@@ -143,3 +159,4 @@ def register(app: typer.Typer) -> None:
             say(f"set GROUNDSWELL_REVIEW_URL={review_url} and GROUNDSWELL_REVIEW_TOKEN for the worker")
         typer.echo(f"label   {made.url}")
         typer.echo(f"review  {made.review_url}")
+        typer.echo(f"{made.training} (`groundswell status` counts them)")

@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from ml_backend.artifacts.inbox import last_notice
@@ -82,6 +82,7 @@ class Worker:
         self._stop = threading.Event()
         self._memo: dict[object, object] = {}
         self._waits = False
+        self._said: dict[int, str] = {}
         self._asked_for_gone = time.monotonic()
 
     def stop(self, *_: object) -> None:
@@ -113,7 +114,9 @@ class Worker:
     def look_at_all(self) -> list[LookReport]:
         """One look at every project, in random order so that none starves; errors stop only their project."""
         self._write_answers()
-        ids = list(self._only) if self._only is not None else project_ids(self._store) + self._gone()
+        gone = set(project_ids(self._store, gone=True))
+        chosen = project_ids(self._store) if self._only is None else [i for i in self._only if i not in gone]
+        ids = [*chosen, *self._gone(gone if self._only is None else gone & set(self._only))]
         random.shuffle(ids)
         reports = []
         for project_id in ids:
@@ -135,12 +138,18 @@ class Worker:
         except StorageError as error:
             _log.warning("answers wait in the queue: %s", error)
 
-    def _gone(self) -> list[int]:
+    def _gone(self, gone: Collection[int]) -> list[int]:
         """Now and then, projects that Label Studio no longer had: a restored backup may bring them back."""
         if time.monotonic() - self._asked_for_gone < _ASK_FOR_GONE_S:
             return []
         self._asked_for_gone = time.monotonic()
-        return project_ids(self._store, gone=True)
+        return sorted(gone)
+
+    def _is_news(self, project_id: int, text: str) -> bool:
+        """Whether this error is another one than at the last look: the same one is logged once."""
+        before = self._said.get(project_id)
+        self._said[project_id] = text
+        return before != text
 
     def look(self, project_id: int, *, force_round: bool = False) -> LookReport | None:
         """One look at one project; None when another worker holds it. Expected errors go into the report."""
@@ -151,20 +160,23 @@ class Worker:
                     return None
                 found = look(project, force_round=force_round)
                 _note_error(self._store, project_id, found.error)
+                self._said.pop(project_id, None)
                 return found
         except (LeaseLost, Stopped) as error:
             _log.info("project %s: %s", project_id, error)
             return LookReport(project_id, error=str(error))
         except GroundswellError as error:
-            _log.error("project %s: %s", project_id, error)
+            if self._is_news(project_id, str(error)):
+                _log.error("project %s: %s", project_id, error)
             self._report(project_id, "error", 1.0, str(error))
             if not self._is_gone(project_id, error):
                 _note_error(self._store, project_id, str(error))
             return LookReport(project_id, error=str(error))
         except Exception as error:
             # a bug met in one project must not stop the work on the others; it is shown, not hidden
-            _log.exception("project %s: unexpected error", project_id)
             text = f"unexpected {type(error).__name__}: {error}"
+            if self._is_news(project_id, text):
+                _log.exception("project %s: unexpected error", project_id)
             self._report(project_id, "error", 1.0, text)
             _note_error(self._store, project_id, text)
             return LookReport(project_id, error=text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +12,9 @@ from PIL import Image
 
 from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import BadImage, BadInput, BadLabelConfig
+from sync.local.secrets import load_secrets
 from sync.projects.init_project import InitReport, init_project
+from sync.projects.option_changes import OptionChange
 from sync.projects.pictures import find_images
 from sync.rounds.project import open_project
 from sync.settings import Settings
@@ -193,8 +195,50 @@ def test_a_project_of_this_title_with_other_labels_is_left_alone(init: Init) -> 
 
 
 def test_without_a_webhook_secret_nothing_is_connected(init: Init, tmp_path: Path) -> None:
+    studio = FakeStudio()
     with pytest.raises(BadInput, match="GROUNDSWELL_WEBHOOK_SECRET"):
-        init(FakeStudio(), settings=Settings(data_dir=tmp_path / "data"))
+        init(studio, settings=Settings(data_dir=tmp_path / "data"))
+    assert studio.projects() == []
+    assert not (tmp_path / "data").exists()
+
+
+def test_without_settings_those_of_groundswell_up_count(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secrets = load_secrets(tmp_path / "groundswell-data")  # what `up` does first
+    studio = UploadStudio()
+    made = init_project(studio, title="Some cells", labels=["RBC"], images=pictures)
+    (hook,) = studio._of("webhooks", project=made.project_id)
+    assert hook["secret"] == secrets.webhook_secret
+    assert made.training == "0 of 5 finished tasks until the first training, then one for every 20 more"
+
+
+def test_options_of_a_project_that_exists_are_merged_after_they_were_told(
+    init: Init, settings: Settings
+) -> None:
+    studio = FakeStudio()
+    init(studio, options={"retrain_after": 7, "seed": 1})
+    told: list[dict[str, tuple[Any, Any]]] = []
+
+    def note(changes: Sequence[OptionChange], effects: Sequence[str]) -> None:
+        told.append({change.name: (change.old, change.new) for change in changes})
+        assert effects
+
+    made = init(studio, options={"seed": 2}, on_change=note)
+    assert told == [{"seed": (1, 2)}]
+    assert load_facts(settings.data_dir, made.project_id).options == {"retrain_after": 7, "seed": 2}
+    init(studio, options={"seed": 2}, on_change=note)
+    init(studio, on_change=note)
+    assert len(told) == 1
+
+    def refuse(changes: Sequence[OptionChange], effects: Sequence[str]) -> None:
+        raise BadInput("no")
+
+    with pytest.raises(BadInput, match="no"):
+        init(studio, options={"seed": 3}, on_change=refuse)
+    opened = open_project(settings, Store(settings.database()), studio, made.project_id)
+    assert (opened.settings.seed, opened.settings.retrain_after) == (2, 7)
 
 
 def test_facts_and_options_reach_backend_and_worker(init: Init, settings: Settings) -> None:

@@ -154,6 +154,40 @@ def test_a_project_that_is_gone_is_named_once_and_not_looked_at_again(
     assert project_ids(world.store) == [world.project_id]
 
 
+def test_a_project_that_is_gone_is_logged_once_also_when_it_is_named(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make_world(6)
+    worker = Worker(world.settings, world.store, world.studio, only=[world.project_id])
+    worker.look_at_all()
+    world.studio._db["projects"].pop(str(world.project_id))
+    for _ in range(4):
+        worker.look_at_all()
+    assert [row.levelname for row in caplog.records if "no project" in row.message] == ["ERROR"]
+
+
+def test_an_error_that_stays_is_logged_once_until_it_is_over(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make_world(6)
+    worker = world.worker()
+
+    def away(call: str) -> None:
+        raise StudioError("connection refused")
+
+    def logged() -> int:
+        return sum("connection refused" in row.message for row in caplog.records)
+
+    for count in (1, 2):
+        world.studio.before_call = away
+        for _ in range(3):
+            worker.look_at_all()
+            assert logged() == count
+        world.studio.before_call = None
+        (report,) = worker.look_at_all()
+        assert report.error == ""
+
+
 def test_a_404_from_a_wrong_address_is_not_taken_for_a_deleted_project(make_world: MakeWorld) -> None:
     world = make_world(6)
 
