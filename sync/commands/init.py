@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sync.projects.init_request import InitRequest
+    from sync.settings import Settings
 
 __all__ = ["register"]
 
@@ -70,6 +74,9 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--yes", "-y", help="change options of a project that exists without asking")
         ] = False,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="only say what would be made; make nothing")
+        ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     ) -> None:
         """Create a project: label config with smart tools, backend, webhook, order of tasks, review project.
@@ -80,6 +87,8 @@ def register(app: typer.Typer) -> None:
         picture: all of them are trained and predicted.
 
         Example: groundswell init --title Cells --images ./cells --labels RBC,WBC,Platelets
+
+        Example: groundswell init --title Cells --images ./cells --labels RBC,WBC,Platelets --dry-run
 
         Example: groundswell init --title Tiles --images ./tiles --kind classes --labels ok,defect
 
@@ -98,6 +107,7 @@ def register(app: typer.Typer) -> None:
         from sync.console import agree, parse_options, read_text, say
         from sync.installation import effective_settings
         from sync.projects.init_project import Serve, init_project
+        from sync.projects.init_request import check_request
         from sync.projects.option_changes import OptionChange
         from sync.report.project_lines import change_lines
         from sync.studio.client import Studio
@@ -128,11 +138,27 @@ def register(app: typer.Typer) -> None:
             agree("Set this?", yes=yes, quiet=as_json)
 
         settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
+        names = [label.strip() for label in labels.split(",") if label.strip()]
+        if dry_run:
+            request = check_request(
+                settings,
+                title=title,
+                labels=names,
+                images=images,
+                output=output,  # type: ignore[arg-type]
+                kind=kind,  # type: ignore[arg-type]
+                multiple=multiple,
+                label_config="" if config is None else read_text(config),
+                options=options or None,
+                groups=groups,
+            )
+            _say_only(settings, request, images, serve, files_root, as_json=as_json)
+            return
         review = Studio(review_url, review_api_key) if review_url else None
         made = init_project(
             Studio(settings.studio_url, settings.current_studio_token),
             title=title,
-            labels=[label.strip() for label in labels.split(",") if label.strip()],
+            labels=names,
             images=images,
             settings=settings,
             output=output,  # type: ignore[arg-type]
@@ -160,3 +186,44 @@ def register(app: typer.Typer) -> None:
         typer.echo(f"label   {made.url}")
         typer.echo(f"review  {made.review_url}")
         typer.echo(f"{made.training} (`groundswell status` counts them)")
+
+
+def _say_only(
+    settings: Settings,
+    request: InitRequest,
+    images: Path | None,
+    serve: str,
+    files_root: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    import json
+    from dataclasses import asdict
+
+    from sync.projects.init_plan import plan_init
+    from sync.projects.init_request import project_titled
+    from sync.report.plan_lines import init_lines
+    from sync.store.database import Store
+    from sync.store.tables import ProjectRecord
+    from sync.studio.client import Studio
+
+    studio = Studio(settings.studio_url, settings.current_studio_token)
+    row, known = project_titled(studio, request), None
+    there = settings.database_url.get_secret_value() or (settings.data_dir / "groundswell.db").exists()
+    if row is not None and there:  # opening a store that is not there would make one
+        with Store(settings.database()).read() as session:
+            known = session.get(ProjectRecord, row.id)
+    plan = plan_init(
+        studio,
+        settings,
+        request,
+        images=images,
+        known=known,
+        serve=serve,  # type: ignore[arg-type]
+        files_root=files_root,
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(plan), indent=1))
+        return
+    for line in init_lines(plan):
+        typer.echo(line)

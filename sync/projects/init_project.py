@@ -26,27 +26,24 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import ProjectFacts, load_facts, save_facts
 from ml_backend.errors import BadInput
 from ml_backend.kinds.base import Kind
-from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import Output, parse_label_config
 from sync.local.effective_settings import effective_settings
 from sync.local.up import read_state
+from sync.projects.init_request import check_request, project_titled
 from sync.projects.option_changes import OptionChange, set_options
 from sync.projects.option_effects import effects_of
-from sync.projects.picture_groups import GROUP_FIELD, picture_groups
 from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
-from sync.projects.pictures import find_images
 from sync.review.review_project import ReviewOwner, ensure_review_project, installation_id
 from sync.rounds.due import training_wait, wait_text
-from sync.rounds.order_quotas import check_balance
 from sync.rounds.project import registered
-from sync.rounds.registration import check_project_settings, register_project
+from sync.rounds.registration import register_project
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.tables import ProjectRecord
 from sync.studio.client import AnyClient, Studio, as_studio
 from sync.studio.protocol import ProjectRow, StudioClient
 
-__all__ = ["BACKEND_TITLE", "InitReport", "backend_address", "init_project"]
+__all__ = ["BACKEND_TITLE", "InitReport", "Serve", "backend_address", "init_project", "served_root"]
 
 BACKEND_TITLE = "Groundswell"
 Serve = Literal["upload", "local"]
@@ -134,27 +131,26 @@ def init_project(
     settings = settings or effective_settings(None)
     if connect:
         _webhook_secret(settings)
-    if not 3 <= len(title.strip()) <= 50:
-        raise BadInput(
-            f"the title {title!r} has {len(title.strip())} characters", field="title", hint="Use 3 to 50"
-        )
-    config = label_config or build_label_config(labels, output=output, kind=kind, multiple=multiple, why=True)
-    labels = labels or parse_label_config(config).labels
-    if groups is not None:
-        options = {"split_by": GROUP_FIELD, **(options or {})}
-    if options is not None:
-        check_project_settings(settings.for_project(options), parse_label_config(config).wanted)
-        check_balance(settings.for_project(options), parse_label_config(config).labels)
-    found, refused = ([], []) if images is None else find_images(images)
-    if groups is not None and not found:
-        raise BadInput("groups are those of pictures that are given", field="groups", hint="Give images too")
-    grouped = {} if groups is None else picture_groups(found, groups)
-    row, created = _ensure_project(studio, title.strip(), config, labels)
-    report(f"project {row.id} {row.title!r} {'created' if created else 'found'}")
+    request = check_request(
+        settings,
+        title=title,
+        labels=labels,
+        images=images,
+        output=output,
+        kind=kind,
+        multiple=multiple,
+        label_config=label_config,
+        options=options,
+        groups=groups,
+    )
+    options, found = request.options, request.pictures
+    there = project_titled(studio, request)
+    row = there or studio.create_project(request.title, request.config)
+    report(f"project {row.id} {row.title!r} {'created' if there is None else 'found'}")
 
     store = Store(settings.database())
-    register_project(settings, store, studio, row.id, options=options if created else None)
-    if options is not None and not created:
+    register_project(settings, store, studio, row.id, options=options if there is None else None)
+    if options is not None and there is not None:
         _change_options(settings, store, row.id, options, on_change, report)
     review = _review_studio(studio, settings, review_client)
     review_id = ensure_review_project(
@@ -170,11 +166,12 @@ def init_project(
     added = Added(0)
     if images is not None:
         field = parse_label_config(row.label_config).image_key
-        place = PictureProject(studio, row.id, field, images if isinstance(images, Path) else None, grouped)
+        folder = images if isinstance(images, Path) else None
+        place = PictureProject(studio, row.id, field, folder, request.groups)
         if serve == "upload":
             added = upload_pictures(place, found, report=report)
         else:
-            added = serve_pictures(place, found, files_root=_files_root(settings, files_root), report=report)
+            added = serve_pictures(place, found, files_root=served_root(settings, files_root), report=report)
     if connect:
         _connect(studio, row.id, settings)
         report(f"backend connected at {backend_address(settings)}")
@@ -184,9 +181,9 @@ def init_project(
         title=row.title,
         url=f"{settings.studio_url}/projects/{row.id}/data",
         review_url=f"{getattr(review, 'url', settings.studio_url)}/projects/{review_id}/data",
-        created=created,
+        created=there is None,
         images_added=added.count,
-        refused=tuple(refused),
+        refused=tuple(request.refused),
         renamed=added.renamed,
         training=_training(settings, store, row),
     )
@@ -223,28 +220,6 @@ def _review_studio(studio: StudioClient, settings: Settings, given: AnyClient | 
     return studio
 
 
-def _ensure_project(
-    studio: StudioClient, title: str, config: str, labels: Sequence[str]
-) -> tuple[ProjectRow, bool]:
-    for row in studio.projects():
-        if row.title == title:
-            known, asked = parse_label_config(row.label_config), parse_label_config(config)
-            if set(labels) - set(known.labels):
-                raise BadInput(
-                    f"project {row.id} {title!r} has the labels {', '.join(known.labels)}",
-                    field="labels",
-                    hint="Add labels in Label Studio's project settings, or choose another title",
-                )
-            if known.kind != asked.kind:
-                raise BadInput(
-                    f"project {row.id} {title!r} is of kind {known.kind}",
-                    field="kind",
-                    hint=f"Choose another title for a project of kind {asked.kind}",
-                )
-            return row, False
-    return studio.create_project(title, config), True
-
-
 def _write_facts(
     settings: Settings, store: Store, row: ProjectRow, review_id: int, *, segmenter: str
 ) -> None:
@@ -270,7 +245,7 @@ def _write_facts(
     save_facts(settings.data_dir, facts)
 
 
-def _files_root(settings: Settings, given: Path | None) -> Path | None:
+def served_root(settings: Settings, given: Path | None) -> Path | None:
     """Folder that Label Studio serves files from, as far as it is known."""
     if given is not None:
         return given.resolve()

@@ -35,7 +35,7 @@ from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 
-__all__ = ["ensure_order", "known_order", "rule_of"]
+__all__ = ["ensure_order", "known_order", "order_key", "rule_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,20 +85,7 @@ def ensure_order(
     A look at an unchanged project reads nothing. Raises StorageError when the pool is gone or damaged.
     """
     version = record.model_version
-    rule = rule_of(settings)
-    key = digest_of(
-        [
-            version,
-            settings.order,
-            rule.diversity,
-            rule.balance,
-            rule.explore,
-            settings.seed,
-            settings.features,
-            *(["series", settings.split_by] if settings.split_by else []),
-            *(["quotas first", settings.pick, settings.ideal_class_balance] if _has_quotas(settings) else []),
-        ]
-    )[:16]
+    rule, key = rule_of(settings), order_key(settings, version)
     order = known_order(paths, memo, version)
     if order is not None and order.key.rstrip("+") != key:
         order = None
@@ -126,6 +113,24 @@ def ensure_order(
         fresh = subject.ranked(key, rule)
     write_order(paths.order(version), fresh, guard=db.write)
     return fresh
+
+
+def order_key(settings: Settings, version: str) -> str:
+    """What an order of this version follows from; one that was ranked anew has a "+" behind it."""
+    rule = rule_of(settings)
+    return digest_of(
+        [
+            version,
+            settings.order,
+            rule.diversity,
+            rule.balance,
+            rule.explore,
+            settings.seed,
+            settings.features,
+            *(["series", settings.split_by] if settings.split_by else []),
+            *(["quotas first", settings.pick, settings.ideal_class_balance] if _has_quotas(settings) else []),
+        ]
+    )[:16]
 
 
 def _has_quotas(settings: Settings) -> bool:

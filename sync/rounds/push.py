@@ -33,7 +33,7 @@ from ml_backend.label_studio.region_check import validate_result
 from ml_backend.task_prediction import make_prediction
 from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.infer import pool_index
-from sync.rounds.order import ensure_order, known_order
+from sync.rounds.order import ensure_order, known_order, order_key
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.push_plan import PushPlan, Shown, load_pushed, plan_push, save_pushed, shown_by_task
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
@@ -44,7 +44,7 @@ from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
 from sync.studio.protocol import PredictionRow, StudioClient
 
-__all__ = ["PushReport", "PushState", "note_order", "push", "push_state", "serving_order"]
+__all__ = ["PushReport", "PushState", "expected_push", "note_order", "push", "push_state", "serving_order"]
 
 _READ_TASKS = 256
 _COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
@@ -94,13 +94,47 @@ def push_state(
 ) -> PushState:
     """Compare what each task should show with what was sent; asks the store and files only."""
     index = pool_index(paths, memo, record.model_version)
-    verdicts = read_verdicts(paths.round(record.number))
-    tasks = _wanted(db, index)
-    order = ensure_order(db, config, settings, paths, memo, record, index, tasks)
-    setting = digest_of((record.model_version, config.digest, *_shown_how(settings), order.key))
-    absent = absent_labels(db, config.wanted)
+    order = ensure_order(db, config, settings, paths, memo, record, index, _wanted(db, index))
+    verdicts, absent = read_verdicts(paths.round(record.number)), absent_labels(db, config.wanted)
+    wanted, held, plan = _compared(
+        db, config, settings, paths, record, index, verdicts, absent, order_key=order.key
+    )
+    return PushState(index, order, verdicts, absent, wanted, held, plan)
+
+
+def expected_push(
+    db: ProjectStore,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    memo: Memo,
+    record: RoundRecord,
+) -> PushPlan:
+    """What the next push of a round would send. Writes nothing: an order still to be made counts as made."""
+    index = pool_index(paths, memo, record.model_version)
+    verdicts, absent = read_verdicts(paths.round(record.number)), absent_labels(db, config.wanted)
+    key, order = order_key(settings, record.model_version), known_order(paths, memo, record.model_version)
+    if order is not None and order.key.rstrip("+") == key:
+        key = order.key
+    return _compared(db, config, settings, paths, record, index, verdicts, absent, order_key=key)[2]
+
+
+def _compared(
+    db: ProjectStore,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    record: RoundRecord,
+    index: PoolIndex,
+    verdicts: VerdictTable,
+    absent: Mapping[int, AbsentLabels],
+    *,
+    order_key: str,
+) -> tuple[dict[int, Shown], dict[str, dict[int, Shown]], PushPlan]:
+    """What each task should show, what was sent, and the difference."""
+    setting = digest_of((record.model_version, config.digest, *_shown_how(settings), order_key))
     wanted = shown_by_task(
-        tasks,
+        _wanted(db, index),
         index,
         verdicts,
         setting=setting,
@@ -112,10 +146,10 @@ def push_state(
         wanted,
         held,
         shown=record.pushed if record.pushed in held else "",
-        fresh=_fresh_version(config, settings, record, verdicts, order, absent),
+        fresh=_fresh_version(config, settings, record, verdicts, order_key, absent),
         with_bounds=record.review_done,
     )
-    return PushState(index, order, verdicts, absent, wanted, held, plan)
+    return wanted, held, plan
 
 
 def _shown_how(settings: Settings) -> tuple[object, ...]:
@@ -129,11 +163,11 @@ def _fresh_version(
     settings: Settings,
     record: RoundRecord,
     verdicts: VerdictTable,
-    order: TaskOrder,
+    order: str,
     absent: Mapping[int, AbsentLabels],
 ) -> str:
     """Name of a new set of predictions with the decisions so far, different from that of the shown set."""
-    shown: tuple[object, ...] = (verdicts.digest, config.digest, *_shown_how(settings), order.key)
+    shown: tuple[object, ...] = (verdicts.digest, config.digest, *_shown_how(settings), order)
     if absent:
         shown += tuple((task, *sorted(found.labels)) for task, found in absent.items())
     version = f"{record.model_version}.{digest_of(shown)[:8]}"
@@ -213,7 +247,7 @@ def _with_what_is_there(
             if task in noted or unknown is not None or task in state.wanted
         }
     shown = record.pushed if held.get(record.pushed) else ""
-    fresh = _fresh_version(config, settings, record, state.verdicts, state.order, state.absent)
+    fresh = _fresh_version(config, settings, record, state.verdicts, state.order.key, state.absent)
     plan = plan_push(state.wanted, held, shown=shown, fresh=fresh, with_bounds=record.review_done)
     return replace(state, held=held, plan=plan)
 
