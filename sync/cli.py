@@ -29,6 +29,7 @@ COMMANDS = (
     "order",
     "project",
     "preview",
+    "mistakes",
     "projects",
     "invite",
     "add-images",

@@ -246,6 +246,14 @@ class Settings(BackendSettings):
     )
     crop_size_px: int = Field(default=448, ge=64, description="longer side of a review crop in pixels")
 
+    mistakes: Literal["off", "list", "tab"] = Field(
+        default="tab",
+        description="look for likely label mistakes in finished tasks after each round and when annotations "
+        "change. tab: also show them in Label Studio, as the tab 'Look here' of the Data Manager with the "
+        "reason in the task data (`groundswell_look`); list: only `groundswell mistakes` and the dashboard; "
+        "off: do not look for any",
+    )
+
     # review page
     review_auto_s: float | None = Field(
         default=3.0,
@@ -363,6 +371,7 @@ PROJECT_OPTIONS = frozenset(
         "max_tags_per_pixel",
         "min_answer_s",
         "min_finished",
+        "mistakes",
         "order",
         "order_balance",
         "order_diversity",

@@ -25,8 +25,8 @@ LAYERS: dict[str, list[str]] = {
         "answers verifier",
         "costs",
         "search",
-        "completeness matching propagation quotas remaining simulation task_order thresholds",
-        "truth_draws typical",
+        "completeness duplicates matching mistakes propagation quotas remaining simulation task_order "
+        "thresholds truth_draws typical",
         "price",
     ],
     "ml_backend": [
@@ -65,7 +65,7 @@ LAYERS: dict[str, list[str]] = {
         "settings",
         "studio store",
         "local rounds store.migrations store.migrations.versions",
-        "review",
+        "mistakes review",
         "exchange.readers",
         "worker exchange",
         "projects",

@@ -12,6 +12,7 @@ Layout below ``data_dir``::
     projects/<id>/clicks/<version>/    one immutable click model; projects/<id>/clicks/current
     projects/<id>/pools/<version>/     pool.parquet (instances), tasks.parquet (one row per task)
     projects/<id>/orders/              order in which the tasks are served, by model version
+    projects/<id>/mistakes/            likely label mistakes, by model version
     projects/<id>/features/<model>/    feature vectors of whole pictures
     projects/<id>/rounds/<n>/          trees and plots of a round
     projects/<id>/crops/               rendered review crops
@@ -40,6 +41,7 @@ class ProjectPaths:
         self.pools = self.root / "pools"
         self.features = self.root / "features"
         self.orders = self.root / "orders"
+        self.mistakes_folder = self.root / "mistakes"
         self.rounds = self.root / "rounds"
         self.crops = self.root / "crops"
         self.dirty = self.root / "dirty"
@@ -54,6 +56,9 @@ class ProjectPaths:
 
     def order(self, version: str) -> Path:
         return self.orders / f"{version}.parquet"
+
+    def mistakes(self, version: str) -> Path:
+        return self.mistakes_folder / f"{version}.parquet"
 
     def round(self, number: int) -> Path:
         return self.rounds / str(number)

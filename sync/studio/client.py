@@ -16,6 +16,7 @@ from sync.studio.storage_calls import StorageCalls
 from sync.studio.task_calls import TaskCalls
 from sync.studio.tokens import request_headers, sdk_client, token_of
 from sync.studio.users import add_user, user_token
+from sync.studio.view_calls import ViewCalls
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
@@ -26,7 +27,7 @@ AnyClient: TypeAlias = "LabelStudio | StudioClient"
 """what functions for admins accept: the SDK's client, or one of ours"""
 
 
-class Studio(TaskCalls, AnnotationCalls, ConnectionCalls, StorageCalls):
+class Studio(TaskCalls, AnnotationCalls, ConnectionCalls, StorageCalls, ViewCalls):
     """A Label Studio server as one user.
 
     Parameters

@@ -22,6 +22,7 @@ __all__ = [
     "ProjectRow",
     "StudioClient",
     "TaskRow",
+    "ViewRow",
 ]
 
 PATH_FIELD = "groundswell_path"
@@ -116,6 +117,15 @@ class PredictionRow:
     result: Sequence[Mapping[str, Any]]
     score: float
     model_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """A tab of the Data Manager; ``data`` is what Label Studio keeps of it (title, filters, order, …)."""
+
+    id: int
+    title: str
+    data: Mapping[str, Any]
 
 
 class StudioClient(Protocol):
@@ -263,6 +273,20 @@ class StudioClient(Protocol):
     def next_task(self, project_id: int) -> TaskRow | None:
         """The task Label Studio would serve to this user next (takes a lock), None when nothing is left."""
         ...
+
+    def views(self, project_id: int) -> list[ViewRow]:
+        """The tabs of the project's Data Manager, in order."""
+        ...
+
+    def create_view(self, project_id: int, data: Mapping[str, Any]) -> ViewRow:
+        """Add a tab; ``data`` holds ``title``, ``filters``, ``ordering``, … as Label Studio keeps them."""
+        ...
+
+    def change_view(self, project_id: int, view_id: int, data: Mapping[str, Any]) -> None:
+        """Replace what a tab shows."""
+        ...
+
+    def delete_view(self, project_id: int, view_id: int) -> None: ...
 
     def connect_backend(
         self, project_id: int, url: str, *, title: str, basic_auth: tuple[str, str] | None

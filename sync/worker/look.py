@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ml_backend.errors import BadInput, ModelError
+from sync.mistakes.step import keep_mistakes
 from sync.review.answers import pull_answers
 from sync.review.review import ReviewReport, review
 from sync.rounds.backend_facts import write_facts
@@ -104,6 +105,7 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
         note_order(db, settings, paths, memo, record)
     write_facts(db, project.config, settings)
     record = reload_round(db, record)
+    _keep_mistakes(project, record, is_changed=bool(pulled.changes))
     is_new_order = pushed is not None
     prepare_clicks(db, settings, paths, project.images, progress, memo, record, is_new_order=is_new_order)
     return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error, wishes.paused)
@@ -133,6 +135,21 @@ def _review(project: OpenProject, record: RoundRecord, *, may_ask: bool) -> Revi
         project.memo,
         record,
         may_ask=may_ask,
+    )
+
+
+def _keep_mistakes(project: OpenProject, record: RoundRecord, *, is_changed: bool) -> None:
+    keep_mistakes(
+        project.db,
+        project.studio,
+        project.config,
+        project.settings,
+        project.paths,
+        project.images,
+        project.progress,
+        project.memo,
+        record,
+        is_changed=is_changed,
     )
 
 

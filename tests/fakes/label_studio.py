@@ -35,12 +35,23 @@ from sync.studio.protocol import (
     ProjectRow,
     StudioClient,
     TaskRow,
+    ViewRow,
 )
 
 __all__ = ["FakeStudio"]
 
 _SAMPLINGS = ("Sequential sampling", "Uniform sampling", "Uncertainty sampling")
-_TABLES = ("users", "projects", "tasks", "annotations", "predictions", "webhooks", "backends", "storages")
+_TABLES = (
+    "users",
+    "projects",
+    "tasks",
+    "annotations",
+    "predictions",
+    "webhooks",
+    "backends",
+    "storages",
+    "views",
+)
 _ADMIN = "admin@example.com"
 Row = dict[str, Any]
 
@@ -141,7 +152,7 @@ class FakeStudio:
         self._call("delete_project")
         self._get("projects", project_id)
         self._delete_tasks([row["id"] for row in self._of("tasks", project=project_id)])
-        for table in ("webhooks", "backends", "storages"):
+        for table in ("webhooks", "backends", "storages", "views"):
             for row in self._of(table, project=project_id):
                 del self._db[table][str(row["id"])]
         del self._db["projects"][str(project_id)]
@@ -531,6 +542,30 @@ class FakeStudio:
         """Names of users by number (for tests)."""
         return {row["id"]: str(row.get("first_name", "")) for row in self._db["users"].values()}
 
+    def views(self, project_id: int) -> list[ViewRow]:
+        self._call("views")
+        self._get("projects", project_id)
+        rows = self._of("views", project=project_id)
+        return [ViewRow(row["id"], row["data"].get("title", ""), copy.deepcopy(row["data"])) for row in rows]
+
+    def create_view(self, project_id: int, data: Mapping[str, Any]) -> ViewRow:
+        self._call("create_view")
+        self._get("projects", project_id)
+        row = self._add("views", {"project": project_id, "data": copy.deepcopy(dict(data))})
+        self._save()
+        return ViewRow(row["id"], row["data"].get("title", ""), copy.deepcopy(row["data"]))
+
+    def change_view(self, project_id: int, view_id: int, data: Mapping[str, Any]) -> None:
+        self._call("change_view")
+        self._get("views", view_id)["data"] = copy.deepcopy(dict(data))
+        self._save()
+
+    def delete_view(self, project_id: int, view_id: int) -> None:
+        self._call("delete_view")
+        self._get("views", view_id)
+        del self._db["views"][str(view_id)]
+        self._save()
+
     def as_user(self, email: str, password: str) -> StudioClient:
         self._call("as_user")
         if not any(row["email"] == email for row in self._db["users"].values()):
@@ -682,7 +717,7 @@ class FakeStudio:
 
     def _load(self, path: Path) -> None:
         state = json.loads(path.read_text())
-        self._db.update(state["db"])
+        self._db.update(state["db"])  # an older file lacks tables that came later
         self._shared["next_id"] = state["next_id"]
         self._shared["last"] = _time(state["last"])
 

@@ -77,6 +77,25 @@ def test_a_project_can_be_made_read_and_deleted(client: StudioClient) -> None:
     assert made.id not in {row.id for row in client.projects()}
 
 
+def test_a_tab_is_made_changed_and_deleted(client: StudioClient, project: int) -> None:
+    client.import_tasks(project, images(2))
+    assert client.views(project) == []
+    data = {"title": "Look here", "type": "list", "target": "tasks", "ordering": ["-tasks:data.key"]}
+    made = client.create_view(project, data)
+    found = client.views(project)
+    assert [(view.id, view.title, view.data["ordering"]) for view in found] == [
+        (made.id, "Look here", ["-tasks:data.key"])
+    ]
+    only = {"filter": "filter:tasks:data.key", "operator": "empty", "type": "String", "value": False}
+    filters = {"conjunction": "and", "items": [only]}
+    client.change_view(project, made.id, {**data, "ordering": ["tasks:id"], "filters": filters})
+    changed = client.views(project)[0].data
+    assert changed["ordering"] == ["tasks:id"]
+    assert changed["filters"] == filters
+    client.delete_view(project, made.id)
+    assert client.views(project) == []
+
+
 @pytest.mark.parametrize(
     ("title", "config", "sampling"),
     [
