@@ -178,7 +178,7 @@ def _add_hooks(app: Flask, shared: Services, own_access: frozenset[str]) -> None
             status = 400
         else:
             status = 502 if isinstance(error, StudioError) else 503
-        _log.warning("%s: %s", request.path, error)
+        _log.warning("%s: %s", _place(), error)
         return error_response(status, error.message, field=error.field, hint=error.hint)
 
     @app.errorhandler(HTTPException)
@@ -187,8 +187,14 @@ def _add_hooks(app: Flask, shared: Services, own_access: frozenset[str]) -> None
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
-        _log.exception("%s failed", request.path)
+        _log.exception("%s failed", _place())
         return error_response(500, "internal error", hint="See the log of the backend")
+
+
+def _place() -> str:
+    """Where an error happened, for the log: paths of pages may hold a token, so their rule stands there."""
+    rule = request.url_rule
+    return rule.rule if request.blueprint and rule is not None else request.path
 
 
 def error_response(status: int, message: str, *, field: str = "", hint: str = "") -> Response:

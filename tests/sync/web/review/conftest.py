@@ -38,7 +38,7 @@ def asking(
         name = json.dumps(wanted, sort_keys=True)
         if name not in trained:
             trained[name] = _train(tmp_path_factory.mktemp("asking") / "world", wanted)
-        made.append(_copy(trained[name], tmp_path / f"world{len(made)}", page or {}))
+        made.append(copy_world(trained[name], tmp_path / f"world{len(made)}", page or {}))
         return Place(made[-1])
 
     yield make
@@ -56,7 +56,7 @@ def _train(folder: Path, options: dict[str, Any]) -> World:
     return world
 
 
-def _copy(world: World, folder: Path, page: dict[str, Any]) -> World:
+def copy_world(world: World, folder: Path, page: dict[str, Any]) -> World:
     """The same project in another folder: files, store and Label Studio."""
     shutil.copytree(world.folder, folder)
     copy = World.__new__(World)
