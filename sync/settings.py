@@ -214,7 +214,9 @@ class Settings(BackendSettings):
     )
     question_batch: int = Field(default=150, ge=1, description="open questions at most, all labels together")
     review_form: Literal["auto", "single", "sheet"] = Field(
-        default="auto", description="form of review tasks; auto: what the policy asks for"
+        default="auto",
+        description="form of review tasks: single (one mask), sheet (a contact sheet: tick the wrong ones); "
+        "auto: what the policy asks for",
     )
     crowd: bool = Field(
         default=False,

@@ -30,6 +30,27 @@ _CAPTIONS: Final[dict[str, str]] = {"click": "Click", "frame": "Box", "mask": "D
 _ROW: Final = "display:flex;align-items:center;gap:12px;margin:-8px 0"
 _CAPTION: Final = "margin:0;width:3.5em;font-weight:400;opacity:0.7"
 _WHY_CLASS: Final = "groundswell-why"
+_SHEET_CLASS: Final = "groundswell-sheet"
+_SHEET_STYLE: Final = " ".join(
+    f".{_SHEET_CLASS} {rule}"
+    for rule in (
+        ".lsf-choices{display:flex;flex-wrap:wrap;align-content:flex-start;gap:6px;margin:8px 0 0;padding:0}",
+        f".lsf-choice,.{_SHEET_CLASS} .lsf-choice__item{{margin:0;padding:0;min-height:0;height:auto}}",
+        ".ant-checkbox-wrapper{position:relative;display:block;margin:0;padding:0;cursor:pointer}",
+        ".ant-checkbox-wrapper span{display:block;padding:0!important;margin:0;line-height:0}",
+        ".ant-checkbox-wrapper::after{display:none}",
+        ".ant-checkbox-wrapper img{display:block}",
+        # the tick lies on its card and is as large as a finger needs
+        ".ant-checkbox{position:absolute;left:4px;top:4px;z-index:1}",
+        ".ant-checkbox-inner{width:32px;height:32px;border:2px solid #555;border-radius:6px}",
+        ".ant-checkbox-inner::after{width:11px;height:20px;left:8px;border-width:0 4px 4px 0}",
+        ".lsf-hint{position:absolute;right:4px;top:4px;padding:2px 5px;border-radius:4px;"
+        "background:rgba(0,0,0,.6);color:#fff;font-size:13px;line-height:1.2}",
+        ".ant-checkbox-wrapper:has(input:checked) img{box-shadow:inset 0 0 0 4px #d1242f;"
+        "outline:4px solid #d1242f;outline-offset:-4px;opacity:.6}",
+    )
+)
+"""Label Studio puts a small tick below each card. A laptop's window then has no room for the last cards."""
 _PICTURE_HEIGHT: Final = "calc(100vh - 280px)"
 _PICTURE_HEIGHT_WHY: Final = "calc(100vh - 320px)"
 
@@ -106,7 +127,8 @@ def build_sheet_config(*, cards_key: str = "cards", header_key: str = "question"
     result is ``{"type": "choices", "from_name": "wrong", "value": {"choices": [keys]}}``. Nothing is ticked
     when all are right, so an answer is not required.
     """
-    view = ET.Element("View", {"className": "groundswell-sheet"})
+    view = ET.Element("View", {"className": _SHEET_CLASS})
+    ET.SubElement(view, "Style").text = _SHEET_STYLE
     ET.SubElement(view, "Text", {"name": "question", "value": f"${header_key}"})
     ET.SubElement(
         view,

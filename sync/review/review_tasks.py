@@ -41,8 +41,11 @@ __all__ = [
 ]
 
 KEY_FIELD = "groundswell_key"
-_CARD = "width:200px;height:200px;object-fit:contain;background:#888"  # ten cards fit a laptop's window
-_NAME = "width:200px;text-align:center;font-weight:bold;overflow:hidden"
+_GRIDS = ((10, 5, 2), (18, 6, 3), (28, 7, 4), (36, 9, 4))
+"""cards at most, columns, rows: the cards of a sheet are as large as the window allows"""
+_NAME = "text-align:center;font-weight:bold;overflow:hidden;white-space:nowrap;text-overflow:ellipsis"
+_BESIDE_PX, _ABOVE_PX, _NAME_PX, _GAP_PX = 350, 165, 22, 6
+"""what Label Studio shows beside and above the cards, the name below a card, the room between two"""
 _QUESTIONS = TypeAdapter(list[Question])
 """fields that a newer version added are ignored"""
 
@@ -118,14 +121,25 @@ def with_pictures(data: Mapping[str, Any], image_urls: Sequence[str]) -> dict[st
 
 def _cards(image_urls: Sequence[str], labels: Sequence[str]) -> list[dict[str, str]]:
     is_mixed = len(set(labels)) > 1
+    side = _card_side(len(labels), _NAME_PX if is_mixed else 0)
+    picture = f"width:{side};height:{side};object-fit:contain;background:#888"
+    name = f"width:{side};height:{_NAME_PX}px;line-height:{_NAME_PX}px;{_NAME}"
     return [
         {
             "value": f"card{i}",
-            "html": f'<img src="{html.escape(url, quote=True)}" style="{_CARD}" alt=""/>'
-            + (f'<div style="{_NAME}">{html.escape(label)}</div>' if is_mixed else ""),
+            "html": f'<img src="{html.escape(url, quote=True)}" style="{picture}" alt=""/>'
+            + (f'<div style="{name}">{html.escape(label)}</div>' if is_mixed else ""),
         }
         for i, (url, label) in enumerate(zip(image_urls, labels, strict=True))
     ]
+
+
+def _card_side(cards: int, name_px: int) -> str:
+    """CSS length of a card's side: all cards of the sheet fit the window, also a laptop's (1366×768)."""
+    columns, rows = next(((columns, rows) for most, columns, rows in _GRIDS if cards <= most), _GRIDS[-1][1:])
+    wide = f"(100vw - {_BESIDE_PX}px) / {columns} - {_GAP_PX}px"
+    high = f"(100vh - {_ABOVE_PX}px) / {rows} - {_GAP_PX + name_px}px"
+    return f"clamp(90px, min({wide}, {high}), 300px)"
 
 
 def read_questions(data: Mapping[str, Any]) -> tuple[str, list[Question]]:
