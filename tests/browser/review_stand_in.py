@@ -132,6 +132,8 @@ class StandIn:
     uuids: list[str] = field(default_factory=list)
     """every uuid that came, also again"""
     person: str = "p1"
+    orders: tuple[str, ...] = ()
+    """orders that every stream offers; "surest" turns the cards round"""
 
     def values(self) -> list[Any]:
         """What was said, in order."""
@@ -197,6 +199,7 @@ def _app(state: StandIn) -> Flask:
                     "title": name,
                     "mode": state.mode.get(name, "questions"),
                     "labels": sorted({c["label"] for c in cards}),
+                    "orders": list(state.orders),
                     **state.counts(name),
                 }
                 for name, cards in state.streams.items()
@@ -213,7 +216,8 @@ def _app(state: StandIn) -> Flask:
     def cards() -> dict[str, Any]:
         stream = request.args["stream"]
         gone = {*request.args.get("have", "").split(","), *(a["card"] for a in state.answers)}
-        open_cards = [c for c in state.streams[stream] if c["id"] not in gone]
+        cards = state.streams[stream][:: -1 if request.args["order"] == "surest" else 1]
+        open_cards = [c for c in cards if c["id"] not in gone]
         return {"cards": open_cards[: int(request.args["n"])], **state.counts(stream)}
 
     @app.post("/review/api/answers")

@@ -244,6 +244,20 @@ def test_a_class_is_one_key_and_several_are_sent_with_enter(open_page: Opener) -
     assert page.locator("#figures dd", has_text="2 of 4").count() == 1
 
 
+def test_the_order_of_pictures_can_be_chosen(open_page: Opener) -> None:
+    cards = [class_card(i) for i in range(30)]
+    state = StandIn({"Sort": cards}, mode={"Sort": "classes"}, orders=("project", "entropy", "surest"))
+    page = open_page(state)
+    shown(page, "c0")
+    page.locator("#show-look").click()
+    page.get_by_label("Which pictures come first").select_option("surest")
+    shown(page, "c29")
+    escape(page)
+    press(page, "w", "c28")
+    page.reload()
+    shown(page, "c28")
+
+
 def test_keys_of_classes_never_collide(open_page: Opener) -> None:
     page = open_page(singles(1))
     keys = page.evaluate(

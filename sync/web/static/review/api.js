@@ -68,7 +68,7 @@ export async function me() {
   person = said.id;
   return said;
 }
-export const cards = (stream, n, have) => call(`cards?${query({ stream, n, have: have.join(",") })}`);
+export const cards = (stream, n, have, order) => call(`cards?${query({ stream, n, have: have.join(","), order })}`);
 export const send = (answers) => call("answers", { answers });
 export const undo = (card) => call("undo", { card });
 export const stats = (stream) => call(`stats?${query({ stream })}`);

@@ -8,8 +8,9 @@ const LOW = 8; // fewer than this: fetch more
 
 export class Deck {
   /** `on` has ready() when the first card of the deck can be shown, counts(reply), failed(error), empty(). */
-  constructor(stream, busyCards, on) {
+  constructor(stream, order, busyCards, on) {
     this._stream = stream;
+    this._order = order;
     this._busyCards = busyCards; // cards that the server must not give: on screen, or answers still waiting
     this._on = on;
     this._cards = [];
@@ -64,7 +65,7 @@ export class Deck {
     let added = 0;
     try {
       const have = [...new Set([...this._cards.map((card) => card.id), ...this._busyCards()])];
-      const reply = await api.cards(this._stream, SIZE - this._cards.length, have);
+      const reply = await api.cards(this._stream, SIZE - this._cards.length, have, this._order);
       if (this._closed) return;
       this._on.counts(reply);
       const known = new Set([...this._cards.map((card) => card.id), ...this._busyCards(), ...this._answered]);
@@ -74,8 +75,8 @@ export class Deck {
         this._add(data);
         added += 1;
       }
-      this.isEmpty = reply.cards.length === 0;
-      if (this.isEmpty && !this._cards.length) this._on.empty();
+      this.isEmpty = !this._cards.length && !reply.cards.length;
+      if (this.isEmpty) this._on.empty();
       // nothing new now; new questions come with a round, and reserved ones of others may come free
       if (!added) this._later(this._cards.length ? 5 : 10);
     } catch (error) {

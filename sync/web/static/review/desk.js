@@ -7,6 +7,7 @@ import { Clock } from "./clock.js";
 import { Deck } from "./deck.js";
 import { History } from "./history.js";
 import { at, make, painted, plural } from "./make.js";
+import { orderOf } from "./orders.js";
 import { examplesOf, recentList } from "./side.js";
 import { fitTiles } from "./tiles.js";
 
@@ -28,7 +29,7 @@ export class Desk {
     this._history = new History(this.person.id, this.stream.id);
     this._bar = new AnswerBar(at("answers"), (answer) => this.answer(answer));
     const busy = () => [...(this.card ? [this.card.id] : []), ...this.outbox.cards()];
-    this._deck = new Deck(this.stream.id, busy, {
+    this._deck = new Deck(this.stream.id, orderOf(this.stream), busy, {
       ready: () => this.card || this._next(),
       counts: (reply) => this._count(reply),
       failed: (error) => {

@@ -7,6 +7,7 @@ import { helpBody, watchDialog } from "./dialogs.js";
 import { watchGestures } from "./gestures.js";
 import { Look } from "./look.js";
 import { at, make, plural } from "./make.js";
+import { orderChoice } from "./orders.js";
 import { Outbox, allWaiting } from "./outbox.js";
 import { problemPage } from "./problem.js";
 import { figures, recentList } from "./side.js";
@@ -181,7 +182,7 @@ async function showFigures() {
 
 function showLook() {
   const speed = auto.seconds === null ? [] : [auto.slider(() => desk?.autoChanged())];
-  dialog.open("Picture and speed", ...look.panel(), ...speed);
+  dialog.open("Settings", ...look.panel(), ...speed, ...orderChoice(desk?.stream, () => open(desk.stream)));
 }
 
 function showHelp() {
