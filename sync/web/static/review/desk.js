@@ -201,7 +201,7 @@ export class Desk {
   }
 
   _nothing() {
-    const n = this._counts.answered;
+    const n = this._counts.answered + this.outbox.size;
     this._message(n ? "All answered. Thank you!" : "Nothing to answer now", "When there are new questions, they appear here by themselves.");
   }
 

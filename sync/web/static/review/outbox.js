@@ -11,6 +11,7 @@ const PREFIX = "groundswell-answer:";
 const MAX_BATCH = 20;
 const FIRST_WAIT_S = 1;
 const MAX_WAIT_S = 15;
+const AFTER_FRAME_S = 0.03; // the next card is painted first
 
 /** How many answers wait on this device, whoever gave them. */
 export function allWaiting() {
@@ -56,7 +57,7 @@ export class Outbox {
       this.isKept = false; // private window or full: it still waits in this page
     }
     if (this.lost) this._on.changed();
-    else this.now();
+    else if (!this._flight) this._later(AFTER_FRAME_S);
   }
 
   /** Take an answer back before it has left. False when the server has it or may have it. */
