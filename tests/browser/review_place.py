@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
+from sync.review.outbox import QUESTIONS, Mode
 from sync.web.review.invites import Invite, create_invite
 from sync.web.review.queue_thread import start_queue_thread
 from werkzeug.serving import make_server
 
 from ml_backend.artifacts.pool_tables import instance_key
+from ml_backend.kinds.base import Kind
 from ml_backend.masks.coco import load_coco
 from sync.lab.ground_truth import Truth
 from sync.lab.sample_set import LABELS, make_sample_set
@@ -52,18 +54,33 @@ class ReviewPlace:
     truth: dict[str, bool]
     """key of each question: whether its mask is a good one"""
 
-    def invite(self, name: str) -> Invite:
+    def invite(self, name: str, mode: Mode = QUESTIONS) -> Invite:
         """A link for a person of this name."""
         return create_invite(
-            self.settings, self.store, self.studio, self.studio, project_id=self.made.project_id, name=name
+            self.settings,
+            self.store,
+            self.studio,
+            self.studio,
+            project_id=self.made.project_id,
+            name=name,
+            scopes=(mode,),
         )
 
 
 @contextmanager
 def review_place(
-    studio: Studio, folder: Path, *, questions: int, form: int = 0, pictures: int = 3, **settings: object
+    studio: Studio,
+    folder: Path,
+    *,
+    questions: int,
+    form: int = 0,
+    pictures: int = 3,
+    kind: Kind = "instances",
 ) -> Iterator[ReviewPlace]:
-    """Ask ``questions`` single questions (``form`` 1: contact sheets) about ``pictures`` drawn pictures."""
+    """Ask ``questions`` single questions (``form`` 1: contact sheets) about ``pictures`` drawn pictures.
+
+    Of the kind ``classes`` the pictures themselves wait for their classes, so nothing is asked.
+    """
     drawn = make_sample_set(folder / "set", n=pictures)
     coco = load_coco(drawn / "images", drawn / "annotations.json")
     port = free_port()
@@ -76,7 +93,6 @@ def review_place(
         signing_key="a signing key of the tests, long enough",
         review_requests=6000,
         review_address_requests=60000,
-        **settings,  # type: ignore[arg-type]
     )
     store = Store(values.database())
     app = create_web_app(values, store=store)
@@ -85,12 +101,18 @@ def review_place(
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     made = init_project(
-        studio, title="Metal parts", labels=LABELS, images=drawn / "images", settings=values, connect=False
+        studio,
+        title="Metal parts",
+        labels=LABELS,
+        images=drawn / "images",
+        settings=values,
+        kind=kind,
+        connect=False,
     )
     try:
         project = open_project(values, store, studio, made.project_id)
         step(pull, project)
-        asked = _questions(project, Truth(coco), questions, form)
+        asked = _questions(project, Truth(coco), questions, form) if questions else []
         step(ask, project, [question for question, _ in asked])
         start_queue_thread(services_of(app))
         truth = {question.key: is_good for question, is_good in asked}

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sync.review.outbox import CLASSES
+from sync.web.review.invites import revoke_invite
 
+from sync.lab.sample_set import LABELS
 from sync.review.review_tasks import parse_answers
+from sync.store.tables import ProjectRecord
 from sync.studio.client import Studio
 from tests.browser.review_place import ReviewPlace, review_place
 from tests.browser.review_screen import DESKTOP, PHONE, escape
@@ -37,9 +41,11 @@ def answer(page: Page, key: str) -> None:
     page.wait_for_function("c => document.getElementById('stage').dataset.card !== c", arg=card)
 
 
-def written(here: ReviewPlace, page: Page, count: int) -> list[tuple[int | None, str, str]]:
+def written(
+    here: ReviewPlace, page: Page, count: int, review_id: int = 0
+) -> list[tuple[int | None, str, str]]:
     """Who said what to which question, once Label Studio holds this many annotations."""
-    review_id = here.made.review_project_id
+    review_id = review_id or here.made.review_project_id
     for _ in range(150):
         tasks = list(here.studio.tasks(review_id))
         found = [
@@ -79,3 +85,62 @@ def test_answers_of_two_people_at_once_are_their_own_annotations(
         assert sorted(values) == ["no"] * 8 + ["unsure"] + ["yes"] * 7
         for page in pages.values():
             page.context.close()
+
+
+def test_a_sheet_is_written_and_bad_links_let_nobody_in(
+    studio: Studio, tmp_path: Path, browser: Browser
+) -> None:
+    with review_place(studio, tmp_path, questions=36, form=1) as here:
+        first = here.invite("Ada")
+        stranger = browser.new_context(**DESKTOP).new_page()
+        stranger.goto(first.link[:-4] + "AAAA")  # forged
+        stranger.get_by_role("heading", name="This link is not valid").wait_for()
+        stranger.reload()
+        stranger.get_by_role("heading", name="Please open your invite link").wait_for()
+        stranger.context.close()
+        page = enter(browser, first.link)
+        tiles = page.locator(".tile").count()
+        page.keyboard.press("1")
+        page.keyboard.press("3")
+        answer(page, "Enter")
+        with here.store.read() as session:
+            sheets = session.get_one(ProjectRecord, here.made.project_id).sheet_project_id
+        assert sheets is not None
+        said = written(here, page, tiles, sheets)
+        assert [value for _, _, value in said] == ["no", "yes", "no"] + ["yes"] * (tiles - 3)
+        revoke_invite(here.settings, here.store, first.id)
+        page.wait_for_timeout(400)
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="This link was withdrawn").wait_for()
+        assert page.get_by_text("1 answer not sent yet: kept on this device.").is_visible()
+        page.goto(first.link)
+        page.get_by_role("heading", name="This link was withdrawn").wait_for()
+        page.goto(here.invite("Ada").link)  # a new link of the same person, in the same browser
+        page.locator("#stage[data-card]").wait_for()
+        users = {user for user, _, _ in written(here, page, tiles + 1, sheets)}
+        assert len(users) == 1
+        page.context.close()
+
+
+def test_classes_are_annotations_of_the_label_project(
+    studio: Studio, tmp_path: Path, browser: Browser
+) -> None:
+    with review_place(studio, tmp_path, questions=0, pictures=3, kind="classes") as here:
+        page = enter(browser, here.invite("Ada", CLASSES).link)
+        keys = [button.text_content() for button in page.locator(".choice kbd").all()]
+        answer(page, str(keys[1]))
+        answer(page, str(keys[0]))
+        answer(page, "Backspace")
+        answer(page, str(keys[3]))
+        found: list[str] = []
+        for _ in range(150):
+            tasks = sorted(here.studio.tasks(here.made.project_id), key=lambda task: task.id)
+            found = [str(a.result[0]["value"]["choices"][0]) for task in tasks for a in task.annotations]
+            if found == [LABELS[1], LABELS[3]]:
+                break
+            page.wait_for_timeout(200)
+        assert found == [LABELS[1], LABELS[3]]
+        page.reload()  # resumes where it was
+        page.locator("#stage[data-card]").wait_for()
+        assert page.locator("#counts").text_content() == "2 answered · 1 left"
+        page.context.close()

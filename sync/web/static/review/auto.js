@@ -18,12 +18,12 @@ export class Auto {
     this._covered = false;
     this.isOn = false;
     this.seconds = null;
+    this.what = ""; // what it answers, in words
     document.addEventListener("visibilitychange", () => this._update());
   }
 
   /** What the server allows: null seconds means no auto mode at all. */
-  allow(seconds, answer) {
-    this.answer = answer;
+  allow(seconds) {
     if (seconds === null || seconds === undefined) return;
     const kept = Number(localStorage.getItem(KEY));
     this.seconds = kept >= RANGE.min && kept <= RANGE.max ? kept : Math.min(RANGE.max, Math.max(RANGE.min, seconds));
@@ -34,7 +34,7 @@ export class Auto {
     this.isOn = !this.isOn;
     this._inRow = 0;
     this._bar.hidden = !this.isOn;
-    this._onChange(this.isOn ? `Auto mode: "${this.answer}" after ${this.seconds} s. Space stops it.` : "Auto mode is off.");
+    this._onChange(this.isOn ? `Auto mode: ${this.what} after ${this.seconds} s. Space stops it.` : "Auto mode is off.");
   }
 
   setSeconds(seconds) {
@@ -98,6 +98,6 @@ export class Auto {
       shown.textContent = `${this.seconds} s`;
       onInput();
     } });
-    return make("label", { class: "slider" }, make("span", { text: `Auto mode answers "${this.answer}" after` }), input, shown);
+    return make("label", { class: "slider" }, make("span", { text: `Auto mode: ${this.what} after` }), input, shown);
   }
 }

@@ -74,7 +74,7 @@ async function start() {
     changed: () => wire.show(outbox),
     gone,
   });
-  auto.allow(person.settings.auto_s, person.settings.auto_answer);
+  auto.allow(person.settings.auto_s);
   at("auto").hidden = auto.seconds === null;
   wire.show(outbox);
   outbox.now();
@@ -114,6 +114,7 @@ function open(stream) {
   document.body.dataset.mode = stream.mode;
   at("examples").replaceChildren();
   at("figures").replaceChildren();
+  auto.what = stream.mode === "classes" ? "what the model says" : `“${person.settings.auto_answer}”`;
   desk = new Desk({ person, stream, outbox, auto, settings: person.settings, say, gone, centre });
   figuresSoon(0);
   welcome(stream);
