@@ -139,7 +139,7 @@ def on_page(tab: Page, here: ReviewPlace, think_s: float) -> Play:
     tab.goto(here.invite("a played worker").link)
     tab.locator("dialog[open]").wait_for()
     escape(tab)
-    tab.wait_for_function("document.getElementById('stage').dataset.card")
+    tab.wait_for_function("() => document.getElementById('stage').dataset.card")
     cards: list[str] = []
     start = time.monotonic()
     while True:

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
-from sync.review.outbox import QUESTIONS, Mode
-from sync.web.review.invites import Invite, create_invite
-from sync.web.review.queue_thread import start_queue_thread
 from werkzeug.serving import make_server
 
 from ml_backend.artifacts.pool_tables import instance_key
@@ -27,6 +24,7 @@ from sync.lab.sample_set import LABELS, make_sample_set
 from sync.projects.init_project import InitReport, init_project
 from sync.review.ask import ask
 from sync.review.gold_masks import half, shifted
+from sync.review.outbox import QUESTIONS, Mode
 from sync.review.question import Question
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.pull import pull
@@ -36,6 +34,8 @@ from sync.store.tables import ProjectRecord, TaskRecord
 from sync.studio.client import Studio
 from sync.web.access.shared import services_of
 from sync.web.app import create_web_app
+from sync.web.review.invites import Invite, create_invite
+from sync.web.review.queue_thread import start_queue_thread
 from tests.conftest import LOGIN, free_port
 from tests.sync.steps import step
 

@@ -39,7 +39,7 @@ def test_one_key_is_one_answer_and_the_next_card_is_there(open_page: Opener) -> 
     assert [a["card"] for a in state.answers] == [f"s{i}" for i in range(10)]
     assert len(set(state.uuids)) == len(state.uuids) == 10
     assert all(a["seconds"] > 0 and "auto" not in a for a in state.answers)
-    page.wait_for_function("document.getElementById('counts').textContent === '10 answered · 20 left'")
+    page.wait_for_function("() => document.getElementById('counts').textContent === '10 answered · 20 left'")
     assert page.get_by_role("progressbar").get_attribute("aria-valuenow") == "10"
 
 
@@ -307,7 +307,7 @@ def test_time_under_a_dialog_does_not_count(open_page: Opener) -> None:
     page.keyboard.press("?")
     page.wait_for_timeout(1500)
     escape(page)
-    page.wait_for_function("!document.getElementById('dialog').open")
+    page.wait_for_function("() => !document.getElementById('dialog').open")
     page.keyboard.press("y")
     elapsed = page.evaluate("performance.now()") - start
     wait_answers(page, state, 1)

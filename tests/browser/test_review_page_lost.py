@@ -27,7 +27,7 @@ def test_answers_without_a_connection_are_kept_and_sent_when_it_is_back(open_pag
     state = singles(30)
     page = open_page(state)
     shown(page, "s0")
-    page.wait_for_function("document.images.length > 5")
+    page.wait_for_function("() => document.images.length > 5")
     page.wait_for_load_state("networkidle")
     page.context.set_offline(True)
     for i in range(3):
@@ -39,7 +39,9 @@ def test_answers_without_a_connection_are_kept_and_sent_when_it_is_back(open_pag
     page.context.set_offline(False)
     wait_answers(page, state, 3)
     page.locator("#wire").wait_for(state="hidden")
-    page.wait_for_function("Object.keys(localStorage).every(key => !key.startsWith('groundswell-answer:'))")
+    page.wait_for_function(
+        "() => Object.keys(localStorage).every(key => !key.startsWith('groundswell-answer:'))"
+    )
     assert [a["card"] for a in state.answers] == ["s0", "s1", "s2"]
 
 

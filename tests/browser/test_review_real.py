@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sync.review.outbox import CLASSES
-from sync.web.review.invites import revoke_invite
 
 from sync.lab.sample_set import LABELS
+from sync.review.outbox import CLASSES
 from sync.review.review_tasks import parse_answers
 from sync.store.tables import ProjectRecord
 from sync.studio.client import Studio
+from sync.web.review.invites import revoke_invite
 from tests.browser.review_place import ReviewPlace, review_place
 from tests.browser.review_screen import DESKTOP, PHONE, escape
 
@@ -119,6 +119,12 @@ def test_a_sheet_is_written_and_bad_links_let_nobody_in(
         page.locator("#stage[data-card]").wait_for()
         users = {user for user, _, _ in written(here, page, tiles + 1, sheets)}
         assert len(users) == 1
+        other = page.context.new_page()
+        other.goto(here.invite("Ben").link)  # somebody else sits down at the same browser
+        other.wait_for_function("() => document.getElementById('counts').textContent !== ''")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Another link was opened in this browser").wait_for()
+        assert {user for user, _, _ in written(here, page, tiles + 1, sheets)} == users
         page.context.close()
 
 

@@ -7,7 +7,7 @@ from flask import Flask, Response
 from ml_backend.app import error_response
 from ml_backend.errors import GroundswellError
 
-__all__ = ["NotAllowed", "PageError", "TooLarge", "TooMany", "answer_with_status"]
+__all__ = ["NotAllowed", "PageError", "SomebodyElse", "TooLarge", "TooMany", "answer_with_status"]
 
 
 class PageError(GroundswellError):
@@ -20,6 +20,12 @@ class NotAllowed(PageError):
     """Nobody is signed in, or the link they came by is no longer valid."""
 
     status = 401
+
+
+class SomebodyElse(PageError):
+    """The page that asks is open for one person, and the cookie is by now of another."""
+
+    status = 409
 
 
 class TooLarge(PageError):

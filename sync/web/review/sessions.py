@@ -18,7 +18,7 @@ from sync.review.outbox import CLASSES, QUESTIONS, Mode
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.review_tables import InviteRecord
-from sync.web.access.errors import NotAllowed
+from sync.web.access.errors import NotAllowed, SomebodyElse
 from sync.web.access.rates import Rates
 from sync.web.access.shared import WebServices
 from sync.web.access.signing import Signed
@@ -27,6 +27,8 @@ from sync.web.review.invites import read_token
 __all__ = ["Door", "Person"]
 
 _COOKIE: Final = "groundswell_review"
+_PERSON: Final = "X-Groundswell-Person"
+"""whom the page was opened for: a second link in the same browser changes the cookie under an open page"""
 _STATES: Final = {
     "missing": ("there is no invite link in this browser", "Open the link that was sent to you"),
     "invalid": ("this link is not valid", "Open the whole link that was sent to you, or ask for a new one"),
@@ -93,7 +95,10 @@ class Door:
         return ""
 
     def person(self) -> Person:
-        """Who sends this request. Raises NotAllowed (field ``link.…``), TooMany, StorageError."""
+        """Who sends this request.
+
+        Raises NotAllowed (field ``link.…``), SomebodyElse, TooMany, StorageError.
+        """
         self._per_address.spend(request.remote_addr or "")
         cookie = request.cookies.get(_COOKIE, "")
         invite_id = read_token(self._cookies, cookie)
@@ -104,6 +109,10 @@ class Door:
             row, wrong = _look_up(session, invite_id, utc_now())
         if row is None or wrong:
             raise _refusal(wrong)
+        if request.headers.get(_PERSON, row.person) != row.person:
+            raise SomebodyElse(
+                "this page is of somebody else", field="person", hint="Reload it, or open your own link again"
+            )
         return Person(
             id=row.person,
             name=row.name,

@@ -3,8 +3,10 @@
 import * as api from "./api.js";
 import { prepare } from "./card.js";
 
-const SIZE = 12; // cards held
-const LOW = 8; // fewer than this: fetch more
+// cards held, and how few there are when more are fetched: cards held here are kept from others
+const FIRST = { size: 4, low: 4 };
+const CARDS = { size: 12, low: 8 };
+const SHEETS = { size: 3, low: 2 };
 
 export class Deck {
   /** `on` has ready() when the first card of the deck can be shown, counts(reply), failed(error), empty(). */
@@ -15,6 +17,7 @@ export class Deck {
     this._on = on;
     this._cards = [];
     this._answered = new Set();
+    this._form = ""; // of the newest card
     this._fetching = false;
     this._closed = false;
     this._timer = null;
@@ -59,13 +62,14 @@ export class Deck {
   }
 
   async fill() {
-    if (this._fetching || this._closed || this._cards.length >= LOW) return;
+    const { size, low } = this._wanted();
+    if (this._fetching || this._closed || this._cards.length >= low) return;
     clearTimeout(this._timer);
     this._fetching = true;
     let added = 0;
     try {
       const have = [...new Set([...this._cards.map((card) => card.id), ...this._busyCards()])];
-      const reply = await api.cards(this._stream, SIZE - this._cards.length, have, this._order);
+      const reply = await api.cards(this._stream, size - this._cards.length, have, this._order);
       if (this._closed) return;
       this._on.counts(reply);
       const known = new Set([...this._cards.map((card) => card.id), ...this._busyCards(), ...this._answered]);
@@ -86,7 +90,13 @@ export class Deck {
     } finally {
       this._fetching = false;
     }
-    if (added && this._cards.length < LOW) this._later(0.05);
+    if (added && this._cards.length < this._wanted().low) this._later(0.05);
+  }
+
+  _wanted() {
+    const form = this._form;
+    if (!form) return FIRST;
+    return form === "sheet" ? SHEETS : CARDS;
   }
 
   _later(seconds) {
@@ -96,6 +106,7 @@ export class Deck {
 
   async _add(data) {
     const card = prepare(data);
+    this._form = card.form;
     this._cards.push(card);
     await card.loading;
     if (!this._closed && this._cards[0] === card) this._on.ready();
