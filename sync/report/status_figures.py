@@ -13,6 +13,7 @@ from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
+from sync.review.outbox import waiting
 from sync.rounds.due import training_wait, wait_text
 from sync.rounds.positives_left import positives_left
 from sync.settings import Settings
@@ -132,6 +133,7 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "answers": session.scalar(
             select(func.count()).where(AnswerRecord.project_id == project.id, AnswerRecord.value != "skip")
         ),
+        "queue": asdict(waiting(session, project_id=project.id)),
         "serving": ModelRegistry(settings.data_dir).current(project.id),
         "click_model": _current_click_model(settings, project.id),
         "rounds": [_round_status(session, record) for record in rounds],

@@ -48,6 +48,9 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         lines.append(f"  training   {project['next_training']['text']}")
     if project["paused"]:
         lines.append(f"  {PAUSE_TEXTS[project['paused']]} (`groundswell project resume {project['id']}`)")
+    if (queue := project["queue"])["count"]:
+        trouble = f"; {queue['refused']} could not be written: {queue['error']}" if queue["refused"] else ""
+        lines.append(f"  queue      {queue['count']} answers wait for Label Studio{trouble}")
     if project["round_wanted"]:
         lines.append("  a round was asked for; it starts at the worker's next look")
     if project["error"]:

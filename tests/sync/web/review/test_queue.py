@@ -19,6 +19,8 @@ from sqlalchemy import select
 from ml_backend.errors import StudioError
 from sync.local.processes import start_time
 from sync.projects.rebuild import rebuild
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.review.flush import CLAIM_S, flush
 from sync.review.outbox import QUESTIONS, NewAnswer, put_answer, waiting
 from sync.store.database import Store, utc_now
@@ -287,3 +289,26 @@ def test_the_worker_writes_what_waits(asking: Asking) -> None:
     place.world.worker().look_at_all()
     assert len(place.annotations()) == 1
     assert ana.get("stats").json["queue"] == 0
+
+
+def test_the_status_says_how_many_answers_wait_and_why(asking: Asking) -> None:
+    place = asking()
+    ana = place.person()
+
+    def lines() -> str:
+        found = status(place.settings, place.world.store)
+        services = {"label_studio": "up", "backend": "up"}
+        return "\n".join(status_lines({"services": services, **found}))
+
+    assert "wait for Label Studio" not in lines()
+    for card in ana.cards()[:2]:
+        ana.answer(card["id"], value="yes")
+    assert "2 answers wait for Label Studio" in lines()
+
+    def away(call: str) -> None:
+        raise StudioError("Label Studio is away", status=503)
+
+    place.studio.before_call = away
+    place.flush()
+    assert "could not be written: Label Studio is away" in lines()
+    place.studio.before_call = None
