@@ -24,7 +24,7 @@ import sync.web
 from ml_backend.images.crops import render_crop
 from ml_backend.masks.rle import encode_mask
 from sync.lab.sample_set import LABELS, draw_picture
-from sync.review.gold_masks import shifted
+from sync.review.gold_masks import half, shifted
 
 __all__ = ["StandIn", "class_card", "pictures", "serve", "sheet_card", "single_card"]
 
@@ -48,7 +48,7 @@ def pictures() -> dict[str, bytes]:
             counts[label] += 1
             found[f"{label}-good-{i}"] = render_crop(drawn.rgb, rle)
             found[f"context-{label}-good-{i}"] = render_crop(drawn.rgb, rle, context=1.5)
-            wrong = shifted(rle)
+            wrong = half(rle) if i % 2 else shifted(rle)
             if wrong is not None:
                 found[f"{label}-bad-{i}"] = render_crop(drawn.rgb, wrong)
     return found
@@ -76,6 +76,7 @@ def single_card(at: int, label: str = "washer", **more: Any) -> Card:
         "examples": {
             "good": [_address(n, "example") for n in names[:3]],
             "bad": [_address(n, "example") for n in _names(label, "bad")[:3]],
+            "bad_captions": ["shifted", "a part", "shifted"],
         },
         **more,
     }

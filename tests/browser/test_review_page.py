@@ -221,6 +221,7 @@ def test_a_new_label_is_announced_and_its_examples_are_shown(open_page: Opener) 
     press(page, "n", "s2")
     assert page.locator(".turn").text_content() == "Now: leaf"
     assert page.evaluate("[...document.querySelectorAll('.strip img')].every(i => i.src.includes('/leaf-'))")
+    assert page.locator(".bad figcaption").all_inner_texts() == ["shifted", "a part", "shifted"]
     page.get_by_text("✗ Not right").wait_for()
     page.wait_for_timeout(400)
     press(page, "y", "s3")

@@ -5,15 +5,19 @@ import { make, plural } from "./make.js";
 
 const MARKS = { yes: "✓", no: "✗", unsure: "?", skip: "»" };
 
-function row(name, mark, urls) {
-  const pictures = urls.map((src, i) => make("img", { src, alt: `${name} example ${i + 1}`, decoding: "async", draggable: "false" }));
+function row(name, mark, urls, captions = []) {
+  const pictures = urls.map((src, i) => {
+    const why = captions[i] ?? "";
+    const image = make("img", { src, alt: `${name} example ${i + 1}${why ? ": " + why : ""}`, decoding: "async", draggable: "false" });
+    return make("figure", {}, image, ...(why ? [make("figcaption", { text: why })] : []));
+  });
   return make("div", { class: `examples ${name}` }, make("h3", {}, make("span", { class: "mark", "aria-hidden": "true", text: mark }), ` ${name === "good" ? "Good" : "Wrong"}`), make("div", { class: "strip" }, ...pictures));
 }
 
 /** Examples of a label; nothing where there are none. */
 export function examplesOf(data) {
   const { good = [], bad = [] } = data.examples ?? {};
-  return [...(good.length ? [row("good", "✓", good)] : []), ...(bad.length ? [row("bad", "✗", bad)] : [])];
+  return [...(good.length ? [row("good", "✓", good)] : []), ...(bad.length ? [row("bad", "✗", bad, data.examples.bad_captions)] : [])];
 }
 
 function mark(answer) {
