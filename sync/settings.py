@@ -295,6 +295,13 @@ class Settings(BackendSettings):
         "such headers are not believed",
     )
 
+    # dashboard
+    admins: list[str] = Field(
+        default_factory=list,
+        description="e-mails of the people who may use the dashboard; empty: everybody who may sign in to "
+        "the main Label Studio, which knows no roles",
+    )
+
     # push
     push_rows: int = Field(default=500, ge=1, description="predictions per request at most")
     push_bytes: int = Field(

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, select
 
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.errors import BadInput
+from ml_backend.errors import BadInput, StorageError
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from sync.dashboard.agreement import agreement
 from sync.dashboard.annotations import annotation_lines, answer_lines, speaking
 from sync.dashboard.figures import ExpertRow, ProjectFigures
 from sync.dashboard.masks import accepted_by_label, label_rows, mask_rows, question_rows
+from sync.dashboard.names import names_of
 from sync.dashboard.people import annotators, hours, workers
 from sync.dashboard.quality import history_of, learning_curve, versions
 from sync.dashboard.troubles import troubles
+from sync.dashboard.wording import plural
 from sync.exchange.collect import reviewed_round
+from sync.review.outbox import waiting
 from sync.review.promise_text import promise_lines
+from sync.rounds.due import training_wait, wait_text
 from sync.rounds.kind_settings import kind_settings
+from sync.rounds.progress import Memo
 from sync.rounds.round_records import has_finished
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.project_store import ProjectStore
+from sync.store.review_tables import InviteRecord, OutboxRecord
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
@@ -61,18 +67,16 @@ def collect_project(
     store: Store,
     project_id: int,
     *,
-    names: Mapping[int, str] | None = None,
-    kept: MutableMapping[object, object] | None = None,
+    kept: Memo | None = None,
 ) -> ProjectFigures:
     """Everything that is shown of a project.
 
-    ``names``: what people are called, by their number in Label Studio; ``kept``: comparisons that later calls
-    need not make again.
+    ``kept``: what later calls need not read and compare again.
 
     Raises BadInput when the project does not take part or its options are wrong, BadLabelConfig, StorageError
     and ModelError when its label config or files cannot be read.
     """
-    names = names or {}
+    kept = {} if kept is None else kept
     record = project_record(store, project_id)
     config = parse_label_config(record.label_config)
     own = kind_settings(settings.for_project(record.options), config.wanted)
@@ -96,9 +100,10 @@ def collect_project(
     done = speaking(lines).keys()
     spared = accepted_by_label(paths, reviewed_round(rounds), but_for=done)
     review: Mapping[str, Any] = {} if reviewed is None else reviewed.figures.get("review", {})
+    names = names_of(db)
     measured = history_of(db, settings, config.wanted)
     listed = versions(db, settings, measured)
-    compared = agreement(db, config, own, paths, lines, rounds, {} if kept is None else kept)
+    compared = agreement(db, config, own, paths, lines, rounds, kept)
     kinds = dict.fromkeys(target.is_of.name for target in config.wanted)
     return ProjectFigures(
         id=db.id,
@@ -110,7 +115,7 @@ def collect_project(
         finished=finished,
         skipped=sum(line.was_cancelled for line in lines),
         test_pictures=n_test,
-        until_first=0 if any(r.origin == "trained" for r in rounds) else max(0, own.min_finished - finished),
+        next_training=_next_training(db, config, own, paths, kept),
         retrain_after=own.retrain_after,
         serving=next((row.version for row in listed if row.serving), ""),
         round=rounds[-1].number if rounds else 0,
@@ -121,8 +126,8 @@ def collect_project(
         questions=question_rows(rounds),
         hours=hours(lines, answers, spared, config),
         pools=label_rows(db, reviewed, accepted_by_label(paths, reviewed)),
-        annotators=annotators(lines, compared, names),
-        workers=workers(answers, review.get("workers") or (), names),
+        annotators=annotators(lines, compared, names.label),
+        workers=workers(answers, review.get("workers") or (), names.review),
         experts=tuple(
             ExpertRow(str(row["label"]), int(row["task"]), str(row["url"]))
             for row in review.get("expert") or ()
@@ -131,7 +136,30 @@ def collect_project(
         versions=listed,
         troubles=troubles(db, own, record, rounds),
         has_clusters=reviewed is not None,
+        backlog=_backlog(db),
     )
+
+
+def _next_training(
+    db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, kept: Memo
+) -> str:
+    """When the next training is due, as a sentence; empty where a snapshot cannot be read."""
+    try:
+        return wait_text(training_wait(db, config, settings, paths, kept))
+    except (OSError, ValueError, StorageError):
+        return ""
+
+
+def _backlog(db: ProjectStore) -> tuple[str, ...]:
+    """Answers of the review page that Label Studio does not hold yet, in words."""
+    with db.read() as session:
+        held_back = waiting(session, project_id=db.id)
+    lines = []
+    if held_back.count:
+        lines.append(f"{plural(held_back.count, 'answer')} of the review page on the way to Label Studio")
+    if held_back.refused:
+        lines.append(f"tried again: {held_back.refused}, {held_back.error}")
+    return tuple(lines)
 
 
 def fingerprint(settings: Settings, store: Store, project_id: int) -> str:
@@ -150,6 +178,10 @@ def fingerprint(settings: Settings, store: Store, project_id: int) -> str:
         ):
             query = select(func.count(), func.max(column)).where(table.project_id == project_id)
             parts.append(tuple(session.execute(query).one()))
+        waits = (OutboxRecord.project_id == project_id, OutboxRecord.written < OutboxRecord.revision)
+        parts.append(session.execute(select(func.count(), func.max(OutboxRecord.error)).where(*waits)).one())
+        invites = select(func.count()).where(InviteRecord.project_id == project_id)
+        parts.append(session.scalar(invites))
         broken = select(func.count()).where(
             TaskRecord.project_id == project_id, (TaskRecord.broken != "") | (TaskRecord.image_error != "")
         )

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from clustering.evidence.intervals import clopper_pearson
 
 __all__ = [
-    "LEAST_TEST_PICTURES",
     "AnnotatorRow",
     "CurvePoint",
     "ExpertRow",
@@ -31,9 +30,6 @@ __all__ = [
     "median_range",
     "share_range",
 ]
-
-LEAST_TEST_PICTURES = 10
-"""Test pictures below which a figure of quality is not shown."""
 
 _ALPHA = 0.025
 _RESAMPLES = 1000
@@ -171,7 +167,8 @@ class LabelRow:
     """The pool of one label in the newest round.
 
     ``verified`` were seen by somebody, ``propagated`` are accepted without; ``purity``: share of good ones
-    among the latter, as a certificate or an estimate says, None without any.
+    among the latter, as a certificate or an estimate says, None without any; ``why``: why nothing more is
+    asked about it, empty while something is.
     """
 
     label: str
@@ -183,6 +180,7 @@ class LabelRow:
     asked: int
     answered: int
     purity: tuple[float, float, int] | None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +200,10 @@ class AnnotatorRow:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """One person who answers questions; shares are None where nothing is known."""
+    """One person who answers questions; shares are None where nothing is known.
+
+    ``good``: yes to good gold masks, ``bad``: no to bad ones.
+    """
 
     worker: int
     name: str
@@ -211,8 +212,8 @@ class WorkerRow:
     seconds: float | None
     agreement: float | None
     gold: int
-    good: tuple[float, float, float] | None
-    bad: tuple[float, float, float] | None
+    good: Range | None
+    bad: Range | None
     consistency: float | None
     suspended: bool
     reasons: tuple[str, ...]
@@ -270,7 +271,7 @@ class ProjectFigures:
     finished: int
     skipped: int
     test_pictures: int
-    until_first: int
+    next_training: str
     retrain_after: int
     serving: str
     round: int

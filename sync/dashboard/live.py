@@ -13,6 +13,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from sync.rounds.early import given_up, is_early
 from sync.rounds.live_progress import LiveProgress, read_progress
 from sync.rounds.round_records import STEPS
+from sync.rounds.wanted_version import wanted_version
 from sync.settings import Settings
 from sync.store.database import Store, database_now
 from sync.store.tables import LeaseRecord, ProjectRecord, RoundRecord
@@ -22,6 +23,8 @@ __all__ = ["SHOWN_STEPS", "LiveState", "StepState", "live_state"]
 SHOWN_STEPS = ("train", "infer", "cluster", "review", "push")
 _LEAST_SHARE, _LEAST_S = 0.02, 2.0
 """of a step that must have passed before its own pace says anything"""
+_ROUNDS = 12
+"""newest rounds whose times say how long the present one takes"""
 _TO_SHOWN = ("train", "infer", "push")
 """what must be done before people see a new version's predictions"""
 
@@ -76,8 +79,9 @@ def live_state(settings: Settings, store: Store, project: ProjectRecord) -> Live
     with store.read() as session:
         now = database_now(session)
         lease = session.get(LeaseRecord, f"project/{project.id}")
-        mine = select(RoundRecord).where(RoundRecord.project_id == project.id).order_by(RoundRecord.number)
-        rounds = list(session.scalars(mine))
+        mine = select(RoundRecord).where(RoundRecord.project_id == project.id)
+        newest_first = mine.order_by(RoundRecord.number.desc()).limit(_ROUNDS)
+        rounds = list(session.scalars(newest_first))[::-1]
     holder = "" if lease is None else lease.holder
     silent = None if lease is None or not holder else max(0.0, (now - lease.heartbeat_at).total_seconds())
     at_work = silent is not None and silent < settings.lease_ttl_s
@@ -100,7 +104,7 @@ def live_state(settings: Settings, store: Store, project: ProjectRecord) -> Live
         version="" if newest is None else newest.model_version,
         steps=() if newest is None else _steps(newest, running),
         paused=project.paused,
-        wanted=_wanted(project),
+        wanted=_wanted(project, paths, newest),
     )
 
 
@@ -159,7 +163,11 @@ def _usual_seconds(rounds: Sequence[RoundRecord]) -> dict[str, float]:
     return {name: float(median(values)) for name, values in spent.items()}
 
 
-def _wanted(project: ProjectRecord) -> tuple[str, ...]:
-    if project.round_wanted is None:
-        return ()
-    return (f"a round was asked for at {project.round_wanted:%H:%M} UTC and has not begun",)
+def _wanted(project: ProjectRecord, paths: ProjectPaths, newest: RoundRecord | None) -> tuple[str, ...]:
+    found = []
+    wanted = project.round_wanted
+    if wanted is not None and (newest is None or newest.started_at < wanted):
+        found.append(f"a round was asked for at {wanted:%H:%M} UTC and has not begun")
+    if version := wanted_version(paths):
+        found.append(f"{version} is to serve again")
+    return tuple(found)

@@ -123,6 +123,8 @@ def label_rows(
         row["label"]: (float(row["lower"]), float(row["upper"]), int(row["asked"]))
         for row in record.figures.get("review", {}).get("labels") or []
     }
+    told = record.figures.get("review", {}).get("by_label") or []
+    why = {row["label"]: str(row["reason"]) for row in told if row["why"] != "open"}
     asked, answered = _questions(db, record.number)
     rows = []
     for label, size in sizes.items():
@@ -138,6 +140,7 @@ def label_rows(
                 asked=asked[label],
                 answered=answered[label],
                 purity=estimates.get(label) if mine.propagated else None,
+                why=why.get(label, ""),
             )
         )
     return tuple(rows)

@@ -136,6 +136,7 @@ def workers(
 
 
 def _reported(row: Mapping[str, Any], names: Mapping[int, str]) -> WorkerRow:
+    yes_good, good, no_bad, bad = row.get("gold_counts") or (0, 0, 0, 0)
     return WorkerRow(
         worker=int(row["worker"]),
         name=names.get(int(row["worker"]), ""),
@@ -144,19 +145,12 @@ def _reported(row: Mapping[str, Any], names: Mapping[int, str]) -> WorkerRow:
         seconds=row.get("seconds"),
         agreement=row.get("agreement"),
         gold=int(row.get("gold", 0)),
-        good=_with_interval(row, "sensitivity"),
-        bad=_with_interval(row, "specificity"),
+        good=share_range(yes_good, good),
+        bad=share_range(no_bad, bad),
         consistency=row.get("consistency"),
         suspended=bool(row.get("suspended")),
         reasons=tuple(str(reason).replace("_", " ") for reason in row.get("reasons", ())),
     )
-
-
-def _with_interval(row: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
-    value, interval = row.get(name), row.get(f"{name}_interval") or [None, None]
-    if not row.get("gold") or value is None or None in interval:
-        return None  # without gold the figure is the model's guess
-    return float(value), float(interval[0]), float(interval[1])
 
 
 def _counted(worker: int, mine: Sequence[AnswerLine], names: Mapping[int, str]) -> WorkerRow:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.kinds.registry import Wanted
-from sync.dashboard.figures import LEAST_TEST_PICTURES, CurvePoint, Range, VersionRow
+from sync.dashboard.figures import CurvePoint, Range, VersionRow
+from sync.rounds.few_pictures import FEW_PICTURES
 from sync.rounds.history import FigureRow, history
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
@@ -58,7 +59,7 @@ def learning_curve(
 
 
 def _quality(row: FigureRow) -> Range | None:
-    if row.test_pictures < LEAST_TEST_PICTURES:
+    if row.test_pictures < FEW_PICTURES:
         return None
     return Range(row.value, row.low, row.high, row.test_pictures)
 

@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from sync.dashboard import wording
 from sync.dashboard.charts import learning_chart, masks_chart, pool_bar
-from sync.dashboard.figures import LEAST_TEST_PICTURES, ProjectFigures
+from sync.dashboard.figures import ProjectFigures
 from sync.dashboard.live import LiveState
+from sync.rounds.few_pictures import FEW_PICTURES, few_pictures_text
 
 __all__ = ["page_file", "render_page", "render_report", "status_line"]
 
@@ -56,12 +57,7 @@ def status_line(live: LiveState) -> str:
         text = "Waiting for finished tasks"
     if live.paused == "asking":
         text += ". Asking is paused"
-    return f"{text}. {wanted[:1].upper()}{wanted[1:]}." if wanted else f"{text}."
-
-
-def too_few(pictures: int) -> str:
-    """What stands where a figure of quality would rest on too little."""
-    return f"too few pictures (n={pictures})"
+    return f"{text}. Next: {wanted}." if wanted else f"{text}."
 
 
 def is_web(url: str) -> bool:
@@ -82,7 +78,7 @@ def _environment() -> jinja2.Environment:
         "duration": wording.duration,
         "is_web": is_web,
         "learning_chart": learning_chart,
-        "least_test": LEAST_TEST_PICTURES,
+        "least_test": FEW_PICTURES,
         "masks_chart": masks_chart,
         "meanings": wording.MEANINGS,
         "moment": wording.moment,
@@ -93,6 +89,6 @@ def _environment() -> jinja2.Environment:
         "signed": wording.signed,
         "status_line": status_line,
         "step_names": wording.STEP_NAMES,
-        "too_few": too_few,
+        "too_few": few_pictures_text,
     }
     return made

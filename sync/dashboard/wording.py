@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from sync.dashboard.figures import LEAST_TEST_PICTURES, Range
+from sync.dashboard.figures import Range
+from sync.rounds.few_pictures import FEW_PICTURES
 
 __all__ = ["MEANINGS", "STEP_NAMES", "about", "duration", "moment", "percent", "plural", "ranged", "signed"]
 
@@ -29,7 +30,7 @@ MEANINGS: Final = {
     "curve": "How good each model version is on the test pictures: finished tasks that no version is "
     "trained on. The vertical lines are 95 % intervals: with other test pictures of the same "
     "kind the figure would lie there 19 times out of 20. Two versions whose intervals overlap "
-    f"much are not proven to differ. With fewer than {LEAST_TEST_PICTURES} test pictures no figure is shown.",
+    f"much are not proven to differ. With fewer than {FEW_PICTURES} test pictures no figure is shown.",
     "masks": "Drawn: made by a person in Label Studio. Verified: found by the model, and a person said "
     "yes to it. Propagated: found by the model and accepted without a look, because enough of "
     "its group was seen. Once a person finishes a task, its masks count as drawn.",

@@ -16,12 +16,14 @@ from sqlalchemy import delete, func, select
 
 from ml_backend.artifacts.files import storage_errors
 from ml_backend.artifacts.inbox import mark_dirty
+from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.errors import BadInput, StudioError
+from ml_backend.errors import BadInput, ModelError, StudioError
 from sync.projects.init_project import BACKEND_TITLE, backend_address
 from sync.projects.option_changes import OptionChange, set_options
 from sync.rounds.project import registered
 from sync.rounds.registration import project_ids, unregister_project
+from sync.rounds.wanted_version import note_wanted_version
 from sync.rounds.wishes import Pause, refuse_when_paused
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
@@ -36,6 +38,7 @@ __all__ = [
     "remove",
     "request_round",
     "resume",
+    "serve_version",
     "set_options",
 ]
 
@@ -101,6 +104,29 @@ def request_round(settings: Settings, store: Store, project_id: int) -> bool:
             record.round_wanted = utc_now()
     mark_dirty(settings.data_dir, project_id, "ROUND_WANTED")
     return is_new
+
+
+def serve_version(settings: Settings, store: Store, project_id: int, version: str) -> bool:
+    """Ask the worker to let a published version of the project serve again; False when it serves already.
+
+    Asking for the one that serves takes an earlier wish back. See ``sync.rounds.wanted_version``.
+
+    Raises BadInput when the project does not take part or is paused altogether, or has no such version.
+    """
+    db, _ = registered(settings, store, project_id)
+    refuse_when_paused(db)
+    registry = ModelRegistry(settings.data_dir)
+    try:
+        registry.info(project_id, version)
+    except ModelError as error:
+        raise BadInput(error.message, field="version", hint=error.hint) from error
+    paths = ProjectPaths(settings.data_dir, project_id)
+    if registry.current(project_id) == version:
+        paths.wanted_version.unlink(missing_ok=True)
+        return False
+    note_wanted_version(paths, version)
+    mark_dirty(settings.data_dir, project_id, "VERSION_WANTED")
+    return True
 
 
 def remove(

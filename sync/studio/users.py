@@ -9,7 +9,7 @@ import httpx
 
 from ml_backend.errors import StudioError
 
-__all__ = ["add_user", "user_token"]
+__all__ = ["add_user", "check_password", "user_token"]
 
 _TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=10.0)
 _CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
@@ -105,3 +105,22 @@ def _token(http: httpx.Client, email: str) -> str:
             status=made.status_code,
         )
     return str(made.json()["token"])
+
+
+def check_password(base_url: str, email: str, password: str) -> bool:
+    """Whether Label Studio lets this person in; makes no account and no token.
+
+    Raises StudioError when Label Studio cannot be asked.
+    """
+    timeout = httpx.Timeout(connect=5.0, read=30.0, write=30.0, pool=10.0)
+    try:
+        with httpx.Client(base_url=base_url, timeout=timeout) as http:
+            if not _submit(http, "/user/login/", email, password):
+                return False
+            found = http.get("/api/current-user/whoami")
+            return found.status_code == 200 and str(found.json().get("email", "")).lower() == email.lower()
+    except (httpx.HTTPError, ValueError) as error:
+        raise StudioError(
+            f"Label Studio cannot say who {email} is: {type(error).__name__}",
+            hint=f"Is Label Studio running at {base_url}?",
+        ) from error

@@ -32,6 +32,7 @@ from sync.rounds.train import (
     start_round,
     train,
 )
+from sync.rounds.wanted_version import begin_wanted_version
 from sync.rounds.wishes import (
     PAUSE_TEXTS,
     Wishes,
@@ -82,7 +83,11 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     progress, memo = project.progress, project.memo
     pulled = pull(db, project.studio, project.config, settings, progress)
     write_facts(db, _as_trained(project, trained_round(db)).config, settings)
+    begun, problem = begin_wanted_version(db, project.config, settings, paths)
+    if begun is not None:
+        progress.report("train", 0.0, f"round {begun.number}: an earlier version serves again, as asked")
     trained, error = _train_as_wished(project, wishes, force=force_round, may_train=may_train)
+    error = error or problem
     record = trained_round(db)
     project = _as_trained(project, record)
     if record is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.learners.base import Evaluation
 from sync.dashboard.collect import collect_project, fingerprint
 from sync.dashboard.figures import ProjectFigures, mean_range, median_range, share_range
+from sync.review.outbox import NewAnswer, put_answer
 from sync.rounds.test_split import repartition
+from sync.store.review_tables import InviteRecord
 from sync.store.tables import AnnotationRecord, ProjectRecord, RoundRecord, TaskRecord
 from tests.sync.conftest import LABELS, World
 from tests.sync.steps import step
@@ -50,13 +52,15 @@ def certified_world(make_world: MakeWorld) -> World:
 def test_a_new_project_has_figures_too(make_world: MakeWorld) -> None:
     world = make_world(4)
     found = figures(world)
-    assert (found.tasks, found.finished, found.until_first, found.round) == (0, 0, 5, 0)
+    assert (found.tasks, found.finished, found.round) == (0, 0, 0)
+    assert found.next_training.startswith("0 of 5 finished tasks until the first training")
     assert found.curve == found.masks == found.versions == found.troubles == ()
     assert found.hours.accepted == 0
     world.label(0, 1)
     world.worker().look(world.project_id)
     found = figures(world)
-    assert (found.tasks, found.finished, found.until_first) == (4, 2, 3)
+    assert (found.tasks, found.finished) == (4, 2)
+    assert found.next_training.startswith("2 of 5 finished tasks")
 
 
 def test_masks_by_origin_add_up_to_what_was_drawn_and_decided(make_world: MakeWorld) -> None:
@@ -178,7 +182,8 @@ def test_agreement_counts_what_the_prediction_had_and_what_people_kept(make_worl
         ):
             row.created_at = when
     kept: dict[object, object] = {}
-    (person,) = figures(world, kept=kept, names={1: "Ada"}).annotators
+    invite(world, "Ada", label_user=1)
+    (person,) = figures(world, kept=kept).annotators
     assert (person.name, person.tasks, person.compared) == ("Ada", 9, 3)
     assert person.found is not None
     assert person.kept is not None
@@ -186,9 +191,31 @@ def test_agreement_counts_what_the_prediction_had_and_what_people_kept(make_worl
     assert (person.kept.n, round(person.kept.value * 9)) == (9, 7)
     assert person.seconds is not None
     assert (person.seconds.value, person.seconds.n) == (20.0, 9)
-    again = figures(world, kept=kept, names={1: "Ada"})
-    assert again.annotators == (person,)
-    assert len(kept) == 3
+    before = dict(kept)
+    assert len([name for name in before if isinstance(name, tuple) and name[0] == "agreement"]) == 3
+    assert figures(world, kept=kept).annotators == (person,)
+    assert kept == before, "nothing is compared twice"
+
+
+def invite(world: World, name: str, **users: int) -> None:
+    now = datetime.now(UTC)
+    row = InviteRecord(
+        id=name, person=name, name=name, project_id=world.project_id, scopes=[], created_at=now,
+        expires_at=now, revoked_at=None, seen_at=None, **users,
+    )  # fmt: skip
+    with world.store.write() as session:
+        session.add(row)
+
+
+def test_answers_on_their_way_are_told(make_world: MakeWorld) -> None:
+    world = make_world(4)
+    before = fingerprint(world.settings, world.store, world.project_id)
+    answer = NewAnswer("u1", "questions", world.project_id, 1, "single", "disc", {}, (), (), False, 1.0)
+    with world.store.write() as session:
+        put_answer(session, "p", 1, answer, datetime.now(UTC))
+    found = figures(world)
+    assert found.backlog == ("1 answer of the review page on the way to Label Studio",)
+    assert fingerprint(world.settings, world.store, world.project_id) != before
 
 
 def step_pull(world: World) -> None:
@@ -216,9 +243,10 @@ def test_workers_are_counted_without_a_crowd_model_and_judged_with_one(make_worl
     rows = figures(crowd).workers
     assert len(rows) == 2
     assert all(row.agreement is not None and row.answers > 0 for row in rows)
-    judged = [row for row in rows if row.gold and row.good is not None]
+    judged = [share for row in rows for share in (row.good, row.bad) if share is not None]
     assert judged
-    assert all(low <= value <= high for value, low, high in (row.good for row in judged if row.good))
+    assert all(0 <= share.low <= share.value <= share.high <= 1 and share.n for share in judged)
+    assert sum(share.n for share in judged) == sum(row.gold for row in rows)
 
 
 def test_troubles_say_what_to_do(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,7 @@ def test_failed_and_asking_steps_pauses_and_wishes_are_said(make_world: MakeWorl
     assert {step.name: step.state for step in state.steps}["review"] == "asking"
     assert status_line(state) == "Waiting for answers and finished tasks."
     request_round(world.settings, world.store, world.project_id)
-    assert "A round was asked for at" in status_line(live(world))
+    assert "Next: a round was asked for at" in status_line(live(world))
     pause(world.settings, world.store, world.project_id, "asking")
     assert "Asking is paused" in status_line(live(world))
     pause(world.settings, world.store, world.project_id, "all")
