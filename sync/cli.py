@@ -21,6 +21,7 @@ COMMANDS = (
     "demo",
     "up",
     "init",
+    "serve",
     "worker",
     "round",
     "status",

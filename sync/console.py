@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ml_backend.errors import BadInput
+from sync.rounds.remaining_time import Remaining
 
 if TYPE_CHECKING:
     from sync.local.up import Stack
@@ -105,6 +106,7 @@ def progress(*, quiet: bool = False) -> Iterator[ReportShare]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    remaining = Remaining()
     console = Console(stderr=True)
     if quiet:
         yield lambda share, line: None
@@ -116,14 +118,24 @@ def progress(*, quiet: bool = False) -> Iterator[ReportShare]:
             nonlocal told
             if int(share * 10) > told:
                 told = int(share * 10)
-                typer.echo(f"{share:4.0%} {line}", err=True)
+                left = remaining.text(share)
+                typer.echo(f"{share:4.0%} {line}" + (f" ({left})" if left else ""), err=True)
+            else:
+                remaining.text(share)  # notes when it began
 
         yield tell
         return
-    columns = (BarColumn(bar_width=24), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
-        job = bar.add_task("", total=1.0)
-        yield lambda share, line: bar.update(job, completed=share, description=line[:100])
+        job = bar.add_task("", total=1.0, left="")
+        yield lambda share, line: bar.update(
+            job, completed=share, description=line[:100], left=remaining.text(share)
+        )
 
 
 def show_login(stack: Stack) -> None:

@@ -22,7 +22,14 @@ from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from ml_backend.errors import ModelError
 
-__all__ = ["published_weights", "read_weights", "save_weights", "taken_or_refused", "whole_model_weights"]
+__all__ = [
+    "cached_weights",
+    "published_weights",
+    "read_weights",
+    "save_weights",
+    "taken_or_refused",
+    "whole_model_weights",
+]
 
 _PUBLISHED = {
     "resnet50": (MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1, "Mask R-CNN ResNet-50 FPN v2 trained on COCO"),
@@ -65,6 +72,16 @@ def published_weights(backbone: str, *, wanted: str) -> tuple[dict[str, Tensor] 
     except (urllib.error.URLError, TimeoutError, OSError, RuntimeError) as error:
         return None, f"random weights (the published ones could not be had: {error})"
     return state, f"published weights: {name} (downloaded)"
+
+
+def cached_weights() -> tuple[str, ...]:
+    """Names of the published weights that lie in the local torch hub cache."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return tuple(
+        name
+        for choice, name in _PUBLISHED.values()
+        if (folder / Path(urlparse(choice.url).path).name).is_file()
+    )
 
 
 def whole_model_weights(choice: WeightsEnum, name: str, *, wanted: str) -> dict[str, Tensor]:

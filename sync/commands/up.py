@@ -62,4 +62,6 @@ def register(app: typer.Typer) -> None:
             say(f"using Label Studio at {studio_url} as {check_token(stack.settings)}")
         with interruptible(), stack:
             show_login(stack)
+            for line in stack.running_on():
+                say(line)
             stack.watch()

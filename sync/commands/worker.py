@@ -26,6 +26,8 @@ def register(app: typer.Typer) -> None:
 
         May be killed at any moment; started again it goes on. Several workers share the work.
 
+        Exit codes of --once: 1 when every project failed, 3 when some did.
+
         Example: groundswell worker --once --project 3
         """
         import json
@@ -35,7 +37,9 @@ def register(app: typer.Typer) -> None:
 
         require_extra("worker")
         from ml_backend.logs import set_up_logging
+        from sync.console import PARTLY
         from sync.installation import open_installation
+        from sync.report.running_on import look_at_machine, running_on
         from sync.rounds.registration import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
@@ -58,11 +62,14 @@ def register(app: typer.Typer) -> None:
             )
             made.install_signal_handlers()
             if not once:
+                for line in running_on(installation.settings, look_at_machine()):
+                    console.say(line)
                 console.say(f"worker looks every {installation.settings.poll_s:g} s; Ctrl-C ends it")
                 made.run()
                 return
             reports = made.look_at_all()
         if as_json:
             typer.echo(json.dumps([asdict(report) for report in reports], indent=1))
-        if any(report.error for report in reports):
-            raise typer.Exit(1)
+        failed = sum(bool(report.error) for report in reports)
+        if failed:
+            raise typer.Exit(1 if failed == len(reports) else PARTLY)

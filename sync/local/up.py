@@ -7,7 +7,6 @@ processes in that file (number and start time must both match) and ends them fir
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -21,9 +20,8 @@ import httpx
 from pydantic import SecretStr
 
 from ml_backend.artifacts.files import read_json, write_json
-from ml_backend.config_file import CONFIG_VARIABLE
-from ml_backend.devices import TUNED
 from ml_backend.errors import GroundswellError, StudioError
+from sync.local.backend_server import as_environment, backend_command
 from sync.local.label_studio_server import Login, StudioServer, check_port
 from sync.local.processes import is_running, start_time, stop_group, stop_left_over
 from sync.local.secrets import BACKEND_USER, Secrets, load_secrets
@@ -32,6 +30,7 @@ from sync.settings import Settings
 __all__ = ["Part", "Stack", "UpState", "read_state"]
 
 _BACKEND_START_S = 120.0
+_ASK_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,30 +216,22 @@ class Stack:
         self.stop()
 
     def environment(self) -> dict[str, str]:
-        """Environment of backend and worker: every setting that differs from its default, as a variable.
+        """Environment of backend and worker, see ``as_environment``."""
+        return as_environment(self.settings)
 
-        With the allocator settings that halve the time of image encoders on a CPU, unless set otherwise.
-        """
-        here = {name: value for name, value in os.environ.items() if not name.startswith("GROUNDSWELL_")}
-        env = {**TUNED, **here, CONFIG_VARIABLE: ""}  # what the settings file said is among the settings
-        for name, field in type(self.settings).model_fields.items():
-            value = getattr(self.settings, name)
-            if value != field.get_default(call_default_factory=True):
-                env[f"GROUNDSWELL_{name.upper()}"] = _as_text(value)
-        return env
+    def running_on(self) -> list[str]:
+        """What computes here and what would be better; asked in a process of its own, which loads torch."""
+        command = [sys.executable, "-m", "sync.report.running_on"]
+        try:
+            asked = subprocess.run(
+                command, env=self.environment(), capture_output=True, text=True, timeout=_ASK_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return [f"what computes here could not be found out within {_ASK_S:.0f} s"]
+        return asked.stdout.splitlines()
 
     def _start_backend(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "sync.web.wsgi:app",
-            *("--bind", f"{self.host}:{self.backend_port}", "--worker-class", "gthread"),
-            *("--workers", "1", "--threads", "8", "--timeout", "120", "--graceful-timeout", "5"),
-            # by default all servers of a user share one socket: each would take it from the one before
-            *("--control-socket", str(self.data_dir / "backend.ctl")),
-        ]
-        part = self._spawn("backend", command)
+        part = self._spawn("backend", backend_command(self.data_dir, self.host, self.backend_port))
         url = f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.backend_port}/health"
         end = time.monotonic() + _BACKEND_START_S
         while time.monotonic() < end:
@@ -329,14 +320,6 @@ def check_token(settings: Settings) -> str:
                 status=401,
             ) from error
         raise
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    return str(value)
 
 
 def _last_line(log: Path) -> str:

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from sync.rounds.remaining_time import Remaining
+
 __all__ = ["WorkerConsole"]
 
 
@@ -24,12 +26,14 @@ class WorkerConsole:
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
             transient=True,
         )
         self._tasks: dict[int, TaskID] = {}
         self._last: dict[tuple[int, str], str] = {}
         self._tenth: dict[tuple[int, str], int] = {}
+        self._remaining: dict[tuple[int, str], Remaining] = {}
 
     def say(self, line: str) -> None:
         """Print one line that stays, above the progress lines."""
@@ -40,14 +44,21 @@ class WorkerConsole:
         """Progress of a step; a finished step leaves a line when it says something new."""
         if self._quiet:
             return
+        left = self._remaining.setdefault((project, step), Remaining()).text(share)
+        if share >= 1.0:
+            del self._remaining[project, step]  # the next time it begins anew
         if self._live:
             if project not in self._tasks:
-                self._tasks[project] = self._progress.add_task("", total=1.0, project=project, step="")
-            self._progress.update(self._tasks[project], completed=share, description=text[:80], step=step)
+                self._tasks[project] = self._progress.add_task(
+                    "", total=1.0, project=project, step="", left=""
+                )
+            self._progress.update(
+                self._tasks[project], completed=share, description=text[:80], step=step, left=left
+            )
         elif share < 1.0 and int(share * 10) != self._tenth.get((project, step), -1):
             # `groundswell demo` and `up` show the last line of this log while people wait
             self._tenth[project, step] = int(share * 10)
-            self.say(f"project {project}  {step:<8} {share:4.0%} {text}")
+            self.say(f"project {project}  {step:<8} {share:4.0%} {text}" + (f" ({left})" if left else ""))
             sys.stderr.flush()
         if share >= 1.0 and self._last.get((project, step)) != text:
             self._last[project, step] = text
