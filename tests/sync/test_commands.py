@@ -120,7 +120,10 @@ def test_repartition_and_history(app: tuple[typer.Typer, World]) -> None:
     assert [(row["round"], row["split"], row["metric"]) for row in rows] == [(1, 1, "AP"), (2, 2, "AP")]
     lines = _run(commands, "history", number, "--csv")[1].splitlines()
     assert len(lines) == 3
-    assert "test split 2 (2 pictures): not to be compared" in _run(commands, "history", number)[1]
+    assert (
+        "test split 2 (2 pictures: too few pictures (n=2) to tell): not to be compared"
+        in _run(commands, "history", number)[1]
+    )
     assert "test split 2 (no. 2)" in _run(commands, "status")[1]
     with pytest.raises(GroundswellError, match="does not take part"):
         _run(commands, "repartition", "999")
