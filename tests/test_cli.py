@@ -29,6 +29,16 @@ def test_command_has_help_with_an_example(name: tuple[str, ...], command: Any) -
     assert line in (command.help or ""), f"`{line} --help` shows no example"
 
 
+SERVICES = {("up",), ("serve",)}
+"""run until they are stopped, and print no result"""
+
+
+@pytest.mark.parametrize(("name", "command"), ALL, ids=[" ".join(n) for n, _ in ALL])
+def test_a_command_that_prints_a_result_prints_it_as_json_too(name: tuple[str, ...], command: Any) -> None:
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert ("--json" in options) == (name not in SERVICES)
+
+
 def test_every_registered_module_adds_a_command() -> None:
     top = {name[0] for name, _ in ALL}
     assert set(COMMANDS) <= top

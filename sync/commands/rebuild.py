@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         import json
         from dataclasses import asdict
 
-        from sync.console import say
+        from sync.console import PARTLY, say
         from sync.installation import open_installation
         from sync.projects.rebuild import rebuild as rebuild_store
 
@@ -41,5 +41,6 @@ def register(app: typer.Typer) -> None:
         )
         if as_json:
             typer.echo(json.dumps([asdict(report) for report in reports], indent=1))
-        if any(report.error for report in reports):
-            raise typer.Exit(1)
+        failed = sum(bool(report.error) for report in reports)
+        if failed:
+            raise typer.Exit(1 if failed == len(reports) else PARTLY)

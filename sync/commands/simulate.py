@@ -70,6 +70,10 @@ def register(app: typer.Typer) -> None:
         policies accept at that purity. Hours count the answers and the drawing of every good mask that was
         not delivered. Intervals are 95 % intervals over plays.
 
+        Words: a pool is what a model found, here with the truth beside it. The purity of masks is the share
+        of good ones among them. Unseen masks were accepted though nobody looked at them. SQ in the report is
+        the mean true overlap (IoU) of the masks that were delivered. docs/glossary.md has all words.
+
         Example: groundswell simulate --pool cells.npz --policy certified --policy original --seeds 20
         --noise 0.95,0.9 --out report.json --plot curves.svg
         """
