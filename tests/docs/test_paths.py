@@ -84,8 +84,9 @@ def below(stops: list[Stop], place: int) -> list[Stop]:
     return [stops[place], *rest[:end]]
 
 
-def test_the_three_paths_are_there() -> None:
-    assert list(PATHS) == ["Click → mask", "Webhook → push", "Answer → export"]
+def test_the_four_paths_are_there() -> None:
+    key = "Key on the review page → annotation"
+    assert list(PATHS) == ["Click → mask", "Webhook → push", key, "Answer → export"]
     assert all(len(stops) >= 6 for stops in PATHS.values())
 
 

@@ -327,4 +327,7 @@ def test_an_answer_taken_back_while_label_studio_was_away_is_not_there(place: Pl
         time.sleep(0.2)
     place.wire.is_cut = False
     place.check(ana)
+    (row,) = invited(place.world)
+    user = place.studio._http.get(f"/api/users/{row.review_user}/")
+    assert (user["first_name"], user["email"]) == ("Ana", f"{row.person}@review-page.invalid")
     assert LOGIN.token not in place.backend.log.read_text()
