@@ -127,13 +127,16 @@ class ClassTasks:
                 )
             )
         )  # their own skips
-        for row in session.scalars(
-            select(OutboxRecord).where(OutboxRecord.project_id == project, OutboxRecord.mode == CLASSES)
-        ):
-            if row.withdrawn:
-                continue
-            if not row.is_skip or row.person == person.id:
-                ids.discard(row.task_id)
+        ids -= set(
+            session.scalars(
+                select(OutboxRecord.task_id).where(
+                    OutboxRecord.project_id == project,
+                    OutboxRecord.mode == CLASSES,
+                    OutboxRecord.withdrawn.is_(False),
+                    OutboxRecord.is_skip.is_(False) | (OutboxRecord.person == person.id),
+                )
+            )
+        )
         held: set[int] = set()
         for card in session.scalars(
             select(CardRecord).where(
