@@ -147,6 +147,7 @@ def show_login(stack: Stack) -> None:
         typer.echo(f"  password      {stack.secrets.password}")
         typer.echo(f"                (kept in {stack.data_dir / 'secrets.json'})")
     typer.echo(f"  ML backend    {stack.settings.backend_url}")
+    typer.echo(f"  dashboard     {stack.settings.backend_url}/dashboard (the same login)")
     typer.echo(f"  logs          {stack.logs}")
     typer.echo("\n  Ctrl-C stops everything.\n")
 

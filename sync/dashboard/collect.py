@@ -15,6 +15,7 @@ from sync.dashboard.agreement import agreement
 from sync.dashboard.annotations import annotation_lines, answer_lines, speaking
 from sync.dashboard.figures import ExpertRow, ProjectFigures
 from sync.dashboard.masks import accepted_by_label, label_rows, mask_rows, question_rows
+from sync.dashboard.mistake_rows import mistake_rows, newest_mistakes
 from sync.dashboard.names import names_of
 from sync.dashboard.people import annotators, hours, workers
 from sync.dashboard.quality import history_of, learning_curve, versions
@@ -100,6 +101,7 @@ def collect_project(
     done = speaking(lines).keys()
     spared = accepted_by_label(paths, reviewed_round(rounds), but_for=done)
     review: Mapping[str, Any] = {} if reviewed is None else reviewed.figures.get("review", {})
+    mistakes = newest_mistakes(paths, rounds)
     names = names_of(db)
     measured = history_of(db, settings, config.wanted)
     listed = versions(db, settings, measured)
@@ -137,6 +139,9 @@ def collect_project(
         troubles=troubles(db, own, record, rounds),
         has_clusters=reviewed is not None,
         backlog=_backlog(db),
+        mistakes=() if mistakes is None else mistake_rows(own, db.id, mistakes),
+        mistake_count=0 if mistakes is None else len(mistakes),
+        mistakes_judged=0 if mistakes is None else sum(dict(mistakes.about.get("judged", {})).values()),
     )
 
 
@@ -186,5 +191,7 @@ def fingerprint(settings: Settings, store: Store, project_id: int) -> str:
             TaskRecord.project_id == project_id, (TaskRecord.broken != "") | (TaskRecord.image_error != "")
         )
         parts.append(session.scalar(broken))
+    listed = paths.mistakes_folder.glob("*.parquet")
+    parts.append(sorted((path.name, path.stat().st_mtime_ns) for path in listed))
     parts.append(paths.current.read_text() if paths.current.exists() else "")
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

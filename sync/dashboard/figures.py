@@ -20,6 +20,7 @@ __all__ = [
     "Hours",
     "LabelRow",
     "MaskRow",
+    "MistakeRow",
     "ProjectFigures",
     "QuestionRow",
     "Range",
@@ -249,6 +250,17 @@ class VersionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MistakeRow:
+    """A likely label mistake on a finished task; ``score``: 0..1, how likely a look is worth it."""
+
+    task: int
+    kind: str
+    score: float
+    reason: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """Something that went wrong, and what to do about it."""
 
@@ -290,3 +302,6 @@ class ProjectFigures:
     troubles: tuple[Trouble, ...]
     has_clusters: bool
     backlog: tuple[str, ...] = field(default=())
+    mistakes: tuple[MistakeRow, ...] = field(default=())
+    mistake_count: int = 0
+    mistakes_judged: int = 0

@@ -54,6 +54,9 @@ MEANINGS: Final = {
     "versions": "Every training makes a version that never changes. One of them serves: its predictions are "
     "shown. An earlier one can be made to serve again.",
     "clusters": "Masks that look alike, as a tree: what was asked, accepted and rejected in each group.",
+    "mistakes": "Finished tasks where a model that was not trained on them sees something else than "
+    "people said, and pictures that are there twice. Most are worth a look, not all are wrong: "
+    "open the task, mend it or leave it. n is the number of tasks that could be judged.",
     "troubles": "What failed, and what to do about it.",
 }
 """What the figures of each section mean, in plain words."""

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 from sqlalchemy import select
 
+from ml_backend.artifacts.mistakes import Finding, MistakeTable, write_mistakes
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.learners.base import Evaluation
 from sync.dashboard.collect import collect_project, fingerprint
@@ -215,6 +216,23 @@ def test_answers_on_their_way_are_told(make_world: MakeWorld) -> None:
         put_answer(session, "p", 1, answer, datetime.now(UTC))
     found = figures(world)
     assert found.backlog == ("1 answer of the review page on the way to Label Studio",)
+    assert fingerprint(world.settings, world.store, world.project_id) != before
+
+
+def test_likely_mistakes_are_listed_with_their_tasks(make_world: MakeWorld) -> None:
+    world = make_world(12, question_budget=0)
+    world.label(*range(6))
+    world.worker().look(world.project_id)
+    project = world.open()
+    version = figures(world).serving
+    before = fingerprint(world.settings, world.store, world.project_id)
+    found = [Finding(world.tasks[i], "overlooked", 0.9 - i / 50, f"a disc is missing {i}") for i in range(12)]
+    about = {"judged": {version: 5}, "finished": 6}
+    write_mistakes(project.paths.mistakes(version), MistakeTable("k", about, tuple(found)))
+    shown = figures(world)
+    assert (shown.mistake_count, shown.mistakes_judged, len(shown.mistakes)) == (12, 5, 10)
+    assert shown.mistakes[0].reason == "a disc is missing 0"
+    assert shown.mistakes[0].url.endswith(f"/projects/{world.project_id}/data?task={world.tasks[0]}")
     assert fingerprint(world.settings, world.store, world.project_id) != before
 
 
