@@ -38,6 +38,7 @@ from PIL import Image
 
 from bench.detection_set import load_examples, with_training_environment
 from bench.planted import Box, Planted, out_of_fold, plant, plant_classes
+from ml_backend.artifacts.mistakes import Finding, MistakeTable
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
@@ -54,6 +55,8 @@ from sync.mistakes.gather import gather
 from sync.mistakes.judged import JudgedTask
 from sync.mistakes.measure import measure_task
 from sync.mistakes.twins import find_twins
+from sync.report.mistake_pictures import finding_picture
+from sync.report.mistakes_page import render_mistakes_page
 
 Ranked = list[tuple[float, int, Box]]
 """score, task, place"""
@@ -71,8 +74,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=80, help="pictures (default: 80)")
     parser.add_argument("--share", type=float, default=0.0, help="planted share (default: .03, classes .08)")
     parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--parts", type=int, default=0, help="train and judge so many folds only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="folder that keeps predictions")
+    parser.add_argument("--page", type=Path, help="write the page of the first 12 findings (objects)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the learner")
     parser.add_argument("--images", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--coco", type=Path, help=argparse.SUPPRESS)
@@ -97,8 +102,10 @@ def objects(options: argparse.Namespace, cache: Path) -> None:
     trained = [_as_kind(example, data.labels, options.kind) for example in made]
     found = out_of_fold(
         trained, data.labels, kind, folds=options.folds, seed=options.seed, options=_chosen(options),
-        cache=cache / f"{name}-{kind.name}-{options.seed}.pkl",
+        cache=cache / f"{name}-{kind.name}-{options.seed}.pkl", parts=options.parts,
     )  # fmt: skip
+    made = [example for example in made if example.task_id in found]
+    planted = [error for error in planted if error.task in found]
     wanted = (Wanted(kind.name, data.labels),)
     judged = {}
     for example in made:
@@ -114,6 +121,8 @@ def objects(options: argparse.Namespace, cache: Path) -> None:
     plain = _by_confidence(made, found)
     rng = np.random.default_rng(options.seed)
     place = {"set": name, "kind": kind.name, "pictures": len(made), "seed": options.seed}
+    if options.page is not None:
+        _write_page(options.page, name, made, findings, judged)
     _report("ours", [ours], planted, place)
     _report("confidence", [plain], planted, place)
     shuffles = [[plain[i] for i in rng.permutation(len(plain))] for _ in range(20)]
@@ -236,6 +245,23 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         chosen |= {"iterations": "5", "batch": "2", "size": "64", "channels": "16"}
     return chosen | dict(get_kind("classes" if options.what == "classes" else options.kind).learner_options)
+
+
+def _write_page(
+    out: Path,
+    name: str,
+    examples: Sequence[Example],
+    findings: Sequence[Finding],
+    judged: dict[int, JudgedTask],
+) -> None:
+    of_task = {example.task_id: example for example in examples}
+    about = {"finished": len(examples), "judged": {"out of fold": len(judged)}, "unjudged": 0}
+    cards = []
+    for finding in findings[:12]:
+        example = of_task[finding.task_id]
+        cards.append((finding, finding_picture(read_image(example.image), example.rle, finding)))
+    table = MistakeTable("", about, tuple(findings))
+    out.write_text(render_mistakes_page(name, table, cards, link="#"))
 
 
 def _as_kind(example: Example, labels: Sequence[str], kind: str) -> Example:

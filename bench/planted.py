@@ -123,15 +123,19 @@ def out_of_fold(
     options: dict[str, Any],
     cache: Path,
     groups: Sequence[str] | None = None,
+    parts: int = 0,
 ) -> dict[int, Instances]:
-    """What models that were not trained on a picture find on it, by task; kept in the file ``cache``."""
+    """What models that were not trained on a picture find on it, by task; kept in the file ``cache``.
+
+    ``parts`` > 0: only so many models are trained; pictures of the other folds are left out.
+    """
     if cache.exists():
         found: dict[int, Instances] = pickle.loads(cache.read_bytes())
         return found
     fold = fold_numbers(len(examples), folds, seed, groups)
     learner = get_learner(kind.learners[0])
     found = {}
-    for number in range(folds):
+    for number in range(parts or folds):
         train = tuple(e for e, mine in zip(examples, fold, strict=True) if mine != number)
         rest = [e for e, mine in zip(examples, fold, strict=True) if mine == number]
         out = cache.with_suffix(f".fold{number}")

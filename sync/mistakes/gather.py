@@ -25,7 +25,7 @@ from sync.mistakes.reasons import class_reason, reason_of
 
 __all__ = ["LEAST", "gather"]
 
-LEAST: Final = 0.1
+LEAST: Final = 0.25
 """score from which on a finding is worth a look"""
 _KIND_OF: Final[Mapping[str, str]] = {"nothing": "placed"}
 """kinds that people see, where they are others"""

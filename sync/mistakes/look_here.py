@@ -24,6 +24,16 @@ TITLE: Final = "Look here"
 _MOST: Final = 200
 """tasks on the tab: nobody looks at more before the next round, and each costs three requests"""
 _PER_LOOK: Final = 40
+_HIDDEN: Final = [
+    f"tasks:{name}"
+    for name in (
+        "inner_id", "completed_at", "total_annotations", "cancelled_annotations", "total_predictions",
+        "annotations_results", "annotations_ids", "predictions_score", "predictions_model_versions",
+        "predictions_results", "file_upload", "storage_filename", "created_at", "updated_at", "updated_by",
+        "avg_lead_time", "draft_exists",
+    )
+]  # fmt: skip
+"""columns that stand before the reason and would push it off the screen"""
 _TAB: Final[Mapping[str, Any]] = {
     "title": TITLE,
     "type": "list",
@@ -40,7 +50,11 @@ _TAB: Final[Mapping[str, Any]] = {
         ],
     },
     "ordering": [f"-tasks:data.{LINE_FIELD}"],
+    "hiddenColumns": {"explore": _HIDDEN, "labeling": _HIDDEN},
+    "columnsWidth": {f"tasks:data.{LINE_FIELD}": 720},
 }
+_OURS: Final = ("filters", "ordering")
+"""what makes the tab ours; people may choose other columns"""
 
 
 def lines_of(table: MistakeTable | None) -> dict[int, str]:
@@ -110,9 +124,7 @@ def _ensure_tab(studio: StudioClient, project_id: int, *, is_wanted: bool, may_s
     if not may_stay:
         return
     if ours:
-        if {name: ours[0].data.get(name) for name in ("filters", "ordering")} != {
-            name: _TAB[name] for name in ("filters", "ordering")
-        }:
+        if any(ours[0].data.get(name) != _TAB[name] for name in _OURS):
             studio.change_view(project_id, ours[0].id, {**ours[0].data, **_TAB})
     elif is_wanted:
         if not views:

@@ -49,8 +49,8 @@ def finding_picture(pixels: Pixels, drawn: Sequence[Rle], finding: Finding, *, s
         if mask.any() and not mask.all():
             soft = cv2.resize(mask.astype(np.float32), out_wh, interpolation=cv2.INTER_LINEAR)
             rings = outline_rings(soft > 0.5, holes=True)
-            cv2.drawContours(crop, rings, -1, _DARK, 3, cv2.LINE_AA)
-            cv2.drawContours(crop, rings, -1, _DRAWN, 1, cv2.LINE_AA)
+            cv2.drawContours(crop, rings, -1, _DARK, 4, cv2.LINE_AA)
+            cv2.drawContours(crop, rings, -1, _DRAWN, 2, cv2.LINE_AA)
     if not whole:
         # a little outside of the object, so that its edge stays visible
         low = (round((box[0] - x0) * scale) - 5, round((box[1] - y0) * scale) - 5)

@@ -150,7 +150,7 @@ def test_the_tab_shows_the_reasons_once(make_world: Callable[..., World]) -> Non
     assert [view.title for view in views] == ["Default", TITLE]
     lines = world.studio.task_values(world.project_id, LINE_FIELD)
     assert set(lines.values()) == set(tasks.values())
-    assert all(0.1 <= float(line.split()[0]) <= 1 for line in lines)
+    assert all(0.25 <= float(line.split()[0]) <= 1 for line in lines)
     calls: list[str] = []
     world.studio.before_call = calls.append
     worker = world.worker()
