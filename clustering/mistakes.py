@@ -146,9 +146,9 @@ def difference_scores(
     pooled : look at all labels together. A mistake that gives an object another label is common among the
         objects of a rare one
 
-    The score is share / (share + rate). The rate is that of differences of the same label that are as strong
-    or stronger, so mistakes count themselves: where many annotations are wrong, scores are low and their
-    order stays. Each label borrows 20 objects from all labels together, and these begin with 20 of which the
+    The score is share / (share + rate). The rate is that of other differences of the same label that are as
+    strong or stronger, mistakes among them: where many annotations are wrong, scores are low and their order
+    stays. Each label borrows 20 objects from all labels together, and these begin with 20 of which the
     model differs on 5 %. Time O(n·labels + n log n).
     """
     total = chances.sum(axis=0)
@@ -165,8 +165,8 @@ def difference_scores(
 
 
 def _at_least(values: Floats) -> Floats:
-    """(n,) how many of the values are as large as each."""
-    return len(values) - np.searchsorted(np.sort(values), values, "left").astype(np.float64)
+    """(n,) how many other values are as large as each."""
+    return len(values) - 1.0 - np.searchsorted(np.sort(values), values, "left").astype(np.float64)
 
 
 def soft_minimum(quality: Floats, *, temperature: float = TEMPERATURE) -> float:

@@ -70,9 +70,9 @@ def test_a_difference_says_much_where_the_model_seldom_differs() -> None:
     chances = np.repeat(np.array([[1000.0], [10.0]]), 3, axis=1)
     score = difference_scores(strength, label, chances, share=0.02)
     assert score[0] > score[1] > score[2]
-    everywhere = (2 + 20 * 0.05) / (1010 + 20)
-    # this and 20 borrowed ones of label 0 differ as strongly
-    assert score[0] == pytest.approx(0.02 / (0.02 + (1 + 20 * everywhere) / 1020))
+    everywhere = (1 + 20 * 0.05) / (1010 + 20)
+    # no other one of label 0, but 20 borrowed ones, differ as strongly
+    assert score[0] == pytest.approx(0.02 / (0.02 + 20 * everywhere / 1020))
     pooled = difference_scores(strength, label, chances, share=0.02, pooled=True)
     assert pooled[0] == pooled[1] == pytest.approx(0.02 / (0.02 + everywhere))
 
