@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=12, help="test pictures")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3])
     parser.add_argument("--promises", type=float, nargs="*", default=list(PROMISES))
-    parser.add_argument("--plays", type=int, default=10, help="plays behind a forecast")
+    parser.add_argument("--plays", type=int, default=8, help="plays behind a forecast")
     parser.add_argument("--quick", action="store_true", help="one kind, 600 masks, one seed, 3 plays")
     arguments = parser.parse_args()
     if arguments.quick:

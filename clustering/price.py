@@ -108,10 +108,13 @@ def one_play(
     )
 
 
-def prediction_interval(values: Sequence[float], *, confidence: float = 0.9) -> Interval:
+def prediction_interval(
+    values: Sequence[float], *, confidence: float = 0.9, most: float = np.inf
+) -> Interval:
     """Where the value of the real play will lie, from those of at least two plays (0 or more).
 
-    ``MISFIT`` is added to the spread of the plays: no play knows what the drawn truths have wrong in common.
+    No value can be above ``most``. ``MISFIT`` is added to the spread of the plays: no play knows what the
+    drawn truths have wrong in common.
     """
     logs = np.log1p(np.asarray(values, np.float64))
     n = len(logs)
@@ -121,4 +124,4 @@ def prediction_interval(values: Sequence[float], *, confidence: float = 0.9) -> 
     reach = stats.t.ppf(0.5 + confidence / 2.0, n - 1) * spread
     mean, middle = float(logs.mean()), float(np.median(logs))
     low, high = min(mean - reach, middle), max(mean + reach, middle)
-    return Interval(*(float(np.expm1(max(0.0, value))) for value in (middle, low, high)))
+    return Interval(*(min(most, float(np.expm1(max(0.0, value)))) for value in (middle, low, high)))

@@ -74,7 +74,7 @@ LAYERS: dict[str, list[str]] = {
         "dashboard",
         "web.access",
         "web.sign_in",
-        "web.review web.dashboard",
+        "web.review web.dashboard web.preview",
         "web",
         "commands",
         "cli",

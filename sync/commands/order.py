@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
         Label Studio serves exactly this order, but for tasks that somebody has open. The order is made when a
         model has looked at all tasks; `GROUNDSWELL_ORDER` and the settings beside it choose another one.
 
-        Example: groundswell order 3 --explain 118
+        Example: groundswell order 3 --top 10
+
+        Example: groundswell order 3 --explain 118 --json
         """
         import json
         from dataclasses import asdict

@@ -53,11 +53,13 @@ def make_preview(
     sample: int = 24,
     seed: int = 0,
     workers: int | None = None,
+    apart: bool = False,
     report: Report = lambda share, line: None,
 ) -> dict[str, Any]:
     """The preview of the newest clustered round.
 
-    ``sample`` pictures, drawn with ``seed``. ``workers``: processes for the plays. Nothing is written. Raises
+    ``sample`` pictures, drawn with ``seed``. ``workers``, ``apart``: processes for the plays, see
+    ``forecast_price``. Nothing is written. Raises
     BadInput when no round was clustered yet, StorageError when files of the round are gone.
     """
     record = trained_round(db)
@@ -91,6 +93,7 @@ def make_preview(
         round_number=record.number,
         seed=seed,
         workers=workers,
+        apart=apart,
         report=lambda share, line: report(0.3 + 0.7 * share, line),
     )
     return {

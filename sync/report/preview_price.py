@@ -37,10 +37,10 @@ PROMISES = (0.8, 0.85, 0.9)
 """Promised purities that are priced."""
 LARGEST_POOL = 20_000
 """Masks that are played; of larger pools a random sample."""
-_SMALL_POOL = 2_000
+_SMALL_POOL = 800
 """Up to so many masks the plays run in this process: starting others takes longer."""
-_PLAYS, _PLAYS_OF_LARGE = 10, 6
-_LARGE = 8_000
+_PLAYS, _PLAYS_OF_LARGE = 8, 6
+_LARGE = 5_000
 _USUAL_PEOPLE = (0.95, 0.9)
 """Sensitivity and specificity of people while gold has not shown them."""
 _GOLD_ENOUGH = 10
@@ -106,12 +106,14 @@ def forecast_price(
     plays: int | None = None,
     seed: int = 0,
     workers: int | None = None,
+    apart: bool = False,
     report: Report = lambda share, line: None,
 ) -> list[Price]:
     """Price of each of ``PROMISES`` (of the one policy where it promises nothing) for what is left to answer.
 
-    ``plays`` per promise, default 10, of large pools 6. ``workers``: processes, default two where the machine
-    has them. Raises BadInput when the policy or its options are wrong.
+    ``plays`` per promise, default 8, of large pools 6. ``workers``: processes, default two where the machine
+    has them; with ``apart`` no play runs in this process, whatever the size of the pool. Raises BadInput when
+    the policy or its options are wrong.
     """
     items, verdicts = final_verdicts(log.log.take(log.log.stream != Stream.CARRIED))
     decided = verdicts != 0.5
@@ -133,10 +135,12 @@ def forecast_price(
     truths = [model.draw(rng) for _ in range(count)]
     promises, jobs = _jobs(settings, policy, log, stage.people, truths, round_number)
     found: list[Cost] = []
-    for number, cost in enumerate(_played(stage, jobs, workers), start=1):
+    for number, cost in enumerate(_played(stage, jobs, workers, apart=apart), start=1):
         found.append(cost)
         report(number / len(jobs), f"play {number} of {len(jobs)}: {cost.questions} questions")
-    return [_price(promise, found[at * count : (at + 1) * count]) for at, promise in enumerate(promises)]
+    return [
+        _price(promise, stage, found[at * count : (at + 1) * count]) for at, promise in enumerate(promises)
+    ]
 
 
 def sampled_pools(
@@ -171,15 +175,19 @@ def sampled_pools(
     return parts, place[items[there]], yes[there], n / len(kept)
 
 
-def _price(promise: float | None, costs: Sequence[Cost]) -> Price:
-    def of(values: Sequence[float]) -> tuple[float, float, float]:
-        found = prediction_interval(values)
+def _price(promise: float | None, stage: _Stage, costs: Sequence[Cost]) -> Price:
+    masks = round(len(stage.project) * stage.larger)
+    # where answers are true, nobody is asked about a mask twice
+    once = round(int((~stage.free).sum()) * stage.larger) if stage.people is None else np.inf
+
+    def of(values: Sequence[float], most: float = masks) -> tuple[float, float, float]:
+        found = prediction_interval(values, most=most)
         return found.middle, found.low, found.high
 
     return Price(
         promise,
-        of([cost.questions for cost in costs]),
-        of([cost.seconds / 60.0 for cost in costs]),
+        of([cost.questions for cost in costs], once),
+        of([cost.seconds / 60.0 for cost in costs], np.inf),
         of([cost.unseen for cost in costs]),
         of([cost.verified for cost in costs]),
         of([cost.lost for cost in costs]),
@@ -242,10 +250,10 @@ _policies: dict[str, SearchPolicy] = {}
 """of a process: kept between plays, since a policy keeps what it reads of the pool"""
 
 
-def _played(stage: _Stage, jobs: Sequence[_Job], workers: int | None) -> Iterator[Cost]:
+def _played(stage: _Stage, jobs: Sequence[_Job], workers: int | None, *, apart: bool) -> Iterator[Cost]:
     """The cost of each job, in their order, as they become known."""
     many = min(2, os.cpu_count() or 1) if workers is None else workers
-    if many < 2 or len(stage.project) <= _SMALL_POOL:
+    if not apart and (many < 2 or len(stage.project) <= _SMALL_POOL):
         kept: dict[str, SearchPolicy] = {}
         for job in jobs:
             yield _play(stage, kept, job)

@@ -17,7 +17,7 @@ __all__ = ["asset", "render_preview"]
 
 
 def render_preview(
-    data: Mapping[str, Any], *, css_url: str = "", js_url: str = "", back_url: str = ""
+    data: Mapping[str, Any], *, css_url: str = "", js_url: str = "", back_url: str = "", anew_url: str = ""
 ) -> str:
     """The page of a preview (see ``preview_data.make_preview``).
 
@@ -31,6 +31,7 @@ def render_preview(
         css_url=css_url,
         js_url=js_url,
         back_url=back_url,
+        anew_url=anew_url,
         css=Markup(asset("preview.css")) if inside else "",
         js=Markup(asset("preview.js")) if inside else "",
     )

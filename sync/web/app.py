@@ -17,6 +17,7 @@ from sync.web.access.errors import answer_with_status
 from sync.web.access.headers import protect_pages
 from sync.web.access.shared import EXTENSION, WebServices
 from sync.web.dashboard.routes import dashboard_blueprint
+from sync.web.preview.routes import preview_blueprint
 from sync.web.review.routes import review_blueprint
 from sync.web.sign_in.routes import sign_in_blueprint
 
@@ -26,6 +27,7 @@ _PAGES: Final[tuple[Callable[[WebServices], Blueprint], ...]] = (
     review_blueprint,
     sign_in_blueprint,
     dashboard_blueprint,
+    preview_blueprint,
 )
 """Each makes a blueprint whose routes decide by themselves who may call them."""
 

@@ -87,6 +87,7 @@ def test_intervals_of_plays() -> None:
     assert narrow.middle == pytest.approx(100.0)
     assert narrow.high / narrow.low == pytest.approx(np.exp(2 * 1.833 * MISFIT), rel=0.03)
     assert prediction_interval([0.0, 0.0, 0.0]).low == 0.0
+    assert prediction_interval([90.0, 100.0], most=100.0).high == 100.0
     with pytest.raises(ValueError, match="at least two"):
         prediction_interval([1.0])
 

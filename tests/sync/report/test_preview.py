@@ -14,14 +14,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from clustering.pool import Pool
+from clustering.trees.tree import ClusterTree
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.errors import BadInput
 from ml_backend.masks.rle import encode_mask
 from sync.commands import preview as preview_command
 from sync.installation import Installation
 from sync.report.preview_data import make_preview
+from sync.report.preview_price import sampled_pools
 from sync.report.preview_sample import choose_tasks, mask_path
 from sync.report.render_preview import render_preview
+from sync.rounds.cluster import LabelPool
 from sync.store.tables import Base
 from tests.sync.steps import step
 
@@ -135,7 +139,7 @@ def test_figures_of_a_project_after_one_round(make_world: Callable[..., World]) 
         for name in ("questions", "minutes", "unseen", "verified", "lost", "hours_of_drawing"):
             middle, low, high = row[name]
             assert 0 <= low <= middle <= high, name
-        assert row["questions"][2] <= 2 * data["masks"]
+        assert row["questions"][2] <= data["masks"]
     drawn = sum(len(picture["drawn"]) for picture in data["pictures"])
     assert drawn > 0
 
@@ -206,6 +210,31 @@ def test_the_command_writes_one_page_and_changes_nothing(
     assert set(told["pictures"][0]) == {"task", "for_label", "masks"}
     with pytest.raises(BadInput, match="nothing to write to"):
         CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_a_large_pool_is_played_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.report.preview_price.LARGEST_POOL", 60)
+    rng = np.random.default_rng(0)
+    tree = ClusterTree.from_linkage(np.zeros((0, 4)), 1)
+
+    def label_pool(label: str, n: int) -> LabelPool:
+        score = (np.arange(n) / n).astype(np.float32)
+        pool = Pool(rng.normal(size=(n, 4)).astype(np.float32), score, score, np.zeros((n, 0), np.float32))
+        return LabelPool(label, _table([(0, label, 0.5)] * n), pool, tree)
+
+    pools = [label_pool("a", 90), label_pool("b", 30)]
+    items, yes = np.arange(0, 120, 2), np.arange(60) % 2 * 1.0
+    parts, kept, said, larger = sampled_pools(pools, items, yes, seed=1)
+    assert larger == 2.0
+    assert sum(len(part) for part in parts) == 60
+    assert 35 <= len(parts[0]) <= 55
+    assert len(kept) == len(said)
+    scores = np.concatenate([part.score for part in parts])
+    whole = np.concatenate([pool.pool.score for pool in pools])
+    by_score = dict(zip(items.tolist(), yes.tolist(), strict=True))
+    for row, verdict in zip(kept.tolist(), said.tolist(), strict=True):
+        assert any(whole[item] == scores[row] and by_score[item] == verdict for item in by_score)
+    assert sampled_pools(pools[1:], items[:3], yes[:3], seed=1)[3] == 1.0
 
 
 def made_up(labels: list[str], *, pictures: int = 9, masks: int = 4, few: bool = False) -> dict[str, Any]:
