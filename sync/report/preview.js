@@ -183,7 +183,7 @@
     if (price.played_masks < price.masks) notes.push(`Played on a random sample of ${number.format(price.played_masks)} of ${number.format(price.masks)} masks, scaled up.`);
     if (price.rows.every((row) => row.unseen[0] === 0)) notes.push("Most likely nothing will be accepted unseen here: too few of the masks are good, or there are so few masks that looking at all of them is quicker than a test.");
     if (price.missed) notes.push(`Drawing left: good masks that nobody accepts, and about ${number.format(price.missed.objects[0])} objects (${number.format(price.missed.objects[1])} to ${number.format(price.missed.objects[2])}) that the model misses: on ${price.missed.pictures} test pictures it missed ${number.format(price.missed.of_test_objects[0])} of ${number.format(price.missed.of_test_objects[1])}. Each takes ${price.drawn_s} seconds to draw.`);
-    if (price.test_pictures < data.tests.fewest) notes.push(`Only ${price.test_pictures} test pictures tell how good the model is, so these figures are rough.`);
+    if (price.test_pictures < 20) notes.push(`Only ${price.test_pictures} test pictures tell how good the model is. The forecast can be far off: a certificate that is expected may not pass, and then nearly every mask is looked at.`);
     if (price.budget !== null) notes.push(`The project's budget is ${number.format(price.budget)} questions a round (question_budget); this forecast does not stop there.`);
     notes.push("Minutes assume 1.4 s for a single question, 1.5 s for a sheet and 0.4 s for each mask on it, unless the project says otherwise; gold questions and second opinions of a crowd come on top.");
     place.append(make("ul", { class: "notes" }, ...notes.map((text) => make("li", { text }))));
