@@ -185,6 +185,9 @@ def register(app: typer.Typer) -> None:
             say(f"set GROUNDSWELL_REVIEW_URL={review_url} and GROUNDSWELL_REVIEW_TOKEN for the worker")
         typer.echo(f"label   {made.url}")
         typer.echo(f"review  {made.review_url}")
+        typer.echo(
+            "        (contact sheets get a project of their own; `groundswell status` says what is open)"
+        )
         typer.echo(f"{made.training} (`groundswell status` counts them)")
 
 

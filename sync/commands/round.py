@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Train on everything finished so far and push, even if few tasks are new.
 
-        A round that was begun and not pushed yet is finished instead.
+        A round that was begun and not pushed yet is finished instead. When a worker has the project (that of
+        `groundswell up`, say), it is told to start the round at its next look, and the command ends.
 
         With --dry-run nothing is trained, asked or pushed. It says whether a training would run and on how
         many tasks, what the model would look at, which predictions would be sent and withdrawn, and how long
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
         require_extra("worker")
         from sync.installation import open_installation
+        from sync.projects.control import request_round
         from sync.rounds.registration import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
@@ -62,11 +64,14 @@ def register(app: typer.Typer) -> None:
             )
             made.install_signal_handlers()
             report = made.look(project, force_round=True)
-        if report is None:
-            raise GroundswellError(
-                f"another worker holds project {project}",
-                hint="It does the same work; see `groundswell status`",
-            )
+        if report is None:  # the worker of `groundswell up`, as a rule
+            is_new = request_round(installation.settings, installation.store, project)
+            if as_json:
+                typer.echo(json.dumps({"project_id": project, "asked_for": True}, indent=1))
+                return
+            told = "starts it at its next look" if is_new else "was asked for it before"
+            typer.echo(f"a worker is busy with project {project} and {told}; see `groundswell status`")
+            return
         if report.error:
             raise GroundswellError(report.error)
         if as_json:

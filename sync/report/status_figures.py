@@ -14,6 +14,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
 from sync.review.outbox import waiting
+from sync.review.question import FORMS
 from sync.rounds.due import training_wait, wait_text
 from sync.rounds.positives_left import positives_left
 from sync.settings import Settings
@@ -26,6 +27,7 @@ from sync.store.tables import (
     LeaseRecord,
     ProjectRecord,
     QuestionRecord,
+    ReviewTaskRecord,
     RoundRecord,
     SplitRecord,
     TaskRecord,
@@ -133,11 +135,29 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "answers": session.scalar(
             select(func.count()).where(AnswerRecord.project_id == project.id, AnswerRecord.value != "skip")
         ),
+        "answer_at": _review_projects(settings, session, project),
         "queue": asdict(waiting(session, project_id=project.id)),
         "serving": ModelRegistry(settings.data_dir).current(project.id),
         "click_model": _current_click_model(settings, project.id),
         "rounds": [_round_status(session, record) for record in rounds],
     }
+
+
+def _review_projects(settings: Settings, session: Session, project: ProjectRecord) -> list[dict[str, Any]]:
+    """Where people answer: each review project with its form, its address and how many tasks are open."""
+    server = (settings.review_url or settings.studio_url).rstrip("/")
+    counts = session.execute(
+        select(ReviewTaskRecord.form, func.count())
+        .where(ReviewTaskRecord.project_id == project.id, ReviewTaskRecord.is_open.is_(True))
+        .group_by(ReviewTaskRecord.form)
+    ).all()
+    still_open = {FORMS[form]: count for form, count in counts}
+    numbers = {"single": project.review_project_id, "sheet": project.sheet_project_id}
+    return [
+        {"form": form, "open": still_open.get(form, 0), "url": f"{server}/projects/{number}/data"}
+        for form, number in numbers.items()
+        if number is not None
+    ]
 
 
 def _round_status(session: Session, record: RoundRecord) -> dict[str, Any]:

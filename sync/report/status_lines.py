@@ -48,6 +48,10 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         lines.append(f"  training   {project['next_training']['text']}")
     if project["paused"]:
         lines.append(f"  {PAUSE_TEXTS[project['paused']]} (`groundswell project resume {project['id']}`)")
+    for place in project["answer_at"]:
+        if place["open"]:
+            what = {"single": "questions", "sheet": "contact sheets"}[place["form"]]
+            lines.append(f"  answer     {place['open']} {what} open at {place['url']}")
     if (queue := project["queue"])["count"]:
         trouble = f"; {queue['refused']} could not be written: {queue['error']}" if queue["refused"] else ""
         lines.append(f"  queue      {queue['count']} answers wait for Label Studio{trouble}")

@@ -141,12 +141,31 @@ def test_errors_are_told_and_end_with_code_1(app: tuple[typer.Typer, World]) -> 
         _run(commands, "round", "--project", str(world.project_id))
 
 
-def test_a_round_held_by_another_worker_says_so(app: tuple[typer.Typer, World]) -> None:
+def test_a_round_of_a_busy_worker_is_asked_for(app: tuple[typer.Typer, World]) -> None:
     commands, world = app
+    number = str(world.project_id)
+    world.worker().look(world.project_id)
     with world.worker()._opened(world.project_id) as project:
         assert project is not None
-        with pytest.raises(GroundswellError, match="another worker"):
-            _run(commands, "round", "--project", str(world.project_id))
+        assert "starts it at its next look" in _run(commands, "round", "--project", number)[1]
+        assert "asked for it before" in _run(commands, "round", "--project", number)[1]
+        assert json.loads(_run(commands, "round", "--project", number, "--json")[1])["asked_for"]
+    assert "a round was asked for" in _run(commands, "status")[1]
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.round == 2
+    assert "a round was asked for" not in _run(commands, "status")[1]
+
+
+def test_status_says_where_questions_are_open(app: tuple[typer.Typer, World]) -> None:
+    commands, world = app
+    assert "answer     " not in _run(commands, "status")[1]
+    world.worker().look(world.project_id)
+    places = json.loads(_run(commands, "status", "--json")[1])["projects"][0]["answer_at"]
+    assert sum(place["open"] for place in places) > 0
+    text = _run(commands, "status")[1]
+    for place in places:
+        assert (place["url"] in text) == (place["open"] > 0)
 
 
 def test_a_webhook_shortens_the_wait_and_stop_ends_it(make_world: MakeWorld) -> None:
