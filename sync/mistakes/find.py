@@ -20,6 +20,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.masks.statistics import filled_masks
 from sync.mistakes.fingerprints import Fingerprint, ensure_fingerprints
 from sync.mistakes.gather import gather
 from sync.mistakes.judged import JudgedTask, read_judged, write_judged
@@ -191,6 +192,9 @@ def _ask(
 ) -> dict[int, JudgedTask]:
     """What a judge says about some tasks; those drawn on a picture of another size are left out."""
     table = read_pool(judge.folder, columns=_POOL, task_ids=tasks, index=judge.index)
+    # a pool of another program may hold what says nothing
+    filled = filled_masks([str(text) for text in table.counts], table.hw)
+    table = table.take(np.flatnonzero(np.isfinite(table.score) & filled))
     order = np.argsort(table.task_id, kind="stable")
     ids = table.task_id[order]
     out: dict[int, JudgedTask] = {}

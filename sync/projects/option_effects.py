@@ -46,6 +46,7 @@ _PUSH = "predictions are sent again at the next look"
 _PACE = "changes speed and memory, not what is found"
 _REVIEW = "counts for questions and answers from the next look on"
 _DUE = "counts from the next look on"
+_PAGE = "counts for review pages that are opened from now on"
 
 COUNTS_FROM: Final[Mapping[str, str]] = {
     **dict.fromkeys(
@@ -99,7 +100,8 @@ COUNTS_FROM: Final[Mapping[str, str]] = {
         ),
         _REVIEW,
     ),
-    **dict.fromkeys(("min_finished", "retrain_after"), _DUE),
+    **dict.fromkeys(("min_finished", "mistakes", "retrain_after"), _DUE),
+    **dict.fromkeys(("review_auto_answer", "review_auto_s", "review_show_gold", "review_show_speed"), _PAGE),
 }
 """From when on each option of a project counts."""
 

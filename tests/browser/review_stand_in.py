@@ -140,6 +140,13 @@ class StandIn:
         """What was said, in order."""
         return [a.get("value", a.get("wrong", a.get("choices"))) for a in self.answers]
 
+    def said(self, count: int) -> list[Any]:
+        """The same, when so many answers have arrived: they leave after the next card is painted."""
+        end = time.monotonic() + 5.0
+        while len(self.answers) < count and time.monotonic() < end:
+            time.sleep(0.02)
+        return self.values()
+
     def counts(self, stream: str) -> dict[str, int]:
         """As the API tells them."""
         ids = {card["id"] for card in self.streams[stream]}

@@ -139,8 +139,8 @@ def test_the_audit_is_told_and_exported(
     assert report is not None
     assert report.error == ""
     lines = status_lines(status(world.settings, world.store))
-    told = "all labels: 8 of 9 accepted masks looked at were good, purity 0.61–0.99 (95%)"
-    assert any(told in line for line in lines)
+    told = "8 of 9 accepted masks looked at were good: purity (share of good ones) 0.61–0.99 (95%)"
+    assert any(f"all labels: {told}" in line for line in lines)
     step(export_project, world.open(), tmp_path / "masks.json")
     info = json.loads((tmp_path / "masks.json").read_text())["info"]
     (audit,) = info["audits"]
@@ -210,7 +210,7 @@ def test_status_counts_and_reads_well(reviewed: World) -> None:
     assert record["figures"]["review"]["accepted"] > 0
     text = "\n".join(status_lines(found))
     for part in (
-        "AP       0.500 (95 % interval 0.400–0.600, 2 test images",
+        "AP       0.500 (95 % interval 0.400–0.600, too few pictures (n=2) to tell",
         "finished 6",
         "masks accepted",
         "not reachable",
