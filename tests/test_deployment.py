@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,6 +88,21 @@ def test_docker_compose_accepts_the_file(env_file: Path) -> None:
     for service in ("studio", "postgres", "backend", "worker"):
         assert re.search(rf"^  {service}:", done.stdout, re.MULTILINE)
     assert done.stdout.count("healthcheck:") == 4
+
+
+def test_the_file_for_a_gpu_adds_to_worker_and_backend_alone(env_file: Path) -> None:
+    files = ["-f", "docker-compose.yml", "-f", "docker/gpu.yml"]
+    command = [*compose(), *files, "--env-file", str(env_file), "config"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    for name, service in services.items():
+        is_ours = name in ("worker", "backend")
+        devices = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+        assert [device["driver"] for device in devices] == (["nvidia"] if is_ours else [])
+        assert ("GROUNDSWELL_PRESET" in service["environment"]) == is_ours
+    assert services["worker"]["command"] == ["groundswell", "worker"]
+    assert "GROUNDSWELL_BACKEND_INTERNAL_URL" in services["worker"]["environment"]
 
 
 def test_compose_refuses_to_start_without_secrets(tmp_path: Path) -> None:

@@ -14,14 +14,18 @@ import pytest
 from label_studio_sdk import LabelStudio
 from PIL import Image
 
+from examples import look_after_project as care
 from examples.label_by_script import label_and_export
+from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.regions import Region
 from ml_backend.learners.registry import LEARNERS
 from ml_backend.masks.rle import encode_mask
+from sync.installation import open_installation
 from sync.settings import Settings
 from sync.store.database import Store
+from sync.store.tables import ProjectRecord
 from sync.worker.loop import Worker
 from tests.conftest import LOGIN
 from tests.studio.conftest import Site
@@ -81,8 +85,35 @@ def _people(title: str, url: str, stop: threading.Event) -> None:
                 done.add(task.id)
 
 
+def _look_after(title: str, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second example, on the project that the first has made."""
+    made = open_installation(None)
+    client = LabelStudio(base_url=site.studio.url, api_key=LOGIN.token)
+    number = care.find_project(client, title)
+    assert sum(care.annotated_by(client, number).values()) == 5
+    capsys.readouterr()
+    care.change(made, number, {"retrain_after": 7})
+    assert "retrain_after: 20 → 7" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="retrain_after"):
+        care.change(made, number, {"retrain_after": -1})
+    assert care.figures(made, number)["id"] == number
+    care.train_now(made, number)
+    with made.store.read() as session:
+        record = session.get_one(ProjectRecord, number)
+    assert record.options["retrain_after"] == 7
+    assert record.paused == ""
+    assert record.round_wanted is not None
+    care.export_drawn(made, number, tmp_path / "drawn.json")
+    drawn = json.loads((tmp_path / "drawn.json").read_text())
+    assert len(drawn["annotations"]) == 5
+    left = care.end(made, number)
+    assert left.disconnected >= 1
+    assert left.problem == ""
+    assert len(site.studio.task_ids(number)) == 7
+
+
 def test_the_example_goes_from_pictures_to_an_export(
-    site: Site, environment: Settings, tmp_path: Path
+    site: Site, environment: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = tmp_path / "pictures"
     images.mkdir()
@@ -113,6 +144,7 @@ def test_the_example_goes_from_pictures_to_an_export(
     document = json.loads((tmp_path / "out.json").read_text())
     assert {row["name"] for row in document["categories"]} == {"disc"}
     assert len(document["annotations"]) >= 5
+    _look_after(title, site, tmp_path, capsys)
     for row in site.studio.projects():
         if title in row.title:
             site.studio.delete_project(row.id)
