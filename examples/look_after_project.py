@@ -68,9 +68,8 @@ def export_drawn(made: Installation, project_id: int, out: Path) -> ExportReport
     opened = open_project(made.settings, made.store, made.studio, project_id)
     pull(opened.db, opened.studio, opened.config, opened.settings, opened.progress)
     drawn = Choice(origins=frozenset({"human"}))
-    return export_project(
-        opened.db, opened.config, opened.paths, opened.images, out, format="coco", choice=drawn
-    )
+    store, config, paths, images = opened.db, opened.config, opened.paths, opened.images
+    return export_project(store, config, paths, images, out, format="coco", choice=drawn)
 
 
 def end(made: Installation, project_id: int) -> Removed:
