@@ -170,8 +170,13 @@ def _show_where(made: InitReport) -> None:
     typer.echo("")
     typer.secho("  Pre-annotated tasks are ready.", bold=True)
     typer.echo(f"  label   {made.url}   (press Label All Tasks)")
-    typer.echo(f"  review  {made.review_url}   (is this mask good? y / n / u)")
-    typer.echo("  What you label or answer changes the next round; groundswell status shows it.\n")
+    typer.echo(f"  review  groundswell invite create --project {made.project_id} --name You")
+    typer.echo(
+        "          prints a link to the review page, where a key is an answer: is this mask good? y / n"
+    )
+    typer.echo(
+        "  What you label or answer changes the next round; groundswell status and the dashboard show it.\n"
+    )
 
 
 def _free_port() -> int:
