@@ -23,7 +23,9 @@ __all__ = ["BackendSettings"]
 class BackendSettings(BaseSettings):
     """What the serving side needs. ``sync.settings.Settings`` extends it for the worker and CLI."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=None, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=None, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     data_dir: Path = Field(default=Path("groundswell-data"), description="all of Groundswell's files")
     studio_url: str = Field(

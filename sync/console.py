@@ -49,10 +49,15 @@ def parse_options(lines: Sequence[str]) -> dict[str, Any]:
                 f"{line!r} is not name=value", field="option", hint="e.g. --option min_finished=10"
             )
         try:
-            options[name.strip()] = json.loads(value)
+            options[name.strip()] = json.loads(value, parse_constant=_no_number)
         except ValueError:
             options[name.strip()] = value
     return options
+
+
+def _no_number(text: str) -> None:
+    """NaN and Infinity are no JSON, though Python reads them."""
+    raise ValueError(text)
 
 
 def their_names(lines: Sequence[str]) -> dict[str, str]:

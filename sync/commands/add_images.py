@@ -114,20 +114,31 @@ def _folder(
 ) -> tuple[int, int | None, list[str]]:
     from ml_backend.errors import BadInput
     from sync.local.up import read_state
-    from sync.projects.picture_tasks import PictureProject, missing_pictures, serve_pictures, upload_pictures
+    from sync.projects.picture_tasks import (
+        PictureProject,
+        missing_pictures,
+        missing_served,
+        serve_pictures,
+        upload_pictures,
+    )
     from sync.projects.pictures import find_images
 
     if serve not in ("upload", "local"):
         raise BadInput(f"{serve!r} is neither upload nor local", field="serve")
     found, refused = find_images(folder)
     place = PictureProject(opened.studio, opened.id, opened.config.image_key, folder)
-    if dry_run:
-        count = len(missing_pictures(place, found))
-        return count, len(found) - count, refused
+    root: Path | None = None
     if serve == "local":
         state = read_state(opened.settings.data_dir)
         root = files_root or (Path(state.files_root) if state is not None else None)
         root = None if root is None else root.resolve()
+    if dry_run:
+        if serve == "local":
+            count = len(missing_served(place, found, files_root=root))
+        else:
+            count = len(missing_pictures(place, found))
+        return count, len(found) - count, refused
+    if serve == "local":
         added = serve_pictures(place, found, files_root=root, report=tell)
     else:
         added = upload_pictures(place, found, report=tell)

@@ -104,6 +104,8 @@ def _pictures(
     finished: set[int] = set()
     for page in finished_pages(db):
         for task, annotation in page:
+            if task.id not in names:  # it came after the export began
+                continue
             if places and task.tagged_only:
                 continue
             finished.add(task.id)
@@ -122,7 +124,7 @@ def _pictures(
     absent = absent_labels(db, wanted)
     for task, hw, items in _accepted(db, paths, record, verdicts, wanted, finished, absent):
         chosen = [item for item in items if item.origin["source"] in origins]
-        if chosen:
+        if chosen and task.id in names:
             yield Shown(task.id, names[task.id], hw, task.image, False, chosen)
 
 

@@ -6,11 +6,14 @@ pictures may share one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Final
+from unicodedata import category
 from urllib.parse import parse_qs, unquote, urlsplit
 
 __all__ = ["TaskPicture", "file_names", "other_endings"]
@@ -18,6 +21,10 @@ __all__ = ["TaskPicture", "file_names", "other_endings"]
 _LOCAL_FILES = "/data/local-files"
 _UPLOAD = re.compile(r"/data/upload/\d+/(?P<file>[^/]+)$")
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+_LONGEST: Final = 240
+"""bytes of a part of a path: file systems hold 255, and other endings may be added"""
+_NO_TEXT: Final = ("Cc", "Cs")
+"""categories of characters that no name should have: control characters, halves of pairs"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def _made_distinct(names: Mapping[int, str]) -> dict[int, str]:
     taken: set[str] = set()
     for task, name in sorted(names.items()):
         distinct = name or f"task-{task}"
-        if distinct in taken:
+        while distinct in taken:
             distinct = f"task-{task}/{distinct}"
         taken.add(distinct)
         found[task] = distinct
@@ -132,6 +139,19 @@ def _web_path(address: str) -> str:
 
 
 def _inside(path: str) -> str:
-    """The path made relative, without any step upwards: it stays inside the folder it is joined to."""
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    """The path made relative, without any step upwards: it stays inside the folder it is joined to.
+
+    Every part is one that a disk can hold: addresses may be longer, and may hold control characters.
+    """
+    plain = "".join("_" if category(c) in _NO_TEXT else c for c in path.replace("\\", "/"))
+    parts = [_short(part) for part in plain.split("/") if part not in ("", ".", "..")]
     return "/".join(parts)
+
+
+def _short(part: str) -> str:
+    """At most ``_LONGEST`` bytes, different where the long ones were, with the ending."""
+    if len(part.encode()) <= _LONGEST:
+        return part
+    digest = hashlib.blake2b(part.encode(), digest_size=8).hexdigest()
+    ending = PurePosixPath(part).suffix[:10]
+    return part[: _LONGEST // 8] + digest + ending

@@ -17,6 +17,7 @@ from typing import Final
 from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.masks.run_lengths import MAX_PIXELS
 from sync.exchange.file_names import TaskPicture
 from sync.exchange.import_regions import LabelNames, convert
 from sync.exchange.import_report import ImportReport, ProblemFile
@@ -111,6 +112,12 @@ def _spoken(reader: Reader, names: LabelNames) -> frozenset[str]:
     return frozenset(found - {""})
 
 
+def _possible(hw: tuple[int, int] | None) -> tuple[int, int] | None:
+    if hw is not None and (min(hw) < 1 or hw[0] * hw[1] > MAX_PIXELS):
+        raise BadInput("what the file says is not the size of a picture")
+    return hw
+
+
 class _Rows:
     """Pictures of the files as results for tasks; what does not fit goes to the problems."""
 
@@ -189,7 +196,7 @@ class _Rows:
                 f"the picture has {true[1]}×{true[0]}"
             )
         if true or picture.hw:
-            return true or picture.hw
+            return _possible(true or picture.hw)
         if all(row.shape is None for row in picture.rows):
             return None
         address = self._config.image_of(self._studio.task(task).data)

@@ -196,7 +196,7 @@ def _boxes(shape: Shape, label: str, hw: tuple[int, int]) -> list[Region]:
         if not all(map(math.isfinite, (x, y, width, height, degrees))) or width <= 0 or height <= 0:
             raise BadInput("the rotated box has no area", field="bbox")
         rle = _mask(shape, hw)
-        return [Region("", "box", label, rle, rle_box(rle), rotated=(x, y, width, height, degrees))]
+        return [Region("", "box", label, rle, rle_box(rle), rotated=(x, y, width, height, degrees % 360))]
     if shape.box is None:
         rle = _mask(shape, hw)
         parts = components(rle, min_area_px=1) if shape.whole_label else [rle]

@@ -120,7 +120,8 @@ class ProblemFile:
             return
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("w", encoding="utf-8", newline="")
+            # names of files may be no Unicode
+            self._file = self.path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
         if self.path.suffix == ".csv":
             self._writer = csv.writer(self._file, lineterminator="\n")
             self._writer.writerow(_COLUMNS)
@@ -129,5 +130,6 @@ class ProblemFile:
 
 
 def _as_text(value: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{value}" if value[:1] in "=+-@" and value else value
+    """Text that a spreadsheet does not take for a formula, on one line."""
+    value = value.replace("\r", " ")  # the csv module does not quote it, and readers end a row there
+    return f"'{value}" if value[:1] in "=+-@\t" and value else value

@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from ml_backend.label_studio.label_config import LabelConfig
@@ -142,11 +143,12 @@ class Annotations:
         self._studio, self._config, self._plan, self._spoken = studio, config, plan, spoken
         self._problems, self._name_of = problems, name_of
         self._key = studio.project(project_id).key
-        self._held = {
-            row.id: found for row in studio.tasks(project_id) if (found := _held(row.annotations)) is not None
-        }
+        self._project_id = project_id
+        self._held: dict[int, _Held] = {}
+        self._seen: datetime | None = None
 
     def store(self, batch: Sequence[Ready]) -> Counter[str]:
+        self._look()
         done: Counter[str] = Counter()
         rows = []
         for one in batch:
@@ -162,6 +164,16 @@ class Annotations:
         """Annotations need no version to be shown."""
         return True
 
+    def _look(self) -> None:
+        """What tasks hold now, as far as it changed since: people go on while an import runs."""
+        for row in self._studio.tasks(self._project_id, changed_since=self._seen):
+            self._seen = row.updated_at if self._seen is None else max(self._seen, row.updated_at)
+            found = _held(row.annotations)
+            if found is None:
+                self._held.pop(row.id, None)
+            else:
+                self._held[row.id] = found
+
     def _compare(self, one: Ready) -> tuple[str, ImportedAnnotation | None]:
         digest = digest_of_result(one.made.result)
         held = self._held.get(one.task)
@@ -171,16 +183,21 @@ class Annotations:
         if held.digest == digest:
             return "there", None
         if held.digest is None:
-            name = self._name_of.get(one.task, "")
-            reason = f"a person has annotated task {one.task}: it stays as it is"
-            self._problems.add(Problem("left out", "", "", "task", reason, name))
-            return "untouched", None
-        now = _held_result(self._studio.task(one.task).annotations, held.id)
-        result = merged(now, one.made, self._spoken, self._config)
+            return self._untouched(one)
+        there = self._studio.task(one.task).annotations
+        if _held(there) != held:  # changed a moment ago
+            return self._untouched(one)
+        result = merged(_held_result(there, held.id), one.made, self._spoken, self._config)
         digest = digest_of_result(result)
         if digest == held.digest:
             return "there", None
         return "updated", ImportedAnnotation(one.task, result, key, digest, held.id)
+
+    def _untouched(self, one: Ready) -> tuple[str, None]:
+        name = self._name_of.get(one.task, "")
+        reason = f"a person has annotated task {one.task}: it stays as it is"
+        self._problems.add(Problem("left out", "", "", "task", reason, name))
+        return "untouched", None
 
 
 def merged(
@@ -205,11 +222,12 @@ def merged(
 
 
 def _held(annotations: Sequence[AnnotationRow]) -> _Held | None:
-    """What counts among the annotations of a task, skips left out."""
-    found = [row for row in annotations if not row.was_cancelled]
+    """What counts among the annotations of a task: skips do not, but for one of an imported annotation."""
+    found = [row for row in annotations if not row.was_cancelled or row.import_id is not None]
     if not found:
         return None
-    if len(found) == 1 and found[0].import_id == digest_of_result(found[0].result):
+    ours = found[0].import_id == digest_of_result(found[0].result) and not found[0].was_cancelled
+    if len(found) == 1 and ours:
         return _Held(found[0].id, found[0].import_id)
     return _Held(found[0].id, None)
 

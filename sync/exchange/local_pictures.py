@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 __all__ = ["LocalPictures"]
 
@@ -24,15 +25,15 @@ class LocalPictures:
             for name in names:
                 path = below / name
                 if path.suffix.lower() in _SUFFIXES:
-                    self._by_stem.setdefault(path.stem, []).append(path)
-                    self._by_name.setdefault(path.name, []).append(path)
+                    self._by_stem.setdefault(normalize("NFC", path.stem), []).append(path)
+                    self._by_name.setdefault(normalize("NFC", path.name), []).append(path)
 
     def find(self, name: str, *, no_suffix: bool) -> Path | None:
         """The picture, None when it is not there or several may be meant."""
         if self._folder is None:
             return None
         given = PurePosixPath(name)
-        found = (self._by_stem if no_suffix else self._by_name).get(given.name, [])
+        found = (self._by_stem if no_suffix else self._by_name).get(normalize("NFC", given.name), [])
         if len(found) > 1:
             exact = given.parent
             found = [path for path in found if path.parent == exact] or [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Final
@@ -32,7 +33,7 @@ class TaskNames:
         for one in held:
             last = PurePosixPath(self.name_of[one.task_id]).name
             stored = _last_part(one.address)
-            for name in {_plain(n) for n in (last, stored, _UPLOAD_PREFIX.sub("", stored)) if n}:
+            for name in _plain(last, stored, _UPLOAD_PREFIX.sub("", stored)):
                 self._tasks.setdefault(name, []).append(one.task_id)
                 self._stems.setdefault(_stem(name), []).append(one.task_id)
 
@@ -45,7 +46,7 @@ class TaskNames:
         Raises BadInput when no task shows it, or when several may be meant.
         """
         given = PurePosixPath(name.replace("\\", "/").removeprefix("file://"))
-        last = _plain(unquote(given.name)), _plain(given.name)
+        last = _plain(unquote(given.name), given.name)
         among = self._stems if no_suffix else self._tasks
         tasks = sorted({task for one in last for task in among.get(one, ())})
         if not tasks:
@@ -73,9 +74,10 @@ def _last_part(address: str) -> str:
     return PurePosixPath(local or unquote(parts.path)).name
 
 
-def _plain(name: str) -> str:
-    """A file name as Label Studio stores it."""
-    return re.sub(r"(?u)[^-\w.]", "", name.strip().replace(" ", "_"))
+def _plain(*names: str) -> set[str]:
+    """File names as Label Studio stores them, also those whose accents are written as the other way round."""
+    both = {form for name in names for form in (name, unicodedata.normalize("NFC", name))}
+    return {re.sub(r"(?u)[^-\w.]", "", name.strip().replace(" ", "_")) for name in both} - {""}
 
 
 def _stem(name: str) -> str:

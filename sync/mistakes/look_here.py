@@ -8,6 +8,7 @@ lines that differ are written, a few per look, the likeliest first.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -86,8 +87,7 @@ def push_look_here(
     if memo.get(name) == stamp:
         return True
     changes = line_changes(wanted, shown_lines(db))
-    if changes or table is not None:
-        _ensure_tab(studio, db.id, is_wanted=bool(wanted), may_stay=table is not None)
+    _ensure_tab(studio, db.id, is_wanted=bool(wanted), may_stay=table is not None)
     for number, (task, line) in enumerate(list(changes.items())[:_PER_LOOK], start=1):
         progress.at("mistakes.line")
         write_data(studio, task, {LINE_FIELD: line})
@@ -118,7 +118,8 @@ def _ensure_tab(studio: StudioClient, project_id: int, *, is_wanted: bool, may_s
     """One tab of ours, or none. A project without any tab gets the usual one first: Label Studio makes it
     only where there is no other, and people would miss the list of all tasks."""
     views = studio.views(project_id)
-    ours = [view for view in views if view.title == TITLE]
+    # a tab of this title that does not know the reason is a person's own
+    ours = [view for view in views if view.title == TITLE and LINE_FIELD in json.dumps(dict(view.data))]
     for extra in ours[1:] if may_stay else ours:
         studio.delete_view(project_id, extra.id)
     if not may_stay:

@@ -94,8 +94,7 @@ def check_hosts(images: ImageStore, project_id: int, addresses: Iterable[tuple[i
     """Read one picture of each host, as the worker will have to. Raises BadInput naming host and reason."""
     seen: set[str] = set()
     for number, address in addresses:
-        host = urlsplit(address).netloc
-        if _problem(address) or host in seen:
+        if _problem(address) or (host := urlsplit(address).netloc) in seen:
             continue
         seen.add(host)
         try:

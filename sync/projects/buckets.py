@@ -70,7 +70,10 @@ def parse_bucket(
     ``pattern`` is a regular expression of the objects that are pictures. Raises BadInput naming the variables
     that are missing.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # a bracket without its other half
+        parts = urlsplit("")
     kind = SCHEMES.get(parts.scheme)
     if kind is None or not parts.netloc:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)

@@ -13,7 +13,7 @@ from ml_backend.label_studio.label_config import parse_label_config
 from sync.projects.init_project import Serve, backend_address, served_root
 from sync.projects.init_request import InitRequest, project_titled
 from sync.projects.option_changes import OptionChange, option_changes
-from sync.projects.picture_tasks import PictureProject, missing_pictures
+from sync.projects.picture_tasks import PictureProject, missing_pictures, missing_served
 from sync.settings import Settings
 from sync.store.tables import ProjectRecord
 from sync.studio.client import AnyClient, as_studio
@@ -85,7 +85,11 @@ def plan_init(
     if row is not None and request.pictures:
         folder = images if isinstance(images, Path) else None
         place = PictureProject(studio, row.id, parsed.image_key, folder, request.groups)
-        new = missing_pictures(place, request.pictures)
+        root = served_root(settings, files_root)
+        if serve == "upload":
+            new = missing_pictures(place, request.pictures)
+        elif not _outside(request.pictures, root):
+            new = missing_served(place, request.pictures, files_root=root)
     old = {} if known is None else known.options
     size = sum(path.stat().st_size for path in new) if serve == "upload" else 0
     return InitPlan(
@@ -122,6 +126,10 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
+def _outside(pictures: Sequence[Path], root: Path | None) -> list[Path]:
+    return [path for path in pictures if root is None or not path.resolve().is_relative_to(root)]
+
+
 def _problems(
     settings: Settings, new: Sequence[Path], size: int, serve: Serve, files_root: Path | None
 ) -> tuple[str, ...]:
@@ -130,8 +138,7 @@ def _problems(
         found.append("no webhook secret (GROUNDSWELL_WEBHOOK_SECRET): the backend could not be connected")
     if serve == "local":
         root = served_root(settings, files_root)
-        outside = [path for path in new if root is None or not path.resolve().is_relative_to(root)]
-        if outside:
+        if outside := _outside(new, root):
             found.append(f"{outside[0]} is not below {root or 'a folder that Label Studio serves'}")
     if size > shutil.disk_usage(_existing(settings.data_dir)).free:
         found.append("the pictures need more room than the disk of the data directory has")

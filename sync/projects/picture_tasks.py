@@ -23,7 +23,14 @@ from sync.projects.pictures import (
 from sync.studio.client import Studio
 from sync.studio.protocol import DIGEST_FIELD, PATH_FIELD, StudioClient
 
-__all__ = ["Added", "PictureProject", "missing_pictures", "serve_pictures", "upload_pictures"]
+__all__ = [
+    "Added",
+    "PictureProject",
+    "missing_pictures",
+    "missing_served",
+    "serve_pictures",
+    "upload_pictures",
+]
 
 _FILES_PER_REPORT = 50
 Say = Callable[[str], None]
@@ -76,6 +83,12 @@ def missing_pictures(place: PictureProject, paths: Sequence[Path]) -> list[Path]
     return [one.path for one in compare_pictures(given, _held(place, DIGEST_FIELD), clean=_clean).new]
 
 
+def missing_served(place: PictureProject, paths: Sequence[Path], *, files_root: Path | None) -> list[Path]:
+    """The pictures that ``serve_pictures`` would add. Raises BadInput when one is outside ``files_root``."""
+    _, found = _compare_served(place, paths, files_root)
+    return [one.path for one in found.new]
+
+
 def serve_pictures(
     place: PictureProject, paths: Sequence[Path], *, files_root: Path | None, report: Say
 ) -> Added:
@@ -84,7 +97,22 @@ def serve_pictures(
     ``files_root`` is the folder below which Label Studio serves files, None when it is unknown. Raises
     BadInput when a picture is not below it, StudioError when Label Studio does not serve the first one.
     """
+    given, found = _compare_served(place, paths, files_root)
+    if found.new:
+        above = os.path.commonpath([one.path.resolve().parent for one in found.new])
+        place.studio.ensure_local_files(place.project_id, Path(above))
+    if found.new and isinstance(place.studio, Studio):
+        place.studio.check_file(_address(found.new[0].identity))
+    rows = [{**place.data_of(one), place.field: _address(one.identity)} for one in found.new]
+    place.studio.import_tasks(place.project_id, rows)
+    report(f"{len(rows)} pictures served from where they lie")
+    _name_groups(place, given)
+    return Added(len(rows), _renamed(found, given))
 
+
+def _compare_served(
+    place: PictureProject, paths: Sequence[Path], files_root: Path | None
+) -> tuple[list[Picture], Comparison]:
     def path_served(path: Path) -> str:
         real = path.resolve()
         if files_root is None or not real.is_relative_to(files_root):
@@ -97,17 +125,7 @@ def serve_pictures(
         return real.relative_to(files_root).as_posix()
 
     given = name_pictures(paths, place.folder, path_served)
-    found = compare_pictures(given, _held(place, place.field, _path_served), clean=_clean)
-    if found.new:
-        above = os.path.commonpath([one.path.resolve().parent for one in found.new])
-        place.studio.ensure_local_files(place.project_id, Path(above))
-    if found.new and isinstance(place.studio, Studio):
-        place.studio.check_file(_address(found.new[0].identity))
-    rows = [{**place.data_of(one), place.field: _address(one.identity)} for one in found.new]
-    place.studio.import_tasks(place.project_id, rows)
-    report(f"{len(rows)} pictures served from where they lie")
-    _name_groups(place, given)
-    return Added(len(rows), _renamed(found, given))
+    return given, compare_pictures(given, _held(place, place.field, _path_served), clean=_clean)
 
 
 def _name_groups(place: PictureProject, given: Sequence[Picture]) -> None:

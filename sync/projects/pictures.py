@@ -165,6 +165,7 @@ def _other_name(picture: Picture) -> str:
 def _readable(files: Sequence[Path], where: str) -> tuple[list[Path], list[str]]:
     from PIL import Image, UnidentifiedImageError
 
+    bomb = Image.DecompressionBombError  # as it says, or a picture that nobody could label either
     good: list[Path] = []
     refused: list[str] = []
     for path in files:
@@ -173,7 +174,7 @@ def _readable(files: Sequence[Path], where: str) -> tuple[list[Path], list[str]]
         try:
             with Image.open(path) as image:
                 image.verify()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, bomb) as error:
             refused.append(f"{path}: {error}")
             continue
         good.append(path)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -212,3 +217,51 @@ def test_pictures_of_a_bucket(opened: OpenProject, endpoint: str) -> None:
     images = ImageStore(opened.settings.model_copy(update={"allow_image_hosts": endpoint.split("//")[1]}))
     address, task = min(mine.items())
     assert images.get(address, task_id=task, project_id=opened.id).hw == (10, 20)
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_of_an_import_doubles_nothing(studio: Studio, tmp_path: Path) -> None:
+    count = 160
+    row = studio.create_project("killed import", build_label_config(("cell",), kind="boxes", clicks=False))
+    settings = Settings(data_dir=tmp_path / "data", studio_url=studio.url, studio_token=LOGIN.token)
+    store = Store(settings.database())
+    register_project(settings, store, studio, row.id)
+    store.close()
+    names = [f"{n:03d}.jpg" for n in range(count)]
+    studio.import_tasks(row.id, [{"image": f"https://nowhere.example/{name}"} for name in names])
+    images = [{"id": n, "file_name": name, "height": 40, "width": 60} for n, name in enumerate(names)]
+    boxes = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 10 + n % 40, 20]} for n in range(count)
+    ]
+    path = tmp_path / "in.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]})
+    )
+    words = ["import", "--project", str(row.id), "--format", "coco", str(path), "--json"]
+    words += ["--data-dir", str(tmp_path / "data"), "--studio-url", studio.url]
+    command = [sys.executable, "-m", "sync.cli", *words]
+    environment = {**os.environ, "GROUNDSWELL_API_KEY": LOGIN.token}
+
+    def held() -> list[int]:
+        return [len(task.annotations) for task in studio.tasks(row.id)]
+
+    before = 0
+    for _ in range(2):
+        child = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE)
+        while sum(held()) < before + 10 and child.poll() is None:
+            time.sleep(0.02)
+        child.kill()
+        child.communicate()
+        assert child.returncode == -signal.SIGKILL  # it was in the middle of it
+        before = sum(held())
+        assert before < count
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=True)
+    told = json.loads(done.stdout)
+    assert (told["created"] + told["there"], told["there"]) == (count, before)
+    assert held() == [1] * count
+    again = json.loads(subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True).stdout)
+    assert (again["there"], again["created"], again["updated"]) == (count, 0, 0)
+    for task in studio.tasks(row.id):
+        (annotation,) = task.annotations
+        assert annotation.import_id == digest_of_result(annotation.result)
+    studio.delete_project(row.id)

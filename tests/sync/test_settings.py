@@ -143,3 +143,25 @@ def test_a_wrong_value_names_the_place_that_said_it(config: Path, monkeypatch: p
     monkeypatch.setenv("GROUNDSWELL_MIN_FINISHED", "1")
     with pytest.raises(BadInput, match="environment variable GROUNDSWELL_MIN_FINISHED says so"):
         load_settings()
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "-inf", "Infinity"])
+def test_a_number_is_finite(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="early_s"):  # JSON, in which it is shown, knows no other
+        Settings().for_project({"early_s": text})
+    monkeypatch.setenv("GROUNDSWELL_EARLY_S", text)
+    with pytest.raises(BadInput, match="early_s"):
+        load_settings()
+
+
+def test_options_of_the_command_line_are_json_or_text() -> None:
+    from sync.console import parse_options
+
+    assert parse_options(["a=1", "b=NaN", "c=x", 'd={"e": 2}', "f=-Infinity", "g="]) == {
+        "a": 1,
+        "b": "NaN",
+        "c": "x",
+        "d": {"e": 2},
+        "f": "-Infinity",
+        "g": "",
+    }

@@ -8,6 +8,7 @@ are grouped on disk, so their size does not matter.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class CocoReader:
             return Problem("rejected", file, where, "file_name", f"a file name is needed, got {name!r}")
         height, width = record.get("height"), record.get("width")
         hw = None
-        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        if all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in (height, width)):
             hw = (height, width)
         rows: list[Row] = []
         problems: list[Problem] = []
@@ -117,7 +118,7 @@ def _rotated(annotation: dict[str, Any], segmentation: Any) -> Sequence[float]:
     if not isinstance(ring, list) or len(ring) != 8 or not all(map(_is_number, ring)):
         return ()
     x0, y0, x1, y1, x2, y2 = ring[:6]
-    width, height = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5, ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
+    width, height = math.hypot(x1 - x0, y1 - y0), math.hypot(x2 - x1, y2 - y1)
     return (x0, y0, width, height, degrees)
 
 
@@ -135,13 +136,15 @@ def _key(record: Any, field: str) -> str:
 
 def _categories(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
+    names: set[str] = set()
     for number, record in enumerate(_records(path, "categories.item")):
         name = record.get("name") if isinstance(record, dict) else None
         if not isinstance(name, str) or not name or record.get("id") is None:
             raise BadInput(f"id and name are needed, got {record!r:.80}", field=f"categories[{number}]")
-        if _key(record, "id") in found or name in found.values():
+        if _key(record, "id") in found or name in names:
             raise BadInput(f"{name!r} is there twice", field=f"categories[{number}]")
         found[_key(record, "id")] = name
+        names.add(name)
     if not found:
         raise BadInput(
             f"{path} has no categories",

@@ -69,6 +69,10 @@ class MasksReader:
     def _of_legend(self, legend: Mapping[str, Any]) -> Iterator[PictureRows | Problem]:
         for number, picture in enumerate(legend["pictures"]):
             path = self._root / str(picture["mask"])
+            if not path.resolve().is_relative_to(self._root.resolve()):
+                reason = "the mask is not in the folder"
+                yield Problem("rejected", str(self._root / LEGEND), f"pictures[{number}]", "mask", reason)
+                continue
             objects = None
             if legend.get("numbers") == "objects":
                 objects = {int(row["value"]): str(row["label"]) for row in picture["labels"]}
@@ -163,7 +167,9 @@ def _legend(path: Path) -> Mapping[str, Any]:
         for row in legend["labels"]:
             int(row["value"]), str(row["label"])
         for picture in legend["pictures"]:
-            str(picture["mask"]), str(picture["file_name"]), list(picture["labels"])
+            str(picture["mask"]), str(picture["file_name"])
+            for row in picture["labels"]:
+                int(row["value"]), str(row["label"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{path} is no legend: {error!r}", field="legend", hint="Name the labels with --classes instead"

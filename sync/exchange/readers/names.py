@@ -26,15 +26,21 @@ def read_names(path: Path) -> dict[int, str]:
     if path.suffix not in (".yaml", ".yml"):
         return dict(enumerate(read_lines(path)))
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        # every scalar as it stands there: "no" and "1.10" are names of labels like others
+        document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read: {error}", field="names") from error
     names = document.get("names") if isinstance(document, Mapping) else None
     if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, Mapping) or not names or not all(isinstance(n, int) for n in names):
+        names = {str(number): name for number, name in enumerate(names)}
+    # text only: aliases inside of aliases would become a name of gigabytes
+    if not isinstance(names, Mapping) or not names or not all(_is_entry(*one) for one in names.items()):
         raise BadInput(f"{path} has no list of names", field="names", hint="names: [cat, dog]")
-    return {int(number): str(name) for number, name in names.items()}
+    return {int(number): name for number, name in names.items()}
+
+
+def _is_entry(number: object, name: object) -> bool:
+    return isinstance(number, str) and number.isdecimal() and len(number) < 10 and isinstance(name, str)
 
 
 def read_lines(path: Path) -> list[str]:

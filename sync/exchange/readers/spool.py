@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
+from ml_backend.errors import BadInput
+
 __all__ = ["Spool"]
 
 _AT_ONCE = 5000
@@ -37,10 +39,16 @@ class Spool:
         self._folder.cleanup()
 
     def fill(self, part: str, rows: Iterable[tuple[str, Any]]) -> None:
-        """Add all rows (key and any JSON value) of a part, numbered from 0 in their order."""
+        """Add all rows (key and any JSON value) of a part, numbered from 0 in their order.
+
+        Raises BadInput for lists inside of thousands of lists.
+        """
         self._db.execute("BEGIN")
         bodies = ((part, key, number, json.dumps(body)) for number, (key, body) in enumerate(rows))
-        self._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", bodies)
+        try:
+            self._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", bodies)
+        except RecursionError as error:
+            raise BadInput("a row is not readable: lists inside of too many lists", field=part) from error
         self._db.execute("COMMIT")
         self._db.execute("CREATE INDEX IF NOT EXISTS by_key ON rows (part, key, number)")
 

@@ -43,14 +43,14 @@ class VocReader:
                 root = parse(file).getroot()
                 if root is None:
                     raise ParseError("no element")
-            except (ParseError, DefusedXmlException, OSError, ValueError) as error:
+            except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as error:
                 yield Problem("rejected", str(file), "", "", f"not readable as XML: {error}")
                 continue
             yield self._picture(file, root)
 
     def _picture(self, file: Path, root: Element) -> PictureRows:
         stem = file.relative_to(self._folder).with_suffix("")
-        name = (root.findtext("filename") or "").strip()
+        name = Path((root.findtext("filename") or "").strip()).name
         height, width = _number(root, "size/height"), _number(root, "size/width")
         hw = (int(height), int(width)) if height and width else None
         values, problem = self._values(file, stem)
@@ -70,7 +70,7 @@ class VocReader:
             rows.append(Row(where, label, Shape((x0 - 1, y0 - 1, x1, y1), segmentation)))
         hw = hw if hw or values is None else (values.shape[0], values.shape[1])
         # the folders above the XML file are those above the picture
-        full = stem.with_name(Path(name).name) if name else stem
+        full = stem.with_name(name) if name else stem
         return PictureRows(str(file), full.as_posix(), hw, rows, problems, no_suffix=not name)
 
     def _values(self, file: Path, stem: Path) -> tuple[npt.NDArray[np.int32] | None, Problem | None]:

@@ -200,6 +200,33 @@ def test_off_takes_tab_and_lines_away(make_world: Callable[..., World]) -> None:
     assert TITLE not in {view.title for view in world.studio.views(world.project_id)}
 
 
+def test_a_tab_of_a_person_stays(make_world: Callable[..., World]) -> None:
+    world, _ = played(make_world)
+    mine = {"title": TITLE, "filters": {"conjunction": "and", "items": []}, "ordering": ["tasks:id"]}
+    own = world.studio.create_view(world.project_id, mine)
+    annotate(world, 12, world.scenes[12].masks[:2])
+    look(world)
+    assert [view.title for view in world.studio.views(world.project_id)].count(TITLE) == 2
+    world.settings = world.settings.model_copy(update={"mistakes": "off"})
+    look(world)
+    assert [view for view in world.studio.views(world.project_id) if view.title == TITLE] == [own]
+
+
+def test_off_takes_an_empty_tab_away(make_world: Callable[..., World]) -> None:
+    world, tasks = played(make_world)
+    look(world)
+    for task in tasks.values():
+        (annotation,) = world.studio.task(task).annotations
+        world.studio.update_annotation(annotation.id, world.scenes[world.tasks.index(task)].result())
+    look(world)
+    look(world)
+    assert world.studio.task_values(world.project_id, LINE_FIELD) == {}
+    assert TITLE in {view.title for view in world.studio.views(world.project_id)}
+    world.settings = world.settings.model_copy(update={"mistakes": "off"})
+    look(world)
+    assert TITLE not in {view.title for view in world.studio.views(world.project_id)}
+
+
 def test_a_kill_anywhere_is_followed_by_a_rerun(make_world: Callable[..., World]) -> None:
     world = make_world(14, early_s=0, train_clicks=False)
     world.label(*range(8))

@@ -175,3 +175,36 @@ def test_the_commands(run: Callable[..., tuple[int, Any]], tmp_path: Path) -> No
     assert (tmp_path / "out" / "labels" / "new0.txt").read_text().startswith("0 ")
     with pytest.raises(BadInput, match="neither"):
         run("import", "c.json", "--format", "coco", "--as", "gold")
+
+
+def test_a_dry_run_of_served_pictures_counts_those_that_would_be_served(
+    run: Callable[..., tuple[int, Any]], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):  # the same name and content, in two folders
+        (tmp_path / "images3" / name).mkdir()
+        Image.new("RGB", (64, 48), (9, 0, 0)).save(tmp_path / "images3" / name / "a.png")
+    line = ("--serve", "local", "--files-root", str(tmp_path))
+    for name in ("one", "two"):
+        words = ("add-images", str(tmp_path / "images3" / name), *line)
+        assert run(*words, "--dry-run")[1]["added"] == 1
+        assert run(*words)[1]["added"] == 1
+        assert run(*words, "--dry-run")[1]["added"] == 0
+    with pytest.raises(BadInput, match="is not below"):
+        run(
+            "add-images",
+            str(tmp_path / "images3"),
+            "--serve",
+            "local",
+            "--files-root",
+            "/nowhere",
+            "--dry-run",
+        )
+
+
+def test_addresses_with_half_a_bracket_are_refused(studio: FakeStudio, project: int, tmp_path: Path) -> None:
+    world = World(tmp_path / "w", 1)
+    check_hosts(world.open().images, world.project_id, [(1, "http://[bad/1.jpg")])  # no host to ask
+    done = add_addresses(studio, project, "image", [(1, "http://[bad/1.jpg")])
+    assert (done.count, len(done.refused)) == (0, 1)
+    with pytest.raises(BadInput, match="no address of a bucket"):
+        parse_bucket("s3://[bad", KEYS)
