@@ -37,7 +37,7 @@ Guard = Callable[[], AbstractContextManager[object]]
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a StorageError that names the path."""
+    """Turn a full disk, a missing permission, or a folder in the way into a StorageError naming the path."""
     try:
         yield
     except OSError as error:
@@ -47,6 +47,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StorageError(f"cannot write {path}", hint="Check who owns GROUNDSWELL_DATA_DIR") from error
+        if error.errno in (errno.EISDIR, errno.ENOTDIR):
+            raise StorageError(
+                f"cannot write {path}: a folder is where a file should be, or the other way round",
+                hint="Name another file",
+            ) from error
         raise
 
 

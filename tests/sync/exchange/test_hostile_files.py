@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml_backend.errors import BadInput
+from ml_backend.errors import BadInput, StorageError
 from sync.exchange.export import export_project
 from sync.exchange.file_names import TaskPicture, file_names
 from sync.exchange.import_report import ProblemFile
@@ -337,3 +337,13 @@ def test_every_name_can_be_written(tmp_path: Path, name: str) -> None:
         assert found.endswith(".jpg")
         assert found.isprintable()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_export_over_a_folder_is_refused(tmp_path: Path) -> None:
+    world = make(tmp_path / "w", "instances")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "file").write_bytes(b"x")
+    for out in (tmp_path / "out", tmp_path / "file" / "deeper" / "out.json"):
+        with pytest.raises(StorageError, match="cannot write"):
+            step(export_project, world.open(), out, format="coco")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []

@@ -15,6 +15,7 @@ from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.regions import Region
 from ml_backend.masks.rle import encode_mask
 from sync.mistakes.find import find_mistakes
+from sync.mistakes.judges import _known_tasks, all_judges, choose_judges
 from sync.mistakes.look_here import TITLE
 from sync.mistakes.marks import LINE_FIELD, OK_FIELD, mark_of
 from sync.rounds.round_records import trained_round
@@ -104,6 +105,25 @@ def test_nobody_is_judged_by_a_model_that_was_trained_on_him(make_world: Callabl
     # the test split is judged by the newest; what both were trained on is judged by none
     assert set(table.about["judged"]) == {first, second.model_version}
     assert table.about["unjudged"] == 8 - table.about["judged"][second.model_version]
+
+
+def test_a_model_that_learnt_a_task_is_passed_over(make_world: Callable[..., World]) -> None:
+    world, tasks = played(make_world)
+    project, registry = world.open(), ModelRegistry(world.settings.data_dir)
+    version = str(registry.current(world.project_id))
+    (judge,) = all_judges(registry, project.paths, {}, project.id, project.config.wanted, version)
+    task = tasks["placed"]
+    assert choose_judges([judge], [task], {}) == {task: judge}
+    # somebody took the annotation back after the training, and the model looked at the task
+    assert choose_judges([replace(judge, knows=judge.knows | {task})], [task], {}) == {}
+    # versions started from each other know what the older one learnt
+    info = registry.info(world.project_id, version)
+    later = replace(
+        info, version="later", manifest={**info.manifest, "start": version, "train_tasks": [task]}
+    )
+    known = _known_tasks(later, {version: info, "later": later})
+    assert known == {task, *info.manifest["train_tasks"]}
+    assert _known_tasks(later, {"later": later}) is None
 
 
 def test_an_unchanged_project_is_not_judged_again(make_world: Callable[..., World], monkeypatch: Any) -> None:
@@ -210,6 +230,15 @@ def test_a_tab_of_a_person_stays(make_world: Callable[..., World]) -> None:
     world.settings = world.settings.model_copy(update={"mistakes": "off"})
     look(world)
     assert [view for view in world.studio.views(world.project_id) if view.title == TITLE] == [own]
+
+
+def test_a_second_tab_of_ours_goes(make_world: Callable[..., World]) -> None:
+    world, _ = played(make_world)
+    (ours,) = (view for view in world.studio.views(world.project_id) if view.title == TITLE)
+    world.studio.create_view(world.project_id, ours.data)  # as after an answer that got lost
+    annotate(world, 12, world.scenes[12].masks[:2])
+    look(world)
+    assert [view.id for view in world.studio.views(world.project_id) if view.title == TITLE] == [ours.id]
 
 
 def test_off_takes_an_empty_tab_away(make_world: Callable[..., World]) -> None:
