@@ -502,7 +502,8 @@ class FakeStudio:
         place = _place(kind, fields)
         for row in self._of("storages", project=project_id):
             if row.get("place") == place:
-                row["fields"] = dict(fields)
+                if row["fields"].get("title", "") == fields.get("title", ""):
+                    row["fields"] = dict(fields)
                 return int(row["id"])
         row = self._add(
             "storages", {"project": project_id, "kind": kind, "place": place, "fields": dict(fields)}

@@ -211,6 +211,10 @@ def test_pictures_of_a_bucket(opened: OpenProject, endpoint: str) -> None:
     tasks = opened.studio.task_values(opened.id, "image")
     mine = {address: task for address, task in tasks.items() if address.startswith("s3:")}
     assert sorted(mine) == ["s3://pictures/may/1.png", "s3://pictures/may/deep/2.PNG"]
+    fields = {**bucket.fields, "title": "of a person", "regex_filter": ".*none"}
+    assert opened.studio.ensure_storage(opened.id, "s3", fields) == opened.studio.ensure_storage(
+        opened.id, "s3", bucket.fields
+    )
     with pytest.raises(StudioError, match="anything below this prefix"):
         add_bucket(opened.studio, opened.id, parse_bucket("s3://pictures/june", keys), dry_run=True)
     # the worker gets the picture through Label Studio, which signs its address

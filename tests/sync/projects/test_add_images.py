@@ -121,6 +121,15 @@ def test_a_bucket_is_listed_once_and_again(studio: FakeStudio, project: int) -> 
         add_bucket(studio, project, parse_bucket("s3://nothing", KEYS), dry_run=True)
 
 
+def test_a_storage_that_a_person_made_is_used_as_it_is(studio: FakeStudio, project: int) -> None:
+    studio.bucket_objects = ["s3://pictures/a/1.jpg", "s3://pictures/a/2.jpg"]
+    mine = {"bucket": "pictures", "prefix": "a", "title": "mine", "regex_filter": ".*1.jpg"}
+    number = studio.ensure_storage(project, "s3", mine)
+    assert add_bucket(studio, project, parse_bucket("s3://pictures/a", KEYS)) == 1
+    assert studio._get("storages", number)["fields"] == mine
+    assert add_bucket(studio, project, parse_bucket("s3://pictures/a", KEYS)) == 0
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, Any]]]:
     """Commands on a small project: exit code, and what was printed as JSON."""
