@@ -312,8 +312,8 @@ class StudioClient(Protocol):
     def ensure_storage(self, project_id: int, kind: str, fields: Mapping[str, Any]) -> int:
         """A storage of kind ``s3``, ``gcs`` or ``azure`` for this bucket and prefix (idempotent).
 
-        One of the same title gets the new fields; one of another title is a person's, and stays as it is. Label
-        Studio tries the bucket first.
+        One of the same title gets the new fields; one of another title is a person's, and stays as it is.
+        Label Studio tries the bucket first.
         """
         ...
 
