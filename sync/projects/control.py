@@ -28,6 +28,7 @@ from sync.rounds.wishes import Pause, refuse_when_paused
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.lease import Lease, worker_name
+from sync.store.review_tables import OutboxRecord
 from sync.store.tables import Base, ProjectRecord, TaskRecord
 from sync.studio.protocol import StudioClient
 
@@ -135,8 +136,9 @@ def remove(
     """Let a project take part no more; take our backend and webhook out of it in Label Studio.
 
     Nothing else in Label Studio changes, and nothing there is deleted. Files and rows of the store stay, so
-    that a project that takes part again goes on where it was; ``files`` deletes them. When Label Studio
-    cannot be asked, ``problem`` says so and the rest is done.
+    that a project that takes part again goes on where it was; ``files`` deletes them, but for answers of the
+    review page that wait to be written: those are written still, unless Label Studio has no such project.
+    When Label Studio cannot be asked, ``problem`` says so and the rest is done.
 
     Raises BadInput when the project does not take part, or with ``files`` while a worker works on it.
     """
@@ -148,15 +150,15 @@ def remove(
             hint=f"Those that do: {', '.join(map(str, sorted(known))) or 'none'}",
         )
     db, _ = registered(settings, store, project_id)
-    disconnected, problem = 0, ""
+    disconnected, problem, is_there = 0, "", True
     with _left_alone(settings, store, project_id) if files else nullcontext():
         try:
             disconnected = studio.disconnect(project_id, backend_address(settings), title=BACKEND_TITLE)
         except StudioError as error:
-            if error.status != 404:  # with 404 the project is gone, and its connections with it
-                problem = str(error)
+            is_there = error.status != 404  # with 404 the project is gone, and its connections with it
+            problem = str(error) if is_there else ""
         if files:
-            _delete_files(settings, store, project_id)
+            _delete_files(settings, store, project_id, keep_waiting=is_there)
         unregister_project(store, project_id)
     return Removed(project_id, db.title, disconnected, files, problem)
 
@@ -181,8 +183,11 @@ def _left_alone(settings: Settings, store: Store, project_id: int) -> Iterator[N
         yield
 
 
-def _delete_files(settings: Settings, store: Store, project_id: int) -> None:
-    """Delete the folder and all rows of a project. After a kill in between, the next call does the rest."""
+def _delete_files(settings: Settings, store: Store, project_id: int, *, keep_waiting: bool) -> None:
+    """Delete the folder and all rows of a project, ``keep_waiting``: but for answers that are nowhere else.
+
+    After a kill in between, the next call does the rest.
+    """
     root = ProjectPaths(settings.data_dir, project_id).root
     with storage_errors(root):
         if root.exists():
@@ -190,4 +195,7 @@ def _delete_files(settings: Settings, store: Store, project_id: int) -> None:
     with store.write() as session:
         for table in Base.metadata.sorted_tables[::-1]:
             if "project_id" in table.columns:
-                session.execute(delete(table).where(table.c.project_id == project_id))
+                rows = delete(table).where(table.c.project_id == project_id)
+                if keep_waiting and table is OutboxRecord.__table__:
+                    rows = rows.where(OutboxRecord.written >= OutboxRecord.revision)
+                session.execute(rows)

@@ -20,12 +20,14 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput, StudioError
+from sync.review.outbox import QUESTIONS
 from sync.review.question import FORMS, Question
 from sync.review.review_project import ReviewOwner, belongs_to_another, installation_id
 from sync.review.review_tasks import KEY_FIELD, parse_answers, pictures_of, read_questions, sheet_key
 from sync.rounds.progress import Progress
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
+from sync.store.review_tables import forget_deleted
 from sync.store.tables import AnswerRecord, ProjectRecord, QuestionRecord, ReviewTaskRecord
 from sync.studio.protocol import ProjectRow, StudioClient, TaskRow
 
@@ -199,17 +201,18 @@ def _pull_form(
     with db.read() as session:
         watermark: datetime | None = getattr(session.get_one(ProjectRecord, db.id), _WATERMARK[form])
     since = None if watermark is None else watermark - timedelta(seconds=settings.overlap_s)
-    changed = 0
+    changed, newest = 0, watermark
     rows = review_studio.tasks(row.id, changed_since=since)
     while batch := list(islice(rows, _BATCH)):
         progress.at("answers.batch")
+        newest = max([task.updated_at for task in batch] + ([] if newest is None else [newest]))
         with db.write() as session:
             changed += store_review_tasks(session, db.id, form, batch)
-            record = session.get_one(ProjectRecord, db.id)
-            newest = max(task.updated_at for task in batch)
-            known: datetime | None = getattr(record, _WATERMARK[form])
-            if known is None or newest > known:
-                setattr(record, _WATERMARK[form], newest)
+            if watermark is not None:
+                setattr(session.get_one(ProjectRecord, db.id), _WATERMARK[form], newest)
+    if watermark is None and newest is not None:  # until all are read, the review page takes none for deleted
+        with db.write() as session:
+            setattr(session.get_one(ProjectRecord, db.id), _WATERMARK[form], newest)
     return changed + _level_ids(db, review_studio, form, row)
 
 
@@ -403,6 +406,7 @@ def _apply(session: Session, project_id: int, changes: ReviewChanges) -> None:
             select(QuestionRecord).where(QuestionRecord.project_id == project_id, QuestionRecord.key == key)
         ).one()
         record.review_task_id = task_id
+    forget_deleted(session, project_id, QUESTIONS, [annotation for annotation, _ in changes.withdrawn])
     for annotation_id, key in changes.withdrawn:
         session.execute(delete(AnswerRecord).where(*_is_answer(project_id, annotation_id, key)))
     for answer in changes.answers:

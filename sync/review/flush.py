@@ -43,6 +43,8 @@ _REFUSED_S: Final = (30.0, 3600.0)
 """the same for an answer that it refuses"""
 _PASSING: Final = frozenset({None, 401, 408, 429, 500, 502, 503, 504})
 """statuses of refusals that say nothing about the answer"""
+_UNEXPECTED: Final = 0
+"""instead of a status, where the reason is a bug"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ def _claim(
     """Rows that Label Studio is behind of, marked as ours; with ``sent_at`` as it was before."""
     query = select(OutboxRecord).where(
         OutboxRecord.written < OutboxRecord.revision,
-        OutboxRecord.retry_at.is_(None) | (OutboxRecord.retry_at <= now),
+        # nothing waits for longer than that: it was noted before the clock was set back
+        OutboxRecord.retry_at.is_(None)
+        | (OutboxRecord.retry_at <= now)
+        | (OutboxRecord.retry_at > now + timedelta(seconds=_REFUSED_S[1])),
     )
     if project_id is not None:
         query = query.where(OutboxRecord.project_id == project_id)
@@ -117,7 +122,8 @@ def _claim(
     found: list[OutboxRecord] = []
     with store.write() as session:
         for row in session.scalars(query.order_by(OutboxRecord.id).limit(4 * limit)):
-            is_taken = row.claimed_until is not None and row.claimed_until > now
+            until = row.claimed_until
+            is_taken = until is not None and now < until <= now + timedelta(seconds=CLAIM_S)
             if is_taken and not _is_dead(row.claimed_by):
                 continue
             before = row.sent_at
@@ -150,6 +156,10 @@ def _write(
         if error.status in _PASSING:
             away.add(row.mode)
         return _Done(row.id, row.revision, row.annotation_id, error)
+    except Exception as error:  # a bug met with one answer must not hold up the others
+        _log.exception("the answer in row %s of the queue cannot be written", row.id)
+        text = f"unexpected {type(error).__name__}; the log says more"
+        return _Done(row.id, row.revision, row.annotation_id, StudioError(text, status=_UNEXPECTED))
 
 
 def _store(client: StudioClient, row: OutboxRecord, installation: str) -> int:

@@ -135,7 +135,8 @@ def put_answer(session: Session, person: str, user: int, answer: NewAnswer, now:
 def take_back(session: Session, person: str, mode: str, task_id: int) -> OutboxRecord:
     """Take one of a person's last answers back, in a write session.
 
-    Raises BadInput when there is no such answer or it is not among the last ten.
+    Raises BadInput when there is no such answer, it is not among the last ten, or the person was told whether
+    it was right: who may correct those is right about every gold question.
     """
     query = (
         select(OutboxRecord)
@@ -148,7 +149,9 @@ def take_back(session: Session, person: str, mode: str, task_id: int) -> OutboxR
         raise BadInput(
             f"this is none of your last {LAST_ANSWERS} answers", field="card", hint="It stays as it is"
         )
-    row.withdrawn, row.right = True, None
+    if row.right is not None:
+        raise BadInput("you were told whether it was right", field="card", hint="It stays as it is")
+    row.withdrawn = True
     _changed(row)
     return row
 

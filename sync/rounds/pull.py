@@ -32,6 +32,7 @@ from sync.rounds.task_queries import effective_annotation
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
+from sync.store.review_tables import forget_deleted
 from sync.store.tables import AnnotationRecord, ProjectRecord, TaskRecord
 from sync.studio.protocol import AnnotationRow, StudioClient, TaskRow
 
@@ -218,6 +219,7 @@ def _store_tasks(
         for gone in set(annotations) - {annotation.id for annotation in row.annotations}:
             counts["annotations_deleted"] += 1
             session.delete(annotations.pop(gone))
+            forget_deleted(session, db.id, "classes", [gone])
         for annotation in row.annotations:
             record = annotations.get(annotation.id)
             if record is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.errors import ModelError
+from ml_backend.errors import BadInput, ModelError
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.given_rounds import find_model, snapshot_of_model
 from sync.rounds.round_records import trained_round
@@ -59,7 +59,7 @@ def begin_wanted_version(
         try:
             snapshot = snapshot_of_model(find_model(settings, version), db.id, {}, None)
             record = start_adopted(db, config, settings, paths, snapshot)
-        except ModelError as error:
+        except (BadInput, ModelError) as error:
             problem = str(error)
     with db.write():  # a worker that lost its lease leaves the wish to its successor
         forget_wanted_version(paths, version)

@@ -6,15 +6,18 @@ them. A *person* is whoever was invited under one name; each has a user of their
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Index, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import BigInteger, Index, String, UniqueConstraint, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from sync.store.tables import Base
 
-__all__ = ["CardRecord", "InviteRecord", "OutboxRecord"]
+__all__ = ["CardRecord", "InviteRecord", "OutboxRecord", "forget_deleted"]
+
+_BOUND_VALUES = 500
 
 
 class InviteRecord(Base):
@@ -110,3 +113,23 @@ class OutboxRecord(Base):
         UniqueConstraint("person", "mode", "task_id"),
         Index("review_outbox_project", "project_id", "mode", "task_id"),
     )
+
+
+def forget_deleted(session: Session, project_id: int, mode: str, annotation_ids: Collection[int]) -> None:
+    """Take answers back whose annotations somebody deleted in Label Studio: their tasks are open again.
+
+    Answers that Label Studio is behind of stay as they are: they are written anew.
+    """
+    ids = sorted(set(annotation_ids))
+    for start in range(0, len(ids), _BOUND_VALUES):
+        session.execute(
+            update(OutboxRecord)
+            .where(
+                OutboxRecord.project_id == project_id,
+                OutboxRecord.mode == mode,
+                OutboxRecord.annotation_id.in_(ids[start : start + _BOUND_VALUES]),
+                OutboxRecord.written == OutboxRecord.revision,
+                OutboxRecord.withdrawn.is_(False),
+            )
+            .values(withdrawn=True, annotation_id=None)
+        )

@@ -179,8 +179,11 @@ def _train_as_wished(
     if wanted is not None and _began_since(project, wanted):
         forget_wanted_round(project.db, wanted)
         wanted = None
+    before = current_round(project.db)
     trained, error = _train_if_due(project, force=force, wanted=wanted is not None, may_train=may_train)
-    if wanted is not None and (error or _began_since(project, wanted)):
+    after = current_round(project.db)
+    has_begun = after is not None and (before is None or after.number > before.number)  # whatever clocks say
+    if wanted is not None and (error or has_begun or _began_since(project, wanted)):
         forget_wanted_round(project.db, wanted)
     return trained, error
 

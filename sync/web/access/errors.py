@@ -7,7 +7,7 @@ from flask import Flask, Response
 from ml_backend.app import error_response
 from ml_backend.errors import GroundswellError
 
-__all__ = ["NotAllowed", "PageError", "SomebodyElse", "TooLarge", "TooMany", "answer_with_status"]
+__all__ = ["NotAllowed", "NotYet", "PageError", "SomebodyElse", "TooLarge", "TooMany", "answer_with_status"]
 
 
 class PageError(GroundswellError):
@@ -26,6 +26,12 @@ class SomebodyElse(PageError):
     """The page that asks is open for one person, and the cookie is by now of another."""
 
     status = 409
+
+
+class NotYet(PageError):
+    """What is asked for is being read from Label Studio; it will be there soon."""
+
+    status = 503
 
 
 class TooLarge(PageError):

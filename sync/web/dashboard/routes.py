@@ -51,7 +51,7 @@ def _add_pages(blueprint: Blueprint, web: WebServices, sessions: Sessions, pages
             raise NotFound("there is no such file")
         try:
             text = page_file(name) if kind == "text/css" else _script(name)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # a name with a zero byte is none
             raise NotFound("there is no such file") from None
         response = Response(text, mimetype=kind)
         response.headers["Cache-Control"] = "no-cache"

@@ -5,14 +5,13 @@ What people send is checked here, answer by answer: one that is refused does not
 
 from __future__ import annotations
 
-import math
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput
@@ -22,25 +21,23 @@ from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.review_tables import CardRecord, OutboxRecord
 from sync.store.tables import ProjectRecord
-from sync.web.access.errors import PageError
+from sync.web.access.errors import NotAllowed, PageError
 from sync.web.access.shared import WebServices
 from sync.web.review.class_cards import ClassCards
 from sync.web.review.class_tasks import ClassRanks
 from sync.web.review.deck import answered_count, give, held_card
+from sync.web.review.invites import wants_classes
 from sync.web.review.pictures import Pictures
 from sync.web.review.question_cards import QuestionCards
 from sync.web.review.sessions import Person
 from sync.web.review.statistics import figures
 from sync.web.review.streams import CardId, parse_card
+from sync.web.review.times import MOST_ANSWERS, claimed_seconds, passed_since, time_scale
 
 __all__ = ["Answering", "Conflict"]
 
 _MOST_HELD: Final = 60
 """cards that one person may hold at a time"""
-_MOST_ANSWERS: Final = 100
-_LONGEST_S: Final = 3600.0
-_CLOCK_S: Final = 2.0
-"""so much more time than has passed may be claimed: clocks and connections are not exact"""
 
 
 class Conflict(PageError):
@@ -54,6 +51,12 @@ class _Project:
     title: str
     settings: Settings
     cards: Mapping[Mode, QuestionCards | ClassCards]
+
+    def of(self, mode: Mode) -> QuestionCards | ClassCards:
+        """The cards of a mode. Raises BadInput when the project was changed to want something else."""
+        if mode not in self.cards:
+            raise BadInput("this project wants no classes of pictures any more", field="stream")
+        return self.cards[mode]
 
 
 class Answering:
@@ -70,8 +73,7 @@ class Answering:
         with self._web.store.read() as session:
             project = self._project(session, person)
             streams = []
-            for mode in person.modes:
-                cards = project.cards[mode]
+            for mode, cards in project.cards.items():
                 stream = {
                     "id": f"{person.project_id}:{mode}",
                     "title": project.title if mode == QUESTIONS else f"{project.title}: classes",
@@ -83,7 +85,7 @@ class Answering:
                 streams.append(stream | cards.about())
         settings = project.settings
         return {
-            "id": person.id,
+            "id": person.page,
             "name": person.name,
             "streams": streams,
             "settings": {
@@ -106,7 +108,7 @@ class Answering:
                 continue
         now = utc_now()
         with self._web.store.write() as session:
-            cards = self._project(session, person).cards[mode]
+            cards = self._project(session, person).of(mode)
             held = _held(session, person, mode, now) & ids
             most = min(count, max(0, _MOST_HELD - len(held)))
             found, left = cards.next_cards(session, person, count=most, have=ids, now=now, order=order)
@@ -115,8 +117,8 @@ class Answering:
 
     def answer(self, person: Person, raw: object) -> dict[str, Any]:
         """Keep answers. What the reply calls stored is committed."""
-        if not isinstance(raw, list) or not 0 < len(raw) <= _MOST_ANSWERS:
-            raise BadInput(f"answers is a list of 1 to {_MOST_ANSWERS}", field="answers")
+        if not isinstance(raw, list) or not 0 < len(raw) <= MOST_ANSWERS:
+            raise BadInput(f"answers is a list of 1 to {MOST_ANSWERS}", field="answers")
         now = utc_now()
         stored: list[str] = []
         refused: list[dict[str, str]] = []
@@ -124,7 +126,7 @@ class Answering:
         mode: Mode | None = None
         with self._web.store.write() as session:
             project = self._project(session, person)
-            scale = _time_scale(session, person, raw, now)
+            scale = time_scale(session, person, raw, now)
             for item in raw:
                 name = item.get("uuid") if isinstance(item, Mapping) else None
                 try:
@@ -137,7 +139,7 @@ class Answering:
                 if row.right is not None and project.settings.review_show_gold:
                     feedback.append({"uuid": str(name), "right": row.right})
             counted = mode or person.modes[0]
-            left = project.cards[counted].left(session, person, now=now)
+            left = project.of(counted).left(session, person, now=now)
             answered = answered_count(session, person, counted)
         if stored:
             self._web.answered.set()
@@ -169,9 +171,8 @@ class Answering:
         held = held_card(session, person, card.mode, card.task_id)
         if held is None:
             raise BadInput("this card was not given to you", field="card")
-        passed = (now - held.given_at).total_seconds() + _CLOCK_S
-        seconds = min(_seconds(item.get("seconds")) * scale, passed)
-        answer = project.cards[card.mode].answer(
+        seconds = min(claimed_seconds(item.get("seconds")) * scale, passed_since(held.given_at, now))
+        answer = project.of(card.mode).answer(
             session, card, item, uuid=name, seconds=seconds, suggested=held.suggested
         )
         user = person.user(card.mode)
@@ -187,8 +188,8 @@ class Answering:
         try:
             with self._web.store.write() as session:
                 project = self._project(session, person)
-                shown = project.cards[card.mode].card(session, person, card)
                 row = take_back(session, person.id, card.mode, card.task_id)
+                shown = project.of(card.mode).card(session, person, card)
                 give(
                     session,
                     person,
@@ -211,14 +212,16 @@ class Answering:
     def _project(self, session: Session, person: Person) -> _Project:
         record = session.get(ProjectRecord, person.project_id)
         if record is None:
-            raise Conflict("this project was taken out", hint="Ask whoever sent you the link")
+            raise NotAllowed(
+                "this project takes part no more", field="link.project", hint="Ask whoever sent you the link"
+            )
         settings = self._web.settings.for_project(record.options)
         config = parse_label_config(record.label_config)
         cards: dict[Mode, QuestionCards | ClassCards] = {}
         for mode in person.modes:
             if mode == QUESTIONS:
                 cards[mode] = QuestionCards(settings, config, self._pictures)
-            else:
+            elif wants_classes(config):
                 cards[mode] = ClassCards(settings, config, self._pictures, self._web.services, self._ranks)
         return _Project(record.title, settings, cards)
 
@@ -241,33 +244,3 @@ def _uuid(value: object) -> str:
         return str(uuid.UUID(value))
     except ValueError:
         raise BadInput("uuid is no UUID", field="uuid") from None
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise BadInput("seconds is a number from 0 on", field="seconds")
-    return min(float(value), _LONGEST_S)
-
-
-def _time_scale(session: Session, person: Person, raw: Sequence[object], now: datetime) -> float:
-    """By how much the times of these answers must shrink, so that nobody claims more time than has passed.
-
-    The time floor of a crowd rests on them.
-    """
-    claimed = 0.0
-    given: list[datetime] = []
-    for item in raw:
-        if not isinstance(item, Mapping):
-            continue
-        try:
-            card = parse_card(item.get("card"), person)
-            claimed += _seconds(item.get("seconds"))
-        except BadInput:
-            continue
-        held = held_card(session, person, card.mode, card.task_id)
-        if held is not None:
-            given.append(held.given_at)
-    last = session.scalar(select(func.max(OutboxRecord.answered_at)).where(OutboxRecord.person == person.id))
-    since = max([*([last] if last else []), *([min(given)] if given else [])], default=now)
-    passed = (now - since).total_seconds() + _CLOCK_S
-    return min(1.0, passed / claimed) if claimed > 0 else 1.0

@@ -13,9 +13,9 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.services import Services
 from sync.review.outbox import CLASSES, NewAnswer, choices_result
 from sync.settings import Settings
-from sync.store.tables import TaskRecord
+from sync.store.tables import ProjectRecord, TaskRecord
 from sync.web.review.class_tasks import ClassRanks, ClassTasks
-from sync.web.review.deck import give
+from sync.web.review.deck import being_read, give
 from sync.web.review.pictures import Pictures
 from sync.web.review.sessions import Person
 from sync.web.review.streams import CardId
@@ -82,6 +82,8 @@ class ClassCards:
 
     def _check(self, session: Session, card: CardId) -> None:
         task = session.get(TaskRecord, card.task_id)
+        if task is None and session.get_one(ProjectRecord, card.project_id).pulled_at is None:
+            raise being_read(card.project_id)
         if task is None or task.project_id != card.project_id or card.form != "class":
             raise BadInput("this picture is not there any more", field="card")
 

@@ -14,9 +14,18 @@ from sqlalchemy.orm import Session
 
 from sync.review.outbox import Mode
 from sync.store.review_tables import CardRecord, OutboxRecord
+from sync.web.access.errors import NotYet
 from sync.web.review.sessions import Person
 
-__all__ = ["answered_count", "give", "held_card", "last_label"]
+__all__ = ["answered_count", "being_read", "give", "held_card", "last_label"]
+
+
+def being_read(project_id: int) -> NotYet:
+    """Why an answer cannot be taken while a rebuild reads the project again; the page sends it again."""
+    return NotYet(
+        f"project {project_id} is being read from Label Studio",
+        hint="Your answers are kept until that is done",
+    )
 
 
 def held_card(session: Session, person: Person, mode: Mode, task_id: int) -> CardRecord | None:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
@@ -24,6 +24,9 @@ from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 from sync.web.access.signing import Signed
 
+if TYPE_CHECKING:
+    from ml_backend.label_studio.label_config import LabelConfig
+
 __all__ = [
     "Invite",
     "check_classes",
@@ -32,6 +35,7 @@ __all__ = [
     "invites",
     "read_token",
     "revoke_invite",
+    "wants_classes",
 ]
 
 _LONGEST_NAME: Final = 100
@@ -110,12 +114,17 @@ def create_invite(
     return _invite(settings, row, now)
 
 
+def wants_classes(config: LabelConfig) -> bool:
+    """Whether a project is all about one choice among classes of whole pictures."""
+    return [target.kind for target in config.targets] == ["classes"]
+
+
 def check_classes(label_config: str) -> None:
     """Raise BadInput when a project is not all about one choice among classes of whole pictures."""
     from ml_backend.label_studio.label_config import parse_label_config
 
     config = parse_label_config(label_config)
-    if [target.kind for target in config.targets] != ["classes"]:
+    if not wants_classes(config):
         raise BadInput(
             "only a project that wants nothing but classes of pictures can be labelled on the review page",
             field="classes",

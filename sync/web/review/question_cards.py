@@ -20,9 +20,9 @@ from sync.review.outbox import QUESTIONS, NewAnswer, choices_result
 from sync.review.question import FORMS
 from sync.review.review_tasks import question_text, sheet_text
 from sync.settings import Settings
-from sync.store.tables import QuestionRecord, ReviewTaskRecord
+from sync.store.tables import ProjectRecord, QuestionRecord, ReviewTaskRecord
 from sync.web.review.candidates import OpenCard, open_cards, same_label_runs
-from sync.web.review.deck import give, last_label
+from sync.web.review.deck import being_read, give, last_label
 from sync.web.review.pictures import Pictures
 from sync.web.review.sessions import Person
 from sync.web.review.streams import CardId
@@ -92,6 +92,8 @@ class QuestionCards:
 
     def _task(self, session: Session, card: CardId) -> OpenCard:
         task = session.get(ReviewTaskRecord, (card.project_id, card.task_id))
+        if task is None:
+            _refuse_while_read(session, card)
         if task is None or FORMS[task.form] != card.form:
             raise BadInput("this question is not there any more", field="card")
         rows = {row.instance: row for row in _questions(session, card)}
@@ -188,6 +190,16 @@ class QuestionCards:
         wrong = set(value.get("wrong", [0] if value.get("value") == "no" else []))
         known = [(i not in wrong) == good for i, good in enumerate(truth) if good is not None]
         return all(known) if known else None
+
+
+def _refuse_while_read(session: Session, card: CardId) -> None:
+    """Raise NotYet while a rebuild reads the review tasks again: an answer must not be refused then."""
+    project = session.get_one(ProjectRecord, card.project_id)
+    single = card.form == "single"
+    number = project.review_project_id if single else project.sheet_project_id
+    read_until = project.review_watermark if single else project.sheet_watermark
+    if project.pulled_at is None or (number is not None and read_until is None):
+        raise being_read(card.project_id)
 
 
 def _questions(session: Session, card: CardId) -> list[QuestionRecord]:

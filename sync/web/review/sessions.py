@@ -54,6 +54,11 @@ class Person:
         return self.review_user if mode == "questions" else self.label_user
 
     @property
+    def page(self) -> str:
+        """Whose answers a page holds: those of this person to cards of this project."""
+        return _page(self.id, self.project_id)
+
+    @property
     def modes(self) -> list[Mode]:
         """What they may answer, where their user was made."""
         wanted: tuple[Mode, ...] = (QUESTIONS, CLASSES)
@@ -68,6 +73,7 @@ class Door:
         self._web = web
         self._links = Signed(settings, "invite", timed=False)
         self._cookies = Signed(settings, "review session")
+        self._https = settings.backend_url.startswith("https:")
         self._per_invite = Rates(settings.review_requests)
         self._per_address = Rates(settings.review_address_requests)
 
@@ -88,7 +94,7 @@ class Door:
             self._cookies.sign(invite_id),
             expires=expires,
             path="/review",
-            secure=request.is_secure,
+            secure=self._https or request.is_secure,
             httponly=True,
             samesite="Lax",  # people come from a mail: a strict cookie would not be sent then
         )
@@ -109,7 +115,8 @@ class Door:
             row, wrong = _look_up(session, invite_id, utc_now())
         if row is None or wrong:
             raise _refusal(wrong)
-        if request.headers.get(_PERSON, row.person) != row.person:
+        page = _page(row.person, row.project_id)
+        if request.headers.get(_PERSON, page) != page:
             raise SomebodyElse(
                 "this page is of somebody else", field="person", hint="Reload it, or open your own link again"
             )
@@ -122,6 +129,11 @@ class Door:
             review_user=row.review_user,
             label_user=row.label_user,
         )
+
+
+def _page(person: str, project_id: int) -> str:
+    """A link of theirs for another project opens another page: the cards of one are none of the other."""
+    return f"{person}-{project_id}"
 
 
 def _look_up(session: Session, invite_id: str, now: datetime) -> tuple[InviteRecord | None, str]:

@@ -7,14 +7,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import BadInput, StudioError
 from sync.projects.control import pause, remove, request_round, resume, set_options
 from sync.projects.rebuild import rebuild
+from sync.review.outbox import NewAnswer, put_answer, waiting
 from sync.rounds.registration import project_ids, register_project
 from sync.rounds.round_records import current_round
+from sync.store.database import utc_now
 from sync.store.lease import Lease
+from sync.store.review_tables import OutboxRecord
 from sync.store.tables import AnswerRecord, ProjectRecord, QuestionRecord, RoundRecord, TaskRecord
 from sync.worker.look import LookReport
 from tests.sync.conftest import World
@@ -123,6 +127,17 @@ def test_a_wish_is_fulfilled_by_a_round_that_began_after_it(make_world: MakeWorl
             seconds=1
         )
     assert _look(world).round == 1
+    assert _record(world).round_wanted is None
+
+
+def test_a_wish_noted_by_a_clock_that_is_ahead_starts_one_round(make_world: MakeWorld) -> None:
+    world = make_world(12, early_s=0.0)
+    world.label(*range(6))
+    _look(world)
+    with world.store.write() as session:
+        session.get_one(ProjectRecord, world.project_id).round_wanted = utc_now() + timedelta(hours=1)
+    assert _look(world).round == 2
+    assert _look(world).round == 2
     assert _record(world).round_wanted is None
 
 
@@ -237,6 +252,25 @@ def test_files_are_deleted_only_when_asked_and_when_no_worker_is_at_it(make_worl
     assert not paths.root.exists()
     assert _count(world, RoundRecord) == _count(world, TaskRecord) == _count(world, ProjectRecord) == 0
     assert len(world.studio.task(world.tasks[0]).annotations) == 1
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_answers_that_wait_outlive_the_files(make_world: MakeWorld, is_gone: bool) -> None:
+    world = make_world(4)
+    for task, written in ((world.tasks[0], 0), (world.tasks[1], 1)):
+        answer = NewAnswer(
+            uuid=str(task), mode="questions", project_id=world.project_id, task_id=task, form="single",
+            label="disc", value={"value": "yes"}, suggested=(), result=[], is_skip=False, seconds=1.0,
+        )  # fmt: skip
+        with world.store.write() as session:
+            put_answer(session, "ana", 1, answer, utc_now()).written = written
+    if is_gone:
+        world.studio.delete_project(world.project_id)
+    remove(*_args(world)[:2], world.studio, world.project_id, files=True)
+    with world.store.read() as session:
+        assert waiting(session).count == (0 if is_gone else 1)
+        kept = list(session.scalars(select(OutboxRecord.task_id)))
+    assert kept == ([] if is_gone else [world.tasks[0]])
 
 
 def test_a_project_can_leave_while_label_studio_is_away(make_world: MakeWorld) -> None:

@@ -170,7 +170,15 @@ def test_a_page_that_cannot_be_shown_says_why(played: World, admin: FlaskClient)
     page = admin.get(f"/dashboard/{played.project_id}")
     assert page.status_code == 503
     assert b"is damaged" in page.data
-    for name in ("nothing.js", "figures.py", "..%2fapp.py", ".hidden.css", "base.html.j2"):
+    for name in (
+        "nothing.js",
+        "figures.py",
+        "..%2fapp.py",
+        ".hidden.css",
+        "base.html.j2",
+        "a%00.css",
+        "a%00.js",
+    ):
         assert admin.get(f"/dashboard/files/{name}").status_code == 404
 
 

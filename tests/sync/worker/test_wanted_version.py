@@ -153,6 +153,17 @@ def test_a_version_that_is_gone_ends_the_wish_with_an_error(two_rounds: tuple[Wo
     assert look(world).error == ""
 
 
+def test_a_version_of_another_name_ends_the_wish_with_an_error(two_rounds: tuple[World, str, str]) -> None:
+    """Somebody put a model into the folder by hand: no look may fail over it for ever."""
+    world, _, second = two_rounds
+    registry = ModelRegistry(world.settings.data_dir)
+    registry.publish(world.project_id, "by-hand", lambda folder: {"learner": "tiny"}, make_current=False)
+    ask(world, "by-hand")
+    assert "by-hand" in look(world).error
+    assert look(world).error == ""
+    assert serving(world) == second
+
+
 def test_what_cannot_be_asked_is_refused_at_once(two_rounds: tuple[World, str, str]) -> None:
     world, first, _ = two_rounds
     for wrong in ("gs2-r9-0123456789", "../../etc", ""):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import update
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_writer import PoolWriter
@@ -20,6 +21,9 @@ from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.masks.rle import encode_mask
 from sync.review.outbox import CLASSES, QUESTIONS
 from sync.rounds.pull import pull
+from sync.store.database import utc_now
+from sync.store.review_tables import CardRecord
+from sync.store.tables import ProjectRecord
 from tests.sync.conftest import HW, LABELS, World
 from tests.sync.steps import step
 from tests.sync.web.review.place import Place, task_of
@@ -192,3 +196,36 @@ def test_a_link_for_questions_opens_no_classes(classes: Callable[..., Place]) ->
     project = place.world.project_id
     assert ana.get("cards", stream=f"{project}:classes").status_code == 400
     assert ana.answer(f"{project}:c:{place.world.tasks[10]}", choices=["disc"])["refused"]
+
+
+def test_a_project_that_wants_boxes_by_now_gives_no_cards_of_classes(classes: Callable[..., Place]) -> None:
+    place = classes()
+    ana = place.person(scopes=[CLASSES, QUESTIONS])
+    stream = next(s["id"] for s in ana.get("me").json["streams"] if s["mode"] == "classes")
+    card = ana.get("cards", stream=stream).json["cards"][0]
+    with place.world.store.write() as session:
+        record = session.get_one(ProjectRecord, place.world.project_id)
+        record.label_config = build_label_config(LABELS, kind="boxes")
+    assert [s["mode"] for s in ana.get("me").json["streams"]] == ["questions"]
+    assert ana.get("cards", stream=stream).status_code == 400
+    reply = ana.answer(card["id"], choices=card["suggested"])
+    assert "no classes" in reply["refused"][0]["error"]
+    assert place.flush().written == 0
+
+
+def test_a_picture_whose_answer_was_deleted_in_label_studio_is_given_again(
+    classes: Callable[..., Place],
+) -> None:
+    place = classes()
+    ana, ben = place.person("Ana", scopes=[CLASSES]), place.person("Ben", scopes=[CLASSES])
+    card = ana.cards(n=1)[0]
+    ana.answer(card["id"], choices=[LABELS[0]])
+    place.flush()
+    step(pull, place.world.open())
+    assert card["id"] not in {c["id"] for c in ana.cards()}
+    (row,) = place.studio.task(task_of(card)).annotations
+    place.studio.delete_annotation(row.id)
+    step(pull, place.world.open())
+    with place.world.store.write() as session:
+        session.execute(update(CardRecord).values(until=utc_now()))
+    assert card["id"] in {c["id"] for c in ben.cards()}

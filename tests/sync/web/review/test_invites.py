@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,10 +15,11 @@ from ml_backend.errors import BadInput, StudioError
 from sync import installation
 from sync.cli import build_app
 from sync.review.outbox import CLASSES, QUESTIONS
+from sync.rounds.registration import register_project, unregister_project
 from sync.store.database import utc_now
 from sync.store.review_tables import InviteRecord
-from sync.web.review.invites import invites, revoke_invite
-from tests.sync.web.review.place import PersonAtBrowser, Place
+from sync.web.review.invites import create_invite, invites, revoke_invite
+from tests.sync.web.review.place import POST, PersonAtBrowser, Place
 
 Asking = Callable[..., Place]
 
@@ -43,6 +45,49 @@ def test_invites_of_one_name_are_of_one_person(asking: Asking) -> None:
     first.answer(card, value="yes")
     assert card not in {c["id"] for c in second.cards()}
     assert sorted(place.studio.user_names().values()) == ["", "Ana", "Ben"]
+
+
+def test_another_link_of_the_same_person_takes_no_page_over(asking: Asking) -> None:
+    """The page would drop answers that the server refuses: those of a project wait for its own link."""
+    place = asking()
+    ana = place.person("Ana")
+    mine = ana.get("me").json["id"]
+    card = ana.cards()[0]["id"]
+    studio, store = place.studio, place.world.store
+    other = studio.create_project("More", studio.project(place.world.project_id).label_config).id
+    register_project(place.settings, store, studio, other)
+    second = create_invite(place.settings, store, studio, studio, project_id=other, name="Ana")
+    assert second.person == ana.invite.person
+    ana.client.get("/review/i/" + second.link.rpartition("/")[2])
+    assert ana.get("me").json["id"] != mine
+    body = {"answers": [{"uuid": str(uuid.uuid4()), "card": card, "value": "yes", "seconds": 1.0}]}
+    headers = {**POST, "X-Groundswell-Person": mine}
+    reply = ana.client.post("/review/api/answers", json=body, headers=headers)
+    assert (reply.status_code, reply.json["field"]) == (409, "person")
+    ana.client.get(ana.link)
+    reply = ana.client.post("/review/api/answers", json=body, headers=headers)
+    assert reply.json["stored"] == [body["answers"][0]["uuid"]]
+
+
+def test_answers_to_a_project_that_was_taken_out_wait_until_it_is_back(asking: Asking) -> None:
+    """The page keeps what was refused because of the link, and drops what was refused for itself."""
+    place = asking()
+    ana = place.person()
+    card = ana.cards()[0]["id"]
+    unregister_project(place.world.store, place.world.project_id)
+    body = {"answers": [{"uuid": str(uuid.uuid4()), "card": card, "value": "yes", "seconds": 1.0}]}
+    reply = ana.post("answers", body)
+    assert (reply.status_code, reply.json["field"]) == (401, "link.project")
+    assert ana.get("me").status_code == 401
+    register_project(place.settings, place.world.store, place.studio, place.world.project_id)
+    assert ana.post("answers", body).json["stored"]
+
+
+def test_the_cookie_goes_over_https_only_where_the_link_does(asking: Asking) -> None:
+    place = asking()
+    assert "Secure" not in place.person().arrived.headers["Set-Cookie"]
+    place.world.settings = place.settings.model_copy(update={"backend_url": "https://review.example.com"})
+    assert "Secure" in Place(place.world).person("Ben").arrived.headers["Set-Cookie"]
 
 
 def test_without_a_link_with_a_forged_an_expired_or_a_withdrawn_one_nothing_is_told(asking: Asking) -> None:

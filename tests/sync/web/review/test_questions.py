@@ -253,6 +253,26 @@ def test_a_card_that_nobody_answers_goes_to_others_and_a_late_answer_is_kept(ask
     assert sorted(len(rows) for rows in place.annotations().values()) == [2]
 
 
+def test_a_question_whose_answer_was_deleted_in_label_studio_is_asked_again(asking: Asking) -> None:
+    place = asking()
+    ana, ben = place.person("Ana"), place.person("Ben")
+    card = ana.cards(n=1)[0]
+    ana.answer(card["id"], value="yes")
+    place.flush()
+    look = place.world.worker().look
+    look(place.world.project_id)
+    assert card["id"] not in {c["id"] for c in ben.cards()}
+    (row,) = place.annotations()[task_of(card)]
+    place.studio.delete_annotation(row.id)
+    look(place.world.project_id)
+    assert card["id"] in {c["id"] for c in ana.cards()}
+    ana.answer(card["id"], value="no")
+    place.flush()
+    (row,) = place.annotations()[task_of(card)]
+    look(place.world.project_id)
+    assert card["id"] not in {c["id"] for c in ben.cards()}
+
+
 def test_nobody_claims_more_time_than_has_passed(asking: Asking) -> None:
     place = asking()
     ana = place.person()
@@ -289,6 +309,19 @@ def test_gold_is_told_only_where_the_admin_wants_it(asking: Asking) -> None:
     assert {told for told, _ in feedback} == {True, False}
     figures = ana.get("stats").json["gold"]
     assert figures == {"right": sum(told for told, _ in feedback), "asked": len(feedback)}
+
+
+def test_who_was_told_cannot_correct_the_answer(asking: Asking) -> None:
+    """Otherwise anybody is right about all gold questions."""
+    place = asking(gold_share=0.4, review_show_gold=True, review_overlap_max=2)
+    ana = place.person()
+    codes: dict[bool, set[int]] = {}
+    for card in ana.cards():
+        reply = ana.answer(card["id"], value="yes")
+        code = ana.post("undo", {"card": card["id"]}).status_code
+        codes.setdefault(bool(reply["feedback"]), set()).add(code)
+    assert codes == {True: {409}, False: {200}}
+    assert ana.get("stats").json["gold"]["asked"] > 0
 
 
 def test_nothing_on_the_page_tells_gold_from_other_questions(asking: Asking) -> None:

@@ -21,8 +21,10 @@ from sync.local.processes import start_time
 from sync.projects.rebuild import rebuild
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
+from sync.review.answers import pull_answers
 from sync.review.flush import CLAIM_S, flush
 from sync.review.outbox import QUESTIONS, NewAnswer, put_answer, waiting
+from sync.rounds.pull import pull
 from sync.store.database import Store, utc_now
 from sync.store.review_tables import OutboxRecord
 from sync.studio.protocol import PersonsAnnotation
@@ -209,6 +211,40 @@ def test_an_answer_changed_while_it_is_written_is_written_again(queue: Queue) ->
     assert queue.said() == ["no"]
 
 
+def test_a_bug_met_with_one_answer_does_not_hold_up_the_others(queue: Queue) -> None:
+    for task in range(3):
+        queue.put(task)
+    create = queue.studio.create_persons_annotation
+
+    def odd_reply(row: PersonsAnnotation) -> int:
+        if row.task_id == queue.tasks[0]:
+            raise KeyError("id")
+        return create(row)
+
+    queue.studio.create_persons_annotation = odd_reply  # type: ignore[method-assign]
+    assert queue.flush() == (2, 1)
+    assert [queue.said(task) for task in range(3)] == [[], ["yes"], ["yes"]]
+    assert "unexpected KeyError" in queue.rows()[0].error
+    assert queue.flush(later=5.0) == (0, 0)  # it is no hurry
+    queue.studio.create_persons_annotation = create  # type: ignore[method-assign]
+    assert queue.flush(later=60.0) == (1, 0)
+    assert queue.said() == ["yes"]
+
+
+def test_a_clock_that_was_set_back_holds_nothing_up(queue: Queue) -> None:
+    queue.put()
+    queue.put(1)
+    queue.fail(400)
+    assert queue.flush() == (0, 2)
+    queue.studio.before_call = None
+    with queue.store.write() as session:
+        row = session.scalars(select(OutboxRecord).where(OutboxRecord.task_id == queue.tasks[1])).one()
+        row.claimed_by, row.claimed_until = "elsewhere:1:2.0:x", queue.now + timedelta(seconds=CLAIM_S)
+        row.retry_at = None
+    assert queue.flush(later=-24 * 3600.0) == (2, 0)
+    assert [queue.said(task) for task in range(2)] == [["yes"]] * 2
+
+
 def test_two_writers_never_take_the_same_row(queue: Queue) -> None:
     for task in range(3):
         queue.put(task)
@@ -280,6 +316,41 @@ def test_a_rebuild_keeps_invites_and_answers_that_wait(asking: Asking) -> None:
     assert place.flush().written == 1
     assert len(place.annotations()) == 1
     assert card["id"] not in {c["id"] for c in ana.cards()}
+
+
+def test_an_answer_is_not_refused_while_a_rebuild_reads_its_question_again(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = asking()
+    ana = place.person()
+    cards = [card["id"] for card in ana.cards()]
+    ana.answer(cards[0], value="yes")
+    monkeypatch.setattr("sync.review.answers._BATCH", 3)
+    codes: list[int] = []
+
+    def send() -> Any:
+        answers = [
+            {"uuid": str(uuid.uuid4()), "card": card, "value": "no", "seconds": 1.0} for card in cards[1:]
+        ]
+        codes.append(ana.post("answers", {"answers": answers}).status_code)
+        return ana.post("undo", {"card": cards[0]}).status_code
+
+    def at(place_in_code: str) -> None:
+        if place_in_code == "answers.batch":
+            assert send() in (200, 409, 503)
+
+    store = place.world.store
+    store.drop_derived()
+    assert send() == 503
+    project = place.world.open(at)
+    pull(project.db, project.studio, project.config, project.settings, project.progress)
+    assert pull_answers(project.db, project.review_studio, project.settings, project.progress)
+    assert len(codes) > 3
+    assert set(codes) == {503}
+    codes.clear()
+    assert send() in (200, 409)  # it may have been taken back while its own question was there
+    assert codes == [200]
+    assert ana.get("me").json["streams"][0]["answered"] >= len(cards) - 1
 
 
 def test_the_worker_writes_what_waits(asking: Asking) -> None:
