@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from ml_backend.errors import BadInput, StorageError
+from sync.exchange.content import Choice, origins_of
 from sync.exchange.export import export_project
 from sync.exchange.file_names import TaskPicture, file_names
 from sync.exchange.import_report import ProblemFile
@@ -23,6 +25,7 @@ from sync.exchange.readers.rows import Problem
 from sync.exchange.task_names import TaskNames
 from sync.projects.pictures import find_images
 from sync.rounds.pull import pull
+from tests.sync.conftest import World
 from tests.sync.exchange.test_import import SQUARE, coco_file, polygon, yolo
 from tests.sync.exchange.test_round_trip import LABELS, bring_in, drawn, make
 from tests.sync.steps import step
@@ -347,3 +350,29 @@ def test_an_export_over_a_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="cannot write"):
             step(export_project, world.open(), out, format="coco")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_what_a_person_finished_hides_its_accepted_masks_from_every_origin(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = make_world(16, policy="original", policy_options={"min_size": 2}, review_form="single")
+    world.label(*range(6))
+    for _ in range(12):
+        report = world.worker().look(world.project_id)
+        assert report is not None
+        assert report.review is not None
+        if report.review.done:
+            break
+        world.answer_all()
+
+    def accepted() -> set[int]:
+        out = tmp_path / "found.json"
+        step(export_project, world.open(), out, choice=Choice(origins_of(["verified", "propagated"])))
+        return {image["id"] for image in json.loads(out.read_text())["images"]}
+
+    before = accepted()
+    assert before
+    task = min(before)
+    world.label(world.tasks.index(task))
+    step(pull, world.open())
+    assert accepted() == before - {task}
