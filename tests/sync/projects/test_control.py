@@ -297,3 +297,21 @@ def test_a_lost_store_does_not_end_a_pause(make_world: MakeWorld) -> None:
     (report,) = rebuild(world.settings, world.store, world.studio)
     assert report.error == ""
     assert (_record(world).paused, _record(world).options) == ("asking", {"seed": 5})
+
+
+def test_options_set_by_two_at_once_both_stay(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sync.projects import option_changes
+
+    world = make_world(2)
+    plain, calls = option_changes.check_balance, list[int]()
+
+    def check(*given: Any) -> None:
+        plain(*given)
+        calls.append(1)
+        if len(calls) == 1:  # another command comes between look and change
+            option_changes.set_options(world.settings, world.store, world.project_id, {"seed": 4})
+
+    monkeypatch.setattr(option_changes, "check_balance", check)
+    option_changes.set_options(world.settings, world.store, world.project_id, {"retrain_after": 7})
+    with world.store.read() as session:
+        assert session.get_one(ProjectRecord, world.project_id).options == {"seed": 4, "retrain_after": 7}
