@@ -238,6 +238,14 @@ def test_no_more_people_than_wanted_get_a_question(asking: Asking) -> None:
     assert "not given" in people[2].answer(card, value="yes")["refused"][0]["error"]
 
 
+def test_an_answer_and_the_card_it_was_given_to_count_as_one_person(asking: Asking) -> None:
+    place = asking(review_overlap=2, review_overlap_max=2)
+    ana, ben = place.person("Ana"), place.person("Ben")
+    card = ana.cards(n=1)[0]["id"]
+    ana.answer(card, value="yes")
+    assert card in {c["id"] for c in ben.cards()}
+
+
 def test_a_card_that_nobody_answers_goes_to_others_and_a_late_answer_is_kept(asking: Asking) -> None:
     place = asking(page={"review_hold_s": 30.0})
     ana, ben = place.person("Ana"), place.person("Ben")

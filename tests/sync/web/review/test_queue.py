@@ -271,6 +271,26 @@ def test_two_writers_never_take_the_same_row(queue: Queue) -> None:
     assert sorted(calls) == sorted(queue.tasks)
 
 
+def test_who_took_too_long_notes_nothing_over_the_one_who_took_the_row_over(queue: Queue) -> None:
+    queue.put()
+    create = queue.studio.create_persons_annotation
+
+    def take_over_meanwhile(row: PersonsAnnotation) -> int:
+        with queue.store.write() as session:
+            (record,) = session.scalars(select(OutboxRecord))
+            record.claimed_by = "elsewhere:1:2.0:x"
+            record.claimed_until = queue.now + timedelta(seconds=CLAIM_S)
+        return create(row)
+
+    queue.studio.create_persons_annotation = take_over_meanwhile  # type: ignore[method-assign]
+    queue.flush()
+    (row,) = queue.rows()
+    assert (row.written, row.claimed_by) == (0, "elsewhere:1:2.0:x")
+    queue.studio.create_persons_annotation = create  # type: ignore[method-assign]
+    assert queue.flush(later=CLAIM_S + 1) == (1, 0)
+    assert queue.said() == ["yes"]
+
+
 def test_what_a_killed_process_had_claimed_is_taken_over(queue: Queue) -> None:
     queue.put()
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
