@@ -16,6 +16,8 @@ from sync.projects.rebuild import rebuild
 from sync.review.outbox import NewAnswer, put_answer, waiting
 from sync.rounds.registration import project_ids, register_project
 from sync.rounds.round_records import current_round
+from sync.rounds.wanted_version import forget_wanted_version, note_wanted_version, wanted_version
+from sync.rounds.wishes import forget_wanted_round
 from sync.store.database import utc_now
 from sync.store.lease import Lease
 from sync.store.review_tables import OutboxRecord
@@ -162,6 +164,23 @@ def test_a_round_that_fails_is_not_tried_at_every_look(
         worker.look(world.project_id)
     assert _record(world).round_wanted is None
     assert len(tried) == 1
+
+
+def test_the_end_of_one_wish_leaves_a_later_one(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    now = utc_now()
+    with world.store.write() as session:
+        session.get_one(ProjectRecord, world.project_id).round_wanted = now
+    project = world.open()
+    forget_wanted_round(project.db, now - timedelta(seconds=1))
+    assert _record(world).round_wanted == now
+    forget_wanted_round(project.db, now)
+    assert _record(world).round_wanted is None
+    note_wanted_version(project.paths, "gs1-r2-b")
+    forget_wanted_version(project.paths, "gs1-r1-a")
+    assert wanted_version(project.paths) == "gs1-r2-b"
+    forget_wanted_version(project.paths, "gs1-r2-b")
+    assert wanted_version(project.paths) == ""
 
 
 def test_nothing_can_be_trained_without_a_finished_task(make_world: MakeWorld) -> None:
