@@ -37,6 +37,7 @@ def escape(page: Page) -> None:
     """Close the dialog; keys mean the card again only when it is gone."""
     page.keyboard.press("Escape")
     page.locator("dialog[open]").wait_for(state="hidden")
+    page.wait_for_timeout(200)  # the page hears of it a moment later, sooner than a finger finds the next key
 
 
 def press(page: Page, key: str, then: str) -> None:

@@ -6,6 +6,7 @@ import { at, make } from "./make.js";
 export function watchDialog(onCover) {
   const dialog = at("dialog");
   dialog.addEventListener("close", () => {
+    if (dialog.open) return; // the event comes late: the dialog was opened again meanwhile
     at("dialog-body").replaceChildren();
     onCover(false);
   });
