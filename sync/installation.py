@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_backend.errors import BadInput
 from sync.local.effective_settings import effective_settings
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.studio.protocol import StudioClient
+
+if TYPE_CHECKING:
+    from sync.rounds.progress import Progress
+    from sync.rounds.project import OpenProject
 
 __all__ = ["Installation", "effective_settings", "open_installation", "open_store"]
 
@@ -22,6 +27,19 @@ class Installation:
     store: Store
     studio: StudioClient
     review_studio: StudioClient | None
+
+    def open(self, project_id: int, progress: Progress | None = None) -> OpenProject:
+        """A registered project. Raises BadInput when it is not registered, BadLabelConfig when unusable."""
+        from sync.rounds.project import open_project
+
+        return open_project(
+            self.settings,
+            self.store,
+            self.studio,
+            project_id,
+            review_studio=self.review_studio,
+            progress=progress,
+        )
 
 
 def open_store(

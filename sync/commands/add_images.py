@@ -63,12 +63,10 @@ def register(app: typer.Typer) -> None:
 
         from sync.console import say
         from sync.installation import open_installation
-        from sync.rounds.project import open_project, refreshed
+        from sync.rounds.project import refreshed
 
         made = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
-        opened = refreshed(
-            open_project(made.settings, made.store, made.studio, project, review_studio=made.review_studio)
-        )
+        opened = refreshed(made.open(project))
         tell = (lambda line: None) if as_json else say
         if "://" in source:
             added, there, refused = _bucket(opened, source, server_credentials, dry_run=dry_run)

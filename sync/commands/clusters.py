@@ -35,16 +35,9 @@ def register(app: typer.Typer) -> None:
         from sync.installation import open_installation
         from sync.report.choose_clusters import Limits
         from sync.report.collect_clusters import write_cluster_page
-        from sync.rounds.project import open_project
 
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
-        opened = open_project(
-            installation.settings,
-            installation.store,
-            installation.studio,
-            project,
-            review_studio=installation.review_studio,
-        )
+        opened = installation.open(project)
         with progress(quiet=as_json) as report:
             sections = write_cluster_page(
                 opened.db,

@@ -56,18 +56,12 @@ def register(app: typer.Typer) -> None:
         from sync.exchange.content import Choice, origins_of
         from sync.exchange.export import export_project
         from sync.installation import open_installation
-        from sync.rounds.project import open_project, refreshed
+        from sync.rounds.project import refreshed
         from sync.rounds.pull import pull as pull_labels
 
         choice = Choice(origins_of(origin or ()), round)
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
-        opened = open_project(
-            installation.settings,
-            installation.store,
-            installation.studio,
-            project,
-            review_studio=installation.review_studio,
-        )
+        opened = installation.open(project)
         if pull:
             opened = refreshed(opened)
             pull_labels(opened.db, opened.studio, opened.config, opened.settings, opened.progress)

@@ -89,16 +89,14 @@ def register(app: typer.Typer) -> None:
         from sync.installation import open_installation
         from sync.projects.picture_tasks import PictureProject, upload_pictures
         from sync.projects.pictures import find_images
-        from sync.rounds.project import open_project, refreshed
+        from sync.rounds.project import refreshed
 
         if as_ not in ("annotations", "predictions"):
             raise BadInput(f"{as_!r} is neither annotations nor predictions", field="as")
         if version and as_ == "annotations":
             raise BadInput("annotations have no model version", field="version", hint="Add --as predictions")
         made = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
-        opened = refreshed(
-            open_project(made.settings, made.store, made.studio, project, review_studio=made.review_studio)
-        )
+        opened = refreshed(made.open(project))
         names = LabelNames(opened.config.labels, their_names(map_label or ()))
         reader = open_reader(format, path, names.known, classes)
         tell = (lambda line: None) if as_json else say

@@ -46,18 +46,10 @@ def register(app: typer.Typer) -> None:
         from sync.report.mistakes_page import write_mistakes_page
         from sync.report.mistakes_report import list_mistakes
         from sync.rounds.progress import Progress
-        from sync.rounds.project import open_project
 
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
         with progress(quiet=as_json) as report:
-            opened = open_project(
-                installation.settings,
-                installation.store,
-                installation.studio,
-                project,
-                review_studio=installation.review_studio,
-                progress=Progress(lambda step, share, text: report(share, text)),
-            )
+            opened = installation.open(project, Progress(lambda step, share, text: report(share, text)))
             table = list_mistakes(opened, folds=folds, dismissed=dismiss or ())
             if out is not None:
                 write_mistakes_page(

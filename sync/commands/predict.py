@@ -101,13 +101,12 @@ def _push(
     from sync.projects.picture_tasks import PictureProject, upload_pictures
     from sync.projects.pictures import find_images
     from sync.rounds.given_rounds import find_model
-    from sync.rounds.project import open_project
     from sync.worker.take_over import take_over
 
     chosen = find_model(made.settings, model) if model else None
     added = 0
     if images is not None:
-        opened = open_project(made.settings, made.store, made.studio, project)
+        opened = made.open(project)
         place = PictureProject(made.studio, project, opened.config.image_key, images)
         tell = (lambda line: None) if as_json else say
         added = upload_pictures(place, find_images(images)[0], report=tell).count

@@ -47,18 +47,11 @@ def register(app: typer.Typer) -> None:
         from sync.installation import open_installation
         from sync.report.preview_data import make_preview, without_pictures
         from sync.report.render_preview import render_preview
-        from sync.rounds.project import open_project
 
         if out is None and not as_json:
             raise BadInput("there is nothing to write to", field="out", hint="Give --out FILE, or --json")
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
-        opened = open_project(
-            installation.settings,
-            installation.store,
-            installation.studio,
-            project,
-            review_studio=installation.review_studio,
-        )
+        opened = installation.open(project)
         with progress(quiet=as_json) as report:
             data = make_preview(
                 opened.db,

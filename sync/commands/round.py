@@ -84,19 +84,10 @@ def _say_only(project: int, data_dir: Path | None, studio_url: str, api_key: str
 
     from sync.installation import open_installation
     from sync.report.plan_lines import round_lines
-    from sync.rounds.project import open_project
     from sync.worker.dry_run import plan_round
 
     installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
-    plan = plan_round(
-        open_project(
-            installation.settings,
-            installation.store,
-            installation.studio,
-            project,
-            review_studio=installation.review_studio,
-        )
-    )
+    plan = plan_round(installation.open(project))
     if as_json:
         typer.echo(json.dumps({**asdict(plan), "total_minutes": plan.minutes.total}, indent=1))
         return

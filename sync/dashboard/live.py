@@ -16,6 +16,7 @@ from sync.rounds.round_records import STEPS
 from sync.rounds.wanted_version import wanted_version
 from sync.settings import Settings
 from sync.store.database import Store, database_now
+from sync.store.lease import lease_name
 from sync.store.tables import LeaseRecord, ProjectRecord, RoundRecord
 
 __all__ = ["SHOWN_STEPS", "LiveState", "StepState", "live_state"]
@@ -78,7 +79,7 @@ def live_state(settings: Settings, store: Store, project: ProjectRecord) -> Live
     paths = ProjectPaths(settings.data_dir, project.id)
     with store.read() as session:
         now = database_now(session)
-        lease = session.get(LeaseRecord, f"project/{project.id}")
+        lease = session.get(LeaseRecord, lease_name(project.id))
         mine = select(RoundRecord).where(RoundRecord.project_id == project.id)
         newest_first = mine.order_by(RoundRecord.number.desc()).limit(_ROUNDS)
         rounds = list(session.scalars(newest_first))[::-1]

@@ -7,8 +7,7 @@ look, which these calls bring forward.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import get_args
 
@@ -27,7 +26,7 @@ from sync.rounds.wanted_version import note_wanted_version
 from sync.rounds.wishes import Pause, refuse_when_paused
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
-from sync.store.lease import Lease, worker_name
+from sync.store.lease import hold_project
 from sync.store.review_tables import OutboxRecord
 from sync.store.tables import Base, ProjectRecord, TaskRecord
 from sync.studio.protocol import StudioClient
@@ -151,7 +150,7 @@ def remove(
         )
     db, _ = registered(settings, store, project_id)
     disconnected, problem, is_there = 0, "", True
-    with _left_alone(settings, store, project_id) if files else nullcontext():
+    with hold_project(store, settings, project_id) if files else nullcontext():
         try:
             disconnected = studio.disconnect(project_id, backend_address(settings), title=BACKEND_TITLE)
         except StudioError as error:
@@ -161,26 +160,6 @@ def remove(
             _delete_files(settings, store, project_id, keep_waiting=is_there)
         unregister_project(store, project_id)
     return Removed(project_id, db.title, disconnected, files, problem)
-
-
-@contextmanager
-def _left_alone(settings: Settings, store: Store, project_id: int) -> Iterator[None]:
-    """No worker works on the project meanwhile. Raises BadInput when one does."""
-    lease = Lease(
-        store,
-        f"project/{project_id}",
-        worker_name(),
-        ttl_s=settings.lease_ttl_s,
-        heartbeat_s=settings.heartbeat_s,
-    )
-    if not lease.acquire():
-        raise BadInput(
-            f"worker {lease.holder()} works on project {project_id} now",
-            field="project",
-            hint="Stop it first, or leave out --files",
-        )
-    with lease:
-        yield
 
 
 def _delete_files(settings: Settings, store: Store, project_id: int, *, keep_waiting: bool) -> None:

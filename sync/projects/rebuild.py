@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ml_backend.errors import BadInput, GroundswellError
+from ml_backend.errors import GroundswellError
 from sync.review.answers import pull_answers
 from sync.review.decide import decide
 from sync.review.decisions import store_decisions
@@ -24,7 +24,7 @@ from sync.rounds.round_records import has_finished, restore_rounds, trained_roun
 from sync.rounds.test_split import restore_test_splits
 from sync.settings import Settings
 from sync.store.database import Store
-from sync.store.lease import Lease, worker_name
+from sync.store.lease import Lease, hold_project
 from sync.store.tables import ProjectRecord, RoundRecord
 from sync.studio.protocol import StudioClient
 
@@ -59,27 +59,11 @@ def rebuild(
     """
     ids = sorted({*project_ids(store), *project_ids(store, gone=True), *_projects_on_disk(settings)})
     with ExitStack() as stack:
-        leases = {project_id: stack.enter_context(_held(settings, store, project_id)) for project_id in ids}
+        leases = {
+            project_id: stack.enter_context(hold_project(store, settings, project_id)) for project_id in ids
+        }
         store.drop_derived()
         return _rebuild_all(settings, store, studio, review_studio, leases, report)
-
-
-def _held(settings: Settings, store: Store, project_id: int) -> Lease:
-    """The lease of a project, taken; no worker works on the project meanwhile."""
-    lease = Lease(
-        store,
-        f"project/{project_id}",
-        worker_name(),
-        ttl_s=settings.lease_ttl_s,
-        heartbeat_s=settings.heartbeat_s,
-    )
-    if not lease.acquire():
-        raise BadInput(
-            f"worker {lease.holder()} holds project {project_id}",
-            field="project",
-            hint=f"Stop it first; one that was killed counts as stopped after {settings.lease_ttl_s:g} s",
-        )
-    return lease
 
 
 def _rebuild_all(

@@ -33,6 +33,7 @@ from sync.rounds.policies import build_policy
 from sync.rounds.wishes import PAUSES
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
+from sync.store.lease import lease_name
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, Base, LeaseRecord, ProjectRecord
 from sync.studio.protocol import ProjectRow, StudioClient
@@ -191,7 +192,7 @@ def _take_from_worker(session: Session, project_id: int) -> None:
     """End the lease on a project: a worker that is at it stops at its next write."""
     session.execute(
         update(LeaseRecord)
-        .where(LeaseRecord.name == f"project/{project_id}")
+        .where(LeaseRecord.name == lease_name(project_id))
         .values(fence=LeaseRecord.fence + 1, holder="")
     )
 

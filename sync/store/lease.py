@@ -27,11 +27,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ml_backend.errors import GroundswellError, LeaseLost
+from ml_backend.errors import BadInput, GroundswellError, LeaseLost
+from sync.settings import Settings
 from sync.store.database import Fence, Store, database_now
 from sync.store.tables import LeaseRecord
 
-__all__ = ["Lease", "worker_name"]
+__all__ = ["Lease", "hold_project", "lease_name", "project_lease", "worker_name"]
 
 _log = logging.getLogger(__name__)
 
@@ -187,3 +188,32 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def lease_name(project_id: int) -> str:
+    """What the lease on a project is called in the store."""
+    return f"project/{project_id}"
+
+
+def project_lease(store: Store, settings: Settings, project_id: int, holder: str = "") -> Lease:
+    """The lease on a project, not yet taken; ``holder`` is this process unless it is named."""
+    return Lease(
+        store,
+        lease_name(project_id),
+        holder or worker_name(),
+        ttl_s=settings.lease_ttl_s,
+        heartbeat_s=settings.heartbeat_s,
+    )
+
+
+def hold_project(store: Store, settings: Settings, project_id: int) -> Lease:
+    """The lease on a project, taken: no worker works on it meanwhile. Raises BadInput when one does."""
+    lease = project_lease(store, settings, project_id)
+    if not lease.acquire():
+        raise BadInput(
+            f"worker {lease.holder()} works on project {project_id} now",
+            field="project",
+            hint="Try again when it is done, or stop it; one that was killed counts as stopped after "
+            f"{settings.lease_ttl_s:g} s",
+        )
+    return lease

@@ -29,7 +29,7 @@ from sync.rounds.project import OpenProject, open_project
 from sync.rounds.registration import mark_gone, project_ids
 from sync.settings import Settings
 from sync.store.database import Store
-from sync.store.lease import Lease, worker_name
+from sync.store.lease import project_lease, worker_name
 from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 from sync.worker.look import LookReport, look
@@ -193,13 +193,7 @@ class Worker:
 
     @contextmanager
     def _opened(self, project_id: int) -> Iterator[OpenProject | None]:
-        lease = Lease(
-            self._store,
-            f"project/{project_id}",
-            self._name,
-            ttl_s=self._settings.lease_ttl_s,
-            heartbeat_s=self._settings.heartbeat_s,
-        )
+        lease = project_lease(self._store, self._settings, project_id, self._name)
         if not lease.acquire():
             yield None
             return

@@ -14,7 +14,7 @@ from sync.rounds.train import start_adopted
 from sync.rounds.wishes import refuse_when_paused
 from sync.settings import Settings
 from sync.store.database import Store
-from sync.store.lease import Lease, worker_name
+from sync.store.lease import hold_project
 from sync.studio.protocol import StudioClient
 from sync.worker.look import LookReport, look
 
@@ -42,21 +42,7 @@ def take_over(
     Raises BadInput when a worker holds the project, when no label fits or when there is no model,
     GroundswellError when the model cannot be taken over.
     """
-    lease = Lease(
-        store,
-        f"project/{project_id}",
-        worker_name(),
-        ttl_s=settings.lease_ttl_s,
-        heartbeat_s=settings.heartbeat_s,
-    )
-    if not lease.acquire():
-        raise BadInput(
-            f"worker {lease.holder()} works on project {project_id} now",
-            field="project",
-            hint="Try again when it is done, or stop it; a killed one counts as stopped after "
-            f"{settings.lease_ttl_s:g} s",
-        )
-    with lease:
+    with hold_project(store, settings, project_id) as lease:
         project = refreshed(
             open_project(
                 settings,
