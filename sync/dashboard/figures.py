@@ -33,7 +33,8 @@ __all__ = [
 ]
 
 _ALPHA = 0.025
-_RESAMPLES = 1000
+_SIDE = 1.96
+_RESAMPLES, _MOST_RESAMPLED = 1000, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,21 @@ def mean_range(total: npt.ArrayLike, count: npt.ArrayLike) -> Range | None:
     """Sum of ``total`` over sum of ``count``, interval by resampling the cases; None without any count.
 
     E.g. seconds and masks of each task: seconds per mask. The percentile bootstrap (Efron 1979) with a fixed
-    seed, so that the same data give the same interval.
+    seed, so that the same data give the same interval. Where there are many cases, by the linearised standard
+    error of a ratio (Cochran 1977, section 2.11): the same interval without gigabytes of resampled cases.
     """
     above, below = np.asarray(total, np.float64), np.asarray(count, np.float64)
     if below.sum() <= 0:
         return None
-    picks = np.random.default_rng(0).integers(len(above), size=(_RESAMPLES, len(above)))
+    ratio, n = float(above.sum() / below.sum()), len(above)
+    if n > _MOST_RESAMPLED:
+        error = float(np.std(above - ratio * below, ddof=1) / (np.sqrt(n) * below.mean()))
+        return Range(ratio, max(0.0, ratio - _SIDE * error), ratio + _SIDE * error, n)
+    picks = np.random.default_rng(0).integers(n, size=(_RESAMPLES, n))
     sums = below[picks].sum(axis=1)
     ratios = above[picks].sum(axis=1)[sums > 0] / sums[sums > 0]
     low, high = np.quantile(ratios, (_ALPHA, 1 - _ALPHA))
-    return Range(float(above.sum() / below.sum()), float(low), float(high), len(above))
+    return Range(ratio, float(low), float(high), n)
 
 
 @dataclass(frozen=True, slots=True)

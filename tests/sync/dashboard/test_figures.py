@@ -317,6 +317,14 @@ def test_intervals_hold_as_often_as_they_say() -> None:
         assert found is not None
         means += found.low <= 5.0 <= found.high
     assert means > 0.86 * 200
+    seconds, drawn = rng.gamma(2.0, 30.0, 2001), rng.poisson(3.0, 2001)
+    many, resampled = mean_range(seconds, drawn), mean_range(seconds[:-1], drawn[:-1])
+    assert many is not None
+    assert resampled is not None
+    # above 2,000 cases by a formula instead of resampling: the same interval
+    assert many.low == pytest.approx(resampled.low, abs=0.15)
+    assert many.high == pytest.approx(resampled.high, abs=0.15)
+    assert many.high - many.low > 1.0
     assert (share_range(0, 0), median_range([]), mean_range([], [])) == (None, None, None)
     few = median_range([3.0, 1.0, 2.0])
     assert few is not None
