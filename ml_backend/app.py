@@ -20,6 +20,7 @@ from typing import Any, Final
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from ml_backend.error_lines import error_line
 from ml_backend.errors import BadInput, GroundswellError, StudioError, UnknownProject
 from ml_backend.images.signed_links import crop_path
 from ml_backend.label_studio.protocol import (
@@ -200,8 +201,8 @@ def _place() -> str:
 def error_response(status: int, message: str, *, field: str = "", hint: str = "") -> Response:
     """An error as every route of the backend answers it: JSON, with the message in the status line too."""
     response = jsonify({"error": message, "field": field, "hint": hint})
-    words = ". ".join(x for x in (f"{field}: {message}" if field else message, hint) if x)
-    line = "".join(c if " " <= c <= "~" else "?" for c in words)[:200]  # a status line is one line of ASCII
+    words = error_line(message, field=field, hint=hint)
+    line = "".join(c if " " <= c <= "~" else "?" for c in words)  # a status line is one line of ASCII
     response.status = f"{status} {line}"
     return response
 

@@ -30,7 +30,7 @@ LAYERS: dict[str, list[str]] = {
         "price",
     ],
     "ml_backend": [
-        "errors",
+        "errors error_lines",
         "config_file",
         "settings instances caches device_fallback",
         "metrics examples devices extras logs box_density",

@@ -16,7 +16,6 @@ Facts about Label Studio 1.23.2 (from the source of its editor, and tried on a s
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from ml_backend.caches import ByteCache
 from ml_backend.errors import BadLabelConfig
 from ml_backend.kinds.base import Kind, ProjectKind
 from ml_backend.kinds.registry import Wanted
+from ml_backend.label_studio.image_values import ImageValue, parse_image_value
 from ml_backend.label_studio.targets import ControlTag, Target, find_targets
 
 __all__ = ["KIND_OF_CLASS", "VERDICTS", "ControlTag", "LabelConfig", "Output", "parse_label_config"]
@@ -69,9 +69,13 @@ class LabelConfig:
     ----------
     kind : what the project wants first: the kind of its first target
     targets : all that the project wants, see ``Target``
-    image_name, image_key : name of the Image tag and the key of the task data that holds its address
+    image_name : name of the Image tag that models learn from and make proposals for. Of several Image tags
+        it is the one with the best output tag; smart tools work on all of them.
+    images : what the value of each Image tag says about the data of a task
     controls : all control tags that Groundswell reads, in document order
-    outputs : controls a mask or box is written to, best first (bitmask, brush, polygon, rectangle)
+    outputs : controls of the image that a mask or box is written to, best first (bitmask, brush, polygon,
+        rectangle)
+    click_outputs : the same of all images, for the answers to clicks
     prompts : controls whose regions are prompts of smart tools
     labels : labels of all targets, in their order
     digest : 12 hex digits of the parts that matter; changes when tags or labels change, not with colours
@@ -81,9 +85,10 @@ class LabelConfig:
     kind: Kind
     targets: tuple[Target, ...]
     image_name: str
-    image_key: str
+    images: Mapping[str, ImageValue]
     controls: tuple[ControlTag, ...]
     outputs: tuple[ControlTag, ...]
+    click_outputs: tuple[ControlTag, ...]
     prompts: tuple[ControlTag, ...]
     labels: tuple[str, ...]
     digest: str
@@ -99,6 +104,25 @@ class LabelConfig:
         """
         target = self.target_of(label)
         return next(c for c in target.outputs if target.value(label) in c.labels)
+
+    def click_output(self, label: str, image: str) -> ControlTag:
+        """The control that the mask of a click on an image is written to; BadLabelConfig when the image has
+        none for the label.
+        """
+        found = [c for c in self.click_outputs if c.to_name == image]
+        if control := next((c for c in found if label in c.labels), None):
+            return control
+        known = dict.fromkeys(x for c in found for x in c.labels)
+        raise BadLabelConfig(
+            f"no output tag on the image {image!r} offers the label {label!r}",
+            field="label_config",
+            hint=f"Its labels: {', '.join(known) or 'none'}. Add {label!r} to a tag with toName={image!r}",
+        )
+
+    @property
+    def click_labels(self) -> tuple[str, ...]:
+        """Labels that smart tools may ask for, of all images."""
+        return tuple(dict.fromkeys((*self.labels, *(x for c in self.click_outputs for x in c.labels))))
 
     def target_of(self, label: str) -> Target:
         """The target that a label belongs to; BadLabelConfig when no output knows it."""
@@ -134,16 +158,25 @@ class LabelConfig:
             labels=tuple(label for target in targets for label in target.labels),
         )
 
-    def image_of(self, data: Mapping[str, object]) -> str:
-        """The image address in the data of a task; BadLabelConfig names the key when it is missing."""
-        value = data.get(self.image_key)
-        if not isinstance(value, str) or not value.strip():
-            raise BadLabelConfig(
-                f"task data has no text under {self.image_key!r}",
-                field=f"data.{self.image_key}",
-                hint=f"The label config shows ${self.image_key}, the task has {', '.join(data) or 'nothing'}",
-            )
-        return value.strip()
+    @property
+    def image_key(self) -> str:
+        """The field of the data that holds the address of a task's image. Raises BadLabelConfig where there
+        is no such field, so that no task can be made of an address alone.
+        """
+        value = self.images[self.image_name]
+        if value.is_field:
+            return value.key
+        raise BadLabelConfig(
+            f"pictures cannot be added here: the label config shows {value.text}, not a field of its own",
+            field="label_config.Image.value",
+            hint='Import tasks into Label Studio yourself, or write value="$image"',
+        )
+
+    def image_of(self, data: Mapping[str, object], image: str = "") -> str:
+        """The address of an image (default: of ``image_name``) in the data of a task; BadLabelConfig names
+        the field when it is missing.
+        """
+        return self.images[image or self.image_name].address_in(data)
 
 
 _known: Final[ByteCache[str, LabelConfig]] = ByteCache(
@@ -170,30 +203,33 @@ def _parse(xml: str) -> LabelConfig:
             field="label_config.Image",
             hint='Add <Image name="image" value="$image"/>: Groundswell works on images',
         )
-    keys = {_attribute(e, "name"): _image_key(e) for e in images}
-    controls = tuple(c for e in root.iter() if (c := _control(e, keys)) is not None)
+    values = {_attribute(e, "name"): _image_value(e) for e in images}
+    controls = tuple(c for e in root.iter() if (c := _control(e, values)) is not None)
     uses = Counter(c.name for c in controls)
     if double := sorted(name for name, count in uses.items() if count > 1):
         raise BadLabelConfig(f"two control tags are named {double[0]!r}", field="label_config.name")
-    outputs = _outputs(controls)
+    everywhere = tuple(c for name in values for c in _outputs([c for c in controls if c.to_name == name]))
     choices = [c for c in controls if c.type == "choices" and c.labels and not c.per_region]
-    targets = find_targets(outputs, choices, _marked(root))
+    image_name = _main_image(everywhere, choices)
+    outputs = tuple(c for c in everywhere if c.to_name == image_name)
+    here = [c for c in choices if c.to_name == image_name]
+    targets = find_targets(outputs, here, _marked(root)) if image_name else ()
     if not targets:
         raise BadLabelConfig(
             "the label config has no tag that Groundswell can write to",
             field="label_config",
             hint='Add BrushLabels, BitmaskLabels, PolygonLabels, RectangleLabels (smart="false") or Choices',
         )
-    image_name = targets[0].outputs[0].to_name
-    prompts = tuple(c for c in controls if c.type in _PROMPT_TAGS and c.smart and c not in outputs)
-    text = repr(([target.kind for target in targets], image_name, keys[image_name], controls))
+    prompts = tuple(c for c in controls if c.type in _PROMPT_TAGS and c.smart and c not in everywhere)
+    text = repr(([target.kind for target in targets], image_name, values[image_name].key, controls))
     return LabelConfig(
         kind=targets[0].kind,
         targets=targets,
         image_name=image_name,
-        image_key=keys[image_name],
+        images=values,
         controls=controls,
         outputs=outputs,
+        click_outputs=everywhere,
         prompts=prompts,
         labels=tuple(label for target in targets for label in target.labels),
         digest=hashlib.sha256(text.encode()).hexdigest()[:12],
@@ -239,22 +275,14 @@ def _attribute(element: Element, name: str) -> str:
     return value
 
 
-def _image_key(element: Element) -> str:
+def _image_value(element: Element) -> ImageValue:
     if element.get("valueList"):
         raise BadLabelConfig(
             "<Image valueList=…> (several pages) is not supported",
             field="label_config.Image.valueList",
             hint='Use one picture per task: <Image value="$image"/>',
         )
-    value = _attribute(element, "value")
-    match = re.fullmatch(r"\$([\w.\-]+)", value)
-    if match is None:
-        raise BadLabelConfig(
-            f"<Image> has value {value!r}, expected a variable",
-            field="label_config.Image.value",
-            hint='Write value="$image", where image is the key in the task data',
-        )
-    return match.group(1)
+    return parse_image_value(_attribute(element, "value"))
 
 
 def _flag(element: Element, name: str, *, default: bool) -> bool:
@@ -262,7 +290,7 @@ def _flag(element: Element, name: str, *, default: bool) -> bool:
     return default if value is None else value.strip().lower() == "true"
 
 
-def _control(element: Element, images: Mapping[str, str]) -> ControlTag | None:
+def _control(element: Element, images: Mapping[str, ImageValue]) -> ControlTag | None:
     """A control tag on one of the images; None for tags we do not read and tags on other objects."""
     kind = element.tag.lower()
     if kind not in _LABEL_TAGS and kind != "choices":
@@ -306,6 +334,14 @@ def _outputs(controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
     if masks:  # beside a mask tag, a rectangle with smart prompts is not an output
         found = [c for c in found if c.type != "rectanglelabels" or not c.smart]
     return tuple(sorted(found, key=lambda c: order.index(c.type)))
+
+
+def _main_image(outputs: Sequence[ControlTag], choices: Sequence[ControlTag]) -> str:
+    """The image with the best output tag, masks before boxes; without any, that of the first Choices."""
+    order = list(_OUTPUT_TAGS)
+    if outputs:
+        return min(outputs, key=lambda c: order.index(c.type)).to_name
+    return choices[0].to_name if choices else ""
 
 
 def _marked(root: Element) -> Kind | None:

@@ -125,6 +125,8 @@ def _why_not_ours(item: Mapping[str, Any], outputs: Mapping[str, ControlTag], co
         return f"from_name {name!r} is no tag of the label config"
     if control.type != kind:
         return f"type {kind!r} does not belong to tag {name!r} ({control.type})"
+    if control.to_name != config.image_name:
+        return f"about another picture of the task ({control.to_name})"
     if control.name not in outputs and control.type != "choices":
         return "a prompt of a smart tool" if control.smart else "not an output tag"
     if "is_positive" in item:

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Instances
 from ml_backend.label_studio.codecs.rectangle import write_rotated
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.label_studio.regions import CODECS, Region, region_id
+from ml_backend.masks.outlines import FAITHFUL_IOU
 from ml_backend.masks.rle import rle_box
 
 __all__ = ["Rendered", "render", "to_result"]
+
+_UNFAITHFUL: Final = (
+    "This polygon is not the whole mask (they overlap by {share:.0%}): a polygon has one part and no holes. "
+    "Use a brush or bitmask tag to keep all of it."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,9 @@ def render(
         and instances get an id from their place in the list.
     meta : what to store as ``meta`` of each region (see ``provenance_meta``)
     output : the tag to write to; default: the preferred output tag that knows the label
-    tolerance_px : how far a polygon may be from the outline of the mask, in pixels of the image
+    tolerance_px : how far a polygon may be from the outline of the mask, in pixels of the image; less where
+        the mask is so thin that it would be lost. A polygon that still does not show the mask says so in its
+        ``meta``.
 
     Raises BadLabelConfig when no output tag knows a label, BadRegion on a mask that is empty or does not
     have the size of the image.
@@ -99,12 +107,22 @@ def render(
         }
         if region.score is not None:
             item["score"] = round(min(max(float(region.score), 0.0), 1.0), 4)
-        found = meta[i] if meta else region.meta
+        found = dict((meta[i] if meta else region.meta) or {})
+        if control.type == "polygonlabels" and iou < FAITHFUL_IOU:
+            line = _UNFAITHFUL.format(share=iou)
+            found["text"] = [*(one for one in _lines(found.get("text")) if one != line), line]
         if found:
-            item["meta"] = dict(found)
+            item["meta"] = found
         result.append(item)
         ious.append(iou)
     return Rendered(result, ious)
+
+
+def _lines(text: object) -> list[str]:
+    """The lines that the editor shows of a region's ``meta``."""
+    if isinstance(text, str):
+        return [text]
+    return [str(line) for line in text] if isinstance(text, list | tuple) else []
 
 
 def _pick(

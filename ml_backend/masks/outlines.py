@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 import cv2
 import numpy as np
@@ -14,7 +14,13 @@ from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
 from ml_backend.masks.rle import decode_rle, empty_rle, encode_mask, rle_box, rle_iou
 
-__all__ = ["outline_rings", "polygon_to_rle", "rle_to_polygon"]
+__all__ = ["FAITHFUL_IOU", "outline_rings", "polygon_to_rle", "rle_to_polygon"]
+
+FAITHFUL_IOU: Final = 0.95
+"""A polygon whose IoU with its mask is lower does not show the mask."""
+_LEAST_TOLERANCE_PX: Final = 0.1
+_NEAR_ENOUGH: Final = 0.99
+"""Where holes and further parts cost most of the IoU, a polygon with this share of the best one is enough."""
 
 
 def outline_rings(
@@ -63,8 +69,9 @@ def rle_to_polygon(rle: Rle, *, tolerance_px: float = 1.0) -> tuple[npt.NDArray[
     """Outline of the largest part of a mask as (n, 2) corners in pixels, and its IoU with the whole mask.
 
     The outline runs along pixel edges and is thinned (Douglas-Peucker) so that no point of it moves by more
-    than ``tolerance_px``. Holes and smaller parts are lost; the IoU says how much that was. Raises
-    BadRegion on an empty mask.
+    than ``tolerance_px``. A thin mask can vanish when its two sides move by a pixel, so the tolerance is
+    halved until the IoU is at least ``FAITHFUL_IOU``. Holes and smaller parts are lost all the same; the IoU
+    says how much that was. Raises BadRegion on an empty mask.
     """
     height, width = int(rle["size"][0]), int(rle["size"][1])  # type: ignore[index]
     x0, y0, x1, y1 = (int(v) for v in rle_box(rle))
@@ -75,11 +82,24 @@ def rle_to_polygon(rle: Rle, *, tolerance_px: float = 1.0) -> tuple[npt.NDArray[
     large = np.zeros((2 * crop.shape[0] + 2, 2 * crop.shape[1] + 2), np.uint8)
     large[1:-1, 1:-1] = crop.repeat(2, 0).repeat(2, 1)
     ring = max(outline_rings(large, holes=False), key=cv2.contourArea)
-    thin = cv2.approxPolyDP(ring, 2 * max(tolerance_px, 0.0), closed=True) if tolerance_px > 0 else ring
-    if len(thin) < 3:
-        a, b, c, d = x0, y0, x1, y1
-        polygon = np.array([[a, b], [c, b], [c, d], [a, d]], np.float64)
-    else:
-        polygon = (thin.reshape(-1, 2).astype(np.float64) - 0.5) / 2 + (x0, y0)
-        polygon = np.clip(polygon, 0, (width, height))
-    return polygon, float(rle_iou([polygon_to_rle(polygon, (height, width))], [rle])[0, 0])
+
+    def thinned(tolerance: float) -> tuple[npt.NDArray[np.float64], float]:
+        thin = cv2.approxPolyDP(ring, 2 * tolerance, closed=True) if tolerance > 0 else ring
+        if len(thin) < 3:
+            polygon = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float64)
+        else:
+            polygon = (thin.reshape(-1, 2).astype(np.float64) - 0.5) / 2 + (x0, y0)
+            polygon = np.clip(polygon, 0, (width, height))
+        return polygon, float(rle_iou([polygon_to_rle(polygon, (height, width))], [rle])[0, 0])
+
+    found = thinned(max(tolerance_px, 0.0))
+    if found[1] >= FAITHFUL_IOU or tolerance_px <= 0:
+        return found
+    exact = thinned(0.0)
+    wanted = min(FAITHFUL_IOU, _NEAR_ENOUGH * exact[1])
+    while found[1] < wanted:
+        tolerance_px /= 2
+        if tolerance_px < _LEAST_TOLERANCE_PX:
+            return exact
+        found = thinned(tolerance_px)
+    return found

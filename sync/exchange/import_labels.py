@@ -9,12 +9,12 @@ classes from another end up in one annotation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ml_backend.errors import BadImage, BadInput, StudioError
+from ml_backend.errors import BadImage, BadInput, BadLabelConfig, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.run_lengths import MAX_PIXELS
@@ -60,7 +60,7 @@ def import_labels(
     refuses.
     """
     there = [
-        TaskPicture(task, str(data.get(PATH_FIELD) or ""), str(data.get(config.image_key) or ""))
+        TaskPicture(task, str(data.get(PATH_FIELD) or ""), _address(config, data))
         for task, data in studio.task_data(project_id)
     ]
     named = {one.path for one in there}
@@ -116,6 +116,14 @@ def _possible(hw: tuple[int, int] | None) -> tuple[int, int] | None:
     if hw is not None and (min(hw) < 1 or hw[0] * hw[1] > MAX_PIXELS):
         raise BadInput("what the file says is not the size of a picture")
     return hw
+
+
+def _address(config: LabelConfig, data: Mapping[str, Any]) -> str:
+    """The address of a task's picture; empty where its data has none."""
+    try:
+        return config.image_of(data)
+    except BadLabelConfig:
+        return ""
 
 
 class _Rows:

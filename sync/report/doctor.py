@@ -10,9 +10,10 @@ import httpx
 
 from ml_backend.artifacts.files import write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.error_lines import shortened
 from ml_backend.errors import GroundswellError
 from ml_backend.images.store import ImageStore
-from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from sync.local.up import read_state
 from sync.projects.init_project import BACKEND_TITLE
 from sync.rounds.registration import project_ids
@@ -152,7 +153,7 @@ def _project(settings: Settings, store: Store, studio: Studio, project_id: int) 
         yield Finding(f"{name} facts", "bad", "the backend does not know the project", again)
     yield _backend_of(name, backends, settings, again)
     yield _webhook_of(name, hooks, settings, again)
-    yield from _try(f"{name} images", lambda: _image(name, settings, studio, project_id, config.image_key))
+    yield from _try(f"{name} images", lambda: _image(name, settings, studio, project_id, config))
 
 
 def _backend_of(name: str, rows: list[dict[str, object]], settings: Settings, again: str) -> Finding:
@@ -162,9 +163,9 @@ def _backend_of(name: str, rows: list[dict[str, object]], settings: Settings, ag
         others = ", ".join(str(row["url"]) for row in rows) or "none"
         return Finding(f"{name} backend", "bad", f"{url} is not connected (connected: {others})", again)
     if ours[0]["state"] != "CO":
-        why = str(ours[0].get("error_message") or ours[0]["state"])
+        why = shortened(str(ours[0].get("error_message") or ours[0]["state"]), 300)
         return Finding(
-            f"{name} backend", "bad", f"Label Studio cannot use it: {why[:200]}", "Can it reach the address?"
+            f"{name} backend", "bad", f"Label Studio cannot use it: {why}", "Can it reach the address?"
         )
     if rows[0] is not ours[0]:
         return Finding(
@@ -189,10 +190,10 @@ def _webhook_of(name: str, rows: list[dict[str, object]], settings: Settings, ag
     return Finding(f"{name} webhook", "ok", "connected")
 
 
-def _image(name: str, settings: Settings, studio: Studio, project_id: int, key: str) -> Finding:
+def _image(name: str, settings: Settings, studio: Studio, project_id: int, config: LabelConfig) -> Finding:
     ids = studio.task_ids(project_id)
     if not ids:
         return Finding(f"{name} images", "warn", "no tasks", "Add pictures: groundswell init --images")
     task = studio.task(min(ids))
-    ref = ImageStore(settings).get(str(task.data.get(key, "")), task_id=task.id)
+    ref = ImageStore(settings).get(config.image_of(task.data), task_id=task.id)
     return Finding(f"{name} images", "ok", f"task {task.id}: {ref.hw[1]}×{ref.hw[0]} pixels")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from ml_backend.errors import StudioError
 from sync.studio.protocol import PredictionRow
 
 __all__ = ["check_predictions", "data_fields"]
 
+_VARIABLE: Final = re.compile(r"\$(\w+)")
+
 
 @lru_cache(maxsize=32)
 def data_fields(label_config: str) -> tuple[str, ...]:
-    """Fields that every task must have: each ``$name`` in the value of a named tag, Image tags first.
+    """Fields that every task must have: the first ``$name`` in the value of each named tag, Image tags first.
+    Of ``$image.url`` and ``$images[0]`` that is ``image`` and ``images``.
 
     Raises StudioError (400) where Label Studio would refuse the config: no XML, or nothing to show.
     """
@@ -25,7 +29,7 @@ def data_fields(label_config: str) -> tuple[str, ...]:
         raise StudioError(
             f"label config is not XML: {error}", hint="Correct the XML", field="label_config", status=400
         ) from error
-    tags = [tag for tag in root.iter() if tag.get("name") and tag.get("value", "").startswith("$")]
+    tags = [tag for tag in root.iter() if tag.get("name") and _VARIABLE.search(tag.get("value", ""))]
     tags.sort(key=lambda tag: tag.tag != "Image")
     if not tags:
         raise StudioError(
@@ -34,7 +38,14 @@ def data_fields(label_config: str) -> tuple[str, ...]:
             field="label_config",
             status=400,
         )
-    return tuple(dict.fromkeys(tag.get("value", "")[1:] for tag in tags))
+    return tuple(dict.fromkeys(_field(tag.get("value", "")) for tag in tags))
+
+
+def _field(value: str) -> str:
+    """The field of the data that Label Studio's import asks for, for the value of a tag."""
+    if value.startswith("$"):
+        return re.split(r"[.\[]", value[1:], maxsplit=1)[0]
+    return str(_VARIABLE.findall(value)[0])
 
 
 def check_predictions(label_config: str, rows: Sequence[PredictionRow]) -> None:

@@ -37,11 +37,15 @@ _ROW_BYTES = 300  # memory of a row besides its text: two numbers, a tuple, a te
 
 @dataclass(frozen=True, slots=True)
 class TaskRef:
-    """One task to embed ahead: project, task id and the address of its image."""
+    """One task to embed ahead: project, task id and the address of its image.
+
+    ``is_main``: it is the image that models learn from, not another Image tag of the label config.
+    """
 
     project: ProjectFacts
     task_id: int
     url: str
+    is_main: bool = True
 
 
 class Embedder(Protocol):

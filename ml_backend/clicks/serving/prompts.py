@@ -38,7 +38,8 @@ class PromptContext:
     box : (x %, y %, width %, height %, rotation in degrees clockwise about the top-left corner) or None;
         of several boxes the last one
     label : class of the wanted mask
-    from_name, to_name : the control the annotator used and the image tag
+    from_name, to_name : the control the annotator used and the image tag. Where a task shows several
+        pictures, only the clicks on the one that was clicked last count.
     """
 
     points: tuple[tuple[float, float, bool], ...]
@@ -74,10 +75,13 @@ def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptConte
     points: list[tuple[float, float, bool]] = []
     box: tuple[float, float, float, float, float] | None = None
     label = from_name = to_name = ""
+    shown = results[-1].get("to_name") if isinstance(results[-1], Mapping) else None
     for index, item in enumerate(results):
         where = f"context.result[{index}]"
         if not isinstance(item, Mapping):
             raise BadPrompt("expected an object", field=where)
+        if item.get("to_name") != shown:
+            continue  # of a task with several pictures: this click was on another one
         value = item.get("value")
         if not isinstance(value, Mapping):
             raise BadPrompt("expected an object", field=f"{where}.value")
@@ -128,7 +132,7 @@ def person_of(context: object) -> str:
 
 
 class RecentBoxes:
-    """The last box of each person, task and label, for the points that refine it.
+    """The last box of each person, task, picture and label, for points that refine it.
 
     The editor sends points and boxes in separate requests. A background click alone selects nothing. So a
     series that *begins* with one refines the last box of the same person on the same task and label. If the
@@ -145,7 +149,7 @@ class RecentBoxes:
         """
         if not sender[2]:
             return prompts
-        key = (*sender, prompts.label)
+        key = (*sender, prompts.to_name, prompts.label)
         if prompts.box is not None:
             self._boxes.put(key, prompts)
             return prompts

@@ -30,6 +30,7 @@ from ml_backend.clicks.serving.prompts import (
 from ml_backend.clicks.serving.task_images import ImageSource, Observe, PhaseTimes, TaskImages
 from ml_backend.clicks.start_masks import Proposals, proposal_for
 from ml_backend.device_fallback import DeviceListener
+from ml_backend.errors import BadPrompt
 from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.label_studio.region_writer import to_result
@@ -113,10 +114,13 @@ class ClickService:
         other regions are never looked at. Raises BadPrompt, BadImage, BadLabelConfig, ModelError.
         """
         self.last_click = time.monotonic()
-        prompts = parse_context(context, labels=project.config.labels)
-        ref = TaskRef(project, int(task.get("id") or 0), project.config.image_of(task.get("data") or {}))
+        config = project.config
+        prompts = parse_context(context, labels=config.click_labels)
+        image = _image_name(prompts, config)
+        url = config.image_of(task.get("data") or {}, image)
+        ref = TaskRef(project, int(task.get("id") or 0), url, is_main=image == config.image_name)
         prompts = self._recent_boxes.complete(prompts, (project.key, ref.task_id, person_of(context)))
-        control = project.config.output_for(prompts.label)
+        control = config.click_output(prompts.label, image)
         segmenter = self._segmenter(project)
         times = PhaseTimes(self.observe)
         answer = self._answer(ref, prompts, segmenter, times)
@@ -158,7 +162,7 @@ class ClickService:
             return found.embedding
 
         start = None
-        if self.proposals is not None:
+        if self.proposals is not None and task.is_main:
             found_here = self.proposals.proposals(task.project, task.task_id)
             chosen = proposal_for(found_here, prompt, image.hw)
             if found_here is not None and chosen is not None:
@@ -183,6 +187,18 @@ class ClickService:
         return self.segmenters.get(name, ProjectPaths(self.settings.data_dir, project.project_id))
 
 
+def _image_name(prompts: PromptContext, config: LabelConfig) -> str:
+    """Name of the Image tag that was clicked. BadPrompt when the label config has no such tag."""
+    name = prompts.to_name or config.image_name
+    if name not in config.images:
+        raise BadPrompt(
+            f"the click is on {name!r}, which is no Image tag of the label config",
+            field="context.result.to_name",
+            hint=f"Its images: {', '.join(config.images)}. Was the label config changed? Reload the page",
+        )
+    return name
+
+
 def _to_results(answer: ClickAnswer, config: LabelConfig, control: ControlTag) -> list[dict[str, Any]]:
     """The mask in the form of its control; nothing when the mask is empty."""
     if rle_area(answer.rle) == 0:
@@ -200,5 +216,6 @@ def _to_results(answer: ClickAnswer, config: LabelConfig, control: ControlTag) -
 
 def _region_id(task: TaskRef, prompts: PromptContext) -> str:
     """Ten characters that depend on task and prompts only: repeating a request cannot double a region."""
-    text = repr((task.project.project_id, task.task_id, prompts.label, prompts.points, prompts.box))
+    image = () if task.is_main else (prompts.to_name,)
+    text = repr((task.project.project_id, task.task_id, prompts.label, prompts.points, prompts.box, *image))
     return region_id(text)

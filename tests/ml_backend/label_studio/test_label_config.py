@@ -11,6 +11,7 @@ from ml_backend.errors import BadLabelConfig
 from ml_backend.label_studio import label_config
 from ml_backend.label_studio.config_builder import build_label_config, build_review_config, build_sheet_config
 from ml_backend.label_studio.label_config import VERDICTS, parse_label_config
+from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.label_studio.why_line import why_items
 
 FACTS_EXAMPLE = """<View>
@@ -87,6 +88,54 @@ def test_outputs_come_in_order_of_preference() -> None:
     assert config.output_for("p").type == "polygonlabels"
     assert set(config.labels) == {"m", "both", "b", "p", "r"}
     assert config.image_key == "pic"
+
+
+TWO_IMAGES = """<View>
+<KeyPointLabels name="ka" toName="a" smart="true" smartOnly="true"><Label value="cat"/></KeyPointLabels>
+<KeyPointLabels name="kb" toName="b" smart="true" smartOnly="true"><Label value="cat"/><Label value="dog"/>
+</KeyPointLabels>
+<BrushLabels name="ba" toName="a" smart="false"><Label value="cat"/></BrushLabels>
+<PolygonLabels name="pb" toName="b" smart="false"><Label value="cat"/><Label value="dog"/></PolygonLabels>
+<Choices name="light" toName="b"><Choice value="dark"/></Choices>
+<Image name="b" value="$after"/><Image name="a" value="$before"/></View>"""
+
+
+def test_of_two_images_one_is_learnt_from_and_both_can_be_clicked() -> None:
+    config = parse_label_config(TWO_IMAGES)
+    assert config.image_name == "a"  # it has the better output tag
+    assert config.labels == ("cat",)
+    assert [c.name for c in config.outputs] == ["ba"]
+    assert config.click_labels == ("cat", "dog")
+    assert config.click_output("cat", "a").name == "ba"
+    assert config.click_output("cat", "b").name == "pb"
+    data = {"before": "x", "after": "y"}
+    assert (config.image_of(data), config.image_of(data, "b")) == ("x", "y")
+    with pytest.raises(BadLabelConfig, match="'a' offers the label 'dog'"):
+        config.click_output("dog", "a")
+
+
+def test_regions_of_the_other_image_are_not_read_as_of_this_one() -> None:
+    value = {"points": [[1, 1], [50, 1], [50, 50]], "closed": True, "polygonlabels": ["cat"]}
+    item = {
+        "id": "1",
+        "from_name": "pb",
+        "to_name": "b",
+        "type": "polygonlabels",
+        "original_width": 80,
+        "original_height": 60,
+        "value": value,
+    }
+    parsed = parse_annotation([item], parse_label_config(TWO_IMAGES))
+    assert parsed.regions == ()
+    assert "another picture" in parsed.dropped[0].reason
+    assert not parsed.dropped[0].broken
+
+
+def test_pictures_cannot_be_added_where_the_address_has_no_field_of_its_own() -> None:
+    config = parse_label_config(f'<View>{brush()}<Image name="i" value="$image.url"/></View>')
+    assert config.image_of({"image": {"url": "x"}}) == "x"
+    with pytest.raises(BadLabelConfig, match="pictures cannot be added"):
+        _ = config.image_key
 
 
 def test_a_smart_rectangle_beside_a_mask_tag_is_a_prompt() -> None:

@@ -100,6 +100,32 @@ def test_polygon_of_parts_and_holes_says_what_is_lost() -> None:
     assert iou == pytest.approx(800 / 1044, abs=0.02)
 
 
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+def test_a_thin_diagonal_keeps_its_shape_as_a_polygon(thickness: int) -> None:
+    canvas = np.zeros(HW, np.uint8)
+    cv2.line(canvas, (3, 4), (75, 50), 1, thickness)
+    found = instances(canvas > 0)
+    rendered = render(found, CONFIGS["polygon"], HW)
+    assert rendered.iou[0] >= 0.95
+    assert "meta" not in rendered.result[0]
+    (region,) = parse_annotation(rendered.result, CONFIGS["polygon"], HW).regions
+    assert rle_iou([region.rle], found.rle)[0, 0] >= 0.95
+
+
+def test_a_polygon_that_cannot_show_its_mask_says_so() -> None:
+    ring = np.zeros(HW, np.uint8)
+    cv2.circle(ring, (40, 30), 20, 1, 1)
+    meta = [provenance_meta("found by model r1", key="k")]
+    rendered = render(instances(ring > 0), CONFIGS["polygon"], HW, meta=meta)
+    assert rendered.iou[0] < 0.2
+    found = rendered.result[0]["meta"]
+    assert found["text"][0] == "found by model r1"
+    assert "not the whole mask" in found["text"][1]
+    assert found["groundswell"] == {"key": "k"}
+    assert meta == [provenance_meta("found by model r1", key="k")]
+    assert len(rendered.result[0]["value"]["points"]) < 120
+
+
 @pytest.mark.parametrize("corner", [(0, 0), (59, 79)])
 def test_polygon_of_one_pixel_and_of_a_line(corner: tuple[int, int]) -> None:
     for size in ((1, 1), (1, 9), (7, 1)):
