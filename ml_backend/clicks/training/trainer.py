@@ -46,7 +46,16 @@ from ml_backend.images.decode import read_image
 from ml_backend.learners.base import LeftOut, Progress
 from ml_backend.learners.readable_examples import nothing_left, readable_examples
 
-__all__ = ["ClickReport", "click_targets", "train_click_model", "train_network"]
+__all__ = [
+    "ClickReport",
+    "click_targets",
+    "keep_pages",
+    "normalised_focal_loss",
+    "sample_tensors",
+    "soft_iou_loss",
+    "train_click_model",
+    "train_network",
+]
 
 
 MIN_TEST_IMAGES = 3
@@ -95,7 +104,7 @@ def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:
     return (1.0 - (common + 1.0) / (union + 1.0)).mean()
 
 
-def _tensors(
+def sample_tensors(
     samples: Sequence[Sample], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """image, clicks, previous, input_maps and target of the samples, as ``ClickNet`` takes them."""
@@ -109,7 +118,7 @@ def _tensors(
     return image.contiguous(), clicks, previous, input_maps, target
 
 
-def _keep_pages() -> None:
+def keep_pages() -> None:
     """Let glibc keep big activation buffers between steps: twice as fast on a CPU. Nothing on other
     systems.
     """
@@ -146,7 +155,7 @@ def train_network(
     Raises BadInput when no example holds a usable mask.
     """
     device = torch.device(resolve_device(options.device))
-    _keep_pages()
+    keep_pages()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
@@ -172,12 +181,12 @@ def train_network(
         network.eval()
         with torch.no_grad():
             for _ in range(int(sampler.rng.choice(len(corrections), p=corrections))):
-                image, clicks, previous, input_maps, _ = _tensors(samples, device)
+                image, clicks, previous, input_maps, _ = sample_tensors(samples, device)
                 predicted = (network(image, clicks, previous, input_maps)[:, 0] > 0).cpu().numpy()
                 for sample, mask in zip(samples, predicted, strict=True):
                     next_click(sample, mask, sampler.rng)
         network.train()
-        image, clicks, previous, input_maps, target = _tensors(samples, device)
+        image, clicks, previous, input_maps, target = sample_tensors(samples, device)
         logits = network(image, clicks, previous, input_maps)
         loss = normalised_focal_loss(logits, target) + soft_iou_loss(logits, target)
         optimiser.zero_grad(set_to_none=True)

@@ -152,18 +152,27 @@ class Sampler:
             self._kept.put(index, image)
         return image
 
+    def _pick(self) -> tuple[npt.NDArray[np.uint8], Mask]:
+        """A picture and one of its masks."""
+        index = int(self.rng.choice(len(self._examples), p=self._p))
+        example, usable = self._examples[index]
+        mask = coco_mask.decode(example.rle[int(self.rng.choice(usable))]).astype(np.bool_)
+        return self._image(index), mask
+
+    def _first_side(self, mask: Mask) -> float:
+        """Side of the window in which the first click on ``mask`` is seen."""
+        return self.first_side * float(self.rng.uniform(0.85, 1.2))
+
     def draw(self, count: int) -> list[Sample]:
         return [self._draw() for _ in range(count)]
 
     def _draw(self) -> Sample:
         rng = self.rng
         while True:
-            index = int(rng.choice(len(self._examples), p=self._p))
-            example, usable = self._examples[index]
-            mask = coco_mask.decode(example.rle[int(rng.choice(usable))]).astype(np.bool_)
+            image, mask = self._pick()
             kind = rng.random()
             if kind >= _BOX and np.count_nonzero(mask) >= _CLOSE_FROM_PX:
-                sample = self._closely(index, mask)
+                sample = self._closely(image, mask)
                 if sample is not None:
                     return sample
                 continue
@@ -172,7 +181,7 @@ class Sampler:
             target = crop_mask(mask, window, self.size)
             if target.sum() >= 4:
                 break
-        sample = self._sample(index, window, target, np.zeros_like(target))
+        sample = self._sample(image, window, target, np.zeros_like(target))
         if kind < _CLICK:
             x, y, _ = _spot(sample.target, rng, exact=bool(rng.random() < 0.5))
             sample.add(x, y, positive=True)
@@ -184,8 +193,8 @@ class Sampler:
             self._box(sample)
         return sample
 
-    def _sample(self, index: int, window: Window, target: Mask, previous: Mask) -> Sample:
-        """The window of image ``index`` without clicks, with random rotation, mirroring and brightness."""
+    def _sample(self, picture: npt.NDArray[np.uint8], window: Window, target: Mask, previous: Mask) -> Sample:
+        """The window of ``picture`` without clicks, with random rotation, mirroring and brightness."""
         rng = self.rng
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
 
@@ -193,7 +202,7 @@ class Sampler:
             array = np.rot90(array, turns)
             return np.ascontiguousarray(array[:, ::-1] if flip else array)
 
-        image = turned(crop_image(self._image(index), window, self.size))
+        image = turned(crop_image(picture, window, self.size))
         gain = np.exp(rng.normal(0, 0.12)) * np.exp(rng.normal(0, 0.04, 3))
         lit = image.astype(np.float32) * gain + rng.normal(0, 8)
         return Sample(
@@ -203,7 +212,7 @@ class Sampler:
             np.asarray(turned(previous), np.bool_),
         )
 
-    def _closely(self, index: int, mask: Mask) -> Sample | None:
+    def _closely(self, picture: npt.NDArray[np.uint8], mask: Mask) -> Sample | None:
         """One error of a degraded mask, clicked in a small window around it; None if all errors are tiny."""
         rng = self.rng
         degraded = degraded_mask(mask, rng)
@@ -224,7 +233,7 @@ class Sampler:
         target, previous = (crop_mask(m, window, self.size) for m in (mask, degraded))
         if (target == previous).all():
             return None
-        sample = self._sample(index, window, target, previous)
+        sample = self._sample(picture, window, target, previous)
         next_click(sample, sample.previous, rng)
         return sample
 
@@ -233,7 +242,7 @@ class Sampler:
         x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
         side = float(max(width, height))
         if first_look:
-            side = self.first_side * rng.uniform(0.85, 1.2)
+            side = self._first_side(mask)
             cx, cy, _ = _spot(mask, rng, exact=bool(rng.random() < 0.5))
             return fit_window((cx, cy, cx + 1, cy + 1), side, (mask.shape[0], mask.shape[1]))
         window = max(side * rng.uniform(1.3, 2.6), 24.0)

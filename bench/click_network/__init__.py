@@ -1,0 +1,1 @@
+"""Training of a click network for all projects: generated scenes and real sets, mixed."""
