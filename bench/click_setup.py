@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -214,3 +215,44 @@ class User:
                 if not again:
                     raise
         raise AssertionError("unreachable")
+
+
+_SAM_TO_HF = (
+    ("iou_prediction_head.layers.0", "iou_prediction_head.proj_in"),
+    ("iou_prediction_head.layers.1", "iou_prediction_head.layers.0"),
+    ("iou_prediction_head.layers.2", "iou_prediction_head.proj_out"),
+    ("output_upscaling.0", "upscale_conv1"),
+    ("output_upscaling.1", "upscale_layer_norm"),
+    ("output_upscaling.3", "upscale_conv2"),
+    ("mask_downscaling.0", "mask_embed.conv1"),
+    ("mask_downscaling.1", "mask_embed.layer_norm1"),
+    ("mask_downscaling.3", "mask_embed.conv2"),
+    ("mask_downscaling.4", "mask_embed.layer_norm2"),
+    ("mask_downscaling.6", "mask_embed.conv3"),
+    ("point_embeddings", "point_embed"),
+    ("pe_layer.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
+    ("image_encoder", "vision_encoder"),
+    ("neck.0", "neck.conv1"),
+    ("neck.1", "neck.layer_norm1"),
+    ("neck.2", "neck.conv2"),
+    ("neck.3", "neck.layer_norm2"),
+    ("patch_embed.proj", "patch_embed.projection"),
+    (".norm", ".layer_norm"),
+    ("blocks", "layers"),
+)
+_HYPERNETWORK = re.compile(r"(output_hypernetworks_mlps\.\d+)\.layers\.(\d)")
+
+
+def sam_as_hf(state: dict[str, Any]) -> dict[str, Any]:
+    """Weights of a segment-anything model under the names that transformers' SamModel has for them."""
+    named = {}
+    for name, tensor in state.items():
+        for ours, theirs in _SAM_TO_HF:
+            name = name.replace(ours, theirs)
+        found = _HYPERNETWORK.search(name)
+        if found is not None:
+            part = ("proj_in", "layers.0", "proj_out")[int(found[2])]
+            name = name.replace(found[0], f"{found[1]}.{part}")
+        named[name] = tensor
+    shared = "prompt_encoder.shared_embedding.positional_embedding"
+    return {**named, "shared_image_embedding.positional_embedding": named[shared]}

@@ -26,6 +26,7 @@ EXTRA_OF: Mapping[str, str] = {
     "onnxruntime": "onnx",
     "psycopg": "postgres",
     "transformers": "hf",
+    "timm": "hf",
     "tensorboard": "tensorboard",
 }
 """Name to import -> the extra that installs it. Everything else is installed with Groundswell itself."""

@@ -65,7 +65,31 @@ class BackendSettings(BaseSettings):
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     segmenter: str = Field(default="classical", description="click segmenter when a project names none")
-    sam_checkpoint: Path | None = Field(default=None, description="SAM checkpoint for segmenter 'sam'")
+    sam_checkpoint: Path | None = Field(
+        default=None, description="SAM checkpoint for segmenters 'sam' and 'sam-onnx'"
+    )
+    sam_onnx: Path | None = Field(
+        default=None,
+        description="folder with encoder.onnx and decoder.onnx for segmenter 'sam-onnx'; unset: "
+        "sam_checkpoint",
+    )
+    click_onnx: Path | None = Field(
+        default=None,
+        description="click network in ONNX for segmenter 'click-onnx'; unset: sam_checkpoint",
+    )
+    hf_model: str = Field(
+        default="",
+        description="model of transformers for segmenter 'hf': a folder with config.json, or a name on the "
+        "hub that 'groundswell models pull' has fetched",
+    )
+    hf_revision: str = Field(
+        default="", description="branch, tag or commit of hf_model on the hub; empty: its main branch"
+    )
+    hf_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="what the image encoder of segmenter 'hf' computes in; bfloat16 is faster, with masks a "
+        "little different",
+    )
     embedding_ram_bytes: int = Field(
         default=512 * 1024**2, ge=0, description="click embeddings kept in memory, per process"
     )

@@ -56,15 +56,18 @@ def start_mask_from(
 
 
 def mask_logits(
-    mask: npt.NDArray[np.bool_], *, size: int = 256, scale: float = LOGIT_SCALE
+    mask: npt.NDArray[np.bool_], *, size: int = 256, scale: float = LOGIT_SCALE, squeeze: bool = False
 ) -> npt.NDArray[np.float32]:
     """An (H, W) mask as (size, size) float32 logits of -scale … +scale in SAM's padded frame.
 
-    The image's long side fills the frame, the rest is background; edges carry the covered share of each cell.
+    The image's long side fills the frame, the rest is background; with ``squeeze`` both sides fill it, as in
+    SAM 2. Edges carry the covered share of each cell.
     """
     height, width = mask.shape
     ratio = size / max(height, width)
     h, w = max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
+    if squeeze:
+        h = w = size
     small = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
     logits = np.full((size, size), -scale, np.float32)
     logits[:h, :w] = (2.0 * small - 1.0) * scale

@@ -48,24 +48,38 @@ def register(app: typer.Typer) -> None:
                 chosen = "  (in use)" if row.get("in_use") else ""
                 typer.secho(f"  {mark} {row['name']}", fg=colour, nl=False)
                 typer.echo(f"  {row['summary']}{chosen}" + (f"; {row['reason']}" if row["reason"] else ""))
+                if row.get("licence"):
+                    typer.echo(f"      licence of the weights: {row['licence']}")
 
     @group.command()
     def pull(
-        name: Annotated[str, typer.Argument(help="sam_vit_b, sam_vit_l or sam_vit_h")],
+        name: Annotated[
+            str, typer.Argument(help="sam_vit_b, sam_vit_l, sam_vit_h, or owner/name of a model on the hub")
+        ],
         folder: Annotated[
             Path | None, typer.Option(help="where to put it (default: data-dir/checkpoints)")
         ] = None,
         mirror: Annotated[
             str, typer.Option(help="base URL to download from instead of the official one")
         ] = "",
+        revision: Annotated[
+            str, typer.Option(help="of a model on the hub: branch, tag or commit (default: its main branch)")
+        ] = "",
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     ) -> None:
-        """Download an official SAM checkpoint: resumable, checked by its hash.
+        """Download weights for clicks: resumable, checked by hash. An official SAM checkpoint, or a model of
+        transformers (SAM, HQ-SAM, SAM 2, EdgeTAM, SAM 3) from the hub.
 
-        Example: groundswell models pull sam_vit_b
+        Example: groundswell models pull facebook/sam2.1-hiera-tiny
         """
         import json
+
+        if "/" in name:
+            _pull_from_hub(name, revision, folder, mirror, data_dir, as_json)
+            return
+        if revision:
+            raise typer.BadParameter("only models on the hub (owner/name) have revisions")
 
         from rich.console import Console
         from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
@@ -123,7 +137,30 @@ def register(app: typer.Typer) -> None:
             typer.echo(json.dumps({"version": chosen, "path": str(written)}))
             return
         typer.echo(f"{written}")
-        typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=click-onnx GROUNDSWELL_SAM_CHECKPOINT={written}")
+        typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=click-onnx GROUNDSWELL_CLICK_ONNX={written}")
+
+
+def _pull_from_hub(
+    name: str, revision: str, folder: Path | None, mirror: str, data_dir: Path | None, as_json: bool
+) -> None:
+    import json
+
+    from ml_backend.clicks.segmenters.hf_models import card_licence, pulled_folder
+    from ml_backend.clicks.segmenters.hf_pull import pull_hf_model
+
+    if mirror:
+        raise typer.BadParameter("a mirror of the hub is named by the variable HF_ENDPOINT")
+    at = pulled_folder(_settings(data_dir).data_dir, name, revision)
+    path = pull_hf_model(name, folder or at, revision=revision)
+    licence = card_licence(path) or "unknown"
+    if as_json:
+        typer.echo(json.dumps({"name": name, "path": str(path), "licence": licence}))
+        return
+    typer.echo(f"{path}")
+    typer.echo(f"Licence of the weights, as the model's card says: {licence}")
+    used = str(path) if folder else name
+    more = f" GROUNDSWELL_HF_REVISION={revision}" if revision and not folder else ""
+    typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=hf GROUNDSWELL_HF_MODEL={used}{more}")
 
 
 def _settings(data_dir: Path | None) -> Any:

@@ -18,8 +18,8 @@ __all__ = ["list_models"]
 def list_models(settings: Settings, project: int | None = None) -> dict[str, list[dict[str, Any]]]:
     """Rows of ``segmenters``, ``learners`` and ``checkpoints``.
 
-    Each row has name, summary, ready, reason (what is missing, "" when nothing is) and in_use. ``project``:
-    the click network of this project is looked for as well.
+    Each row has name, summary, ready, reason (what is missing, "" when nothing is) and in_use; those with
+    weights of others also their licence. ``project``: the click network of this project is looked for too.
     """
     paths = None if project is None else ProjectPaths(settings.data_dir, project)
     segmenters = [
@@ -48,6 +48,7 @@ def list_models(settings: Settings, project: int | None = None) -> dict[str, lis
                 "summary": f"{checkpoint.file}, {checkpoint.size / 1e6:.0f} MB",
                 "ready": here,
                 "reason": "" if here else f"groundswell models pull {checkpoint.name}",
+                "licence": "Apache-2.0",
                 "in_use": settings.sam_checkpoint == path,
             }
         )

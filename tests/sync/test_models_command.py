@@ -49,7 +49,7 @@ def test_the_network_that_serves_is_written(app: typer.Typer, project: ProjectPa
     said = json.loads(run(app, "3", str(out), "--data-dir", data, "--json"))
     assert said == {"version": "click-r2-bbbb", "path": str(out)}
     assert ClickOnnxSegmenter(out, threads=1).size == 64
-    assert "GROUNDSWELL_SAM_CHECKPOINT" in run(
+    assert "GROUNDSWELL_CLICK_ONNX" in run(
         app, "3", str(out), "--data-dir", data, "--version", "click-r1-aaaa"
     )
 

@@ -127,12 +127,12 @@ def _point_rows(points: npt.NDArray[np.float32], rows: int | None) -> npt.NDArra
 
 
 def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> ClickOnnxSegmenter:
-    """``click-onnx`` from GROUNDSWELL_SAM_CHECKPOINT: the ONNX file."""
-    path = settings.sam_checkpoint
+    """``click-onnx`` from GROUNDSWELL_CLICK_ONNX, else GROUNDSWELL_SAM_CHECKPOINT: the ONNX file."""
+    path = settings.click_onnx or settings.sam_checkpoint
     if path is None or not path.is_file():
         raise ModelError(
             "no click network is configured" if path is None else f"{path} is no file",
-            field="sam_checkpoint",
-            hint="Point GROUNDSWELL_SAM_CHECKPOINT to the .onnx file of a click network",
+            field="click_onnx",
+            hint="Point GROUNDSWELL_CLICK_ONNX to the .onnx file of a click network",
         )
     return ClickOnnxSegmenter(path, threads=int(os.environ.get("OMP_NUM_THREADS", "0") or 0))

@@ -13,8 +13,6 @@ prompts are given to the decoder:
 
 from __future__ import annotations
 
-import threading
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,10 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
+from ml_backend.clicks.segmenters.sam_device import TorchOnDevice
 from ml_backend.clicks.segmenters.sam_weights import build_sam, load_sam
 from ml_backend.clicks.start_masks import mask_logits
-from ml_backend.device_fallback import DeviceFallback
-from ml_backend.devices import is_out_of_memory, resolve_device
+from ml_backend.devices import resolve_device
 from ml_backend.errors import BadPrompt, ModelError
 from ml_backend.settings import BackendSettings
 
@@ -44,11 +42,18 @@ def zero_click(prompt: Prompt, start_mask: StartMask | None) -> ClickResult | No
 
 
 def decoder_prompt(
-    prompt: Prompt, start_mask: StartMask | None, hw: tuple[int, int], size: int, low: int
+    prompt: Prompt,
+    start_mask: StartMask | None,
+    hw: tuple[int, int],
+    size: int,
+    low: int,
+    *,
+    squeeze: bool = False,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32] | None, bool]:
     """A prompt as the inputs of a SAM decoder.
 
-    ``size`` is the side of the encoder's input, ``low`` the side of its low-resolution masks. Returns
+    ``size`` is the side of the encoder's input, ``low`` the side of its low-resolution masks. The long side
+    of the picture fills the input; with ``squeeze`` both sides do. Returns
 
     * points (n, 2) float32 in the encoder's frame; the two corners of a box come last;
     * their labels (n,) int32: 1 object, 0 background, 2 and 3 the corners of the box;
@@ -58,6 +63,8 @@ def decoder_prompt(
     height, width = hw
     scale = size / max(height, width)
     new_h, new_w = int(height * scale + 0.5), int(width * scale + 0.5)
+    if squeeze:
+        new_h = new_w = size
     coords = [(x, y) for x, y, _ in prompt.points]
     kinds = [int(positive) for _, _, positive in prompt.points]
     box = prompt.box
@@ -70,12 +77,14 @@ def decoder_prompt(
     mask_input = None
     if start_mask is not None:
         given = start_mask.logits
-        mask_input = given if given is not None else mask_logits(start_mask.mask, size=low)
+        if given is None:
+            given = mask_logits(start_mask.mask, size=low, squeeze=squeeze)
+        mask_input = given
     several = box is None and start_mask is None and len(prompt.points) == 1
     return frame.astype(np.float32), np.asarray(kinds, np.int32), mask_input, several
 
 
-class SamSegmenter:
+class SamSegmenter(TorchOnDevice):
     """SAM in torch on one device. Thread-safe: the model is read-only, calls share nothing.
 
     Parameters
@@ -89,44 +98,18 @@ class SamSegmenter:
     persist = True
 
     def __init__(self, model: Any, digest: str, *, device: str = "cpu") -> None:
-        import torch
-
         self.encoder = f"sam-{digest[:16]}"
-        self.fallback = DeviceFallback(self.name, device)
-        self.nbytes = sum(tensor.nbytes for tensor in model.state_dict().values())
         self._size = int(model.image_encoder.img_size)
-        self._moving = threading.Lock()
-        try:
-            self._place(model.to(device), device)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            self._state = (model, None, device)
-            self._to_cpu(error)
-        # On a GPU one decode runs at a time, to save memory; on a CPU several clicks may decode together.
-        self._decoding: Any = threading.Lock() if torch.device(device).type == "cuda" else nullcontext()
+        self._start(model, device)
 
-    def _place(self, model: Any, device: str) -> None:
+    def _prepare(self, model: Any) -> Any:
         import torch
 
         with torch.inference_mode():
-            dense = model.prompt_encoder.get_dense_pe()
-        self._state = (model, dense, device)
+            return model.prompt_encoder.get_dense_pe()
 
-    @property
-    def device(self) -> str:
-        """Where it runs now."""
-        return self.fallback.device
-
-    @property
-    def notice(self) -> str:
-        """Why the CPU is used although another device was asked for; else empty."""
-        return self.fallback.notice
-
-    @property
-    def model(self) -> Any:
-        """The torch model, where it is now."""
-        return self._state[0]
+    def _copy(self, model: Any, device: str) -> Any:
+        return build_sam({name: tensor.cpu() for name, tensor in model.state_dict().items()}).to(device)
 
     # -- encode -----------------------------------------------------------------------------------------
 
@@ -197,59 +180,6 @@ class SamSegmenter:
         with torch.inference_mode(), self._decoding:
             mask, iou, logits = self._retry(decode)
         return ClickResult(mask.numpy(), np.array([min(max(iou, 0.0), 1.0)], np.float32), logits.numpy())
-
-    # -- out of memory ----------------------------------------------------------------------------------
-
-    def _retry(self, call: Any) -> Any:
-        """Run on the device. When it is out of memory, run on the CPU for a while; see DeviceFallback."""
-        if self.fallback.is_due():
-            self._try_device()
-        state = self._state
-        try:
-            return call(*state)
-        except (RuntimeError, MemoryError) as error:
-            if state[2] == "cpu" or not is_out_of_memory(error):
-                raise
-            self._to_cpu(error)
-        return call(*self._state)
-
-    def _to_cpu(self, error: BaseException) -> None:
-        with self._moving:
-            model, _, device = self._state
-            if device != "cpu":
-                # Not a deep copy: it would first need the memory twice, on the device that just ran out.
-                self._place(_copy(model, "cpu"), "cpu")
-                self.fallback.leave("ran out of memory", error)
-                del model
-                _free_device_memory()
-
-    def _try_device(self) -> None:
-        """Try to move the model back to the device asked for; stay on the CPU if memory is still short."""
-        with self._moving:
-            if not self.fallback.is_due():
-                return  # another thread was here before
-            try:
-                # A copy: other threads may be using the one on the CPU.
-                self._place(_copy(self.model, self.fallback.wanted), self.fallback.wanted)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                _free_device_memory()
-                self.fallback.leave("is still out of memory", error)
-            else:
-                self.fallback.come_back()
-
-
-def _copy(model: Any, device: str) -> Any:
-    """The model with its weights on another device."""
-    return build_sam({name: tensor.cpu() for name, tensor in model.state_dict().items()}).to(device)
-
-
-def _free_device_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _writable(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -10,6 +10,10 @@ Two kinds of pairs are supported; the names and ranks of their inputs tell which
   only the box of a start mask is used.
 
 Where a decoder offers low-resolution masks, only those are asked for. Only the chosen mask is resized here.
+
+A decoder may give one mask instead of all four. It then chooses by the number of points: from three on SAM's
+answer to a clear prompt, below that the best of those to an ambiguous one. A box alone is two points, but a
+clear prompt, so it gets the empty point with which SAM pads prompts.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.onnx_sessions import OnnxSessions
 from ml_backend.clicks.segmenters.sam import decoder_prompt, zero_click
+from ml_backend.clicks.segmenters.sam_identify import identify
 from ml_backend.clicks.segmenters.sam_weights import PIXEL_MEAN, PIXEL_STD, file_digest
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
@@ -40,7 +45,8 @@ log = logging.getLogger(__name__)
 
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 _HINT = (
-    "Point GROUNDSWELL_SAM_CHECKPOINT to a folder with encoder.onnx and decoder.onnx, or to a SAM .pth file"
+    "Point GROUNDSWELL_SAM_ONNX to a folder with encoder.onnx and decoder.onnx, or "
+    "GROUNDSWELL_SAM_CHECKPOINT to a SAM .pth file"
 )
 
 
@@ -89,6 +95,7 @@ class SamOnnxSegmenter:
         self._iou_output = next((n for n in outputs if "iou" in n), outputs[min(1, len(outputs) - 1)])
         self._mask_output = next((n for n in outputs if "low_res" in n), outputs[0])
         self._single_token = "low_res" in self._mask_output
+        self._gives_one = False  # files seldom say it, the first answer does
 
     @property
     def device(self) -> str:
@@ -138,9 +145,10 @@ class SamOnnxSegmenter:
             return self._segment_efficient(features, hw, prompt, start_mask)
         low = self._size // 4
         points, kinds, mask_input, several = decoder_prompt(prompt, start_mask, hw, self._size, low)
-        if not (kinds >= 2).any():  # SAM pads prompts without a box by one empty point
-            points = np.concatenate([points, np.zeros((1, 2), np.float32)])
-            kinds = np.concatenate([kinds, np.full(1, -1, np.int32)])
+        corners = kinds >= 2
+        is_box_alone = len(kinds) == 2 and bool(corners.all())
+        if not corners.any() or (self._gives_one and is_box_alone):
+            points, kinds = _padded(points, kinds)
         feed = {
             "image_embeddings": features,
             "point_coords": points[None],
@@ -154,7 +162,13 @@ class SamOnnxSegmenter:
             # The resized masks are not used: the smallest size makes their computation cheap.
             size = hw if not self._single_token else (1, 1)
             feed["orig_im_size"] = np.asarray(size, np.float32)
-        iou, masks = self._models.run("decoder", [self._iou_output, self._mask_output], feed)
+        wanted = [self._iou_output, self._mask_output]
+        iou, masks = self._models.run("decoder", wanted, feed)
+        if masks.shape[1] == 1 and is_box_alone and not self._gives_one:
+            self._gives_one = True
+            points, kinds = _padded(points, kinds)
+            feed |= {"point_coords": points[None], "point_labels": kinds[None].astype(np.float32)}
+            iou, masks = self._models.run("decoder", wanted, feed)
         best = _choose(iou[0], masks.shape[1], several=several)
         logits = np.ascontiguousarray(masks[0, best], np.float32)
         if self._single_token:
@@ -188,6 +202,16 @@ class SamOnnxSegmenter:
         if logits.shape != hw:
             logits = cv2.resize(logits, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
         return ClickResult((logits > 0)[None], _score(iou[best]), None)
+
+
+def _padded(
+    points: npt.NDArray[np.float32], kinds: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """With the empty point (0, 0) of label -1 by which SAM's exports expect prompts to be padded."""
+    return (
+        np.concatenate([points, np.zeros((1, 2), np.float32)]),
+        np.concatenate([kinds, np.full(1, -1, np.int32)]),
+    )
 
 
 def _choose(iou: npt.NDArray[np.float32], count: int, *, several: bool) -> int:
@@ -236,7 +260,12 @@ def _find(folder: Path) -> tuple[Path, Path]:
         files = sorted(folder.glob(f"*{word}*.onnx")) if folder.is_dir() else []
         path = folder / exact if (folder / exact).exists() else (files[0] if len(files) == 1 else None)
         if path is None:
-            raise ModelError(f"no {word} in {folder}", field="sam_checkpoint", hint=_HINT)
+            other = identify(folder)
+            if other is not None and "ONNX" not in other.what:
+                raise ModelError(
+                    f"{folder} is {other.what}: not an ONNX pair", field="sam_onnx", hint=other.hint
+                )
+            raise ModelError(f"no {word} in {folder}", field="sam_onnx", hint=_HINT)
         found.append(path)
     return found[0], found[1]
 
@@ -316,16 +345,16 @@ _export_lock = threading.Lock()
 
 
 def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> SamOnnxSegmenter:
-    """``sam-onnx`` from GROUNDSWELL_SAM_CHECKPOINT: a folder with a pair, or a SAM .pth that is exported
-    once.
+    """``sam-onnx`` from GROUNDSWELL_SAM_ONNX, else GROUNDSWELL_SAM_CHECKPOINT: a folder with a pair, or a SAM
+    .pth that is exported once.
     """
     from ml_backend.devices import resolve_device
 
-    path = settings.sam_checkpoint
+    path = settings.sam_onnx or settings.sam_checkpoint
     if path is None or not path.exists():
         raise ModelError(
             "no SAM checkpoint is configured" if path is None else f"{path} does not exist",
-            field="sam_checkpoint",
+            field="sam_onnx",
             hint=_HINT,
         )
     threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_backend.clicks.segmenters.sam_identify import identify, identify_names
 from ml_backend.errors import ModelError
 
 if TYPE_CHECKING:
@@ -41,15 +42,13 @@ def load_sam(path: Path) -> tuple[Any, str]:
     """
     import torch
 
+    if path.is_dir():
+        raise _refused(path, "is a folder, not a checkpoint")
     digest = file_digest(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler or zip reader meets
-        raise ModelError(
-            f"{path} is not a readable checkpoint ({type(error).__name__})",
-            field="sam_checkpoint",
-            hint=_HINT,
-        ) from error
+        raise _refused(path, f"is not a readable checkpoint ({type(error).__name__})") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -58,10 +57,18 @@ def load_sam(path: Path) -> tuple[Any, str]:
         model = build_sam(state)
     except (KeyError, RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(
-            f"{path} does not fit the SAM architecture ({reason})", field="sam_checkpoint", hint=_HINT
-        ) from error
+        raise _refused(path, f"does not fit the SAM architecture ({reason})", state) from error
     return model, digest
+
+
+def _refused(path: Path, problem: str, state: dict[str, Any] | None = None) -> ModelError:
+    """The error for a file that is no SAM checkpoint: what it is, if that can be told, else the problem."""
+    found = identify(path) if state is None else identify_names(state)
+    if found is None or "segment-anything" in found.what:
+        return ModelError(f"{path} {problem}", field="sam_checkpoint", hint=_HINT)
+    return ModelError(
+        f"{path} is {found.what}: not a SAM checkpoint", field="sam_checkpoint", hint=found.hint
+    )
 
 
 def build_sam(state: dict[str, torch.Tensor]) -> Any:

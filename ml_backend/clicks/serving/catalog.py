@@ -42,16 +42,25 @@ Factory = Callable[[BackendSettings, ProjectPaths | None], ClickSegmenter]
 
 @dataclass(frozen=True, slots=True)
 class SegmenterEntry:
-    """One row of the table. ``factory`` is ``module:function``, called with (settings, project); ``needs``
-    lists the modules it imports.
+    """One row of the table.
+
+    ``factory`` is ``module:function``, called with (settings, project). ``needs`` lists the modules it
+    imports, ``weights`` the settings that name its weights; the first that is set counts. ``licence`` is that
+    of the weights which their authors published, empty where there are none.
     """
 
     name: str
     summary: str
     factory: str
     needs: tuple[str, ...] = ()
-    needs_checkpoint: bool = False
+    weights: tuple[str, ...] = ()
     needs_project: bool = False
+    licence: str = ""
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether it needs weights that somebody else trained."""
+        return bool(self.weights)
 
 
 SEGMENTERS: dict[str, SegmenterEntry] = {
@@ -67,21 +76,31 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
             "segment-anything checkpoint (vit_b, vit_l, vit_h) in torch",
             "ml_backend.clicks.segmenters.sam:from_settings",
             needs=("torch", "segment_anything"),
-            needs_checkpoint=True,
+            weights=("sam_checkpoint",),
+            licence="SAM: Apache-2.0; others: see the model's card",
         ),
         SegmenterEntry(
             "sam-onnx",
             "encoder and decoder of the SAM family in onnxruntime (SAM, MobileSAM, EfficientSAM)",
             "ml_backend.clicks.segmenters.sam_onnx:from_settings",
             needs=("onnxruntime",),
-            needs_checkpoint=True,
+            weights=("sam_onnx", "sam_checkpoint"),
+            licence="SAM, MobileSAM, EfficientSAM: Apache-2.0; others: see the model's card",
         ),
         SegmenterEntry(
             "click-onnx",
             "click network exported to ONNX (RITM, FocalClick, SimpleClick)",
             "ml_backend.clicks.segmenters.click_onnx:from_settings",
             needs=("onnxruntime",),
-            needs_checkpoint=True,
+            weights=("click_onnx", "sam_checkpoint"),
+            licence="unknown, see where the network comes from",
+        ),
+        SegmenterEntry(
+            "hf",
+            "SAM, HQ-SAM, SAM 2, EdgeTAM or SAM 3 through transformers, from a folder or a name on the hub",
+            "ml_backend.clicks.segmenters.hf:from_settings",
+            needs=("torch", "transformers"),
+            weights=("hf_model",),
         ),
         SegmenterEntry(
             "project",
@@ -96,12 +115,16 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
 
 @dataclass(frozen=True, slots=True)
 class SegmenterStatus:
-    """Whether a segmenter can be used now; if not ``ready``, ``reason`` says why in one line."""
+    """Whether a segmenter can be used now; if not ``ready``, ``reason`` says why in one line.
+
+    ``licence`` is that of its weights, empty where it has none that others trained.
+    """
 
     name: str
     summary: str
     ready: bool
     reason: str
+    licence: str = ""
 
 
 def build_segmenter(
@@ -148,19 +171,28 @@ def list_segmenters(settings: BackendSettings, project: ProjectPaths | None = No
     """Every segmenter with whether it can be used, without loading any weights."""
     rows = []
     for entry in SEGMENTERS.values():
-        reason = ""
         missing = missing_packages([*entry.needs])
-        checkpoint = settings.sam_checkpoint
+        licence = entry.licence
         if missing:
             reason = f"needs {', '.join(missing)}"
-        elif entry.needs_checkpoint and checkpoint is None:
-            reason = "GROUNDSWELL_SAM_CHECKPOINT is not set"
-        elif entry.needs_checkpoint and checkpoint is not None and not checkpoint.exists():
-            reason = f"{checkpoint} does not exist"
-        elif entry.needs_project:
-            reason = _project_reason(project)
-        rows.append(SegmenterStatus(entry.name, entry.summary, not reason, reason))
+        elif entry.name == "hf":
+            from ml_backend.clicks.segmenters.hf_models import folder_problem, licence_of
+
+            reason, licence = folder_problem(settings), licence_of(settings)
+        elif entry.weights:
+            reason = _weights_reason(entry, settings)
+        else:
+            reason = _project_reason(project) if entry.needs_project else ""
+        rows.append(SegmenterStatus(entry.name, entry.summary, not reason, reason, licence))
     return rows
+
+
+def _weights_reason(entry: SegmenterEntry, settings: BackendSettings) -> str:
+    """Why the weights of a segmenter are not there; empty when they are."""
+    path: Path | None = next((found for name in entry.weights if (found := getattr(settings, name))), None)
+    if path is None:
+        return f"{' or '.join(f'GROUNDSWELL_{name.upper()}' for name in entry.weights)} is not set"
+    return "" if path.exists() else f"{path} does not exist"
 
 
 def _project_reason(project: ProjectPaths | None) -> str:

@@ -43,15 +43,23 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
 
 def test_all_segmenters_are_listed_with_what_they_need(tmp_path: Path) -> None:
     rows = {row.name: row for row in list_segmenters(settings(tmp_path))}
-    assert set(rows) == {"classical", "sam", "sam-onnx", "click-onnx", "project"} == set(SEGMENTERS)
+    assert set(rows) == {"classical", "sam", "sam-onnx", "click-onnx", "hf", "project"} == set(SEGMENTERS)
     assert rows["classical"].ready
     assert "GROUNDSWELL_SAM_CHECKPOINT is not set" in rows["sam"].reason
+    assert "GROUNDSWELL_SAM_ONNX or GROUNDSWELL_SAM_CHECKPOINT is not set" in rows["sam-onnx"].reason
+    assert "GROUNDSWELL_HF_MODEL is not set" in rows["hf"].reason
+    assert all(bool(row.licence) == bool(SEGMENTERS[name].weights) for name, row in rows.items())
     assert "trained" in rows["project"].reason
     gone = list_segmenters(settings(tmp_path, sam_checkpoint=tmp_path / "gone.pth"))
     assert "does not exist" in next(row.reason for row in gone if row.name == "sam")
+    (tmp_path / "pair").mkdir()
+    own = list_segmenters(
+        settings(tmp_path, sam_checkpoint=tmp_path / "gone.pth", sam_onnx=tmp_path / "pair")
+    )
+    assert {row.name for row in own if row.ready} == {"classical", "sam-onnx"}
 
 
-@pytest.mark.parametrize("name", ["sam", "sam-onnx", "click-onnx", "project", "nonsense"])
+@pytest.mark.parametrize("name", ["sam", "sam-onnx", "click-onnx", "hf", "project", "nonsense"])
 def test_what_cannot_be_built_says_why(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError) as caught:
         build_segmenter(name, settings(tmp_path))

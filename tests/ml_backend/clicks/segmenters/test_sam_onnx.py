@@ -20,7 +20,11 @@ from ml_backend.settings import BackendSettings
 from tests.ml_backend.clicks.sam_models import picture, small_sam
 
 pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::torch.jit.TracerWarning",
+    "ignore:Exporting aten..index operator:UserWarning",
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +59,11 @@ def test_equals_torch_for_clicks_boxes_and_fed_back_masks(sam: Any, pair: Path, 
         start_mask = start_mask_from(ra.masks[0], logits=ra.logits[0], from_proposal=False)
 
 
-def test_decoder_of_the_official_export(sam: Any, pair: Path, tmp_path: Path) -> None:
+def official_decoder(sam: Any, pair: Path, folder: Path, *, single: bool) -> Path:
     """A decoder written as segment-anything's own script writes it, with the resize inside."""
-    (tmp_path / "my_encoder.onnx").write_bytes((pair / "encoder.onnx").read_bytes())
+    (folder / "my_encoder.onnx").write_bytes((pair / "encoder.onnx").read_bytes())
     torch.onnx.export(
-        SamOnnxModel(sam, return_single_mask=False),
+        SamOnnxModel(sam, return_single_mask=single),
         (
             torch.zeros(1, 64, 16, 16),
             torch.zeros(1, 3, 2),
@@ -68,7 +72,7 @@ def test_decoder_of_the_official_export(sam: Any, pair: Path, tmp_path: Path) ->
             torch.ones(1),
             torch.tensor([90.0, 120.0]),
         ),
-        str(tmp_path / "my_decoder.onnx"),
+        str(folder / "my_decoder.onnx"),
         input_names=[
             "image_embeddings", "point_coords", "point_labels",
             "mask_input", "has_mask_input", "orig_im_size",
@@ -78,12 +82,44 @@ def test_decoder_of_the_official_export(sam: Any, pair: Path, tmp_path: Path) ->
         opset_version=17,
         dynamo=False,
     )  # fmt: skip
+    return folder
+
+
+def test_decoder_of_the_official_export(sam: Any, pair: Path, tmp_path: Path) -> None:
+    official_decoder(sam, pair, tmp_path, single=False)
     ours, foreign = SamOnnxSegmenter(pair, threads=1), SamOnnxSegmenter(tmp_path, threads=1)
     image = picture((96, 128))
     prompt = Prompt(((60.0, 40.0, True),), None, "x")
     a, b = ours.segment(ours.embed(image), prompt, None), foreign.segment(foreign.embed(image), prompt, None)
     np.testing.assert_array_equal(a.masks, b.masks)
     assert ours.encoder != foreign.encoder
+
+
+def test_a_box_alone_is_a_clear_prompt_to_a_decoder_with_one_mask(
+    sam: Any, pair: Path, tmp_path: Path
+) -> None:
+    """Such a decoder takes two points for an ambiguous click; padded as SAM pads, it gives the first mask."""
+    torch_sam, one = (
+        SamSegmenter(sam, "0" * 64),
+        SamOnnxSegmenter(official_decoder(sam, pair, tmp_path, single=True), threads=1),
+    )
+    image = picture((96, 128))
+    embedding = torch_sam.embed(image)
+    box, click = (12.0, 9.0, 70.0, 80.0), (40.0, 30.0, False)
+    for prompt in (Prompt((), box, "x"), Prompt((), box, "x"), Prompt((click,), box, "x")):
+        found = one.segment(one.embed(image), prompt, None)
+        points = [(0.0, 0.0)] if not prompt.points else [(80.0, 60.0)]  # 128 pixels fill 256
+        kinds = [-1] if not prompt.points else [0]
+        encoder, (_, dense, _) = sam.prompt_encoder, torch_sam._state
+        with torch.inference_mode():
+            sparse, mask = encoder(points=None, boxes=torch.tensor([[2.0 * v for v in box]]), masks=None)
+            added = encoder._embed_points(torch.tensor([points]), torch.tensor([kinds]), pad=False)
+            masks, _ = sam.mask_decoder.predict_masks(
+                torch.from_numpy(embedding.arrays["features"]), dense, torch.cat([sparse, added], 1), mask
+            )
+        assert found.logits is not None
+        np.testing.assert_allclose(found.logits[0], masks[0, 0].numpy(), atol=1e-4)
+        assert all(np.abs(found.logits[0] - masks[0, other].numpy()).max() > 1e-2 for other in (1, 2, 3))
 
 
 class _EfficientEncoder(torch.nn.Module):
