@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["preset_of", "with_options"]
 
+_CONTINUED = "continue_iterations"
+
 S = TypeVar("S", bound="DataclassInstance")
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ def with_options(
 
     Values may be strings ("9" for 9), as a command line gives them. ``choices`` lists the allowed values of
     fields that have few, ``positive`` the numbers that must be more than 0; all others must be 0 or more.
+    ``continue_iterations`` is at most ``iterations`` where only these are given.
     Raises BadInput with the field ``options.<name>``.
     """
     kinds = {field.name: type(getattr(base, field.name)) for field in dataclasses.fields(base)}
@@ -50,6 +53,9 @@ def with_options(
         allowed = (choices or {}).get(name)
         if allowed is not None and chosen[name] not in allowed:
             raise BadInput(f"{value!r} is none of {', '.join(allowed)}", field=where)
+    if "iterations" in chosen and _CONTINUED in kinds and _CONTINUED not in chosen:
+        # who asks for a short training means the later ones, too
+        chosen[_CONTINUED] = min(getattr(base, _CONTINUED), chosen["iterations"])
     settings = dataclasses.replace(base, **chosen)
     for name, kind in kinds.items():
         number = getattr(settings, name)

@@ -13,6 +13,7 @@ __all__ = ["register"]
 def register(app: typer.Typer) -> None:
     @app.command()
     def status(
+        project: Annotated[int | None, typer.Option(help="this project only; default: all")] = None,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="print JSON, with all rounds")] = False,
     ) -> None:
@@ -22,7 +23,9 @@ def register(app: typer.Typer) -> None:
         that annotators see. The purity of masks is the share of good ones among them. Unseen masks were
         accepted or rejected though nobody looked at them. docs/glossary.md has all words.
 
-        Exit code 1: there is no Groundswell data in the folder.
+        Exit code 1: there is no Groundswell data in the folder, or no such project.
+
+        Example: groundswell status --project 3
 
         Example: groundswell status --json
         """
@@ -33,7 +36,7 @@ def register(app: typer.Typer) -> None:
         from sync.report.status_lines import status_lines
 
         settings, store = open_store(data_dir)
-        found = read_status(settings, store)
+        found = read_status(settings, store, only=project)
         if as_json:
             typer.echo(json.dumps(found, indent=1))
         else:

@@ -36,12 +36,22 @@ from sync.store.tables import (
 __all__ = ["project_status", "project_titles", "status"]
 
 
-def status(settings: Settings, store: Store) -> dict[str, Any]:
-    """Everything ``groundswell status --json`` prints: workers at work, services, projects."""
+def status(settings: Settings, store: Store, *, only: int | None = None) -> dict[str, Any]:
+    """Everything ``groundswell status --json`` prints: workers at work, services, projects.
+
+    ``only`` is the number of one project. Raises BadInput when it does not take part.
+    """
     with store.read() as session:
         now = database_now(session)  # that of the leases, whatever the clock of this machine says
         leases = session.scalars(select(LeaseRecord).where(LeaseRecord.holder != "")).all()
-        projects = session.scalars(select(ProjectRecord).order_by(ProjectRecord.id)).all()
+        query = select(ProjectRecord).order_by(ProjectRecord.id)
+        projects = session.scalars(query if only is None else query.where(ProjectRecord.id == only)).all()
+        if only is not None and not projects:
+            raise BadInput(
+                f"project {only} does not take part",
+                field="project",
+                hint="`groundswell project list` lists those that do",
+            )
         found = [project_status(settings, session, project) for project in projects]
     for record, figures in zip(projects, found, strict=True):
         figures["positives_left"] = _positives_left(settings, store, record, figures)
@@ -130,6 +140,7 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "skipped": session.scalar(annotations.where(AnnotationRecord.was_cancelled.is_(True))),
         "test_split": splits[-1][1] if splits else 0,
         "test_split_number": splits[-1][0] if splits else 0,
+        "undrawn_test": [] if not splits else _undrawn_test(session, project.id, splits[-1][0]),
         "broken": [{"task": task, "reason": reason or image} for task, reason, image in broken],
         "questions": session.scalar(questions),
         "answers": session.scalar(
@@ -141,6 +152,23 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "click_model": _current_click_model(settings, project.id),
         "rounds": [_round_status(session, record) for record in rounds],
     }
+
+
+def _undrawn_test(session: Session, project_id: int, number: int) -> list[int]:
+    """Tasks of the test split of which people said what they show, but not where (kind ``weak``)."""
+    query = (
+        select(TaskRecord.id)
+        .join(
+            SplitRecord,
+            (SplitRecord.project_id == TaskRecord.project_id) & (SplitRecord.task_id == TaskRecord.id),
+        )
+        .where(
+            TaskRecord.project_id == project_id,
+            TaskRecord.tagged_only.is_(True),
+            SplitRecord.number == number,
+        )
+    )
+    return list(session.scalars(query.order_by(TaskRecord.id)))
 
 
 def _review_projects(settings: Settings, session: Session, project: ProjectRecord) -> list[dict[str, Any]]:

@@ -14,6 +14,9 @@ __all__ = ["status_lines"]
 _METRICS = 4
 """metrics of the test split that are shown, at most"""
 
+_SHOWN_TASKS = 12
+"""numbers of tasks printed; all are in the JSON"""
+
 _SHOWN_FOR_EXPERTS = 3
 """links printed; all are in the JSON"""
 
@@ -36,16 +39,21 @@ def status_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _project_lines(project: dict[str, Any]) -> list[str]:
+    counts = (
+        f"{project['tasks']}, finished {project['finished']}, skipped {project['skipped']}, "
+        f"broken {len(project['broken'])}, test split {project['test_split']}"
+        + (f" (no. {project['test_split_number']})" if project["test_split_number"] > 1 else "")
+    )
     lines = [
         f"project {project['id']}  {project['title']}",
-        f"  tasks      {project['tasks']}, finished {project['finished']}, skipped {project['skipped']}, "
-        f"broken {len(project['broken'])}, test split {project['test_split']}"
-        + (f" (no. {project['test_split_number']})" if project["test_split_number"] > 1 else ""),
+        f"  tasks      {counts if project['pulled_at'] else 'a worker will count them at its first look'}",
         f"  serving    {project['serving'] or 'nothing yet'}"
         + (f", clicks by {project['click_model']}" if project["click_model"] else ""),
     ]
     if project["next_training"] is not None:
         lines.append(f"  training   {project['next_training']['text']}")
+    if project["undrawn_test"]:
+        lines.append(_undrawn_line(project["undrawn_test"], project["test_split"]))
     if project["paused"]:
         lines.append(f"  {PAUSE_TEXTS[project['paused']]} (`groundswell project resume {project['id']}`)")
     for place in project["answer_at"]:
@@ -72,6 +80,16 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     if project["rounds"]:
         lines += _round_lines(project["rounds"][-1])
     return lines
+
+
+def _undrawn_line(undrawn: Sequence[int], size: int) -> str:
+    """What to do where the truth about masks of test pictures is not known."""
+    numbers = ", ".join(str(task) for task in undrawn[:_SHOWN_TASKS])
+    more = len(undrawn) - _SHOWN_TASKS
+    return (
+        f"  to measure masks, draw every object on the test pictures: {len(undrawn)} of {size} have none "
+        f"drawn, tasks {numbers}" + (f" and {more} more (--json lists them)" if more > 0 else "")
+    )
 
 
 def _round_lines(record: dict[str, Any]) -> list[str]:

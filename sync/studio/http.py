@@ -124,7 +124,7 @@ class StudioHttp:
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=_wait,
             retry=tenacity.retry_if_exception(again),
-            before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
+            before_sleep=_say_waiting,
             reraise=True,
         )
         try:
@@ -206,6 +206,16 @@ def _retry_after(value: str | None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def _say_waiting(state: tenacity.RetryCallState) -> None:
+    """One line for the first repetition of a call, as people read it; the others say nothing new."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    log.log(
+        logging.WARNING if state.attempt_number == 1 else logging.DEBUG,
+        "Label Studio did not take a request, it is tried again: %s",
+        error.message if isinstance(error, StudioError) else error,
+    )
 
 
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=8.0)

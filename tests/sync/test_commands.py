@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from ml_backend.artifacts.inbox import mark_dirty
-from ml_backend.errors import GroundswellError
+from ml_backend.errors import BadInput, GroundswellError
 from sync.commands import export, history, project, projects, rebuild, repartition, status, worker
 from sync.commands import round as round_command
 from sync.installation import Installation
@@ -166,6 +166,17 @@ def test_status_says_where_questions_are_open(app: tuple[typer.Typer, World]) ->
     text = _run(commands, "status")[1]
     for place in places:
         assert (place["url"] in text) == (place["open"] > 0)
+
+
+def test_status_of_one_project(app: tuple[typer.Typer, World]) -> None:
+    commands, world = app
+    text = _run(commands, "status", "--project", str(world.project_id))[1]
+    assert f"project {world.project_id}  " in text
+    assert "a worker will count them at its first look" in text
+    world.worker().look(world.project_id)
+    assert "tasks      8, finished 5" in _run(commands, "status", "--project", str(world.project_id))[1]
+    with pytest.raises(BadInput, match="does not take part"):
+        _run(commands, "status", "--project", str(world.project_id + 1000))
 
 
 def test_a_webhook_shortens_the_wait_and_stop_ends_it(make_world: MakeWorld) -> None:

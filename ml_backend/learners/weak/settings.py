@@ -24,7 +24,8 @@ class CimSettings:
     most : proposals per picture
     work_side : longest side in pixels at which proposals are found
     pictures : training pictures that are mined, drawn at random where there are more; 0 = all
-    iterations, batch : optimiser steps, pictures per step
+    iterations, batch : optimiser steps, pictures per step; where ``iterations`` are given as an option, Mask
+        R-CNN takes as many, unless ``refine_iterations`` says otherwise
     lr, weight_decay, clip : of the heads
     width, dropout : of the heads
     seed_share, seed_score : which proposals may be seeds, see ``MiningSettings``
@@ -73,6 +74,8 @@ def cim_settings(preset: str, options: Mapping[str, Any]) -> tuple[CimSettings, 
         for name, value in options.items()
         if name.startswith(REFINE) and name not in known
     }
+    if "iterations" in options:  # who asks for a short training means the whole of it
+        later.setdefault("iterations", options["iterations"])
     own = {name: value for name, value in options.items() if name in known or not name.startswith(REFINE)}
     settings = with_options(base, own, choices=_CHOICES, positive=_POSITIVE)
     for name in ("seed_share", "seed_score", "score_threshold", "pseudo_threshold", "nms"):

@@ -10,7 +10,9 @@ import pytest
 
 from ml_backend.clicks.training.options import click_options
 from ml_backend.errors import BadInput
+from ml_backend.learners.maskrcnn.settings import PRESETS, train_settings
 from ml_backend.learners.registry import check_options
+from ml_backend.learners.weak.settings import cim_settings
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,18 @@ def test_a_typo_is_named(learner: str, preset: str, options: dict[str, Any], fie
 def test_what_training_takes_passes(learner: str) -> None:
     check_options(learner, "full", {})
     check_options(learner, "light", {"iterations": "9", "lr": 1, "batch": 2.0, "weights": "none"})
+
+
+def test_a_short_training_is_short_when_it_goes_on_too() -> None:
+    """A project's option ``iterations`` is for every training of it, and for all parts of one."""
+    light = PRESETS["light"]
+    assert train_settings("light", {}).continue_iterations == light.continue_iterations > 30
+    assert train_settings("light", {"iterations": 30}).continue_iterations == 30
+    assert train_settings("light", {"iterations": 9999}).continue_iterations == light.continue_iterations
+    assert train_settings("light", {"iterations": 30, "continue_iterations": 70}).continue_iterations == 70
+    assert cim_settings("light", {"iterations": 30})[1] == {"iterations": 30}
+    assert cim_settings("light", {"iterations": 30, "refine_iterations": 70})[1] == {"iterations": 70}
+    assert cim_settings("light", {})[1] == {}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def http(played: Callable[[httpx.Request], httpx.Response], **options: int) -> S
 OK = {"id": 1}
 
 
+def test_waiting_for_the_server_is_said_once_in_plain_words(caplog: pytest.LogCaptureFixture) -> None:
+    played = Played(*[httpx.ConnectError("refused")] * 3, httpx.Response(200, json=OK))
+    with caplog.at_level(logging.WARNING):
+        assert http(played).get("/api/projects/1/") == OK
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "sync.studio.http"]
+    assert "it is tried again" in line
+    assert "refused" in line
+    assert "locals" not in line
+
+
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_repeatable_call_is_repeated(status: int, slept: list[float]) -> None:
     played = Played(httpx.Response(status), httpx.Response(status), httpx.Response(200, json=OK))

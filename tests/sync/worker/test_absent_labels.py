@@ -11,9 +11,12 @@ from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import Verdict, read_verdicts, write_verdicts
 from ml_backend.label_studio.config_builder import build_label_config
 from sync.exchange.collect import collect
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.rounds.cluster import LabelPool, load_label_pools
 from sync.rounds.pull import pull
 from sync.rounds.round_records import trained_round
+from sync.rounds.test_split import newest_split
 from sync.store.tables import QuestionRecord, RoundRecord
 from tests.sync.conftest import LABELS, World
 from tests.sync.steps import step
@@ -157,3 +160,19 @@ def accepted(world: World, record: RoundRecord, number: int) -> set[int]:
     pool = next(p for p in load_pools(world, record) if p.label == "bar")
     rows = np.flatnonzero(pool.table.task_id == world.tasks[number])
     return {verdicts.rows[str(pool.table.key[row])].verdict for row in rows}
+
+
+def test_status_names_the_test_pictures_that_nobody_drew_on(make_world: MakeWorld) -> None:
+    world = weak_world(make_world)
+    tag(world, *TAGGED)
+    look(world)
+    found = status(world.settings, world.store)
+    (project,) = found["projects"]
+    split = newest_split(world.open().db)
+    assert split is not None
+    undrawn = sorted(split.tasks & {world.tasks[number] for number in TAGGED})
+    assert undrawn, "the split must hold a picture with tags alone"
+    assert project["undrawn_test"] == undrawn
+    (line,) = (line for line in status_lines(found) if "to measure masks" in line)
+    assert f"{len(undrawn)} of {len(split.tasks)} " in line
+    assert line.endswith(", ".join(map(str, undrawn)))
