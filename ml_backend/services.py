@@ -54,10 +54,7 @@ class PoolProposals:
         if table is None:
             return None
         whole = {
-            label
-            for target in project.config.wanted
-            if target.is_of.whole_labels and target.is_of.same_iou > 1
-            for label in target.labels
+            label for target in project.config.wanted if target.is_of.one_per_label for label in target.labels
         }
         return Proposals(version, project.labels, table.instances(project.labels), frozenset(whole))
 

@@ -1,8 +1,9 @@
 """From a model's masks of one task to the prediction that Label Studio gets.
 
 The backend answers ``/predict`` with these predictions and the worker pushes them. Both call
-``make_prediction``, so both show the same masks: accepted ones marked, rejected ones left out, undecided ones
-from a class score on, one mask per object, and no piles of boxes.
+``make_prediction``, so both show the same masks: accepted ones marked, rejected ones left out (but for masks
+of a whole class, which people correct), undecided ones from a class score on, one mask per object, and no
+piles of boxes.
 """
 
 from __future__ import annotations
@@ -66,8 +67,14 @@ def make_prediction(
     Raises BadLabelConfig and BadRegion, as ``to_result`` does.
     """
     rows, others = with_other_classes(rows, verdicts, config.wanted)
-    found = [others.get(str(key)) or verdicts.get(str(key)) for key in rows.key]
     known = set(config.labels)
+    # a mask of all that is of a label is seldom all wrong: a rejected one is where somebody starts to correct
+    correctable = {label for label in known if config.kind_of(label).one_per_label}
+    decided = [others.get(str(key)) or verdicts.get(str(key)) for key in rows.key]
+    found = [
+        None if verdict is not None and verdict.verdict < 0 and str(label) in correctable else verdict
+        for verdict, label in zip(decided, rows.label, strict=True)
+    ]
     keep = [
         i
         for i, verdict in enumerate(found)

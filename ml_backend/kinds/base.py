@@ -69,3 +69,8 @@ class ProjectKind:
     whole_labels: bool = False
     learner_options: Mapping[str, str] = field(default_factory=dict)
     to_instances: Callable[[Sequence[LabelledMask]], list[LabelledMask]] = as_drawn
+
+    @property
+    def one_per_label(self) -> bool:
+        """Whether a picture has at most one instance of a label, all that is of it."""
+        return self.whole_labels and self.same_iou > 1

@@ -24,9 +24,11 @@ _COLOURS: Final = (
     "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324",
     "#808000", "#000075", "#469990", "#d4a017", "#800000", "#2f4f4f", "#ff4500", "#5f9ea0",
 )  # fmt: skip
-# Three rows offer the same labels, so each has a caption. The rows are compact: the picture must fit
+# Several rows offer the same labels, so each has a caption. The rows are compact: the picture must fit
 # the window.
-_CAPTIONS: Final[dict[str, str]] = {"click": "Click", "frame": "Box", "mask": "Draw", "box": "Draw"}
+_CAPTIONS: Final[dict[str, str]] = {
+    "class": "Shows", "click": "Click", "frame": "Box", "mask": "Draw", "box": "Draw",
+}  # fmt: skip
 _ROW: Final = "display:flex;align-items:center;gap:12px;margin:-8px 0"
 _CAPTION: Final = "margin:0;width:3.5em;font-weight:400;opacity:0.7"
 _WHY_CLASS: Final = "groundswell-why"
@@ -51,8 +53,8 @@ _SHEET_STYLE: Final = " ".join(
     )
 )
 """Label Studio puts a small tick below each card. A laptop's window then has no room for the last cards."""
-_PICTURE_HEIGHT: Final = "calc(100vh - 280px)"
-_PICTURE_HEIGHT_WHY: Final = "calc(100vh - 320px)"
+_ABOVE_PX: Final = 280
+_WHY_PX, _TAGS_PX = 40, 54
 
 
 def build_label_config(
@@ -84,7 +86,8 @@ def build_label_config(
     mark = next((m for m, k in KIND_OF_CLASS.items() if k == kind), "")
     view = ET.Element("View", {"className": mark} if mark else {})
     if wanted.tagged:  # objects of several labels may be in one picture
-        _choices(view, names, single=wanted.unit == "picture" and not multiple)
+        place = view if wanted.unit == "picture" else _row(view, "class")  # beside other rows it has a name
+        _choices(place, names, single=wanted.unit == "picture" and not multiple)
     if wanted.unit != "picture":
         kind_output: Output = "rectangle" if wanted.unit == "box" else output
         if clicks:
@@ -96,7 +99,8 @@ def build_label_config(
         _labels_tag(view, _TAG_OF_OUTPUT[kind_output], wanted.unit, names, shades, extra)
     if why:
         _why(view)
-    _image(view, image_key, height=_PICTURE_HEIGHT_WHY if why else _PICTURE_HEIGHT)
+    tags_above = wanted.tagged and wanted.unit != "picture"
+    _image(view, image_key, above_px=_ABOVE_PX + why * _WHY_PX + tags_above * _TAGS_PX)
     return _to_text(view)
 
 
@@ -170,6 +174,13 @@ def _choices(view: ET.Element, names: Sequence[str], *, single: bool) -> None:
         ET.SubElement(tag, "Choice", {"value": name})
 
 
+def _row(view: ET.Element, name: str) -> ET.Element:
+    """A row with the caption of the tag ``name``, which goes into it."""
+    row = ET.SubElement(view, "View", {"style": _ROW})
+    ET.SubElement(row, "Header", {"value": _CAPTIONS[name], "size": "5", "style": _CAPTION})
+    return row
+
+
 def _labels_tag(
     view: ET.Element,
     tag: str,
@@ -178,8 +189,7 @@ def _labels_tag(
     colours: Sequence[str],
     extra: Mapping[str, str],
 ) -> None:
-    row = ET.SubElement(view, "View", {"style": _ROW})
-    ET.SubElement(row, "Header", {"value": _CAPTIONS[name], "size": "5", "style": _CAPTION})
+    row = _row(view, name)
     element = ET.SubElement(row, tag, {"name": name, "toName": "image", **extra})
     for label, colour in zip(labels, colours, strict=True):
         ET.SubElement(element, "Label", {"value": label, "background": colour})
@@ -194,7 +204,7 @@ def _why(view: ET.Element) -> None:
     )
 
 
-def _image(view: ET.Element, key: str, *, height: str = _PICTURE_HEIGHT) -> None:
+def _image(view: ET.Element, key: str, *, above_px: int = _ABOVE_PX) -> None:
     ET.SubElement(
         view,
         "Image",
@@ -202,7 +212,7 @@ def _image(view: ET.Element, key: str, *, height: str = _PICTURE_HEIGHT) -> None
             "name": "image",
             "value": f"${key}",
             "zoom": "true",
-            "height": height,
+            "height": f"calc(100vh - {above_px}px)",
             "brightnessControl": "true",
             "contrastControl": "true",
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -84,6 +85,20 @@ def test_a_verdict_goes_before_the_score_in_both_directions(verdict: int | None,
     sure = table(TWICE[2:], [0.9])
     made = make_prediction(sure, CONFIG, (40, 40), found, round_number=1, min_score=0.3, score=0.5)
     assert len(made.result) == (1 if verdict is None else shown)
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("segmentation", 1), ("components", 0)])
+def test_a_rejected_mask_of_a_whole_class_stays_to_be_corrected(
+    kind: Literal["segmentation", "components"], shown: int
+) -> None:
+    config = parse_label_config(build_label_config(["washer", "nut"], kind=kind))
+    rows = table(TWICE[2:], [0.9])
+    found = {str(key): replace(accepted(str(key)), verdict=-1) for key in rows.key}
+    made = make_prediction(rows, config, (40, 40), found, round_number=1, min_score=0.3, score=0.5)
+    assert len(made.result) == shown
+    assert not any("meta" in item for item in made.result), "it must not pass for an accepted one"
+    unsure = make_prediction(rows, config, (40, 40), found, round_number=1, min_score=0.95, score=0.5)
+    assert unsure.result == []
 
 
 def test_an_empty_mask_of_an_old_pool_is_not_shown_though_accepted() -> None:
