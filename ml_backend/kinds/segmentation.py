@@ -39,8 +39,8 @@ SEGMENTATION: Final = ProjectKind(
     same_iou=2.0,
     question="Is everything that is {label} outlined, and nothing else?",
     good_one="well outlined as {label}",
-    check="everything of its name is outlined, and nothing else; small wobbles are fine. Wrong is: a clear "
-    "part is missing, or much is outlined that is something else",
+    check="an outline around everything of the named class, and around nothing else; small wobbles are fine. "
+    "Wrong is: a clear part is missing, or much is outlined that is something else",
     drawn_s=80.0,  # as one mask of COCO: Lin et al. 2014
     headline="IoU",
     exports=("coco", "masks", "yolo", "voc", "parquet"),
@@ -58,8 +58,8 @@ COMPONENTS: Final = ProjectKind(
     same_iou=0.75,
     question="Is the outlined part well outlined as {label}?",
     good_one="a well outlined part of {label}",
-    check="one outlined part that is of its name, and the outline follows it; small wobbles are fine. Wrong "
-    "is: something else, or an outline far from the edge of the part",
+    check="one outlined part that belongs to the named class, and the outline follows it; small wobbles are "
+    "fine. Wrong is: something else, or an outline far from the edge of the part",
     drawn_s=80.0,  # as one mask of COCO: Lin et al. 2014
     headline="IoU",
     exports=("coco", "masks", "yolo", "voc", "parquet"),

@@ -19,9 +19,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show what is running, counts per project and the last round's figures with their intervals.
 
-        Words: the pool are the masks that the model found on unfinished pictures. Shown are the predictions
-        that annotators see. The purity of masks is the share of good ones among them. Unseen masks were
-        accepted or rejected though nobody looked at them. docs/glossary.md has all words.
+        Words: the pool are the masks (boxes, classes) that the model found on unfinished pictures. Shown are
+        the predictions that annotators see. Purity is the share of good ones among those accepted. Unseen
+        ones were accepted or rejected though nobody looked at them. docs/glossary.md has all words.
 
         Exit code 1: there is no Groundswell data in the folder, or no such project.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from sync.dashboard.figures import CurvePoint, LabelRow, MaskRow
+from sync.review.nouns import plural_noun
 
 __all__ = ["learning_chart", "masks_chart", "pool_bar"]
 
@@ -133,8 +134,7 @@ def masks_chart(rows: Sequence[MaskRow], noun: str, name: str) -> Markup:
         f"By round. Newest: {last.drawn} drawn, {last.verified} verified by an answer, "
         f"{last.propagated} propagated without a look at them."
     )
-    plural = {"box": "Boxes", "class": "Classes"}.get(noun, "Masks")
-    return _svg(f"masks-{name}", f"{plural} by origin", said, parts)
+    return _svg(f"masks-{name}", f"{plural_noun(noun).capitalize()} by origin", said, parts)
 
 
 def pool_bar(row: LabelRow) -> Markup:

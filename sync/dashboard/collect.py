@@ -20,8 +20,8 @@ from sync.dashboard.names import names_of
 from sync.dashboard.people import annotators, hours, workers
 from sync.dashboard.quality import history_of, learning_curve, versions
 from sync.dashboard.troubles import troubles
-from sync.dashboard.wording import plural
 from sync.exchange.collect import reviewed_round
+from sync.review.nouns import noun_of, plural
 from sync.review.outbox import waiting
 from sync.review.promise_text import promise_lines
 from sync.rounds.due import training_wait, wait_text
@@ -41,7 +41,7 @@ from sync.store.tables import (
     TaskRecord,
 )
 
-__all__ = ["collect_project", "fingerprint", "noun_of", "project_record"]
+__all__ = ["collect_project", "fingerprint", "project_record"]
 
 
 def project_record(store: Store, project_id: int) -> ProjectRecord:
@@ -55,12 +55,6 @@ def project_record(store: Store, project_id: int) -> ProjectRecord:
             hint="`groundswell project list` lists those that do",
         )
     return record
-
-
-def noun_of(config: LabelConfig) -> str:
-    """What one instance of the project is called: mask, box or class."""
-    units = {target.is_of.unit for target in config.wanted}
-    return {frozenset({"box"}): "box", frozenset({"picture"}): "class"}.get(frozenset(units), "mask")
 
 
 def collect_project(
@@ -98,7 +92,8 @@ def collect_project(
     lines = annotation_lines(db, without_tags=without_tags)
     answers = answer_lines(db)
     reviewed = next((one for one in reversed(rounds) if has_finished(one, "cluster")), None)
-    done = speaking(lines).keys()
+    spoken = speaking(lines)
+    done = spoken.keys()
     spared = accepted_by_label(paths, reviewed_round(rounds), but_for=done)
     review: Mapping[str, Any] = {} if reviewed is None else reviewed.figures.get("review", {})
     mistakes = newest_mistakes(paths, rounds)
@@ -111,7 +106,7 @@ def collect_project(
         id=db.id,
         title=db.title,
         kind=", ".join(kinds),
-        noun=noun_of(config),
+        noun=noun_of(config.wanted),
         labels=tuple(config.labels),
         tasks=n_tasks,
         finished=finished,
@@ -122,7 +117,7 @@ def collect_project(
         serving=next((row.version for row in listed if row.serving), ""),
         round=rounds[-1].number if rounds else 0,
         pulled_at="" if record.pulled_at is None else record.pulled_at.isoformat(timespec="seconds"),
-        promises=tuple(promise_lines(review)) if review else (),
+        promises=tuple(promise_lines(review, noun_of(config.wanted))) if review else (),
         curve=learning_curve(measured, {one.number: one for one in rounds}),
         masks=mask_rows(paths, lines, [one for one in rounds if one.figures]),
         questions=question_rows(rounds),
@@ -142,6 +137,7 @@ def collect_project(
         mistakes=() if mistakes is None else mistake_rows(own, db.id, mistakes),
         mistake_count=0 if mistakes is None else len(mistakes),
         mistakes_judged=0 if mistakes is None else sum(dict(mistakes.about.get("judged", {})).values()),
+        drawn=sum(line.regions for line in spoken.values()),
     )
 
 

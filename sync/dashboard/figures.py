@@ -311,3 +311,5 @@ class ProjectFigures:
     mistakes: tuple[MistakeRow, ...] = field(default=())
     mistake_count: int = 0
     mistakes_judged: int = 0
+    drawn: int = 0
+    """what people drew (or chose) on finished tasks, counted from the first one on"""

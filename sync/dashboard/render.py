@@ -15,6 +15,7 @@ from sync.dashboard import wording
 from sync.dashboard.charts import learning_chart, masks_chart, pool_bar
 from sync.dashboard.figures import ProjectFigures
 from sync.dashboard.live import LiveState
+from sync.review.nouns import plural, plural_noun
 from sync.rounds.few_pictures import FEW_PICTURES, few_pictures_text
 
 __all__ = ["page_file", "render_page", "render_report", "status_line"]
@@ -83,7 +84,8 @@ def _environment() -> jinja2.Environment:
         "meanings": wording.MEANINGS,
         "moment": wording.moment,
         "percent": wording.percent,
-        "plural": wording.plural,
+        "plural": plural,
+        "plural_noun": plural_noun,
         "pool_bar": pool_bar,
         "ranged": wording.ranged,
         "signed": wording.signed,

@@ -8,7 +8,7 @@ from typing import Final
 from sync.dashboard.figures import Range
 from sync.rounds.few_pictures import FEW_PICTURES
 
-__all__ = ["MEANINGS", "STEP_NAMES", "about", "duration", "moment", "percent", "plural", "ranged", "signed"]
+__all__ = ["MEANINGS", "STEP_NAMES", "about", "duration", "moment", "percent", "ranged", "signed"]
 
 STEP_NAMES: Final = {
     "pull": "reads labels",
@@ -116,12 +116,6 @@ def about(seconds: float | None) -> str:
     if seconds < 90:
         return f"about {10 * round(seconds / 10)} s left"
     return f"about {duration(seconds)} left"
-
-
-def plural(count: int, word: str) -> str:
-    """``1 mask``, ``2 masks``, ``3 boxes``."""
-    many = word + ("es" if word.endswith(("x", "s")) else "s")
-    return f"{count:,} {word if count == 1 else many}"
 
 
 def moment(seconds: float) -> str:

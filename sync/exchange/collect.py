@@ -26,6 +26,7 @@ from ml_backend.kinds.registry import Wanted
 from ml_backend.kinds.segmentation import one_per_label
 from sync.exchange.content import EVERYTHING, Choice, Content, Item, LeftOut, Shown
 from sync.exchange.file_names import TaskPicture, file_names
+from sync.review.nouns import noun_of
 from sync.review.promise_text import promise_lines
 from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.cluster import labels_as_then
@@ -73,7 +74,7 @@ def collect(
     record = reviewed_round(rounds) if choice.round is None else _round(rounds, choice.round)
     left_out: list[LeftOut] = []
     pictures = _pictures(db, wanted, paths, images, choice.origins, record, names, left_out)
-    return Content(wanted, pictures, left_out, _info(db, record), names)
+    return Content(wanted, pictures, left_out, _info(db, record, noun_of(wanted)), names)
 
 
 def _round(rounds: Sequence[RoundRecord], number: int) -> RoundRecord:
@@ -238,7 +239,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _info(db: ProjectStore, record: RoundRecord | None) -> dict[str, Any]:
+def _info(db: ProjectStore, record: RoundRecord | None, noun: str) -> dict[str, Any]:
     info: dict[str, Any] = {
         "description": f"Groundswell export of project {db.id} ({db.title})",
         "project": db.key,
@@ -254,7 +255,8 @@ def _info(db: ProjectStore, record: RoundRecord | None) -> dict[str, Any]:
     if record is None:
         return info
     review = record.figures.get("review", {})
-    info |= {"promise": review.get("promise"), "found": review.get("found"), "says": promise_lines(review)}
+    info |= {"promise": review.get("promise"), "found": review.get("found")}
+    info["says"] = promise_lines(review, noun)
     query = select(DecisionRecord).where(
         DecisionRecord.project_id == db.id, DecisionRecord.round == record.number
     )

@@ -13,6 +13,7 @@ from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
+from sync.review.nouns import noun_of
 from sync.review.outbox import waiting
 from sync.review.question import FORMS
 from sync.rounds.due import training_wait, wait_text
@@ -129,6 +130,7 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
     return {
         "id": project.id,
         "title": project.title,
+        "noun": _noun(project),
         "error": project.error,
         "paused": project.paused,
         "round_wanted": None
@@ -169,6 +171,14 @@ def _undrawn_test(session: Session, project_id: int, number: int) -> list[int]:
         )
     )
     return list(session.scalars(query.order_by(TaskRecord.id)))
+
+
+def _noun(project: ProjectRecord) -> str:
+    """What an instance of the project is called."""
+    try:
+        return noun_of(parse_label_config(project.label_config).wanted)
+    except BadLabelConfig:
+        return noun_of(())  # the project's error says what is wrong with its config
 
 
 def _review_projects(settings: Settings, session: Session, project: ProjectRecord) -> list[dict[str, Any]]:

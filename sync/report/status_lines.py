@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sync.review.nouns import plural, plural_noun
 from sync.review.promise_text import promise_lines
 from sync.rounds.few_pictures import few_pictures_text
 from sync.rounds.wishes import PAUSE_TEXTS
@@ -78,7 +79,7 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
                 f"(at most {left['upper']} with 95 %) in {left['left']} pictures{stop}"
             )
     if project["rounds"]:
-        lines += _round_lines(project["rounds"][-1])
+        lines += _round_lines(project["rounds"][-1], project["noun"])
     return lines
 
 
@@ -92,7 +93,8 @@ def _undrawn_line(undrawn: Sequence[int], size: int) -> str:
     )
 
 
-def _round_lines(record: dict[str, Any]) -> list[str]:
+def _round_lines(record: dict[str, Any], noun: str) -> list[str]:
+    many = plural_noun(noun)
     figures = record["figures"]
     lines = [f"  round {record['number']}    {record['step']} done, {record['model_version']}"]
     if record["failed"]:
@@ -110,19 +112,19 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
         )
     if "cluster" in figures:
         sizes = ", ".join(f"{label} {size}" for label, size in figures["cluster"]["pool"].items())
-        lines.append(f"    pool     {sizes} (masks found on unfinished pictures)")
+        lines.append(f"    pool     {sizes} ({many} found on unfinished pictures)")
     review = figures.get("review")
     if review:
         per = review["masks_per_question"]
         lines.append(
             f"    review   {review['answered']} of {review['asked']} questions answered, "
-            f"{review['accepted']} masks accepted ({review['verified']} seen one by one), "
-            f"{review['rejected']} rejected" + (f", {per} masks per question" if per is not None else "")
+            f"{plural(review['accepted'], noun)} accepted ({review['verified']} seen one by one), "
+            f"{review['rejected']} rejected" + (f", {per} {many} per question" if per is not None else "")
         )
         lines += [_label_line(row) for row in review.get("by_label", [])]
-        lines += [f"    promise  {line}" for line in promise_lines(review)]
+        lines += [f"    promise  {line}" for line in promise_lines(review, noun)]
         lines += [
-            f"    audit    {row['label'] or 'all labels'}: {row['good']} of {row['asked']} accepted masks "
+            f"    audit    {row['label'] or 'all labels'}: {row['good']} of {row['asked']} accepted {many} "
             f"looked at were good: purity (share of good ones) {row['lower']:.2f}–{row['upper']:.2f} "
             f"({row['confidence']:.0%})"
             for row in review.get("audits", [])
@@ -139,8 +141,8 @@ def _round_lines(record: dict[str, Any]) -> list[str]:
                 f"             {row['label']}: {row['url']}" for row in review["expert"][:_SHOWN_FOR_EXPERTS]
             ]
         workers = review.get("workers", [])
-        lines += [_worker_line(row) for row in workers]
-        lines += _crowd_lines(workers, review.get("promise"))
+        lines += [_worker_line(row, many) for row in workers]
+        lines += _crowd_lines(workers, review.get("promise"), many)
     clicks = figures.get("clicks", {})
     if clicks.get("failed"):
         lines.append(f"    clicks   network not trained: {clicks['failed']}")
@@ -172,14 +174,14 @@ def _label_line(row: dict[str, Any]) -> str:
     return f"    {row['label']}: {'; '.join(parts)}"
 
 
-def _worker_line(row: dict[str, Any]) -> str:
+def _worker_line(row: dict[str, Any], many: str) -> str:
     """One review worker: how many answers, how good, and whether they still count."""
     parts = [f"{row['answers']} answers"]
     if row["seconds"] is not None:
         parts.append(f"{row['seconds']:.1f} s each")
     if row["agreement"] is not None:
         parts.append(f"agrees in {row['agreement']:.0%}")
-    parts.append(f"finds {row['sensitivity']:.2f} of the good and {row['specificity']:.2f} of the bad masks")
+    parts.append(f"finds {row['sensitivity']:.2f} of the good and {row['specificity']:.2f} of the bad {many}")
     if row["gold"]:
         (a, b), (c, d) = row["sensitivity_interval"], row["specificity_interval"]
         parts.append(f"on {row['gold']} gold {a:.2f}–{b:.2f} and {c:.2f}–{d:.2f}")
@@ -188,7 +190,7 @@ def _worker_line(row: dict[str, Any]) -> str:
     return f"    worker {row['worker']}: {', '.join(parts)}"
 
 
-def _crowd_lines(workers: Sequence[dict[str, Any]], promise: dict[str, Any] | None) -> list[str]:
+def _crowd_lines(workers: Sequence[dict[str, Any]], promise: dict[str, Any] | None, many: str) -> list[str]:
     """How well workers did on gold, and whether the promise allows for errors of that kind.
 
     Workers whose answers do not count are left out. ``promise`` are the figures of the policy's promise. The
@@ -198,7 +200,7 @@ def _crowd_lines(workers: Sequence[dict[str, Any]], promise: dict[str, Any] | No
     yes, good, no, bad = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0, 0, 0)
     if not good or not bad:
         return []
-    line = f"    crowd    said yes to {yes} of {good} good and no to {no} of {bad} bad gold masks"
+    line = f"    crowd    said yes to {yes} of {good} good and no to {no} of {bad} bad gold {many}"
     if not promise or promise.get("gold") is None:
         return [line]
     first_yes, first_good, first_no, first_bad = promise["gold"]

@@ -18,16 +18,17 @@ __all__ = ["REASONS", "LabelReview", "label_reviews"]
 REASONS: Final = {
     "": "",
     "open": "its questions wait for answers",
-    "no masks": "the model found none of it on unfinished pictures; draw some, so that the next training can",
-    "decided": "every mask of it is decided",
+    "no masks": "the model found none of it on unfinished pictures; finish some pictures that have it, so "
+    "that the next training can",
+    "decided": "all that was found of it is decided",
     "paused": "asking is paused",
     "labels": "the labels of the project changed; the next training asks anew",
     "budget": "the questions of this round are used up (question_budget)",
-    "others first": "answers about other labels are waited for: the most promising masks of all labels come "
+    "others first": "answers about other labels are waited for: the most promising finds of all labels come "
     "first, and {batch} questions are open at most",
     "people": "everybody who may answer has answered; an expert can decide (experts)",
-    "pictures": "the pictures of its masks cannot be shown",
-    "not worth it": "too few of the masks left are good: a look at them costs more time than it spares",
+    "pictures": "its pictures cannot be shown",
+    "not worth it": "too few of those left are good: a look at them costs more time than it spares",
     "not certified": "this policy asks no more: nothing left that it could accept or reject",
 }
 """Why no further question about a label is asked, as ``LabelReview.why`` says it in one word."""

@@ -13,6 +13,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.verdicts import VerdictTable
 from sync.review.answers import review_project_of
 from sync.review.decide import Plan
+from sync.review.nouns import plural
 from sync.review.promise import (
     audit_figures,
     forecast_figures,
@@ -135,7 +136,6 @@ def note_figures(
     db: ProjectStore,
     settings: Settings,
     paths: ProjectPaths,
-    progress: Progress,
     record: RoundRecord,
     report: ReviewReport,
     plan: Plan,
@@ -173,7 +173,6 @@ def note_figures(
         "done": report.done,
     }
     state = {name: before.get(name) for name in figures}
-    tell_progress(progress, report)
     if state != figures or report.done != record.review_done:
         figures["seconds"] = round(float(before.get("seconds", 0.0)) + seconds, 3)
         finish_step(db, paths, record.number, "review", figures)
@@ -181,9 +180,9 @@ def note_figures(
             update_round(db, paths, record.number, review_done=report.done)
 
 
-def tell_progress(progress: Progress, report: ReviewReport) -> None:
-    """One line for the terminal."""
-    text = f"{report.answered} of {report.asked} questions answered, {report.accepted} masks accepted"
-    if coming := forecast_text(report.forecast):
+def tell_progress(progress: Progress, report: ReviewReport, noun: str) -> None:
+    """One line for the terminal; ``noun`` is what one instance is called."""
+    text = f"{report.answered} of {report.asked} questions answered, {plural(report.accepted, noun)} accepted"
+    if coming := forecast_text(report.forecast, noun):
         text += f"; {coming}"
     progress.report("review", report.answered / max(report.asked, 1), text)

@@ -9,6 +9,7 @@ import numpy as np
 from clustering.answers import AUDIT, Action, Decisions, Forecast
 from clustering.search.certified import LABEL_ESTIMATE, Certified
 from sync.review.decide import Outcome, Plan
+from sync.review.nouns import by_hand, plural
 
 __all__ = ["audit_figures", "forecast_figures", "forecast_text", "label_figures", "promise_figures"]
 
@@ -51,13 +52,13 @@ def forecast_figures(forecast: Forecast | None) -> dict[str, Any] | None:
     }
 
 
-def forecast_text(forecast: Forecast | None) -> str:
+def forecast_text(forecast: Forecast | None, noun: str = "mask") -> str:
     """The same as a sentence; empty where nothing more is expected."""
     if forecast is None or not forecast.questions or not forecast.masks:
         return ""
     return (
         f"another {_minutes(forecast.answer_seconds)} of answers are expected to finish "
-        f"{forecast.masks} masks; drawing them takes {_minutes(forecast.drawing_seconds)}"
+        f"{plural(forecast.masks, noun)}; {by_hand(noun)} them takes {_minutes(forecast.drawing_seconds)}"
     )
 
 

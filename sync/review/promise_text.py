@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sync.review.nouns import by_hand, plural
+
 __all__ = ["promise_lines"]
 
 
-def promise_lines(review: Mapping[str, Any]) -> list[str]:
+def promise_lines(review: Mapping[str, Any], noun: str = "mask") -> list[str]:
     """What may be said about the masks of a round: how many are right, how many objects are found.
 
     ``review`` are the figures of the review step. Figures that a policy or an earlier version did not give
-    are left out.
+    are left out. ``noun`` is what one instance is called, see ``nouns``.
     """
     return [
-        *_right(review.get("promise"), review.get("labels") or []),
+        *_right(review.get("promise"), review.get("labels") or [], noun),
         *_found(review.get("found")),
-        *_forecast(review.get("forecast")),
+        *_forecast(review.get("forecast"), noun),
     ]
 
 
-def _right(promise: Mapping[str, Any] | None, labels: list[Mapping[str, Any]]) -> list[str]:
+def _right(promise: Mapping[str, Any] | None, labels: list[Mapping[str, Any]], noun: str) -> list[str]:
     if not promise:
         return []
     if not promise["holds"] or not promise["accepted_unseen"]:
         why = "the audit took the certificate back" if promise["holds"] is False else "no certificate yet"
-        return [f"no mask is accepted without a look at it ({why}; promised: {_share(promise['purity'])})"]
+        return [f"no {noun} is accepted without a look at it ({why}; promised: {_share(promise['purity'])})"]
     lines = [
-        f"at least {_share(promise['purity'])} of the {promise['accepted_unseen']} masks nobody looked at "
-        f"are right (certificate {promise['certificate']}, {_share(1 - promise['delta'])} sure)"
+        f"at least {_share(promise['purity'])} of the {plural(promise['accepted_unseen'], noun)} nobody "
+        f"looked at are right (certificate {promise['certificate']}, {_share(1 - promise['delta'])} sure)"
     ]
     return lines + [
         f"{row['label']}: an estimated {row['lower']:.0%} to {row['upper']:.0%} are right "
@@ -60,12 +62,12 @@ def _found(found: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
-def _forecast(forecast: Mapping[str, Any] | None) -> list[str]:
+def _forecast(forecast: Mapping[str, Any] | None, noun: str) -> list[str]:
     if not forecast or not forecast["questions"] or not forecast["masks"]:
         return []
     return [
-        f"another {_time(forecast['minutes'])} of answers are expected to finish {forecast['masks']} masks, "
-        f"drawing them takes {_time(forecast['drawing_minutes'])}"
+        f"another {_time(forecast['minutes'])} of answers are expected to finish "
+        f"{plural(forecast['masks'], noun)}, {by_hand(noun)} them takes {_time(forecast['drawing_minutes'])}"
     ]
 
 

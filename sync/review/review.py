@@ -23,6 +23,7 @@ from sync.review.decisions import store_decisions
 from sync.review.figures import ReviewReport, note_figures, review_report, tell_progress
 from sync.review.fingerprint import review_fingerprint
 from sync.review.instructions import refresh_instructions
+from sync.review.nouns import noun_of
 from sync.review.open_tasks import tidy_open_tasks
 from sync.review.outlook import tell_outlook
 from sync.review.settled_classes import pictures_of_other_class
@@ -73,7 +74,7 @@ def review(
     name = ("review", db.id)
     last = memo.get(name)
     if isinstance(last, _LastLook) and last.fingerprint == before and _is_kept(paths, record, last.report):
-        tell_progress(progress, last.report)
+        tell_progress(progress, last.report, noun_of(config.wanted))
         return last.report
     pools = [pool for pool in load_label_pools(db, paths, memo, record) if len(pool)]
     asking = settings
@@ -98,7 +99,8 @@ def review(
     found = found_figures(db, settings, paths, memo, record, plan)
     by_label = label_reviews(plan, settings, config.labels, may_ask=may_ask)
     spent_s = time.monotonic() - started
-    note_figures(db, settings, paths, progress, record, report, plan, found, by_label, spent_s)
+    tell_progress(progress, report, noun_of(config.wanted))
+    note_figures(db, settings, paths, record, report, plan, found, by_label, spent_s)
     tell_outlook(db, review_studio, settings, memo, report.forecast)
     if _fingerprint(db, config, settings, record, may_ask) == before:
         memo[name] = _LastLook(before, report)

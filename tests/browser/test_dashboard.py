@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from werkzeug.serving import make_server
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.learners.base import TrainReport, TrainSpec
-from ml_backend.learners.registry import LEARNERS, get_learner
+from ml_backend.learners.registry import LEARNERS
 from sync.rounds.progress import Progress
 from sync.store.tables import ProjectRecord
 from sync.studio.client import Studio
-from sync.web.app import create_web_app
+from tests.browser.dashboard_place import confirm, opened, served, shown_world, sign_in, train_here
 from tests.browser.review_screen import DESKTOP, PHONE
-from tests.browser.test_labelling import shot
-from tests.conftest import LOGIN, free_port
+from tests.browser.shots import shot
+from tests.conftest import LOGIN
 from tests.sync import tiny_learner
 from tests.sync.conftest import World
 
@@ -41,7 +39,7 @@ class Training:
         while not self.may_go_on.wait(0.1):
             progress.report("train", 0.5, "half way")
             progress.at("train.progress")
-        return get_learner(learner).train(spec, folder, lambda share, text: None)
+        return train_here(progress, learner, spec, folder)
 
 
 @pytest.fixture
@@ -55,66 +53,10 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
 
 @pytest.fixture
 def world(studio: Studio, tmp_path: Path, training: Training) -> Iterator[World]:
-    """Six pictures drawn on the real server, one round shown, its questions open."""
-    made = World(
-        tmp_path / "world",
-        18,
-        studio,  # type: ignore[arg-type]  # the same calls
-        studio_url=studio.url,
-        studio_token=LOGIN.token,
-        backend_url=f"http://127.0.0.1:{free_port()}",
-        policy="verify-all",
-        question_batch=12,
-        test_min=2,
-        train_clicks=False,
-    )
-    made.label(*range(6))
-    report = made.worker().look(made.project_id)
-    assert report is not None
-    assert report.error == ""
-    yield made
-    numbers = [made.project_id, *made.review_projects().values()]
-    made.store.close()
-    for number in numbers:
-        studio.delete_project(number)
-
-
-@contextmanager
-def served(world: World) -> Iterator[str]:
-    """The backend with its pages."""
-    port = int(world.settings.backend_url.rpartition(":")[2])
-    server = make_server("127.0.0.1", port, create_web_app(world.settings), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield world.settings.backend_url
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=10)
-
-
-def opened(browser: Browser, errors: list[str], screen: dict[str, object], **more: object) -> Page:
-    page = browser.new_context(**screen, **more).new_page()  # type: ignore[arg-type]
-    page.set_default_timeout(30_000)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda m: errors.append(m.text) if "Content Security" in m.text else None)
-    return page
-
-
-def sign_in(page: Page, url: str, path: str = "/dashboard") -> None:
-    page.goto(f"{url}{path}")
-    page.get_by_label("E-mail").fill(LOGIN.email)
-    page.get_by_label("Password").fill(LOGIN.password)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{url}{path}")
-
-
-def confirm(page: Page, button: str, says: str) -> None:
-    """Press a button, read what will happen, and agree."""
-    page.get_by_role("button", name=button).first.click()
-    dialog = page.get_by_role("dialog")
-    assert says in dialog.inner_text()
-    dialog.get_by_role("button", name=button).click()
-    dialog.wait_for(state="hidden")
+    """Six pictures drawn, one round shown, its questions open."""
+    options = {"policy": "verify-all", "question_batch": 12, "test_min": 2}
+    with shown_world(studio, tmp_path / "world", pictures=18, finished=6, **options) as made:
+        yield made
 
 
 def text_of(page: Page, part: str, world: World) -> str:

@@ -29,7 +29,7 @@ from sync.store.database import Store
 from sync.store.tables import ProjectRecord
 from sync.studio.client import Studio
 from tests.browser.place import open_stream, sign_in
-from tests.browser.test_labelling import shot
+from tests.browser.shots import shot
 from tests.conftest import LOGIN, free_port
 from tests.sync.steps import step
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +19,12 @@ from sync.review.review_tasks import parse_answers, sheet_task, single_task
 from sync.studio.client import Studio
 from sync.studio.protocol import TaskRow
 from tests.browser.place import DISCS, HW, Place, disc_mask, open_stream, place, regions, sign_in
+from tests.browser.shots import shot
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.studio, pytest.mark.browser]
-
-SHOTS = os.environ.get("GROUNDSWELL_SCREENSHOTS", "")
-"""folder for screenshots; empty: none are kept"""
-
-
-def shot(page: Page, name: str, *, full_page: bool = False) -> None:
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=full_page)
 
 
 @pytest.fixture

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ml_backend.learners.base import TrainReport, TrainSpec
-from ml_backend.learners.registry import LEARNERS, get_learner
-from sync.rounds.progress import Progress
+from ml_backend.learners.registry import LEARNERS
 from sync.studio.client import Studio
+from tests.browser.dashboard_place import opened, served, shown_world, sign_in, train_here
 from tests.browser.review_screen import DESKTOP, PHONE
-from tests.browser.test_dashboard import opened, served, sign_in
-from tests.browser.test_labelling import shot
-from tests.conftest import LOGIN, free_port
+from tests.browser.shots import shot
 from tests.sync import tiny_learner
 from tests.sync.conftest import World
 
@@ -25,34 +22,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.studio, pytest.mark.browser, pytest.mark.slow]
 
 
-def _train_here(progress: Progress, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:
-    return get_learner(learner).train(spec, folder, lambda share, text: None)
-
-
 @pytest.fixture
 def world(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Forty-four of sixty pictures drawn on the real server, eleven of them to test on; one whole round."""
+    """Forty-four of sixty pictures drawn, eleven of them to test on; one whole round."""
     monkeypatch.setitem(LEARNERS, tiny_learner.NAME, tiny_learner.TARGET)
-    monkeypatch.setattr("sync.rounds.train._train_in_child", _train_here)
-    made = World(
-        tmp_path / "world",
-        60,
-        studio,  # type: ignore[arg-type]  # the same calls
-        studio_url=studio.url,
-        studio_token=LOGIN.token,
-        backend_url=f"http://127.0.0.1:{free_port()}",
-        early_s=0.0,
-        train_clicks=False,
-    )
-    made.label(*range(44))
-    report = made.worker().look(made.project_id)
-    assert report is not None
-    assert report.error == ""
-    yield made
-    numbers = [made.project_id, *made.review_projects().values()]
-    made.store.close()
-    for number in numbers:
-        studio.delete_project(number)
+    monkeypatch.setattr("sync.rounds.train._train_in_child", train_here)
+    with shown_world(studio, tmp_path / "world", pictures=60, finished=44, early_s=0.0) as made:
+        yield made
 
 
 def test_a_preview_is_made_and_its_slider_moves(world: World, browser: Browser) -> None:

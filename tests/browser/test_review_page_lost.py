@@ -192,3 +192,33 @@ def test_two_pages_of_one_person_share_the_waiting_answers(open_page: Opener) ->
     wait_answers(page, state, 2)
     assert sorted(state.said(2)) == ["no", "yes"]
     assert len({a["uuid"] for a in state.answers}) == 2
+
+
+def test_one_broken_entry_on_the_device_holds_up_no_other(open_page: Opener) -> None:
+    state = singles(30)
+    page = open_page(state)
+    shown(page, "s0")
+    state.away = True
+    press(page, "y", "s1")
+    press(page, "n", "s2")
+    page.get_by_text("2 answers wait to be sent").wait_for()
+    page.evaluate("""() => {
+        localStorage.setItem('groundswell-answer:p1:a', '{"uuid": "half an ans');
+        localStorage.setItem('groundswell-answer:p1:b', 'null');
+        localStorage.setItem('groundswell-answer:p1:c', '{"card": "s9", "value": "yes"}');
+    }""")
+    page.reload()
+    page.get_by_text("The server cannot be reached").wait_for()
+    state.away = False
+    page.get_by_text("3 answers kept on this device cannot be read").wait_for()
+    wait_answers(page, state, 2)
+    shown(page, "s2")
+    assert state.said(2) == ["yes", "no"]
+    assert len(set(state.uuids)) == 2, "nothing that is no answer is sent"
+    page.wait_for_function(
+        "() => Object.keys(localStorage).every(key => !key.startsWith('groundswell-answer:'))"
+    )
+    aside = page.evaluate(
+        "Object.keys(localStorage).filter(key => key.startsWith('groundswell-unreadable:p1:')).length"
+    )
+    assert aside == 3, "nothing is thrown away"

@@ -18,7 +18,7 @@ from sync.review.question import Question
 from sync.review.review_tasks import parse_answers, read_questions, sheet_task
 from sync.studio.client import Studio
 from tests.browser.place import disc_mask, open_stream, sign_in
-from tests.browser.test_labelling import shot
+from tests.browser.shots import shot
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

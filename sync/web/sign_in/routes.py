@@ -12,22 +12,19 @@ from sync.dashboard.render import render_page
 from sync.studio.users import check_password
 from sync.web.access.errors import NotAllowed
 from sync.web.access.posts import posted_json
-from sync.web.access.rates import Rates
 from sync.web.access.shared import WebServices
+from sync.web.sign_in.limits import SignInLimits
 from sync.web.sign_in.sessions import Sessions, safe_path
 
 __all__ = ["sign_in_blueprint"]
 
-_PER_ADDRESS, _PER_PERSON = 30, 15
-"""tries a minute from one address, and for one e-mail; a third of them may come at once"""
 _LONGEST: Final = 300
 
 
 def sign_in_blueprint(web: WebServices) -> Blueprint:
     """The form, what it posts to, and the way out."""
     pages = Blueprint("sign_in", __name__)
-    sessions = Sessions(web.settings)
-    of_address, of_person = Rates(_PER_ADDRESS), Rates(_PER_PERSON)
+    sessions, limits = Sessions(web.settings), SignInLimits(web.settings)
 
     @pages.get("/login")
     def login() -> AnyResponse:
@@ -41,8 +38,7 @@ def sign_in_blueprint(web: WebServices) -> Blueprint:
     def sign_in() -> Response:
         body = posted_json()
         email, password = _text(body, "email").strip(), _text(body, "password")
-        of_address.spend(request.remote_addr or "")
-        of_person.spend(email.lower())
+        limits.spend(email)
         if not check_password(web.settings.studio_url, email, password):
             raise NotAllowed(
                 "wrong e-mail or password", field="password", hint="Use those of Label Studio itself"
@@ -53,6 +49,7 @@ def sign_in_blueprint(web: WebServices) -> Blueprint:
             )
         response = jsonify({"next": safe_path(str(body.get("next", "")))})
         sessions.begin(response, email)
+        limits.remember(response, email)
         return response
 
     @pages.post("/logout")

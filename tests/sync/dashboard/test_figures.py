@@ -16,8 +16,10 @@ from sqlalchemy import select
 from ml_backend.artifacts.mistakes import Finding, MistakeTable, write_mistakes
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.learners.base import Evaluation
-from sync.dashboard.collect import collect_project, fingerprint
+from sync.dashboard.collect import collect_project, fingerprint, project_record
 from sync.dashboard.figures import ProjectFigures, mean_range, median_range, share_range
+from sync.dashboard.live import live_state
+from sync.dashboard.render import render_report
 from sync.review.outbox import NewAnswer, put_answer
 from sync.rounds.test_split import repartition
 from sync.store.review_tables import InviteRecord
@@ -62,12 +64,19 @@ def test_a_new_project_has_figures_too(make_world: MakeWorld) -> None:
     found = figures(world)
     assert (found.tasks, found.finished) == (4, 2)
     assert found.next_training.startswith("2 of 5 finished tasks")
+    assert found.masks == ()
+    assert found.drawn == 2 * 3, "what people drew counts before the first round"
+    page = render_report(
+        [(found, live_state(world.settings, world.store, project_record(world.store, found.id)))]
+    )
+    assert "<small>masks</small><b>6</b><span>6 drawn</span>" in page
 
 
 def test_masks_by_origin_add_up_to_what_was_drawn_and_decided(make_world: MakeWorld) -> None:
     world = certified_world(make_world)
     found = figures(world)
     row = found.masks[-1]
+    assert found.drawn == row.drawn
     verdicts = read_verdicts(world.open().paths.round(row.round)).rows.values()
     assert row.drawn == 20 * 3
     assert row.verified == sum(v.verdict > 0 and v.verified for v in verdicts) > 0

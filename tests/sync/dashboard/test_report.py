@@ -16,7 +16,8 @@ from sync.cli import build_app
 from sync.dashboard.collect import collect_project, project_record
 from sync.dashboard.live import live_state
 from sync.dashboard.render import is_web, render_report
-from sync.dashboard.wording import MEANINGS, about, duration, percent, plural
+from sync.dashboard.wording import MEANINGS, about, duration, percent
+from sync.review.nouns import plural
 from sync.store.tables import ProjectRecord, RoundRecord
 from tests.sync.conftest import World
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ml_backend.artifacts.project_facts import load_facts
-from ml_backend.errors import BadInput, StudioError
+from ml_backend.errors import BadInput, LeaseLost, StudioError
 from ml_backend.kinds.registry import Wanted
 from sync.rounds.registration import (
     ProjectChanges,
@@ -18,9 +18,11 @@ from sync.rounds.registration import (
     compare_project,
     project_ids,
     register_project,
+    unregister_project,
 )
 from sync.rounds.round_records import current_round, trained_round
 from sync.settings import Settings
+from sync.store.lease import Lease
 from sync.store.tables import ProjectRecord, QuestionRecord, RoundRecord, TaskRecord
 from sync.studio.protocol import ProjectRow
 from sync.worker.loop import Worker
@@ -68,6 +70,22 @@ def _set_up_anew(world: World) -> None:
 def _rows(world: World, table: Any) -> int:
     with world.store.read() as session:
         return session.query(table).count()
+
+
+def test_a_worker_at_a_project_that_leaves_stops_at_its_next_write(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    name = f"project/{world.project_id}"
+    lease = Lease(world.store, name, "a worker", ttl_s=60.0, heartbeat_s=0.0)
+    assert lease.acquire()
+    lease.beat()
+    unregister_project(world.store, world.project_id)
+    with pytest.raises(LeaseLost):
+        lease.beat()
+    with pytest.raises(LeaseLost), world.store.write(lease.fence) as session:
+        session.add(ProjectRecord(id=world.project_id, key="x", title="x", label_config="<View/>"))
+    assert project_ids(world.store) == []
+    other = Lease(world.store, name, "another", ttl_s=60.0, heartbeat_s=0.0)
+    assert other.acquire(), "nobody waits for the first one when the project takes part again"
 
 
 @pytest.mark.parametrize("how", ["look", "register"])

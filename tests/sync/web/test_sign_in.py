@@ -15,6 +15,8 @@ from ml_backend.errors import StudioError
 from sync.settings import Settings
 from sync.web.access.signing import Signed
 from sync.web.app import create_web_app
+from sync.web.sign_in.limits import COOKIE as KNOWN
+from sync.web.sign_in.limits import network_of
 from sync.web.sign_in.sessions import COOKIE, safe_path
 
 GOOD = {"email": "ada@example.com", "password": "right"}
@@ -77,6 +79,63 @@ def test_a_wrong_password_gives_no_cookie_and_says_so(tmp_path: Path) -> None:
     assert "wrong" not in reply.data.decode().replace("wrong e-mail", "")
     assert sign_in(browser, email="away@example.com").status_code == 502
     assert browser.get("/dashboard").status_code == 303
+
+
+def tries(client: FlaskClient, count: int, address: str, **changes: Any) -> list[int]:
+    """Status codes of wrong passwords from one address."""
+    place = {"environ_base": {"REMOTE_ADDR": address}}
+    body = {**GOOD, "password": "wrong", **changes}
+    return [client.post("/login", json=body, headers=POST, **place).status_code for _ in range(count)]
+
+
+def enter_from(client: FlaskClient, address: str) -> int:
+    """Status code of the right password from this address."""
+    return client.post("/login", json=GOOD, headers=POST, environ_base={"REMOTE_ADDR": address}).status_code
+
+
+def test_a_stranger_cannot_keep_an_admin_out(tmp_path: Path, asked: list[str]) -> None:
+    browser = client(tmp_path)
+    assert tries(browser, 12, "203.0.113.9")[-1] == 429
+    assert enter_from(browser, "203.0.113.9") == 429, "the one who guesses waits"
+    assert enter_from(browser.application.test_client(), "198.51.100.7") == 200, "the admin does not"
+    assert tries(browser.application.test_client(), 40, "203.0.113.9", email="eve@example.com")[-1] == 429
+
+
+def test_a_browser_that_signed_in_before_is_let_in_whoever_else_tries(tmp_path: Path) -> None:
+    app = client(tmp_path).application
+    mine, other = app.test_client(), app.test_client()
+    assert enter_from(mine, "198.51.100.7") == 200
+    assert mine.post("/logout", json={}, headers=POST).status_code == 200
+    codes: list[int] = []
+    for host in range(1, 40):  # somebody with many addresses
+        codes += tries(other, 3, f"203.0.113.{host}")
+    assert codes[-1] == 429, "together they are too many"
+    assert enter_from(app.test_client(), "198.51.100.8") == 429
+    assert enter_from(mine, "203.0.113.1") == 200, "also from an address of the stranger"
+    assert enter_from(mine, "198.51.100.7") == 200
+    codes = tries(mine, 12, "198.51.100.7")
+    assert codes[-1] == 429, "passwords cannot be guessed there either"
+
+
+def test_the_cookie_of_a_known_browser_is_of_no_use_for_another_e_mail(tmp_path: Path) -> None:
+    app = client(tmp_path).application
+    eve = app.test_client()
+    assert sign_in(eve, email="eve@example.com").status_code == 200
+    cookie = eve.get_cookie(KNOWN, path="/login")
+    assert cookie is not None
+    for value in (cookie.value, "x.y.z", cookie.value[:-2] + "AA"):
+        stranger = app.test_client()
+        stranger.set_cookie(KNOWN, value, path="/login")
+        tries(stranger, 12, "203.0.113.9")
+        assert tries(stranger, 1, "203.0.113.9") == [429]
+
+
+def test_all_addresses_of_a_customer_count_as_one() -> None:
+    assert (
+        network_of("2001:db8:1:2::5") == network_of("2001:db8:1:2:ffff::1") != network_of("2001:db8:1:3::5")
+    )
+    assert network_of("203.0.113.9") == network_of("::ffff:203.0.113.9") != network_of("203.0.113.8")
+    assert network_of("") == ""
 
 
 def test_guessing_is_stopped_by_person_and_by_address(tmp_path: Path, asked: list[str]) -> None:

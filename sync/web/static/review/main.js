@@ -77,6 +77,7 @@ async function start() {
   auto.allow(person.settings.auto_s);
   at("auto").hidden = auto.seconds === null;
   wire.show(outbox);
+  if (outbox.unreadable) say(`${plural(outbox.unreadable, "answer")} kept on this device cannot be read and will not be sent. All others will.`, true);
   outbox.now();
   chooseStream();
 }

@@ -8,6 +8,7 @@
 import * as api from "./api.js";
 
 const PREFIX = "groundswell-answer:";
+const ASIDE = "groundswell-unreadable:"; // what stood under PREFIX and is no answer, kept for somebody who can read it
 const MAX_BATCH = 20;
 const FIRST_WAIT_S = 1;
 const MAX_WAIT_S = 15;
@@ -22,6 +23,17 @@ export function allWaiting() {
   }
 }
 
+/** The answer that a text holds, null when it holds none. */
+function readAnswer(text) {
+  try {
+    const { uuid, card, at, ...more } = JSON.parse(text);
+    if (typeof uuid !== "string" || typeof card !== "string") return null;
+    return { uuid, card, ...more, at: Number(at) || 0 };
+  } catch {
+    return null;
+  }
+}
+
 export class Outbox {
   /** `on` has the functions sent(reply, answers), refused(list), changed(), gone(error). */
   constructor(person, on) {
@@ -33,6 +45,7 @@ export class Outbox {
     this._wait_s = FIRST_WAIT_S;
     this._flight = null;
     this.lost = ""; // why nothing can be sent now; empty while all is well
+    this.unreadable = 0; // entries of this device that are no answers: put aside
     this.isKept = true; // whether the device keeps answers when the page is closed
     this._load();
     addEventListener("online", () => this.now());
@@ -150,17 +163,27 @@ export class Outbox {
   }
 
   _load() {
-    let kept;
+    const kept = [];
     try {
-      const keys = Object.keys(localStorage).filter((key) => key.startsWith(this._prefix));
-      kept = keys.map((key) => JSON.parse(localStorage.getItem(key)));
+      for (const key of Object.keys(localStorage).filter((one) => one.startsWith(this._prefix))) {
+        const text = localStorage.getItem(key);
+        const answer = readAnswer(text);
+        if (answer) kept.push(answer);
+        else this._putAside(key, text);
+      }
     } catch {
-      this.isKept = false;
-      return;
+      this.isKept = false; // the browser lets nobody read or write
     }
     for (const answer of kept.sort((a, b) => a.at - b.at)) {
       this._waiting.set(answer.uuid, answer);
       this._tried.add(answer.uuid);
     }
+  }
+
+  /** Out of the way of the others, and of the count of what waits; never deleted before it is kept elsewhere. */
+  _putAside(key, text) {
+    localStorage.setItem(ASIDE + key.slice(PREFIX.length), text);
+    localStorage.removeItem(key);
+    this.unreadable += 1;
   }
 }
