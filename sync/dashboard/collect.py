@@ -14,6 +14,7 @@ from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from sync.dashboard.agreement import agreement
 from sync.dashboard.annotations import annotation_lines, answer_lines, speaking
 from sync.dashboard.figures import ExpertRow, ProjectFigures
+from sync.dashboard.invite_rows import invite_rows
 from sync.dashboard.masks import accepted_by_label, label_rows, mask_rows, question_rows
 from sync.dashboard.mistake_rows import mistake_rows, newest_mistakes
 from sync.dashboard.names import names_of
@@ -29,12 +30,13 @@ from sync.rounds.kind_settings import kind_settings
 from sync.rounds.progress import Memo
 from sync.rounds.round_records import has_finished
 from sync.settings import Settings
-from sync.store.database import Store
+from sync.store.database import Store, utc_now
 from sync.store.project_store import ProjectStore
 from sync.store.review_tables import InviteRecord, OutboxRecord
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
+    PersonRecord,
     ProjectRecord,
     RoundRecord,
     SplitRecord,
@@ -97,7 +99,7 @@ def collect_project(
     spared = accepted_by_label(paths, reviewed_round(rounds), but_for=done)
     review: Mapping[str, Any] = {} if reviewed is None else reviewed.figures.get("review", {})
     mistakes = newest_mistakes(paths, rounds)
-    names = names_of(db)
+    names = names_of(db, settings)
     measured = history_of(db, settings, config.wanted)
     listed = versions(db, settings, measured)
     compared = agreement(db, config, own, paths, lines, rounds, kept)
@@ -137,6 +139,7 @@ def collect_project(
         mistakes=() if mistakes is None else mistake_rows(own, db.id, mistakes),
         mistake_count=0 if mistakes is None else len(mistakes),
         mistakes_judged=0 if mistakes is None else sum(dict(mistakes.about.get("judged", {})).values()),
+        invites=invite_rows(db, utc_now()),
         drawn=sum(line.regions for line in spoken.values()),
     )
 
@@ -181,8 +184,15 @@ def fingerprint(settings: Settings, store: Store, project_id: int) -> str:
             parts.append(tuple(session.execute(query).one()))
         waits = (OutboxRecord.project_id == project_id, OutboxRecord.written < OutboxRecord.revision)
         parts.append(session.execute(select(func.count(), func.max(OutboxRecord.error)).where(*waits)).one())
-        invites = select(func.count()).where(InviteRecord.project_id == project_id)
-        parts.append(session.scalar(invites))
+        invites = select(
+            func.count(), func.count(InviteRecord.revoked_at), func.max(InviteRecord.seen_at)
+        ).where(InviteRecord.project_id == project_id)
+        parts.append(tuple(session.execute(invites).one()))
+        over = select(func.count()).where(
+            InviteRecord.project_id == project_id, InviteRecord.expires_at <= utc_now()
+        )
+        parts.append(session.scalar(over))
+        parts.append(tuple(session.execute(select(func.count(), func.max(PersonRecord.read_at))).one()))
         broken = select(func.count()).where(
             TaskRecord.project_id == project_id, (TaskRecord.broken != "") | (TaskRecord.image_error != "")
         )

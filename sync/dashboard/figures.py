@@ -18,6 +18,7 @@ __all__ = [
     "CurvePoint",
     "ExpertRow",
     "Hours",
+    "InviteRow",
     "LabelRow",
     "MaskRow",
     "MistakeRow",
@@ -227,6 +228,22 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class InviteRow:
+    """A link to the review page. ``state``: open, expired or withdrawn; times: seconds since 1970, 0: never.
+
+    ``answers`` are those of its person in this project, with all links that were made for them.
+    """
+
+    id: str
+    name: str
+    may: str
+    state: str
+    expires_at: float
+    seen_at: float
+    answers: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertRow:
     """A question that nobody else may answer."""
 
@@ -311,5 +328,6 @@ class ProjectFigures:
     mistakes: tuple[MistakeRow, ...] = field(default=())
     mistake_count: int = 0
     mistakes_judged: int = 0
+    invites: tuple[InviteRow, ...] = field(default=())
     drawn: int = 0
     """what people drew (or chose) on finished tasks, counted from the first one on"""

@@ -50,6 +50,10 @@ MEANINGS: Final = {
     "workers": "People who answer questions. Gold questions have a known answer: yes to good and no to bad "
     "are measured on them, with 95 % intervals. Agreement: how often others say the same. "
     "Answers of suspended workers do not count.",
+    "invites": "Links by which people answer on the review page, without an account in Label Studio. Answers "
+    "are those of this person in this project, with all of their links, skips left out. A link that is "
+    "withdrawn lets nobody in from that moment; answers that were given stay. A new one is made by "
+    "groundswell invite create.",
     "experts": "Questions that used up their workers without a clear result. An expert's answer decides.",
     "versions": "Every training makes a version that never changes. One of them serves: its predictions are "
     "shown. An earlier one can be made to serve again.",

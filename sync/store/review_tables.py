@@ -59,6 +59,10 @@ class CardRecord(Base):
     until: Mapped[datetime]
     suggested: Mapped[list[Any]]
     """classes that the card suggested"""
+    shown_at: Mapped[datetime | None]
+    """when the page said that it is on the screen; None while it is only fetched ahead"""
+    shared: Mapped[bool] = mapped_column(default=False)
+    """it was kept for one person when another got it: no more answers are taken than are wanted"""
 
     __table_args__ = (Index("review_cards_task", "project_id", "mode", "task_id"),)
 

@@ -32,6 +32,7 @@ __all__ = [
     "DecisionRecord",
     "InferenceRecord",
     "LeaseRecord",
+    "PersonRecord",
     "ProjectRecord",
     "QuestionRecord",
     "ReviewTaskRecord",
@@ -268,6 +269,21 @@ class AnswerRecord(Base):
     updated_at: Mapped[datetime]
 
     __table_args__ = (UniqueConstraint("project_id", "annotation_id", "question_key"),)
+
+
+class PersonRecord(Base):
+    """What Label Studio calls a person who labelled or answered; see ``sync.rounds.people``."""
+
+    __tablename__ = "people"
+
+    server: Mapped[str] = mapped_column(String(8), primary_key=True)
+    """label, or review where the review projects are on a server of their own"""
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """of the user on that server"""
+    name: Mapped[str] = mapped_column(String(300))
+    """empty where they gave none, or where the server does not know them any more"""
+    email: Mapped[str] = mapped_column(String(254))
+    read_at: Mapped[datetime]
 
 
 class DecisionRecord(Base):

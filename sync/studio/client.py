@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from sync.studio.annotation_calls import AnnotationCalls
 from sync.studio.connection_calls import SECRET_HEADER, ConnectionCalls
 from sync.studio.http import StudioHttp
-from sync.studio.protocol import StudioClient
+from sync.studio.protocol import StudioClient, UserRow
+from sync.studio.rows import user_row
 from sync.studio.storage_calls import StorageCalls
 from sync.studio.task_calls import TaskCalls
 from sync.studio.tokens import request_headers, sdk_client, token_of
@@ -79,6 +80,9 @@ class Studio(TaskCalls, AnnotationCalls, ConnectionCalls, StorageCalls, ViewCall
     def version(self) -> str:
         """Version of the Label Studio server."""
         return str(self._http.get("/api/version")["release"])
+
+    def users(self) -> list[UserRow]:
+        return [user_row(item) for item in self._http.get("/api/users/")]
 
     def add_person(self, email: str, name: str) -> int:
         invite = str(self._http.get("/api/invite")["invite_url"])

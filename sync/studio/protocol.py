@@ -22,6 +22,7 @@ __all__ = [
     "ProjectRow",
     "StudioClient",
     "TaskRow",
+    "UserRow",
     "ViewRow",
 ]
 
@@ -117,6 +118,15 @@ class PredictionRow:
     result: Sequence[Mapping[str, Any]]
     score: float
     model_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user of Label Studio; ``name`` is empty where they gave none."""
+
+    id: int
+    name: str
+    email: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +333,10 @@ class StudioClient(Protocol):
 
     def sync_storage(self, kind: str, storage_id: int) -> int:
         """Make tasks of the objects that have none; how many objects Label Studio took."""
+        ...
+
+    def users(self) -> list[UserRow]:
+        """All users whom this user may see."""
         ...
 
     def add_person(self, email: str, name: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, TaskRow
+from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, TaskRow, UserRow
 
 __all__ = [
     "annotation_row",
@@ -17,6 +17,7 @@ __all__ = [
     "task_filter",
     "task_row",
     "time_filter_value",
+    "user_row",
 ]
 
 _ROWS_PER_CALL = 2000
@@ -81,6 +82,12 @@ def annotation_row(item: Json, task_id: int) -> AnnotationRow:
         lead_time_s=None if lead_time is None else float(lead_time),
         import_id=item.get("import_id"),
     )
+
+
+def user_row(item: Json) -> UserRow:
+    """A user, from the list of all."""
+    name = f"{item.get('first_name') or ''} {item.get('last_name') or ''}"
+    return UserRow(int(item["id"]), " ".join(name.split()), str(item.get("email") or ""))
 
 
 def prediction_chunks(rows: Sequence[PredictionRow]) -> Iterator[list[Json]]:

@@ -17,6 +17,7 @@ from sync.rounds.due import training_due
 from sync.rounds.early import given_up, infer_limit_s, is_early
 from sync.rounds.given_rounds import ADOPTED, COLD
 from sync.rounds.infer import infer, tasks_to_infer
+from sync.rounds.people import note_people
 from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
 from sync.rounds.push import PushReport, note_order, push, push_state
@@ -83,6 +84,7 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     progress, memo = project.progress, project.memo
     pulled = pull(db, project.studio, project.config, settings, progress)
     write_facts(db, _as_trained(project, trained_round(db)).config, settings)
+    note_people(db, project.studio, project.review_studio, settings, memo)
     begun, problem = begin_wanted_version(db, project.config, settings, paths)
     if begun is not None:
         progress.report("train", 0.0, f"round {begun.number}: an earlier version serves again, as asked")

@@ -35,6 +35,7 @@ from sync.studio.protocol import (
     ProjectRow,
     StudioClient,
     TaskRow,
+    UserRow,
     ViewRow,
 )
 
@@ -538,6 +539,11 @@ class FakeStudio:
         row = self._add("users", {"email": email, "first_name": name})
         self._save()
         return int(row["id"])
+
+    def users(self) -> list[UserRow]:
+        self._call("users")
+        rows = self._db["users"].values()
+        return [UserRow(int(row["id"]), str(row.get("first_name", "")), str(row["email"])) for row in rows]
 
     def user_names(self) -> dict[int, str]:
         """Names of users by number (for tests)."""

@@ -14,7 +14,13 @@ import pytest
 from PIL import Image
 
 from ml_backend.errors import StudioError
-from sync.studio.protocol import ImportedAnnotation, PersonsAnnotation, PredictionRow, StudioClient
+from sync.studio.protocol import (
+    ImportedAnnotation,
+    PersonsAnnotation,
+    PredictionRow,
+    StudioClient,
+    UserRow,
+)
 from tests.fakes.label_studio import FakeStudio
 
 CONFIG = """<View>
@@ -518,6 +524,15 @@ def test_answers_are_stored_as_those_of_a_person_who_never_logs_in(
     assert client.annotation_of(first, ana) is None
     client.create_persons_annotation(row)
     assert [a.completed_by for a in client.task(first).annotations] == [ana]
+
+
+def test_users_are_listed_with_their_names(client: StudioClient) -> None:
+    email = f"ben-{uuid.uuid4().hex}@people.invalid"
+    ben = client.add_person(email, "Ben Éx <i>")
+    found = {row.id: row for row in client.users()}
+    assert found[ben] == UserRow(ben, "Ben Éx <i>", email)
+    assert len(found) > 1
+    assert all(row.email for row in found.values())
 
 
 def test_an_answer_of_nobody_or_about_nothing_is_refused(client: StudioClient, project: int) -> None:

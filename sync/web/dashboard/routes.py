@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from ml_backend.errors import BadInput, GroundswellError
 from sync.dashboard.render import page_file, render_page, render_report
 from sync.projects.control import pause, request_round, resume, serve_version
+from sync.review.revoke import revoke
 from sync.web.access.posts import posted_json
 from sync.web.access.shared import WebServices
 from sync.web.dashboard.pages import Pages, etag_of, live_json
@@ -39,6 +40,7 @@ def dashboard_blueprint(web: WebServices) -> Blueprint:
     _add_pages(blueprint, web, sessions, pages)
     _add_json(blueprint, pages)
     _add_actions(blueprint, web)
+    _add_invites(blueprint, web)
     return blueprint
 
 
@@ -164,6 +166,16 @@ def _add_actions(blueprint: Blueprint, web: WebServices) -> None:
         begins = serve_version(web.settings, web.store, project_id, version)
         text = f"{version} looks at all open tasks at the worker's next look, and serves then."
         return jsonify({"says": text if begins else f"{version} serves already."})
+
+
+def _add_invites(blueprint: Blueprint, web: WebServices) -> None:
+    @blueprint.post("/<int:project_id>/revoke")
+    def withdraw(project_id: int) -> Response:
+        invite = posted_json().get("invite")
+        if not isinstance(invite, str):
+            raise BadInput("which invite?", field="invite", hint="Send its id as text")
+        gone = revoke(web.store, invite, project_id=project_id)
+        return jsonify({"says": f"The link of {gone.name} is withdrawn."})
 
 
 def _as_page(show: Callable[P, Response]) -> Callable[P, Response]:

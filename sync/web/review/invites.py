@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from ml_backend.errors import BadInput
 from sync.review.outbox import CLASSES, QUESTIONS, Mode
+from sync.review.revoke import revoke
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.review_tables import InviteRecord
@@ -167,17 +168,7 @@ def revoke_invite(settings: Settings, store: Store, invite_id: str) -> Invite:
 
     ``invite_id`` may be shortened as long as one invite begins with it.
     """
-    now = utc_now()
-    with store.write() as session:
-        found = [r for r in session.scalars(select(InviteRecord)) if r.id.startswith(invite_id)]
-        if len(found) != 1 or not invite_id:
-            raise BadInput(
-                f"{len(found)} invites begin with {invite_id!r}",
-                field="id",
-                hint="`groundswell invite list` shows them",
-            )
-        found[0].revoked_at = found[0].revoked_at or now
-    return _invite(settings, found[0], now)
+    return _invite(settings, revoke(store, invite_id), utc_now())
 
 
 def _invite(settings: Settings, row: InviteRecord, now: datetime) -> Invite:

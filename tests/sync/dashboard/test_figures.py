@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from ml_backend.artifacts.mistakes import Finding, MistakeTable, write_mistakes
 from ml_backend.artifacts.verdicts import read_verdicts
+from ml_backend.errors import StudioError
 from ml_backend.learners.base import Evaluation
 from sync.dashboard.collect import collect_project, fingerprint, project_record
 from sync.dashboard.figures import ProjectFigures, mean_range, median_range, share_range
@@ -215,6 +216,75 @@ def invite(world: World, name: str, **users: int) -> None:
     )  # fmt: skip
     with world.store.write() as session:
         session.add(row)
+
+
+def test_invites_are_listed_with_what_became_of_them(make_world: MakeWorld) -> None:
+    world = make_world(4)
+    for number, name in enumerate(("Ana", "Ben", "Cleo"), 1):
+        invite(world, name, review_user=number)
+    now = datetime.now(UTC)
+    answer = NewAnswer("u1", "questions", world.project_id, 1, "single", "disc", {}, (), (), False, 1.0)
+    skip = NewAnswer("u2", "questions", world.project_id, 2, "single", "disc", {}, (), (), True, 1.0)
+    with world.store.write() as session:
+        ana, ben = (session.get_one(InviteRecord, name) for name in ("Ana", "Ben"))
+        ana.expires_at = now + timedelta(days=3)
+        ana.scopes, ana.seen_at = ["questions", "classes"], now
+        ben.revoked_at = now
+        for one in (answer, skip):
+            put_answer(session, "Ana", 1, one, now)
+    rows = {row.name: row for row in figures(world).invites}
+    assert next(iter(rows)) == "Ana", "those that hold come first"
+    assert [rows[name].state for name in ("Ana", "Ben", "Cleo")] == ["open", "withdrawn", "expired"]
+    assert (rows["Ana"].answers, rows["Ben"].answers) == (1, 0)
+    assert rows["Ana"].may == "answer questions and name classes"
+    assert rows["Ana"].seen_at == pytest.approx(now.timestamp())
+    assert (rows["Ana"].expires_at, rows["Cleo"].seen_at) == (pytest.approx(now.timestamp() + 3 * 86_400), 0)
+    before = fingerprint(world.settings, world.store, world.project_id)
+    with world.store.write() as session:
+        session.get_one(InviteRecord, "Ana").expires_at = now
+    assert fingerprint(world.settings, world.store, world.project_id) != before, "it ran out meanwhile"
+
+
+def test_people_are_called_as_they_were_invited_else_as_label_studio_calls_them(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(6)
+    ben = world.studio.add_person("ben@example.com", "Ben Miller")
+    cleo = world.studio.add_person("cleo@example.com", "")
+    dora = world.studio.add_person("dora@example.com", "Dora in Label Studio")
+    invite(world, "Dora", label_user=dora)
+    for task, user in zip(world.tasks, (ben, cleo, dora, 999), strict=False):
+        row = world.studio.create_annotation(task, world.scenes[0].result(), lead_time_s=5.0)
+        world.studio._db["annotations"][str(row.id)]["completed_by"] = user
+    before = fingerprint(world.settings, world.store, world.project_id)
+    worker = world.worker()
+    worker.look(world.project_id)
+    names = {row.user: row.name for row in figures(world).annotators}
+    assert names == {ben: "Ben Miller", cleo: "cleo@example.com", dora: "Dora", 999: ""}
+    assert fingerprint(world.settings, world.store, world.project_id) != before
+    calls: list[str] = []
+    world.studio.before_call = calls.append
+    worker.look(world.project_id)
+    assert "users" not in calls, "a look at an unchanged project asks for no names"
+    world.label(4)
+    worker.look(world.project_id)
+    assert "users" in calls, "somebody new has worked"
+
+
+def test_a_token_that_may_not_list_users_stops_nothing(make_world: MakeWorld) -> None:
+    world = make_world(6)
+
+    def refuse(call: str) -> None:
+        if call == "users":
+            raise StudioError("you may not", status=403)
+
+    world.studio.before_call = refuse
+    world.label(0, 1)
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    (row,) = figures(world).annotators
+    assert (row.name, row.tasks) == ("", 2)
 
 
 def test_answers_on_their_way_are_told(make_world: MakeWorld) -> None:

@@ -17,6 +17,7 @@ from sync.rounds.wanted_version import wanted_version
 from sync.store.lease import Lease
 from sync.store.tables import ProjectRecord
 from sync.web.app import create_web_app
+from sync.web.review.invites import create_invite
 from tests.sync.conftest import World
 
 MakeWorld = Callable[..., World]
@@ -141,6 +142,36 @@ def test_buttons_tell_the_worker_what_is_wanted(played: World, admin: FlaskClien
     assert "paused" in refused.json["error"]
     assert post(admin, played, "resume").json["says"] == "The worker goes on."
     assert record().paused == ""
+
+
+def test_an_invite_is_withdrawn_with_a_button(played: World, admin: FlaskClient) -> None:
+    client = admin.application.test_client()
+    made, other = (
+        create_invite(
+            played.settings, played.store, played.studio, played.studio,
+            project_id=played.project_id, name=name,
+        )
+        for name in ("Ana", HOSTILE)
+    )  # fmt: skip
+    path = "/review/i/" + made.link.rpartition("/")[2]
+    assert client.get(path).headers["Location"] == "/review/"
+    page = admin.get(f"/dashboard/{played.project_id}").data.decode()
+    assert page.count('data-act="revoke"') == 2
+    assert HOSTILE not in page
+    assert made.link not in page, "who may see the dashboard does not get everybody's link"
+    report = admin.get(f"/dashboard/{played.project_id}/report.html").data.decode()
+    assert "Ana" in report
+    assert "data-act" not in report
+    for wrong in ({}, {"invite": 1}, {"invite": ""}, {"invite": "zz"}, {"invite": [made.id]}):
+        assert post(admin, played, "revoke", **wrong).status_code == 400
+    elsewhere = admin.post("/dashboard/999/revoke", json={"invite": made.id}, headers=POST)
+    assert elsewhere.status_code == 400, "only an invite of this project"
+    assert client.get("/review/api/me").status_code == 200
+    assert post(admin, played, "revoke", invite=made.id).json == {"says": "The link of Ana is withdrawn."}
+    assert client.get("/review/api/me").status_code == 401
+    page = admin.get(f"/dashboard/{played.project_id}").data.decode()
+    assert page.count('data-act="revoke"') == 1
+    assert f'data-invite="{other.id}"' in page
 
 
 def test_wrong_requests_change_nothing(played: World, admin: FlaskClient) -> None:

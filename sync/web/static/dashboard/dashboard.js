@@ -118,7 +118,7 @@ async function keepPolling() {
 // what the buttons ask for
 
 const dialog = document.getElementById("ask");
-const WORDS = { round: "round", "pause-asking": "pause", "pause-all": "pause", resume: "resume", serve: "serve" };
+const WORDS = { round: "round", "pause-asking": "pause", "pause-all": "pause", resume: "resume", serve: "serve", revoke: "revoke" };
 
 function ask(button) {
   document.getElementById("ask-title").textContent = button.dataset.title;
@@ -146,7 +146,7 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-act]");
   if (!button || !(await ask(button))) return;
   const act = button.dataset.act;
-  const body = { what: act === "pause-all" ? "all" : "asking", version: button.dataset.version || "" };
+  const body = { what: act === "pause-all" ? "all" : "asking", version: button.dataset.version || "", invite: button.dataset.invite || "" };
   try {
     const said = await post(`/dashboard/${project}/${WORDS[act]}`, body);
     tell(said.says);
