@@ -1,9 +1,15 @@
 """What it will take to certify a pool: the policy is played on truths that fit what is known.
 
 The truths come from ``truth_draws``. Each play is one way in which the review may go: it costs questions and
-minutes, and leaves some good masks undelivered, which people then draw. The spread over plays gives the
-intervals. They are prediction intervals of one further play, from the normal distribution of the logarithm
-(Hahn and Meeker 1991, section 4.7), since a dozen plays are too few for quantiles.
+minutes, and leaves some good masks undelivered, which people then draw. A play takes a second or more, a draw
+takes none: so ``chosen_truths`` draws many, sorts them by how much of the pool can be accepted unseen, and
+keeps the middle one of each of some equal parts (stratified sampling: Cochran 1977, chapter 5). So the plays
+hold the bad luck of one in ten as well: a review that certifies nothing costs several times as much as one
+that does, and a plain sample of eight would often have neither.
+
+The spread over plays gives the intervals. They are prediction intervals of one further play, from the normal
+distribution of the logarithm (Hahn and Meeker 1991, section 4.7), since eight plays are too few for
+quantiles; they never leave out a play.
 
 What no play knows is how people really answer and how long they take; ``costs`` are assumed.
 """
@@ -17,16 +23,19 @@ import numpy as np
 from scipy import stats
 
 from clustering.answers import SearchPolicy, Stream
-from clustering.arrays import Bools
+from clustering.arrays import Bools, Ints
 from clustering.costs import Costs
 from clustering.project_pool import ProjectPool
 from clustering.simulation import People, play
+from clustering.truth_draws import TruthModel
 
-__all__ = ["MISFIT", "Cost", "Interval", "one_play", "prediction_interval"]
+__all__ = ["MISFIT", "Cost", "Interval", "acceptable", "chosen_truths", "one_play", "prediction_interval"]
 
 MISFIT = 0.1
 """Standard deviation of the logarithm that is added to that of the plays; ``python -m bench.preview``
 measures whether intervals hold with it."""
+_DRAWS = 200
+"""Truths from which those to be played are chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +117,43 @@ def one_play(
     )
 
 
+def acceptable(good: Bools, order: Ints, purity: float) -> int:
+    """How many masks can be accepted in this order such that a share ``purity`` of them is good.
+
+    Parameters
+    ----------
+    good : (n,) one truth
+    order : (n,) rows, the most promising first
+    """
+    enough = np.cumsum(good[order]) >= purity * np.arange(1, len(order) + 1)
+    return int(np.flatnonzero(enough)[-1]) + 1 if enough.any() else 0
+
+
+def chosen_truths(
+    model: TruthModel, count: int, *, purity: float | None, seed: int, draws: int = _DRAWS
+) -> list[Bools]:
+    """``count`` truths that stand for equal shares of all that is possible, the worst first.
+
+    They differ by ``acceptable``; by how many masks are good where nothing is promised (``purity`` None).
+    Memory O(n · count), time O(n log n + n · draws · r) with r as in ``truth_draws.Belief``.
+    """
+    order = np.argsort(-model.centre, kind="stable").astype(np.int64)
+    worth = []
+    for number in range(max(draws, count)):
+        good = model.draw(np.random.default_rng([seed, 0x7247, number]))
+        worth.append(int(good.sum()) if purity is None else acceptable(good, order, purity))
+    ranked = np.argsort(worth, kind="stable")
+    places = ((np.arange(count) + 0.5) * len(ranked) / count).astype(np.int64)
+    return [model.draw(np.random.default_rng([seed, 0x7247, number])) for number in ranked[places].tolist()]
+
+
 def prediction_interval(
     values: Sequence[float], *, confidence: float = 0.9, most: float = np.inf
 ) -> Interval:
     """Where the value of the real play will lie, from those of at least two plays (0 or more).
 
-    No value can be above ``most``. ``MISFIT`` is added to the spread of the plays: no play knows what the
-    drawn truths have wrong in common.
+    No value can be above ``most``. ``MISFIT`` is added to the spread of the plays, and at both ends to the
+    plays themselves: no play knows what the drawn truths have wrong in common.
     """
     logs = np.log1p(np.asarray(values, np.float64))
     n = len(logs)
@@ -123,5 +162,5 @@ def prediction_interval(
     spread = np.sqrt(logs.var(ddof=1) * (1.0 + 1.0 / n) + MISFIT**2)
     reach = stats.t.ppf(0.5 + confidence / 2.0, n - 1) * spread
     mean, middle = float(logs.mean()), float(np.median(logs))
-    low, high = min(mean - reach, middle), max(mean + reach, middle)
+    low, high = min(mean - reach, logs.min() - MISFIT), max(mean + reach, logs.max() + MISFIT)
     return Interval(*(min(most, float(np.expm1(max(0.0, value)))) for value in (middle, low, high)))

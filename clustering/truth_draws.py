@@ -12,6 +12,11 @@ multiplier bootstrap; Mammen 1993). The prior is the ridge penalty. How strong i
 either: every draw takes one of the ridges, the likelier the better it predicted what it had not seen
 (pseudo-Bayesian model averaging: Yao, Vehtari, Simpson and Gelman 2018).
 
+With few pictures such residuals can be small by luck: four large pictures that happen to be alike seem to say
+that all large pictures are (Cameron and Miller 2015, section VI). So the noise of a random intercept per
+picture is added, whose spread is learnt from all pictures together (Bell and McCaffrey 2002 call this a
+working model). That spread is not known either, and every draw takes one that fits.
+
 With fewer than 8 verdicts of either kind there is no regression. Then the detector's log-odds are shifted and
 stretched at random, around the shift that the verdicts speak for.
 """
@@ -29,7 +34,7 @@ from clustering.arrays import Bools, Floats, Ints
 from clustering.project_pool import ProjectPool
 from clustering.verifier import FEWEST, RIDGES, Features, compare_ridges, fit_logistic, make_features
 
-__all__ = ["Belief", "TruthModel", "fit_truth"]
+__all__ = ["SPREADS", "Belief", "TruthModel", "fit_truth", "picture_spread"]
 
 _STRETCH_SD = 0.35
 """Spread of the logarithm of the factor on the detector's log-odds while nothing is learnt."""
@@ -40,6 +45,11 @@ STEEPER, STEEPER_SD = 0.05, 0.12
 is too flat at times. Chosen on seeds of ``bench.preview`` that are not reported."""
 _LEAST_WEIGHT = 0.02
 """Ridges that are less likely are left out."""
+SPREADS: Floats = np.concatenate([[0.05], np.geomspace(0.15, 4.0, 14)])
+"""Standard deviations of the intercept of a picture, in log-odds, that are thought possible."""
+_USUAL_SPREAD = 1.0
+"""Scale of the half-normal prior of that standard deviation."""
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +60,14 @@ class Belief:
     ----------
     centre : (n,) float64, log-odds of every mask
     directions : (n, r) float32, how the log-odds move with each of r independent standard normal numbers
+    between : (n, q) float32, the same where the intercepts of pictures have a standard deviation of 1
+    spread : (s,) how likely each of ``SPREADS`` is that standard deviation
     """
 
     centre: Floats
     directions: npt.NDArray[np.float32]
+    between: npt.NDArray[np.float32]
+    spread: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,10 +87,21 @@ class TruthModel:
     stretch: float
     known: Floats
 
+    @property
+    def centre(self) -> Floats:
+        """(n,) float64: log-odds of every mask, the mean over the beliefs."""
+        return np.asarray(
+            sum(weight * belief.centre for weight, belief in zip(self.weight, self.beliefs, strict=True)),
+            np.float64,
+        )
+
     def draw(self, rng: np.random.Generator) -> Bools:
         """(n,) bool: one truth that fits all that is known."""
         belief = self.beliefs[int(rng.choice(len(self.beliefs), p=self.weight))]
-        z = belief.centre + belief.directions @ rng.standard_normal(belief.directions.shape[1])
+        moves = rng.standard_normal(belief.directions.shape[1]).astype(np.float32)
+        pictures = rng.standard_normal(belief.between.shape[1]).astype(np.float32)
+        pictures *= SPREADS[int(rng.choice(len(SPREADS), p=belief.spread))]
+        z = belief.centre + belief.directions @ moves + belief.between @ pictures
         z *= np.exp(self.steeper + self.stretch * rng.standard_normal())
         good = rng.random(len(z)) < special.expit(z)
         return np.where(np.isnan(self.known), good, self.known > 0.5).astype(np.bool_)
@@ -110,8 +135,9 @@ def fit_truth(project: ProjectPool, item: Ints, yes: npt.ArrayLike, *, seed: int
     weight = special.softmax(-loss)
     used = np.flatnonzero(weight > _LEAST_WEIGHT)
     columns = features.bent(features.columns)
+    shown = group[len(item) :]
     beliefs = [
-        _belief(columns, x, y, held_out[i], group, RIDGES[i] * features.penalty) for i in used.tolist()
+        _belief(columns, x, y, held_out[i], group, shown, RIDGES[i] * features.penalty) for i in used.tolist()
     ]
     return TruthModel(beliefs, weight[used] / weight[used].sum(), STEEPER, STEEPER_SD, known)
 
@@ -122,11 +148,13 @@ def _belief(
     y: Floats,
     held_out: Floats,
     group: Ints,
+    shown: Ints,
     penalty: Floats,
 ) -> Belief:
     """The regression with one penalty.
 
-    ``columns`` (n, p) are those of the pool, ``x`` (m, p) and ``y`` those of the verdicts.
+    ``columns`` (n, p) are those of the pool, ``x`` (m, p) and ``y`` those of the verdicts. ``shown``: the
+    groups of the last rows, which are the pictures of the lessons.
     """
     beta = fit_logistic(x, y, penalty)
     p = special.expit(x @ beta)
@@ -135,9 +163,46 @@ def _belief(
     scores = np.zeros((int(group.max()) + 1, x.shape[1]))
     np.add.at(scores, group, exact * (y - special.expit(held_out))[:, None])
     noise = (scores.T @ scores) * (len(scores) / max(len(scores) - 1, 1)) + np.diag(penalty)
-    half = np.linalg.cholesky(noise + 1e-9 * np.eye(len(noise)))
-    moves = np.linalg.solve(curvature, half).astype(np.float32)
-    return Belief((columns @ beta.astype(np.float32)).astype(np.float64), columns @ moves)
+    # how the gradient moves with the intercept of each picture
+    first = len(y) - len(shown)
+    pull = np.zeros_like(scores)
+    np.add.at(pull, shown, exact[first:] * (p * (1.0 - p))[first:, None])
+    moves = [
+        columns @ np.linalg.solve(curvature, _root(part)).astype(np.float32)
+        for part in (noise, pull.T @ pull)
+    ]
+    spread = picture_spread(held_out[first:], y[first:], shown)
+    return Belief((columns @ beta.astype(np.float32)).astype(np.float64), moves[0], moves[1], spread)
+
+
+def _root(covariance: Floats) -> Floats:
+    """A matrix whose product with its transpose is the given one, which may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)), np.float64)
+
+
+def picture_spread(log_odds: Floats, yes: Floats, picture: Ints) -> Floats:
+    """How likely each of ``SPREADS`` is, from how much pictures differ beyond what was predicted of them.
+
+    Parameters
+    ----------
+    log_odds : (k,) predicted without the picture itself
+    yes : (k,) in 0..1
+    picture : (k,) int64
+
+    The likelihood of a normal random intercept (integrated by Gauss and Hermite's rule) times a half-normal
+    prior: that prior itself where there are no lessons. Returns (s,) float64, its sum is 1.
+    """
+    chance = np.log(np.gradient(SPREADS)) - 0.5 * (SPREADS / _USUAL_SPREAD) ** 2
+    if len(yes):
+        _, number = np.unique(picture, return_inverse=True)
+        weights = np.log(_NODE_WEIGHTS / _NODE_WEIGHTS.sum())
+        for i, spread in enumerate(SPREADS.tolist()):
+            z = log_odds[:, None] + spread * _NODES
+            told = np.zeros((int(number.max()) + 1, len(_NODES)))
+            np.add.at(told, number, yes[:, None] * z - np.logaddexp(0.0, z))
+            chance[i] += special.logsumexp(told + weights, axis=1).sum()
+    return np.asarray(special.softmax(chance), np.float64)
 
 
 def _detector_alone(features: Features, item: Ints, yes: Floats, known: Floats) -> TruthModel:
@@ -149,5 +214,11 @@ def _detector_alone(features: Features, item: Ints, yes: Floats, known: Floats) 
         information = float((p * (1.0 - p)).sum()) + 1.0 / _SHIFT_SD**2
         shift += float((yes - p).sum() - shift / _SHIFT_SD**2) / information
     n = len(features.detector)
-    spread = np.full((n, 1), 1.0 / np.sqrt(information), np.float32)
-    return TruthModel([Belief(features.detector + shift, spread)], np.ones(1), 0.0, _STRETCH_SD, known)
+    moves = np.full((n, 1), 1.0 / np.sqrt(information), np.float32)
+    nothing = Belief(
+        features.detector + shift,
+        moves,
+        np.zeros((n, 0), np.float32),
+        np.full(len(SPREADS), 1 / len(SPREADS)),
+    )
+    return TruthModel([nothing], np.ones(1), 0.0, _STRETCH_SD, known)

@@ -83,7 +83,10 @@ def _tell(data: Mapping[str, Any]) -> None:
         promise = "no promise" if row["promise"] is None else f"promise {row['promise']:.0%}"
         questions, minutes, hours = row["questions"], row["minutes"], row["hours_of_drawing"]
         left = "too few test pictures to tell" if hours is None else f"{hours[0]} h ({hours[1]}–{hours[2]})"
+        chance = (
+            f"; nothing accepted unseen in {row['nothing']} of {row['plays']} plays" if row["nothing"] else ""
+        )
         typer.echo(
             f"{promise}: {questions[0]:,} questions ({questions[1]:,}–{questions[2]:,}), "
-            f"{minutes[0]} minutes ({minutes[1]}–{minutes[2]}); drawing left: {left}"
+            f"{minutes[0]} minutes ({minutes[1]}–{minutes[2]}); drawing left: {left}{chance}"
         )

@@ -181,6 +181,11 @@
     const notes = [];
     if (price.answered) notes.push(`${number.format(price.answered)} masks of this round have an answer already; only what is left is counted.`);
     if (price.played_masks < price.masks) notes.push(`Played on a random sample of ${number.format(price.played_masks)} of ${number.format(price.masks)} masks, scaled up.`);
+    for (const row of price.rows) {
+      if (row.nothing > 0 && row.nothing < row.plays) {
+        notes.push(`At ${Math.round(100 * row.promise)} % good, nothing was accepted unseen in ${row.nothing} of ${row.plays} plays, which stand for equal chances. Then people look at nearly every mask that may be good: about ${number.format(row.questions_then)} questions.`);
+      }
+    }
     if (price.rows.every((row) => row.unseen[0] === 0)) notes.push("Most likely nothing will be accepted unseen here: too few of the masks are good, or there are so few masks that looking at all of them is quicker than a test.");
     if (price.missed) notes.push(`Drawing left: good masks that nobody accepts, and about ${number.format(price.missed.objects[0])} objects (${number.format(price.missed.objects[1])} to ${number.format(price.missed.objects[2])}) that the model misses: on ${price.missed.pictures} test pictures it missed ${number.format(price.missed.of_test_objects[0])} of ${number.format(price.missed.of_test_objects[1])}. Each takes ${price.drawn_s} seconds to draw.`);
     if (price.test_pictures < 20) notes.push(`Only ${price.test_pictures} test pictures tell how good the model is. The forecast can be far off: a certificate that is expected may not pass, and then nearly every mask is looked at.`);

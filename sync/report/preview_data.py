@@ -7,6 +7,7 @@ and minutes from plays (``preview_price``), objects that the model misses from t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -137,11 +138,19 @@ def _shot(shot: Shot) -> dict[str, Any]:
 
 
 def _open_masks(pools: Sequence[LabelPool], open_tasks: Sequence[int], config: LabelConfig) -> PoolTable:
-    """What the model finds on the tasks; of classes that exclude each other only the likeliest."""
-    table = pools[0].table
-    for pool in pools[1:]:
-        table = joined(table, pool.table)
-    table = table.take(np.isin(table.task_id, np.array(open_tasks, np.int64)))
+    """What the model finds on the tasks; of classes that exclude each other only the likeliest.
+
+    Without boxes, embeddings and edges: a copy of those would take as much memory as the pools themselves.
+    """
+    waiting = np.array(open_tasks, np.int64)
+    tables = []
+    for pool in pools:
+        rows = np.flatnonzero(np.isin(pool.table.task_id, waiting))
+        none = np.zeros((len(pool), 0), np.float32)
+        tables.append(replace(pool.table, box_xyxy=none, embedding=none, edges=none).take(rows))
+    table = tables[0]
+    for other in tables[1:]:
+        table = joined(table, other)
     return table.take(_likeliest(table, config))
 
 

@@ -6,24 +6,21 @@ and cost nothing more.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
 from clustering.answers import SearchPolicy, Stream, final_verdicts
-from clustering.arrays import Bools, Floats, Ints
+from clustering.arrays import Floats, Ints
 from clustering.costs import DRAWN_MASK_S, QUESTION_S, SHEET_MASK_S, SHEET_S, Costs
-from clustering.price import Cost, one_play, prediction_interval
+from clustering.price import Cost, chosen_truths, prediction_interval
 from clustering.project_pool import Lessons, ProjectPool
-from clustering.search import make_policy
 from clustering.search.certified import Certified
 from clustering.simulation import People
-from clustering.truth_draws import fit_truth
+from clustering.truth_draws import TruthModel, fit_truth
+from sync.report.preview_plays import Job, Stage, played
 from sync.review.decide import certificate_seed
 from sync.review.verdicts import ReviewLog
 from sync.rounds.cluster import LabelPool
@@ -37,8 +34,6 @@ PROMISES = (0.8, 0.85, 0.9)
 """Promised purities that are priced."""
 LARGEST_POOL = 20_000
 """Masks that are played; of larger pools a random sample."""
-_SMALL_POOL = 800
-"""Up to so many masks the plays run in this process: starting others takes longer."""
 _PLAYS, _PLAYS_OF_LARGE = 8, 6
 _LARGE = 5_000
 _USUAL_PEOPLE = (0.95, 0.9)
@@ -57,6 +52,9 @@ class Price:
     unseen, verified : good masks that are delivered without and with a look at them
     lost : good masks of the pool that people will have to draw all the same
     undecided : masks that are neither accepted nor rejected in the end
+    plays : number of plays, each standing for an equal share of what is possible
+    nothing : in how many of them nothing was accepted unseen
+    questions_then : what these took, the median; None where there was none
     """
 
     promise: float | None
@@ -66,34 +64,17 @@ class Price:
     verified: tuple[float, float, float]
     lost: tuple[float, float, float]
     undecided: tuple[float, float, float]
+    plays: int
+    nothing: int
+    questions_then: float | None
 
     def as_json(self) -> dict[str, Any]:
         """Rounded for people: whole numbers, minutes with one decimal."""
         row: dict[str, Any] = {}
         for name, value in asdict(self).items():
             digits = 1 if name == "minutes" else None
-            row[name] = value if name == "promise" else [round(number, digits) for number in value]
+            row[name] = [round(one, digits) for one in value] if isinstance(value, tuple) else value
         return row
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stage:
-    """What all plays share; sent to a process once."""
-
-    project: ProjectPool
-    free: Bools
-    costs: Costs
-    people: People | None
-    larger: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    policy: str
-    options: Mapping[str, Any]
-    seed: int
-    certificate: int
-    truth: Bools
 
 
 def forecast_price(
@@ -128,14 +109,12 @@ def forecast_price(
     project = ProjectPool(parts, trees, lessons=lessons)
     free = np.zeros(len(project), bool)
     free[items] = True
-    stage = _Stage(project, free, _costs(settings), _people(settings, log), larger)
+    stage = Stage(project, free, _costs(settings), _people(settings, log), larger)
     count = plays or (_PLAYS if len(project) <= _LARGE else _PLAYS_OF_LARGE)
     model = fit_truth(project, items, yes, seed=seed)
-    rng = np.random.default_rng([seed, 0x7247])
-    truths = [model.draw(rng) for _ in range(count)]
-    promises, jobs = _jobs(settings, policy, log, stage.people, truths, round_number)
+    promises, jobs = _jobs(settings, policy, log, stage.people, round_number, model, count, seed)
     found: list[Cost] = []
-    for number, cost in enumerate(_played(stage, jobs, workers, apart=apart), start=1):
+    for number, cost in enumerate(played(stage, jobs, workers, apart=apart), start=1):
         found.append(cost)
         report(number / len(jobs), f"play {number} of {len(jobs)}: {cost.questions} questions")
     return [
@@ -175,10 +154,12 @@ def sampled_pools(
     return parts, place[items[there]], yes[there], n / len(kept)
 
 
-def _price(promise: float | None, stage: _Stage, costs: Sequence[Cost]) -> Price:
+def _price(promise: float | None, stage: Stage, costs: Sequence[Cost]) -> Price:
     masks = round(len(stage.project) * stage.larger)
     # where answers are true, nobody is asked about a mask twice
     once = round(int((~stage.free).sum()) * stage.larger) if stage.people is None else np.inf
+
+    without = [cost.questions for cost in costs if not cost.unseen]
 
     def of(values: Sequence[float], most: float = masks) -> tuple[float, float, float]:
         found = prediction_interval(values, most=most)
@@ -192,6 +173,9 @@ def _price(promise: float | None, stage: _Stage, costs: Sequence[Cost]) -> Price
         of([cost.verified for cost in costs]),
         of([cost.lost for cost in costs]),
         of([cost.undecided for cost in costs]),
+        len(costs),
+        len(without),
+        round(float(np.median(without))) if without else None,
     )
 
 
@@ -200,9 +184,11 @@ def _jobs(
     policy: SearchPolicy,
     log: ReviewLog,
     people: People | None,
-    truths: Sequence[Bools],
     round_number: int,
-) -> tuple[list[float | None], list[_Job]]:
+    model: TruthModel,
+    plays: int,
+    seed: int,
+) -> tuple[list[float | None], list[Job]]:
     options = dict(settings.policy_options)
     if people is not None and isinstance(policy, Certified):
         options.pop("gold", None)
@@ -216,7 +202,8 @@ def _jobs(
         same = promise is None or promise == getattr(policy, name)
         number = log.certificate.number if same else log.certificate.number + 1
         start = certificate_seed(settings, round_number, number)
-        jobs += [_Job(policy.name, given, start, number, truth) for truth in truths]
+        truths = chosen_truths(model, plays, purity=promise, seed=seed)
+        jobs += [Job(policy.name, given, start, number, truth) for truth in truths]
     return promises, jobs
 
 
@@ -242,49 +229,4 @@ def _people(settings: Settings, log: ReviewLog) -> People | None:
         return People(sensitivity=_USUAL_PEOPLE[0], specificity=_USUAL_PEOPLE[1])
     return People(
         sensitivity=max(0.55, (yes + 0.5) / (good + 1.0)), specificity=max(0.55, (no + 0.5) / (bad + 1.0))
-    )
-
-
-_stage: _Stage | None = None
-_policies: dict[str, SearchPolicy] = {}
-"""of a process: kept between plays, since a policy keeps what it reads of the pool"""
-
-
-def _played(stage: _Stage, jobs: Sequence[_Job], workers: int | None, *, apart: bool) -> Iterator[Cost]:
-    """The cost of each job, in their order, as they become known."""
-    many = min(2, os.cpu_count() or 1) if workers is None else workers
-    if not apart and (many < 2 or len(stage.project) <= _SMALL_POOL):
-        kept: dict[str, SearchPolicy] = {}
-        for job in jobs:
-            yield _play(stage, kept, job)
-        return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(many, context, initializer=_begin, initargs=(stage,)) as pool:
-        yield from pool.map(_play_here, jobs)
-
-
-def _begin(stage: _Stage) -> None:
-    global _stage
-    _stage = stage
-    _policies.clear()
-
-
-def _play_here(job: _Job) -> Cost:
-    assert _stage is not None, "the process was begun with a stage"
-    return _play(_stage, _policies, job)
-
-
-def _play(stage: _Stage, policies: dict[str, SearchPolicy], job: _Job) -> Cost:
-    name = repr((job.policy, sorted(job.options.items())))
-    policy = policies.setdefault(name, make_policy(job.policy, **job.options))
-    return one_play(
-        policy,
-        stage.project,
-        job.truth,
-        seed=job.seed,
-        costs=stage.costs,
-        people=stage.people,
-        free=stage.free,
-        certificate=job.certificate,
-        larger=stage.larger,
     )

@@ -34,3 +34,22 @@ def test_test_pictures_are_no_part_of_the_pool() -> None:
     assert len(case.project) + len(lessons) == 400 + 5 * preview.MASKS_A_PICTURE
     assert len(set(lessons.picture.tolist())) == 5
     assert len(case.good) == len(case.project)
+
+
+def test_truths_alone_are_drawn_without_a_play(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(preview, "one_play", lambda *_, **__: pytest.fail("a play"))
+    arguments = ["--truths", "--kinds", "strong", "--sizes", "400", "--tests", "5", "--seeds", "1", "2"]
+    monkeypatch.setattr(sys, "argv", ["preview", *arguments])
+    preview.main()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows, last = lines[:6], lines[-1]
+    for row in rows:
+        middle, low, high = row["acceptable"]
+        assert 0 <= low <= middle <= high <= row["masks"]
+    held = sum(row["acceptable"][1] <= row["real_acceptable"] <= row["acceptable"][2] for row in rows)
+    assert last["acceptable"]["held"] == held
+    assert "questions" not in last
+    widths = [(row["acceptable"][2] - row["acceptable"][1]) / row["masks"] for row in rows]
+    assert min(widths) <= last["acceptable"]["width"] <= max(widths)

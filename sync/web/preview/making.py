@@ -87,7 +87,6 @@ class Previews:
                 opened.paths,
                 opened.images,
                 {},
-                workers=1,
                 apart=True,
                 report=lambda share, line: self._tell(project_id, share, line),
             )

@@ -6,7 +6,11 @@ import copy
 import json
 import os
 import re
+import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +18,20 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from clustering.costs import Costs
 from clustering.pool import Pool
+from clustering.price import Cost
+from clustering.project_pool import ProjectPool
 from clustering.trees.tree import ClusterTree
 from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.errors import BadInput
+from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.rle import encode_mask
 from sync.commands import preview as preview_command
 from sync.installation import Installation
-from sync.report.preview_data import make_preview
-from sync.report.preview_price import sampled_pools
+from sync.report.preview_data import _open_masks, make_preview
+from sync.report.preview_plays import Stage, _begin
+from sync.report.preview_price import _price, sampled_pools
 from sync.report.preview_sample import choose_tasks, mask_path
 from sync.report.render_preview import render_preview
 from sync.rounds.cluster import LabelPool
@@ -140,6 +149,8 @@ def test_figures_of_a_project_after_one_round(make_world: Callable[..., World]) 
             middle, low, high = row[name]
             assert 0 <= low <= middle <= high, name
         assert row["questions"][2] <= data["masks"]
+        assert row["plays"] == 8
+        assert (row["questions_then"] is None) == (row["nothing"] == 0)
     drawn = sum(len(picture["drawn"]) for picture in data["pictures"])
     assert drawn > 0
 
@@ -237,6 +248,56 @@ def test_a_large_pool_is_played_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> 
     assert sampled_pools(pools[1:], items[:3], yes[:3], seed=1)[3] == 1.0
 
 
+def test_plays_that_certify_nothing_are_counted_and_priced() -> None:
+    n = 2000
+    pool = Pool(np.zeros((n, 1), np.float32), *np.full((2, n), 0.5, np.float32), np.zeros((n, 0), np.float32))
+    stage = Stage(ProjectPool([pool]), np.zeros(n, bool), Costs(), None, 1.0)
+
+    def cost(questions: int, unseen: int) -> Cost:
+        return Cost(questions, 1.0, unseen, 0, 0, 0)
+
+    some = _price(0.85, stage, [cost(100, 50), cost(900, 0), cost(1100, 0), cost(120, 40)])
+    assert (some.plays, some.nothing, some.questions_then) == (4, 2, 1000)
+    none = _price(0.85, stage, [cost(100, 50), cost(120, 40)])
+    assert (none.plays, none.nothing, none.questions_then) == (2, 0, None)
+    told = none.as_json()
+    assert (told["promise"], told["plays"], told["questions_then"]) == (0.85, 2, None)
+
+
+def test_plays_beside_a_server_leave_it_the_cores() -> None:
+    stage = Stage(ProjectPool([]), np.zeros(0, bool), Costs(), None, 1.0)
+    here = os.nice(0)
+    for apart, expected in ((True, min(19, here + 10)), (False, here)):
+        context = get_context("spawn")
+        with ProcessPoolExecutor(1, context, initializer=_begin, initargs=(stage, apart)) as pool:
+            assert pool.submit(os.nice, 0).result() == expected
+
+
+def test_the_masks_of_a_page_take_no_copy_of_the_embeddings() -> None:
+    n, wide = 20_000, 400
+    table = replace(
+        _table([(row % 50, "a", 0.5) for row in range(n)]), embedding=np.zeros((n, wide), np.float32)
+    )
+    pool = Pool(table.embedding, table.score, table.quality, table.edges)
+    half = np.arange(0, n, 2)
+    tree = ClusterTree.from_linkage(np.zeros((0, 4)), 1)
+    pools = [LabelPool("a", table, pool, tree), LabelPool("b", table.take(half), pool, tree)]
+    config = parse_label_config(
+        '<View><Image name="image" value="$image"/><BrushLabels name="label" toName="image">'
+        '<Label value="a"/><Label value="b"/></BrushLabels></View>'
+    )
+    tracemalloc.start()
+    try:
+        found = _open_masks(pools, list(range(25)), config)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) == n // 2 + n // 2 // 25 * 13
+    assert set(found.task_id.tolist()) == set(range(25))
+    assert found.rle(0)["counts"] == "a"
+    assert peak < 0.3 * table.embedding.nbytes
+
+
 def made_up(labels: list[str], *, pictures: int = 9, masks: int = 4, few: bool = False) -> dict[str, Any]:
     """Values of a page without any project behind them."""
     rng = np.random.default_rng(0)
@@ -268,11 +329,16 @@ def made_up(labels: list[str], *, pictures: int = 9, masks: int = 4, few: bool =
             found.append([i % len(labels), round(0.15 + 0.8 * i / masks, 3), path])
         return found
 
-    row = {
+    row: dict[str, Any] = {
         "questions": [1200, 900, 1700], "minutes": [11.5, 8.0, 16.2], "unseen": [4000, 3500, 4600],
         "verified": [700, 500, 900], "lost": [5, 0, 20], "undecided": [0, 0, 0],
         "hours_of_drawing": None if few else [2.4, 1.1, 4.0],
     }  # fmt: skip
+    if not few:  # a preview that an older release made does not have these
+        row |= {"plays": 8, "nothing": 0, "questions_then": None}
+    rows = [{"promise": promise, **row} for promise in (0.8, 0.85, 0.9)]
+    if not few:
+        rows[2] |= {"nothing": 3, "questions_then": 4364}
     return {
         "project": 3, "title": HOSTILE, "round": 1, "version": "gs3-r1-0123456789",
         "made_at": "2026-03-04T05:06:07+00:00", "seed": 0, "studio_url": "",
@@ -290,7 +356,7 @@ def made_up(labels: list[str], *, pictures: int = 9, masks: int = 4, few: bool =
             "missed": None
             if few
             else {"objects": [103, 40, 180], "of_test_objects": [9, 120], "pictures": 31},
-            "rows": [{"promise": promise, **row} for promise in (0.8, 0.85, 0.9)],
+            "rows": rows,
         },
         "pictures": [
             {"task": 100 + i, "for_label": HOSTILE if i == 8 else "", "width": 440, "height": 330,
@@ -391,6 +457,11 @@ def test_the_slider_hides_masks_and_counts_follow(
     assert rows.count() == 3
     assert "900 to 1,700" in rows.nth(1).inner_text()
     assert "random sample of 20,000 of 50,000" in page.locator("#price").inner_text()
+    assert page.get_by_text("nothing was accepted unseen").count() == 1
+    said = page.get_by_text("nothing was accepted unseen").inner_text()
+    assert "At 90 % good" in said
+    assert "3 of 8 plays" in said
+    assert "4,364 questions" in said
     every.fill("40")
     page.evaluate("scrollTo(0, 0)")
     _shoot(page, f"preview-{width}", full_page=True)
@@ -403,4 +474,5 @@ def test_few_test_pictures_and_dark(opened: Callable[..., Page]) -> None:
     assert page.locator(".slider").count() == 1
     assert "too few to tell" in page.locator(".told").inner_text()
     assert "too few to tell" in page.locator("#price tbody").inner_text()
+    assert page.get_by_text("nothing was accepted unseen").count() == 0
     _shoot(page, "preview-dark", full_page=True)
