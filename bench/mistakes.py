@@ -9,11 +9,15 @@
 the objects per kind of error (8 % of the pictures for classes); models are trained on the annotations with
 the errors, two or three parts of the pictures in turn, and look at the part they were not trained on.
 
+``--again 4`` plants errors four more times on the pictures that are judged, with other seeds, and looks for
+them with the same predictions: figures are means then, with ``sd``, the standard deviation over plantings.
+
 ``precision``: share of the first k findings that hit a planted error that none before them hit, where k is
 the number planted; ``recall``: share of the errors of a kind among the first k, and the first 2 k. Baselines
 with the same predictions: ``random`` order of all drawn objects and all finds that overlap none, and
-``confidence``: objects by how unsure the model is of them, such finds by how sure. Real mistakes of the data
-count against all three.
+``confidence``: objects by how unsure the model is of them, such finds by how sure. For ``segmentation`` both
+take the connected parts of drawn and found areas as objects. Real mistakes of the data count against all
+three.
 
 ``twins``: copies are made of a fifth of the pictures, each changed in one way; ``recall`` by change,
 ``others`` are pairs of pictures that are reported although none is a copy of the other.
@@ -44,9 +48,11 @@ from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.images.fingerprints import fingerprint
 from ml_backend.instances import Instances
+from ml_backend.kinds.base import ProjectKind
 from ml_backend.kinds.registry import Wanted, get_kind
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.masks.components import components
 from ml_backend.masks.rle import rle_hw
 from ml_backend.masks.shapes import boxes_of
 from sync.lab.labelled_pictures import LabelledPictures, from_coco, from_csv, sample
@@ -76,6 +82,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--parts", type=int, default=0, help="train and judge so many folds only")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--again", type=int, default=0, help="plantings more (objects)")
     parser.add_argument("--cache", type=Path, help="folder that keeps predictions")
     parser.add_argument("--page", type=Path, help="write the page of the first 12 findings (objects)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the learner")
@@ -104,29 +111,61 @@ def objects(options: argparse.Namespace, cache: Path) -> None:
         trained, data.labels, kind, folds=options.folds, seed=options.seed, options=_chosen(options),
         cache=cache / f"{name}-{kind.name}-{options.seed}.pkl", parts=options.parts,
     )  # fmt: skip
-    made = [example for example in made if example.task_id in found]
-    planted = [error for error in planted if error.task in found]
-    wanted = (Wanted(kind.name, data.labels),)
+    figures: dict[tuple[str, str], list[float]] = {}
+    counts = []
+    for more in range(options.again + 1):
+        if more:
+            made, planted = plant(
+                data.examples, data.labels, share=options.share or 0.03, seed=options.seed + 100 * more
+            )
+        made = [example for example in made if example.task_id in found]
+        planted = [error for error in planted if error.task in found]
+        counts.append(len(planted))
+        findings, judged = _listed(made, found, data.labels, kind)
+        if options.page is not None and not more:
+            _write_page(options.page, name, made, findings, judged)
+        ours: Ranked = [(f.score, f.task_id, (f.x0, f.y0, f.x1, f.y1)) for f in findings]
+        plain = _by_confidence(
+            [_as_kind(e, data.labels, "components") for e in made] if kind.whole_labels else made,
+            {task: _in_parts(one) for task, one in found.items()} if kind.whole_labels else found,
+        )
+        rng = np.random.default_rng(options.seed)
+        shuffles = [[plain[i] for i in rng.permutation(len(plain))] for _ in range(20)]
+        for order, rankings in (("ours", [ours]), ("confidence", [plain]), ("random", shuffles)):
+            for figure, value in _figures(rankings, planted).items():
+                figures.setdefault((figure, order), []).append(value)
+    place = {"set": name, "kind": kind.name, "pictures": len(made), "seed": options.seed}
+    for (figure, order), values in figures.items():
+        if len(values) > 1:
+            place |= {"sd": round(float(np.std(values, ddof=1)), 4), "plantings": len(values)}
+        _figure(figure, order, float(np.mean(values)), planted=round(float(np.mean(counts))), **place)
+
+
+def _listed(
+    made: Sequence[Example], found: dict[int, Instances], labels: tuple[str, ...], kind: ProjectKind
+) -> tuple[list[Finding], dict[int, JudgedTask]]:
+    """The list as people see it, the likeliest first, and what it follows from."""
+    wanted = (Wanted(kind.name, labels),)
     judged = {}
     for example in made:
         hw = _size(example)
         measured = measure_task(
-            wanted, _rows(example, data.labels), _table(found[example.task_id], data.labels, hw), hw,
-            labels=data.labels, shown_from=_SHOWN,
+            wanted, _rows(example, labels), _table(found[example.task_id], labels, hw), hw, labels=labels,
+            shown_from=_SHOWN,
         )  # fmt: skip
         judged[example.task_id] = JudgedTask("", "out of fold", measured)
-    config = parse_label_config(build_label_config(data.labels, kind=kind.name))
-    findings = sorted(gather(config, judged), key=lambda finding: -finding.score)
-    ours: Ranked = [(f.score, f.task_id, (f.x0, f.y0, f.x1, f.y1)) for f in findings]
-    plain = _by_confidence(made, found)
-    rng = np.random.default_rng(options.seed)
-    place = {"set": name, "kind": kind.name, "pictures": len(made), "seed": options.seed}
-    if options.page is not None:
-        _write_page(options.page, name, made, findings, judged)
-    _report("ours", [ours], planted, place)
-    _report("confidence", [plain], planted, place)
-    shuffles = [[plain[i] for i in rng.permutation(len(plain))] for _ in range(20)]
-    _report("random", shuffles, planted, place)
+    config = parse_label_config(build_label_config(labels, kind=kind.name))
+    return sorted(gather(config, judged), key=lambda finding: -finding.score), judged
+
+
+def _in_parts(found: Instances) -> Instances:
+    """Each connected part of what was found for itself, as sure as the whole."""
+    parts = [(i, part) for i, rle in enumerate(found.rle) for part in components(rle)]
+    of = np.array([i for i, _ in parts], np.int64)
+    rle = [part for _, part in parts]
+    return Instances(
+        found.label[of], boxes_of(rle), rle, found.score[of], found.quality[of], found.embedding[of]
+    )
 
 
 def classes(options: argparse.Namespace, cache: Path) -> None:
@@ -243,7 +282,9 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     elif options.kind != "segmentation":
         chosen = {"weights": "none", **chosen}
     if options.quick:
-        chosen |= {"iterations": "5", "batch": "2", "size": "64", "channels": "16"}
+        chosen |= {"iterations": "5", "batch": "2", "size": "64"}
+        if options.kind != "segmentation":
+            chosen["channels"] = "16"
     return chosen | dict(get_kind("classes" if options.what == "classes" else options.kind).learner_options)
 
 
@@ -353,10 +394,8 @@ def _hits(ranked: Ranked, planted: Sequence[Planted]) -> list[int]:
     return out
 
 
-def _report(
-    order: str, rankings: Sequence[Ranked], planted: Sequence[Planted], place: dict[str, Any]
-) -> None:
-    """Figures of an order, the mean of several."""
+def _figures(rankings: Sequence[Ranked], planted: Sequence[Planted]) -> dict[str, float]:
+    """Figures of an order, the means of several."""
     k, of_kind = len(planted), Counter(error.kind for error in planted)
     figures: dict[str, list[float]] = {}
     for ranked in rankings:
@@ -366,8 +405,7 @@ def _report(
             found = Counter(planted[h].kind for h in part if h >= 0)
             for kind, n in of_kind.items():
                 figures.setdefault(f"{name}/{kind}", []).append(found[kind] / n)
-    for name, values in figures.items():
-        _figure(name, order, float(np.mean(values)), planted=k, **place)
+    return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
 def _figure(name: str, order: str, value: float, **more: Any) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -109,11 +108,12 @@ def publish_dir(target: Path, *, guard: Guard = nullcontext) -> Iterator[Path]:
     """Give a staging folder; on success rename it to ``target``, on failure remove it.
 
     If ``target`` exists already (an earlier run got this far), the new folder is deleted. A folder is named
-    by what it was made from, so both have the same content.
+    by what it was made from, so both have the same content. The mode of the folder follows the umask.
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        staging = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        staging.mkdir()  # tempfile would make it readable for its owner only
         try:
             yield staging
             with guard():

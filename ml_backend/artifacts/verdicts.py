@@ -13,7 +13,7 @@ import io
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +30,15 @@ from ml_backend.label_studio.regions import provenance_meta
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["NO_VERDICTS", "Verdict", "VerdictCache", "VerdictTable", "read_verdicts", "write_verdicts"]
+__all__ = [
+    "NO_VERDICTS",
+    "Verdict",
+    "VerdictCache",
+    "VerdictPages",
+    "VerdictTable",
+    "read_verdicts",
+    "write_verdicts",
+]
 
 _FILE: Final = "verdicts.parquet"
 
@@ -186,14 +194,59 @@ def write_verdicts(folder: Path, rows: Sequence[Verdict], *, guard: Guard = null
 
 def read_verdicts(folder: Path) -> VerdictTable:
     """The verdicts of a round; empty before the first look. Raises StorageError when they are damaged."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / _FILE
     if not path.exists():
         return NO_VERDICTS
-    try:
+    with _damage(path):
         return VerdictTable.from_arrow(pq.read_table(path))
+
+
+class VerdictPages:
+    """The verdicts of a round for some tasks at a time: a hundred thousand keys need no dict at once.
+
+    Raises StorageError when they are damaged; empty before the first look.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        path = folder / _FILE
+        self._rows: pa.Table | None = None
+        self._task: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        if not path.exists():
+            return
+        with _damage(path):
+            self._rows = pq.read_table(path)
+            heads = pc.split_pattern(self._rows["key"], "-", max_splits=1)
+            numbers = pc.utf8_ltrim(pc.list_element(heads, 0), "t")
+            self._task = numbers.cast("int64").to_numpy()
+
+    def tasks(self, *, or_test: str) -> list[int]:
+        """Tasks with an accepted instance, or with one decided by the test of this name; ascending."""
+        if self._rows is None:
+            return []
+        accepted = self._rows["verdict"].to_numpy() > 0
+        accepted |= self._rows["test"].to_numpy() == or_test
+        return [int(task) for task in np.unique(self._task[accepted])]
+
+    def of(self, tasks: Sequence[int]) -> VerdictTable:
+        """The verdicts on the instances of these tasks."""
+        if self._rows is None:
+            return NO_VERDICTS
+        mine = np.flatnonzero(np.isin(self._task, np.array(tasks, np.int64)))
+        return VerdictTable.from_arrow(self._rows.take(mine))
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while the file is read into a StorageError."""
+    import pyarrow as pa
+
+    try:
+        yield
     except (pa.ArrowException, OSError, KeyError) as error:
         raise StorageError(
             f"{path} cannot be read ({error})", hint="Delete it: the worker makes it again from the answers"

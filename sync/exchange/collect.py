@@ -17,9 +17,9 @@ from clustering.answers import AUDIT
 from ml_backend.artifacts.other_class import OTHER_CLASS, with_other_classes
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_index import read_index
-from ml_backend.artifacts.pool_tables import PoolTable, task_of_key
+from ml_backend.artifacts.pool_tables import PoolTable
 from ml_backend.artifacts.pools import read_pool
-from ml_backend.artifacts.verdicts import Verdict, VerdictTable, read_verdicts
+from ml_backend.artifacts.verdicts import Verdict, VerdictPages
 from ml_backend.errors import BadImage, BadInput, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.kinds.registry import Wanted
@@ -39,6 +39,7 @@ from sync.studio.protocol import PATH_FIELD
 __all__ = ["collect", "reviewed_round"]
 
 _PAGE: Final = 200
+_ROWS: Final = 1000
 _COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality")
 
 
@@ -61,19 +62,23 @@ def collect(
     paths: ProjectPaths,
     images: ImageStore,
     choice: Choice = EVERYTHING,
+    *,
+    with_sizes: bool = True,
 ) -> Content:
     """What there is to export of the labels of ``wanted``.
 
     The picture of a finished task without any region is opened for its size. When it cannot be read the task
-    is left out, with the reason. Raises BadInput when the round that was asked for does not exist or has no
-    verdicts.
+    is left out, with the reason. ``with_sizes=False``: no picture is opened, and sizes may be (0, 0). Raises
+    BadInput when the round that was asked for does not exist or has no verdicts.
     """
     names = _file_names(db)
     with db.read() as session:
         rounds = list(session.scalars(select(RoundRecord).where(RoundRecord.project_id == db.id)))
     record = reviewed_round(rounds) if choice.round is None else _round(rounds, choice.round)
     left_out: list[LeftOut] = []
-    pictures = _pictures(db, wanted, paths, images, choice.origins, record, names, left_out)
+    pictures = _pictures(
+        db, wanted, paths, images if with_sizes else None, choice.origins, record, names, left_out
+    )
     return Content(wanted, pictures, left_out, _info(db, record, noun_of(wanted)), names)
 
 
@@ -93,7 +98,7 @@ def _pictures(
     db: ProjectStore,
     wanted: Sequence[Wanted],
     paths: ProjectPaths,
-    images: ImageStore,
+    images: ImageStore | None,
     origins: frozenset[str],
     record: RoundRecord | None,
     names: Mapping[int, str],
@@ -121,7 +126,7 @@ def _pictures(
             yield Shown(task.id, names[task.id], hw, task.image, True, items)
     if record is None or not origins - {"human"}:
         return
-    verdicts = read_verdicts(paths.round(record.number))
+    verdicts = VerdictPages(paths.round(record.number))
     absent = absent_labels(db, wanted)
     for task, hw, items in _accepted(db, paths, record, verdicts, wanted, finished, absent):
         chosen = [item for item in items if item.origin["source"] in origins]
@@ -158,10 +163,11 @@ def _said(wanted: Sequence[Wanted], annotation: AnnotationRecord) -> Iterator[It
 def _file_names(db: ProjectStore) -> dict[int, str]:
     """File names of all tasks of the project, exported or not: a later export gives the same names."""
     query = select(TaskRecord.id, TaskRecord.data, TaskRecord.image).where(TaskRecord.project_id == db.id)
+    query = query.order_by(TaskRecord.id).execution_options(yield_per=_ROWS)  # the data is not kept
     with db.read() as session:
         rows = [
             TaskPicture(task, str(data.get(PATH_FIELD) or ""), image)
-            for task, data, image in session.execute(query.order_by(TaskRecord.id))
+            for task, data, image in session.execute(query)
         ]
     return file_names(rows)
 
@@ -170,7 +176,7 @@ def _accepted(
     db: ProjectStore,
     paths: ProjectPaths,
     record: RoundRecord,
-    verdicts: VerdictTable,
+    pages: VerdictPages,
     wanted: Sequence[Wanted],
     finished: set[int],
     absent: Mapping[int, AbsentLabels],
@@ -182,14 +188,14 @@ def _accepted(
     labels = labels_as_then(paths, record.number, wanted)
     whole = {label for target in wanted if target.is_of.unit == "picture" for label in target.labels}
     folder = paths.pool(record.model_version)
-    keys = (key for key, said in verdicts.rows.items() if said.verdict > 0 or said.test == OTHER_CLASS)
-    ids = sorted({task_of_key(key) for key in keys} - finished)
+    ids = [task for task in pages.tasks(or_test=OTHER_CLASS) if task not in finished]
     if not ids:
         return
     index = read_index(folder)
     for start in range(0, len(ids), _PAGE):
         page = ids[start : start + _PAGE]
         table = read_pool(folder, columns=_COLUMNS, task_ids=page, index=index)
+        verdicts = pages.of(page)
         table, others = with_other_classes(table, verdicts, wanted)
         gone = is_absent(absent, table)
         by_task: dict[int, list[Item]] = {}
@@ -225,12 +231,16 @@ def _accepted_item(
     return Item(label, None if label in whole else table.rle(row), origin, box)
 
 
-def _size(images: ImageStore, task: TaskRecord, regions: Sequence[Any]) -> tuple[int, int]:
-    """Height and width in pixels; without regions the picture is opened. Raises BadImage, StudioError."""
+def _size(images: ImageStore | None, task: TaskRecord, regions: Sequence[Any]) -> tuple[int, int]:
+    """Height and width in pixels. Without regions the picture is opened; without ``images`` they are 0 then.
+    Raises BadImage, StudioError.
+    """
     for region in regions:
         if region["rle"] is not None:
             height, width = region["rle"]["size"]
             return int(height), int(width)
+    if images is None:
+        return 0, 0
     return images.get(task.image, task_id=task.id, project_id=task.project_id).hw
 
 

@@ -7,15 +7,16 @@ right labels in the set that it was accepted with, at level ``confidence``.
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 from pathlib import Path
 from typing import Any, Final
 
-from ml_backend.artifacts.files import write_atomic
-from sync.exchange.content import Content
+from ml_backend.artifacts.files import open_atomic
+from sync.exchange.content import Content, Shown
+from sync.exchange.readers.spool import Spool
 
-__all__ = ["COLUMNS", "csv_rows", "write_csv"]
+__all__ = ["COLUMNS", "write_csv"]
 
 COLUMNS: Final = (
     "file",
@@ -35,23 +36,24 @@ _NAMES: Final = {"probability": "score"}
 
 
 def write_csv(content: Content, out: Path) -> None:
-    """Write one file (UTF-8, a head line). Raises StorageError when it cannot be written."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(csv_rows(content))
-    write_atomic(out, text.getvalue().encode())
+    """Write one file (UTF-8, a head line), in the order of the file names. Raises StorageError when it cannot
+    be written.
+    """
+    with open_atomic(out) as file, Spool() as spool:
+        writer = csv.DictWriter(codecs.getwriter("utf-8")(file), COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        spool.fill("lines", ((shown.file_name, row) for shown in content.pictures for row in _rows(shown)))
+        writer.writerows(spool.in_order("lines"))
 
 
-def csv_rows(content: Content) -> list[dict[str, Any]]:
-    """The lines in the order of the file names; what is not known is empty."""
-    rows = []
-    for picture in sorted(content.pictures, key=lambda shown: (shown.file_name, shown.task_id)):
-        place = {"file": picture.file_name, "task": picture.task_id}
-        labels = [item for item in picture.items if item.rle is None]
-        for item in labels:
-            origin = {name: item.origin.get(_NAMES.get(name, name), "") for name in COLUMNS}
-            rows.append({**origin, **place, "label": item.label})
-        if picture.finished and not labels:
-            rows.append({**dict.fromkeys(COLUMNS, ""), **place, "source": "human"})
-    return rows
+def _rows(picture: Shown) -> list[dict[str, Any]]:
+    """The lines of a picture; what is not known is empty."""
+    place = {"file": picture.file_name, "task": picture.task_id}
+    labels = [item for item in picture.items if item.rle is None]
+    if picture.finished and not labels:
+        return [{**dict.fromkeys(COLUMNS, ""), **place, "source": "human"}]
+    return [
+        {name: item.origin.get(_NAMES.get(name, name), "") for name in COLUMNS}
+        | {**place, "label": item.label}
+        for item in labels
+    ]

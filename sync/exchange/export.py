@@ -37,6 +37,8 @@ FORMATS: Final[Mapping[str, Writer]] = {
 }
 WITH_PICTURES: Final = frozenset({"parquet", "voc", "yolo"})
 """formats that may come with their pictures"""
+_SIZELESS: Final = frozenset({"csv"})
+"""formats that do not say how large a picture is"""
 _OLD_NAMES: Final[Mapping[str, str]] = {"png": "masks"}
 
 
@@ -98,7 +100,7 @@ def export_project(
         raise BadInput(f"a {chosen} export has no pictures", field="with_images", hint="Leave it away")
     if boxes and chosen not in ("voc", "yolo"):
         raise BadInput(f"a {chosen} export holds boxes and masks as they are", field="boxes")
-    content = collect(db, wanted, paths, images, choice)
+    content = collect(db, wanted, paths, images, choice, with_sizes=chosen not in _SIZELESS)
     read = _Pictures(db.id, images) if with_images else None
     seen = _Counted(content, read)
     options = ExportOptions(boxes, None if read is None else read.take)

@@ -1,22 +1,26 @@
 """File names of the pictures of an export: paths relative to the folder that a person gave.
 
 A COCO reader joins ``file_name`` to a folder of images, so each name must be a relative path, and no two
-pictures may share one.
+pictures may share one. Disks of macOS and Windows take ``A.jpg`` and ``a.jpg`` for one name, and do not tell
+an accent from a letter with an accent: such names count as one here, on every machine, so that an export can
+be copied anywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Final
-from unicodedata import category
+from unicodedata import category, normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["TaskPicture", "file_names", "other_endings"]
+import numpy as np
+
+__all__ = ["OtherEndings", "TaskPicture", "file_names"]
 
 _LOCAL_FILES = "/data/local-files"
 _UPLOAD = re.compile(r"/data/upload/\d+/(?P<file>[^/]+)$")
@@ -49,9 +53,9 @@ def file_names(pictures: Sequence[TaskPicture]) -> dict[int, str]:
     * uploads: the file name without the eight digits that Label Studio puts before it,
     * web and bucket addresses: the path without host and query.
 
-    Where two pictures would get one name, uploads keep their digits and web pictures get their host in
-    front. A picture that stands in several tasks keeps its name in the first; the name of the others begins
-    with ``task-<id>/``.
+    Where two pictures would get one name, or names that differ in case only, uploads keep their digits and
+    web pictures get their host in front. A picture that stands in several tasks keeps its name in the first;
+    the name of the others begins with ``task-<id>/``.
     """
     names = {one.task_id: _inside(one.path) for one in pictures}
     unnamed = [one for one in pictures if not names[one.task_id]]
@@ -65,16 +69,37 @@ def file_names(pictures: Sequence[TaskPicture]) -> dict[int, str]:
     return _made_distinct(names)
 
 
-def other_endings(names: Mapping[int, str], ending: str) -> dict[int, str]:
-    """The names with another ending (``.png``), distinct: where two would be one, the ending is added."""
-    short = {task: str(PurePosixPath(name).with_suffix(ending)) for task, name in names.items()}
-    uses = Counter(short.values())
-    found = {
-        task: short[task] if uses[short[task]] == 1 else f"{name}{ending}" for task, name in names.items()
-    }
-    if len(set(found.values())) < len(found):  # a.jpg, a.bmp and a.jpg.tif
-        return {task: f"{name}{ending}" for task, name in names.items()}
-    return found
+class OtherEndings:
+    """The names with another ending (``.png``), by task: distinct. Where two would be one, it is added.
+
+    Names are made when they are asked for: what is kept does not grow with their number.
+    """
+
+    def __init__(self, names: Mapping[int, str], ending: str) -> None:
+        self._names, self._ending, self._always = names, ending, False
+        self._twice = _twice(map(self._short, names.values()))
+        if self._twice:  # a.jpg, a.bmp and a.jpg.tif
+            self._always = bool(_twice(self[task] for task in names))
+
+    def __getitem__(self, task: int) -> str:
+        name = self._names[task]
+        short = self._short(name)
+        return f"{name}{self._ending}" if self._always or _on_disk(short) in self._twice else short
+
+    def _short(self, name: str) -> str:
+        return str(PurePosixPath(name).with_suffix(self._ending))
+
+
+def _on_disk(name: str) -> int:
+    """A number of 64 bits that is the same for names that are one on some disk."""
+    folded = normalize("NFC", normalize("NFC", name).casefold())
+    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "big")
+
+
+def _twice(names: Iterable[str]) -> set[int]:
+    """``_on_disk`` of the names that several have."""
+    numbers, count = np.unique(np.fromiter(map(_on_disk, names), np.uint64), return_counts=True)
+    return set(numbers[count > 1].tolist())
 
 
 def _name_where_free(
@@ -82,18 +107,22 @@ def _name_where_free(
 ) -> None:
     """Name those pictures that have no name yet, where no other picture has or would get that name."""
     wanted = {one.task_id: name_of(one.address) for one in pictures if not names[one.task_id]}
-    count = Counter(wanted.values()) + Counter(name for name in names.values() if name)
-    names.update({task: name for task, name in wanted.items() if count[name] == 1 or name_of is _long_name})
+    twice = _twice(chain(wanted.values(), (name for name in names.values() if name)))
+    is_last = name_of is _long_name
+    names.update({task: name for task, name in wanted.items() if is_last or _on_disk(name) not in twice})
 
 
-def _made_distinct(names: Mapping[int, str]) -> dict[int, str]:
+def _made_distinct(names: dict[int, str]) -> dict[int, str]:
+    for task, name in names.items():
+        names[task] = name or f"task-{task}"
+    if not _twice(names.values()):
+        return names
     found: dict[int, str] = {}
-    taken: set[str] = set()
-    for task, name in sorted(names.items()):
-        distinct = name or f"task-{task}"
-        while distinct in taken:
+    taken: set[int] = set()
+    for task, distinct in sorted(names.items()):
+        while _on_disk(distinct) in taken:
             distinct = f"task-{task}/{distinct}"
-        taken.add(distinct)
+        taken.add(_on_disk(distinct))
         found[task] = distinct
     return found
 

@@ -19,7 +19,13 @@ from ml_backend.label_studio.label_config import LabelConfig
 from sync.exchange.import_regions import Converted
 from sync.exchange.import_report import ProblemFile
 from sync.exchange.readers.rows import Problem
-from sync.studio.protocol import AnnotationRow, ImportedAnnotation, PredictionRow, StudioClient
+from sync.studio.protocol import (
+    AnnotationRow,
+    ImportedAnnotation,
+    PredictionRow,
+    StudioClient,
+    TaskRow,
+)
 
 __all__ = [
     "Annotations",
@@ -89,6 +95,9 @@ def labels_of(item: Mapping[str, Any], config: LabelConfig) -> list[str]:
 class Predictions:
     """Predictions under one model version: tasks that hold one of it are done."""
 
+    gave_way: int = 0
+    """predictions stand beside what people did"""
+
     def __init__(self, studio: StudioClient, project_id: int, plan: ImportPlan) -> None:
         self._studio, self._project_id, self._plan = studio, project_id, plan
         self._there = studio.predicted_tasks(project_id, plan.version)
@@ -128,7 +137,12 @@ class _Held:
 
 
 class Annotations:
-    """Annotations: one per task, made or brought up to date by the import, never one of a person."""
+    """Annotations: one per task, made or brought up to date by the import, never one of a person.
+
+    People go on while an import runs. Label Studio has no call that stores something only where nothing is,
+    so an annotation that was made beside one that a person submitted in the same seconds is taken back.
+    ``gave_way`` counts these.
+    """
 
     def __init__(
         self,
@@ -146,6 +160,8 @@ class Annotations:
         self._project_id = project_id
         self._held: dict[int, _Held] = {}
         self._seen: datetime | None = None
+        self._fresh: dict[int, int] = {}
+        self.gave_way = 0
 
     def store(self, batch: Sequence[Ready]) -> Counter[str]:
         self._look()
@@ -154,25 +170,44 @@ class Annotations:
         for one in batch:
             what, row = self._compare(one)
             done[what] += 1
-            if row is not None:
+            if row is None or self._plan.dry_run:
+                continue
+            if row.annotation_id is None:
                 rows.append(row)
-        if rows and not self._plan.dry_run:
+                self._fresh[row.task_id] = row.import_id
+            else:  # at once: whatever a person changes between the comparison and this would be lost
+                self._studio.import_annotations([row])
+        if rows:
             self._studio.import_annotations(rows)
         return done
 
     def show(self) -> bool:
-        """Annotations need no version to be shown."""
+        """Annotations need no version to be shown. Called at the end."""
+        if self._fresh:
+            self._look()
         return True
 
     def _look(self) -> None:
         """What tasks hold now, as far as it changed since: people go on while an import runs."""
+        fresh, self._fresh = self._fresh, {}
         for row in self._studio.tasks(self._project_id, changed_since=self._seen):
             self._seen = row.updated_at if self._seen is None else max(self._seen, row.updated_at)
+            if row.id in fresh:
+                self._give_way(row, fresh[row.id])
             found = _held(row.annotations)
             if found is None:
                 self._held.pop(row.id, None)
             else:
                 self._held[row.id] = found
+
+    def _give_way(self, task: TaskRow, digest: int) -> None:
+        """Take back what was just made on a task that a person finished in the same seconds."""
+        mine = [row for row in task.annotations if _is_unchanged(row) and row.import_id == digest]
+        persons = [row for row in task.annotations if row.import_id is None and not row.was_cancelled]
+        if mine and persons:
+            self._studio.delete_annotation(mine[0].id)
+            self.gave_way += 1
+            self._say_untouched(task.id)
 
     def _compare(self, one: Ready) -> tuple[str, ImportedAnnotation | None]:
         digest = digest_of_result(one.made.result)
@@ -194,10 +229,12 @@ class Annotations:
         return "updated", ImportedAnnotation(one.task, result, key, digest, held.id)
 
     def _untouched(self, one: Ready) -> tuple[str, None]:
-        name = self._name_of.get(one.task, "")
-        reason = f"a person has annotated task {one.task}: it stays as it is"
-        self._problems.add(Problem("left out", "", "", "task", reason, name))
+        self._say_untouched(one.task)
         return "untouched", None
+
+    def _say_untouched(self, task: int) -> None:
+        reason = f"a person has annotated task {task}: it stays as it is"
+        self._problems.add(Problem("left out", "", "", "task", reason, self._name_of.get(task, "")))
 
 
 def merged(
@@ -226,10 +263,14 @@ def _held(annotations: Sequence[AnnotationRow]) -> _Held | None:
     found = [row for row in annotations if not row.was_cancelled or row.import_id is not None]
     if not found:
         return None
-    ours = found[0].import_id == digest_of_result(found[0].result) and not found[0].was_cancelled
-    if len(found) == 1 and ours:
+    if len(found) == 1 and _is_unchanged(found[0]):
         return _Held(found[0].id, found[0].import_id)
     return _Held(found[0].id, None)
+
+
+def _is_unchanged(row: AnnotationRow) -> bool:
+    """Whether an import made it and nobody has changed or skipped it since."""
+    return row.import_id == digest_of_result(row.result) and not row.was_cancelled
 
 
 def _held_result(annotations: Sequence[AnnotationRow], number: int) -> Sequence[Mapping[str, Any]]:

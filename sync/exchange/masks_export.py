@@ -28,7 +28,7 @@ from ml_backend.artifacts.files import open_atomic, publish_dir
 from ml_backend.errors import BadInput
 from ml_backend.masks.rle import decode_rle, rle_area
 from sync.exchange.content import Content, Item, Shown
-from sync.exchange.file_names import other_endings
+from sync.exchange.file_names import OtherEndings
 from sync.exchange.readers.masks_reader import LEGEND, UNKNOWN
 
 __all__ = ["index_png", "write_masks"]
@@ -49,7 +49,7 @@ def write_masks(content: Content, out: Path) -> None:
         raise BadInput(f"{len(content.labels)} labels do not fit into 8 bits", field="format")
     number = {label: place for place, label in enumerate(content.labels, start=1)}
     one_each = all(target.is_of.same_iou > 1 for target in content.wanted)
-    names = other_endings(content.names, ".png")
+    names = OtherEndings(content.names, ".png")
     with publish_dir(out) as folder, TemporaryFile() as rows:
         for count, picture in enumerate(content.pictures):
             items = [item for item in picture.items if item.rle is not None]

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["write_parquet"]
 
-_PICTURES_AT_ONCE: Final = 100
+_PICTURES_AT_ONCE: Final = 1000
+"""in a row group. The file keeps a description of every group, in memory until its end"""
 _BYTES_AT_ONCE: Final = 64 * 1024**2
+_OBJECT_BYTES: Final = 2000
+"""of an object in memory, without its mask"""
 _ORIGIN: Final[Mapping[str, str]] = {
     "source": "string",
     "score": "float32",
@@ -40,7 +43,7 @@ _ORIGIN: Final[Mapping[str, str]] = {
 
 
 def write_parquet(content: Content, out: Path, options: ExportOptions) -> None:
-    """Write the new folder ``out``, a row group for a hundred pictures. Raises BadInput if it is there."""
+    """Write the new folder ``out``, row group by row group. Raises BadInput if it is there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -59,7 +62,7 @@ def write_parquet(content: Content, out: Path, options: ExportOptions) -> None:
             for picture in content.pictures:
                 data = None if options.picture is None else options.picture(picture)
                 rows.append(_row(picture, data, number, boxes))
-                size += len(data or b"")
+                size += len(data or b"") + sum(map(_bytes_of, picture.items))
                 if len(rows) >= _PICTURES_AT_ONCE or size > _BYTES_AT_ONCE:
                     to.write_table(pa.Table.from_pylist(rows, schema=schema))
                     rows, size = [], 0
@@ -100,6 +103,10 @@ def _row(picture: Shown, data: bytes | None, number: Mapping[str, int], boxes: s
         "class_source": [item.origin["source"] for item in tags],
         "objects": objects,
     }
+
+
+def _bytes_of(item: Item) -> int:
+    return _OBJECT_BYTES + (0 if item.rle is None else len(str(item.rle["counts"])))
 
 
 def _around(item: Item) -> tuple[float, float, float, float]:

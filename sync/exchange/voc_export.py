@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 from ml_backend.artifacts.files import publish_dir
 from ml_backend.errors import BadInput
 from sync.exchange.content import Content, Item, Shown
-from sync.exchange.file_names import other_endings
+from sync.exchange.file_names import OtherEndings
 from sync.exchange.masks_export import index_png
 from sync.exchange.writing import (
     ORIGIN_COLUMNS,
@@ -38,7 +38,7 @@ def write_voc(content: Content, out: Path, options: ExportOptions) -> None:
     if masks and len(content.labels) > _MOST_LABELS:
         raise BadInput(f"{len(content.labels)} labels do not fit into 8 bits", field="format")
     number = {label: place for place, label in enumerate(content.labels, start=1)}
-    names = other_endings(content.names, ".xml")
+    names = OtherEndings(content.names, ".xml")
     with publish_dir(out) as folder:
         for picture in content.pictures:
             items = [item for item in picture.items if item.rle is not None]

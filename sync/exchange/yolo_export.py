@@ -20,7 +20,7 @@ from ml_backend.errors import BadInput
 from ml_backend.masks.components import components
 from ml_backend.masks.rings import mask_ring
 from sync.exchange.content import Content, Item, Shown
-from sync.exchange.file_names import other_endings
+from sync.exchange.file_names import OtherEndings
 from sync.exchange.writing import ExportOptions, Origins, box_of, must_be_new, picture_name, wanted_of
 
 __all__ = ["write_yolo"]
@@ -43,7 +43,7 @@ def write_yolo(content: Content, out: Path, options: ExportOptions) -> None:
         )
     number = {label: place for place, label in enumerate(content.labels)}
     whole = {label for target in content.wanted if target.is_of.whole_labels for label in target.labels}
-    names = other_endings(content.names, ".txt")
+    names = OtherEndings(content.names, ".txt")
     with publish_dir(out) as folder, (folder / "origins.csv").open("wb") as file:
         origins = Origins(file)
         for picture in content.pictures:

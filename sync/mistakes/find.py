@@ -23,7 +23,7 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.statistics import filled_masks
 from sync.mistakes.fingerprints import Fingerprint, ensure_fingerprints
 from sync.mistakes.gather import gather
-from sync.mistakes.judged import JudgedTask, read_judged, write_judged
+from sync.mistakes.judged import VERSION, JudgedTask, read_judged, write_judged
 from sync.mistakes.judges import Judge, all_judges, choose_judges, fold_folders
 from sync.mistakes.marks import dismissed_tasks
 from sync.mistakes.measure import measure_task
@@ -127,6 +127,7 @@ def _state(
     )
     key = digest_of(
         [
+            VERSION,
             record.model_version,
             config.digest,
             settings.push_min_score,

@@ -13,6 +13,7 @@ from clustering.mistakes import (
     class_mistakes,
     difference_scores,
     geometric_mean,
+    rows_by,
     soft_minimum,
     tag_mistakes,
 )
@@ -68,10 +69,15 @@ def _objects(judged: Mapping[int, JudgedTask]) -> list[Finding]:
         score = strength
         if kind in SHARES:
             chances = np.repeat(drawn[:, None], len(said), axis=1)
+            picture = nearby = None
             if kind == "overlooked":
                 chances = _as_sure(agreed, strength, of)
-            is_pooled = kind == "swapped"
-            score = difference_scores(strength, of, chances, share=SHARES[kind], pooled=is_pooled)
+                picture = np.array([task for task, _ in said], np.int64)
+                nearby = _as_sure_there(judged, strength, picture)
+            score = difference_scores(
+                strength, of, chances, share=SHARES[kind], pooled=kind == "swapped", picture=picture,
+                nearby=nearby,
+            )  # fmt: skip
         scored += [(task, raw, float(s)) for (task, raw), s in zip(said, score, strict=True)]
     quality = _qualities(scored)
     return [
@@ -102,6 +108,17 @@ def _as_sure(agreed: Floats, strength: Floats, label: Ints) -> Floats:
     for i in range(len(agreed)):
         alone = np.sort(strength[label == i])
         out[i] += len(alone) - np.searchsorted(alone, strength, "left")
+    return out
+
+
+def _as_sure_there(judged: Mapping[int, JudgedTask], strength: Floats, task: Ints) -> Floats:
+    """(n,) the same on the picture of each alone, for all labels together."""
+    out = np.empty(len(strength))
+    for mine in rows_by(task):
+        agreed = np.zeros(BINS)
+        for bins in judged[int(task[mine[0]])].measured.agreed.values():
+            agreed += bins
+        out[mine] = _as_sure(agreed[None], strength[mine], np.zeros(len(mine), np.int64))[0]
     return out
 
 

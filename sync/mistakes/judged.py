@@ -16,9 +16,9 @@ from typing import Final
 from ml_backend.artifacts.files import Guard, write_atomic
 from sync.mistakes.measure import Measured
 
-__all__ = ["JudgedTask", "read_judged", "write_judged"]
+__all__ = ["VERSION", "JudgedTask", "read_judged", "write_judged"]
 
-_VERSION: Final = "1"
+VERSION: Final = "2"
 """of the scores: what another one said is judged again"""
 
 
@@ -50,7 +50,7 @@ def read_judged(path: Path) -> dict[int, JudgedTask]:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
-        if (table.schema.metadata or {}).get(b"version") != _VERSION.encode():
+        if (table.schema.metadata or {}).get(b"version") != VERSION.encode():
             return {}
         return {
             row["task_id"]: JudgedTask(
@@ -82,7 +82,7 @@ def write_judged(path: Path, tasks: Mapping[int, JudgedTask], *, guard: Guard = 
             "listed": pa.array([row.listed for row in rows], pa.bool_()),
             "settled": pa.array([row.settled for row in rows], pa.string()),
         }
-    ).replace_schema_metadata({"version": _VERSION})
+    ).replace_schema_metadata({"version": VERSION})
     file = io.BytesIO()
     pq.write_table(table, file, compression="zstd")
     write_atomic(path, file.getvalue(), guard=guard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -30,8 +31,9 @@ _GOOD_AREA: Final = 0.7
 """IoU of drawn and found area from which on it says nothing against the drawn one"""
 _NOTHING_FOUND: Final = 0.3
 """score of a drawn part where nothing was found at all"""
-_MOST: Final = 60
-"""differences of a task that are kept, the strongest"""
+_MOST: Final = 200
+"""differences of each kind that are kept of a task, the strongest. With one limit for all kinds together, a
+picture on which the model misses many objects would have no place for those that people overlooked"""
 Box = tuple[float, float, float, float]
 
 
@@ -125,8 +127,18 @@ def measure_task(
             raw += _areas(names, drawn, mine, shown_from)
         else:
             raw += _objects(target, names, drawn, mine, counted, agreed)
-    kept = sorted(raw, key=lambda one: -one.strength)[:_MOST]
-    return Measured(hw, tuple(kept), counted, agreed, probability, tuple(tags_of(rows)))
+    return Measured(hw, tuple(_strongest(raw)), counted, agreed, probability, tuple(tags_of(rows)))
+
+
+def _strongest(raw: Sequence[Raw]) -> list[Raw]:
+    """The strongest of each kind, the strongest first."""
+    kept: list[Raw] = []
+    of_kind: Counter[str] = Counter()
+    for one in sorted(raw, key=lambda one: -one.strength):
+        of_kind[one.kind] += 1
+        if of_kind[one.kind] <= _MOST:
+            kept.append(one)
+    return kept
 
 
 def _probabilities(target: Wanted, names: Sequence[str], found: PoolTable) -> dict[str, float]:

@@ -15,6 +15,7 @@ from clustering.mistakes import (
     difference_scores,
     geometric_mean,
     object_differences,
+    rows_by,
     soft_minimum,
     tag_mistakes,
 )
@@ -75,6 +76,25 @@ def test_a_difference_says_much_where_the_model_seldom_differs() -> None:
     assert score[0] == pytest.approx(0.02 / (0.02 + 20 * everywhere / 1020))
     pooled = difference_scores(strength, label, chances, share=0.02, pooled=True)
     assert pooled[0] == pooled[1] == pytest.approx(0.02 / (0.02 + everywhere))
+
+
+def test_a_difference_says_less_on_a_picture_of_which_the_model_knows_little() -> None:
+    strength, label = np.array([0.8, 0.9, 0.7, 0.8]), np.zeros(4, np.int64)
+    chances = np.full((1, 4), 100.0)
+    plain = difference_scores(strength, label, chances, share=0.05)
+    picture, nearby = np.array([7, 3, 3, 7]), np.array([10.0, 1.0, 2.0, 40.0])
+    score = difference_scores(strength, label, chances, share=0.05, picture=picture, nearby=nearby)
+    rate = 0.05 / plain - 0.05
+    # others on their picture that are as strong
+    own = (np.array([1, 0, 1, 1]) + 20 * rate) / (nearby + 20)
+    assert score == pytest.approx(0.05 / (0.05 + own))
+    assert score[0] < score[3] < score[1]
+
+
+def test_rows_are_put_together_by_their_number() -> None:
+    assert rows_by(np.zeros(0, np.int64)) == []
+    found = rows_by(np.array([5, 2, 5, 9, 2, 5]))
+    assert [rows.tolist() for rows in found] == [[1, 4], [0, 2, 5], [3]]
 
 
 def test_the_soft_minimum_lies_between_minimum_and_mean() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import ijson
 
 from ml_backend.errors import BadInput
+from sync.exchange.readers.json_depth import ShallowJson
 from sync.exchange.readers.rows import PictureRows, Problem, Row, Shape
 from sync.exchange.readers.spool import Spool
 
@@ -166,7 +167,7 @@ def _records(path: Path, part: str) -> Iterator[Any]:
     """The entries of one list of the file (a prefix of ijson), one at a time."""
     try:
         with path.open("rb") as file:
-            yield from ijson.items(file, part, use_float=True)
+            yield from ijson.items(ShallowJson(file, path), part, use_float=True)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}", field="path") from error
     except (ijson.JSONError, UnicodeDecodeError) as error:

@@ -170,7 +170,7 @@ def _legend(path: Path) -> Mapping[str, Any]:
             str(picture["mask"]), str(picture["file_name"])
             for row in picture["labels"]:
                 int(row["value"]), str(row["label"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(
             f"{path} is no legend: {error!r}", field="legend", hint="Name the labels with --classes instead"
         ) from error

@@ -58,6 +58,11 @@ class Spool:
         for (key,) in self._fetch(query, part):
             yield str(key)
 
+    def in_order(self, part: str) -> Iterator[Any]:
+        """The values of a part in the order of their keys; of one key in the order in which they came."""
+        for (body,) in self._fetch("SELECT body FROM rows WHERE part = ? ORDER BY key, number", part):
+            yield json.loads(body)
+
     def of(self, part: str, key: str) -> list[tuple[int, Any]]:
         """Number and value of each row of a key."""
         query = "SELECT number, body FROM rows WHERE part = ? AND key = ? ORDER BY number"

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.artifacts.verdicts import Verdict, VerdictCache, VerdictTable, read_verdicts, write_verdicts
+from ml_backend.artifacts.verdicts import (
+    Verdict,
+    VerdictCache,
+    VerdictPages,
+    VerdictTable,
+    read_verdicts,
+    write_verdicts,
+)
 from ml_backend.errors import StorageError
 
 NAN = float("nan")
@@ -38,6 +45,24 @@ def test_no_file_and_no_rows_are_empty(tmp_path: Path, rows: list[Verdict]) -> N
     assert len(read_verdicts(tmp_path / "nothing")) == 0
     write_verdicts(tmp_path, rows)
     assert len(read_verdicts(tmp_path)) == len(rows)
+
+
+def test_pages_hold_the_verdicts_of_their_tasks(tmp_path: Path) -> None:
+    assert VerdictPages(tmp_path).tasks(or_test="original") == []
+    assert len(VerdictPages(tmp_path).of([1, 2])) == 0
+    more = [
+        dataclasses.replace(ROWS[0], key=f"t{n}-{end}", lower=n / 100) for n in (12, 2, 21) for end in "xy"
+    ]
+    write_verdicts(tmp_path, [*ROWS, *more])
+    pages = VerdictPages(tmp_path)
+    assert pages.tasks(or_test="") == [1, 2, 12, 21]  # on task 3 all was rejected
+    assert pages.tasks(or_test="original") == [1, 2, 3, 12, 21]
+    found = pages.of([2, 3, 99])
+    assert list(found) == ["t2-b", "t3-c", "t2-x", "t2-y"]
+    assert [str(found[key]) for key in found] == [str(read_verdicts(tmp_path)[key]) for key in found]
+    (tmp_path / "verdicts.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(StorageError, match="verdicts"):
+        VerdictPages(tmp_path)
 
 
 def test_the_digest_follows_what_shows_and_not_the_order() -> None:

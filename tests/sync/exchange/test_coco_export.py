@@ -141,3 +141,18 @@ def test_the_file_follows_the_umask(make_world: MakeWorld, tmp_path: Path, umask
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("format", ["masks", "voc", "yolo", "parquet"])
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o027, 0o750)])
+def test_a_folder_follows_the_umask(
+    make_world: MakeWorld, tmp_path: Path, umask: int, mode: int, format: str
+) -> None:
+    world = make_world(2)
+    before = os.umask(umask)
+    try:
+        step(export_project, world.open(), tmp_path / "out", format=format)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == mode
+    assert [path.name for path in tmp_path.glob(".out*")] == []

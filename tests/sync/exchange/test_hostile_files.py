@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import io
 import json
 import os
 import unicodedata
@@ -17,9 +19,10 @@ from PIL import Image
 from ml_backend.errors import BadInput, StorageError
 from sync.exchange.content import Choice, origins_of
 from sync.exchange.export import export_project
-from sync.exchange.file_names import TaskPicture, file_names
+from sync.exchange.file_names import OtherEndings, TaskPicture, file_names
 from sync.exchange.import_report import ProblemFile
 from sync.exchange.import_targets import Annotations
+from sync.exchange.readers.json_depth import MOST_LEVELS, ShallowJson
 from sync.exchange.readers.registry import open_reader
 from sync.exchange.readers.rows import Problem
 from sync.exchange.task_names import TaskNames
@@ -81,6 +84,45 @@ def test_json_beyond_all_bounds_is_no_coco(tmp_path: Path, text: str) -> None:
     with pytest.raises(BadInput, match="not readable"):
         bring_in(world, "coco", path)
     assert world.studio.task(world.tasks[1]).annotations == ()
+
+
+@pytest.mark.parametrize("place", ["images", "categories", "annotations", "info"])
+@pytest.mark.parametrize("bracket", ["[]", "{}"])
+def test_brackets_inside_of_brackets_are_refused_before_they_cost_memory(
+    tmp_path: Path, place: str, bracket: str
+) -> None:
+    world = make(tmp_path / "w", "instances")
+    path = coco_file(tmp_path / "c.json", [polygon("i1", 3, *SQUARE)])
+    document = json.loads(path.read_text())
+    document[place] = "HERE"
+    opening = '{"a":' if bracket == "{}" else "["
+    path.write_text(json.dumps(document).replace('"HERE"', opening * 200_000 + "1" + bracket[1] * 200_000))
+    with pytest.raises(BadInput, match=r"c\.json is not readable: lists inside of more than 500 lists"):
+        bring_in(world, "coco", path)
+    assert all(world.studio.task(task).annotations == () for task in world.tasks)
+
+
+def test_brackets_in_texts_are_no_brackets(tmp_path: Path) -> None:
+    data = json.dumps({"a": ["[" * 2000, "\\", '"' + "{" * 2000 + "\\", [[1]]], "[": 1}).encode()
+    for size in (1, 2, 3, 7, 65536):
+        file = ShallowJson(io.BytesIO(data), tmp_path)
+        read = b""
+        while part := file.read(size):
+            read += part
+        assert read == data
+    deep = b'{"a": "' + b"[" * 9 + b'\\"' + b'"' + b", " + b'"b": ' + b"[" * MOST_LEVELS
+    for size in (1, 5, 65536):
+        file = ShallowJson(io.BytesIO(deep), tmp_path)
+        with pytest.raises(BadInput):
+            list(iter(functools.partial(file.read, size), b""))
+        assert ShallowJson(io.BytesIO(deep[:-1]), tmp_path).read() == deep[:-1]
+
+
+def test_a_legend_of_brackets_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "legend.json").write_text("[" * 200_000)
+    with pytest.raises(BadInput, match="is no legend"):
+        open_reader("masks", tmp_path, LABELS)
 
 
 @pytest.mark.parametrize("size", [(10**9, 10**9), (True, True), (10**18, 1)])
@@ -283,6 +325,55 @@ def test_what_people_do_while_an_import_runs_stays(
     assert len(world.studio.task(world.tasks[1]).annotations) == 1
 
 
+def test_a_person_who_finishes_the_task_in_the_same_seconds_is_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in (1, 200):  # the next look is that of the next batch, or the one at the end
+        monkeypatch.setattr("sync.exchange.import_labels._BATCH", size)
+        world = make(tmp_path / str(size), "instances")
+        path = coco_file(tmp_path / "c.json", [polygon("i1", 7, *SQUARE)])
+        plain = world.studio.import_annotations
+
+        def send(rows: Any, world: World = world, plain: Any = plain) -> int:
+            if any(row.task_id == world.tasks[1] for row in rows):
+                world.label(1)
+            return int(plain(rows))
+
+        monkeypatch.setattr(world.studio, "import_annotations", send)
+        done = bring_in(world, "coco", path)
+        assert (done.created, done.untouched, done.left_out) == (3, 1, 1)
+        assert [label for label, _ in drawn(world, 1)] == sorted(label for label, _ in world.scenes[1].masks)
+        (annotation,) = world.studio.task(world.tasks[1]).annotations
+        assert annotation.import_id is None
+        monkeypatch.undo()
+        again = bring_in(world, "coco", path)
+        assert (again.created, again.there, again.untouched) == (0, 3, 1)
+
+
+def test_what_is_mended_while_another_is_brought_up_to_date_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(tmp_path / "w", "instances")
+    path = coco_file(tmp_path / "c.json", [polygon("i0", 7, *SQUARE), polygon("i1", 7, *SQUARE)])
+    bring_in(world, "coco", path)
+    coco_file(path, [polygon("i0", 3, *SQUARE), polygon("i1", 3, *SQUARE)])
+    plain = world.studio.import_annotations
+    sent: list[int] = []
+
+    def send(rows: Any) -> int:
+        if not sent:  # the first is being written; a person mends the second
+            (annotation,) = world.studio.task(world.tasks[1]).annotations
+            world.studio.update_annotation(annotation.id, world.scenes[1].result())
+        sent.extend(row.task_id for row in rows)
+        return int(plain(rows))
+
+    monkeypatch.setattr(world.studio, "import_annotations", send)
+    done = bring_in(world, "coco", path)
+    assert (done.updated, done.untouched) == (1, 1)
+    assert sent == [world.tasks[0]]
+    assert [label for label, _ in drawn(world, 1)] == sorted(label for label, _ in world.scenes[1].masks)
+
+
 def test_an_imported_annotation_that_was_skipped_stays_skipped(tmp_path: Path) -> None:
     world = make(tmp_path / "w", "instances")
     path = coco_file(tmp_path / "c.json", [polygon("i1", 7, *SQUARE)])
@@ -330,6 +421,27 @@ def _named(*paths: str) -> list[str]:
 def test_no_two_tasks_get_one_name() -> None:
     assert len(set(_named("task-3/a.jpg", "a.jpg", "a.jpg"))) == 3
     assert len(set(_named("task-3/task-3/a.jpg", "a.jpg", "a.jpg", "task-3/a.jpg"))) == 4
+
+
+def test_names_that_are_one_on_some_disk_differ() -> None:
+    assert _named("A.jpg", "a.jpg", "d/A.jpg", "D/a.JPG") == [
+        "A.jpg",
+        "task-2/a.jpg",
+        "d/A.jpg",
+        "task-4/D/a.JPG",
+    ]
+    composed, apart = (unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD"))
+    assert _named(composed, apart) == [composed, f"task-2/{apart}"]
+    assert _named("task-2/a.jpg", "TASK-2/a.jpg")[1] == "task-2/TASK-2/a.jpg"
+
+
+def test_names_with_another_ending_differ_too() -> None:
+    names = {1: "d/A.jpg", 2: "d/a.png", 3: "b.jpg"}
+    found = OtherEndings(names, ".txt")
+    assert [found[task] for task in names] == ["d/A.jpg.txt", "d/a.png.txt", "b.txt"]
+    names = {1: "a.jpg", 2: "A.bmp", 3: "a.JPG.tif"}
+    found = OtherEndings(names, ".txt")
+    assert [found[task] for task in names] == ["a.jpg.txt", "A.bmp.txt", "a.JPG.tif.txt"]
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a\0b.jpg", "a\nb.jpg", "ä" * 200 + ".jpg"])

@@ -312,6 +312,28 @@ def test_rotated_boxes_and_classes_of_one_project(tmp_path: Path) -> None:
         assert (again.created, again.updated, again.there) == (0, 0, 2)
 
 
+def test_classes_are_exported_in_the_order_of_names_and_no_picture_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(tmp_path / "a", "classes")
+    for i in (3, 0, 2):
+        world.studio.create_annotation(world.tasks[i], choice(["bar" if i else "disc"]))
+    step(pull, world.open())
+    opened = world.open()
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a picture was opened")
+
+    monkeypatch.setattr(type(opened.images), "get", refuse)
+    done = step(export_project, opened, tmp_path / "a.csv", format="csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["label"]) for row in rows] == [
+        ("000.png", "disc"), ("002.png", "bar"), ("003.png", "bar"),
+    ]  # fmt: skip
+    assert (done.images, done.annotations, done.left_out) == (3, {"human": 3}, [])
+
+
 def test_an_export_may_hold_one_origin_only(tmp_path: Path) -> None:
     from ml_backend.kinds.registry import Wanted
     from sync.exchange.content import Choice, Content, LeftOut, Shown, origins_of

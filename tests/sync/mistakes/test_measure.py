@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,33 @@ def test_objects_and_boxes(kind: Any) -> None:
     assert said.drawn == {"cat": 2, "dog": 1}
     assert sum(said.agreed["cat"]) == 1
     assert said.raw[1].box == (50, 30, 70, 50)
+
+
+def test_objects_that_are_not_found_leave_room_for_those_that_were_overlooked() -> None:
+    hw = (600, 600)
+    places = [(x, y, x + 8, y + 8) for y in range(0, 600, 20) for x in range(0, 600, 20)]
+    rows = [row("cat", box_rle(place, hw)) for place in places[:700]]
+    found = table(*(("cat", box_rle(place, hw), 0.6) for place in places[700:]))
+    said = measure_task(
+        (Wanted("boxes", ("cat",)),), rows, found, hw, labels=("cat",), shown_from=0.3
+    )  # a model that knows another part of the picture than the person
+    count = Counter(raw.kind for raw in said.raw)
+    assert count == {"nothing": 200, "overlooked": 200}
+    strengths = [raw.strength for raw in said.raw]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_a_find_beside_many_false_ones_says_less() -> None:
+    config = parse_label_config(build_label_config(["cat"], kind="boxes"))
+    wanted = config.wanted[0]
+    judged = {}
+    for task in range(30):
+        rows = [row("cat", box(x, 0, x + 8, 8)) for x in range(0, 60, 10)]
+        seen = [("cat", box(x, 0, x + 8, 8), 0.9) for x in range(0, 60, 10)]
+        stray = [("cat", box(x, 20, x + 8, 30), 0.8) for x in range(0, {0: 80, 1: 10}.get(task, 0), 10)]
+        judged[task] = JudgedTask("d", "m", measured(wanted, rows, table(*seen, *stray)))
+    (finding,) = gather(config, judged)
+    assert (finding.task_id, finding.kind) == (1, "overlooked")
 
 
 def test_areas_are_compared_part_by_part() -> None:
