@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.evaluation.adoption import MIN_MASKS, MIN_PICTURES
 from ml_backend.clicks.project_network.versions import is_usable
 from ml_backend.clicks.training.job import job_spec, publish_click_model
 from ml_backend.errors import GroundswellError, LeaseLost
@@ -35,8 +36,8 @@ __all__ = ["ClickTraining", "click_lease", "last_version", "training_reason"]
 
 _log = logging.getLogger(__name__)
 
-MIN_MASKS, MIN_TEST_IMAGES = 30, 3
-"""Fewer masks teach too little; with fewer held-out images no verdict is possible."""
+MIN_TRAINING_MASKS: Final = 30
+"""Fewer masks teach too little."""
 GROWTH = 1.25
 """A new network is trained when this many times as many tasks are finished as for the last one."""
 
@@ -184,8 +185,9 @@ def training_reason(paths: ProjectPaths, record: RoundRecord) -> str:
         return sum(region["rle"] is not None and region["label"] in labels for region in row["regions"])
 
     masks = sum(masks_of(row) for row in snapshot["train"])
-    if masks < MIN_MASKS or sum(masks_of(row) > 0 for row in snapshot["test"]) < MIN_TEST_IMAGES:
-        return ""
+    held_out = [count for row in snapshot["test"] if (count := masks_of(row))]
+    if masks < MIN_TRAINING_MASKS or sum(held_out) < MIN_MASKS or len(held_out) < MIN_PICTURES:
+        return ""  # a network that cannot be compared could not serve
     last = last_version(paths)
     if last is None:
         return f"{masks} masks are finished"

@@ -31,7 +31,7 @@ _NICE = 10
 
 class ClickJobSpec(BaseModel):
     """What a click network is trained from. ``incumbent`` is the segmenter in use now, ``start`` the folder
-    of an earlier version to continue from.
+    of an earlier version to continue from, ``look`` the number of this comparison with a segmenter in use.
     """
 
     train: tuple[Example, ...]
@@ -40,6 +40,7 @@ class ClickJobSpec(BaseModel):
     incumbent: str = "classical"
     options: dict[str, Any] = {}
     start: Path | None = None
+    look: int = 1
 
 
 def job_spec(
@@ -87,26 +88,48 @@ def publish_click_model(
 ) -> dict[str, Any]:
     """Train ``version`` unless it exists, and publish it by rename. Returns the report.
 
-    If the report says to use the version, its name is written to the file ``current``, by rename too. If the
-    incumbent is better, ``current`` is removed.
+    If the report says to use the version, its name is written to the file ``current``, by rename too. If not,
+    an earlier version that passed its test goes on serving.
 
     Safe to call again after a kill at any point: a finished version is not trained twice, unless another
     release of Groundswell made it.
     """
     folder = project.clicks / version
+    look = _looks(project) + 1
     if is_outdated(folder):
         shutil.rmtree(folder)
     if not folder.exists():
         with publish_dir(folder, guard=guard) as staging:
-            run_click_job(spec, staging, progress)
+            run_click_job({**spec, "look": look}, staging, progress)
     report: dict[str, Any] = read_json(folder / "report.json")
     current = project.clicks / "current"
     if report["use"]:
         write_atomic(current, version.encode(), guard=guard)
-    else:
+    elif _serving(current) == version:
         with guard():
             current.unlink(missing_ok=True)
     return report
+
+
+def _serving(current: Path) -> str:
+    try:
+        return current.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _looks(project: ProjectPaths) -> int:
+    """How many comparisons the project had, by the reports of its versions.
+
+    A report without a number is of an earlier release, and counts as one.
+    """
+    numbers = []
+    for path in project.clicks.glob("[!.]*/report.json"):
+        try:
+            numbers.append(int(read_json(path).get("adoption", {}).get("look", 1)))
+        except (OSError, ValueError, AttributeError, TypeError):
+            numbers.append(1)  # unreadable now, but it was a comparison
+    return max(len(numbers), *numbers, 0)
 
 
 def _train(request: Any, out: Path, progress: Progress) -> dict[str, Any]:
@@ -130,6 +153,7 @@ def _train(request: Any, out: Path, progress: Progress) -> dict[str, Any]:
         labels=spec.labels,
         options=click_options(spec.options),
         start=spec.start,
+        look=spec.look,
     )
     result: dict[str, Any] = as_json(report)
     return result

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ml_backend.artifacts.files import write_json
 from ml_backend.clicks.base import ClickSegmenter
+from ml_backend.clicks.evaluation.adoption import Adoption, decide_adoption
 from ml_backend.clicks.evaluation.report import as_json
 from ml_backend.clicks.evaluation.simulated_clicks import (
     ClickScores,
@@ -58,17 +59,13 @@ __all__ = [
 ]
 
 
-MIN_TEST_IMAGES = 3
-"""With fewer held-out images, an interval over images says nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class ClickReport:
     """What training did, and the verdict.
 
     ``left_out`` names the tasks of both splits whose picture could not be used.
-    ``use`` is True when the network needs fewer clicks to IoU 0.85 than the incumbent on the held-out split
-    and the 95 % interval of the paired difference lies below 0; ``reason`` says it in a sentence for status.
+    ``use`` is True when ``adoption`` says so, a test that allows for the looks before; ``reason`` says it in
+    a sentence for status.
     """
 
     iterations: int
@@ -79,6 +76,7 @@ class ClickReport:
     scores: ClickScores
     incumbent: ClickScores
     paired: PairedScores
+    adoption: Adoption
     use: bool
     reason: str
     left_out: tuple[LeftOut, ...] = ()
@@ -221,21 +219,19 @@ def click_targets(
     return targets
 
 
-def _verdict(scores: ClickScores, incumbent: ClickScores, paired: PairedScores) -> tuple[bool, str]:
+def _reason(scores: ClickScores, incumbent: ClickScores, paired: PairedScores, adoption: Adoption) -> str:
     key = f"{paired.target_iou:.2f}"
     ours, theirs = scores.noc[key], incumbent.noc[key]
 
     def said(name: str, noc: Interval) -> str:
         return f"{name} {noc.value:.2f} [{noc.low:.2f}, {noc.high:.2f}]"
 
-    enough = scores.n_images >= MIN_TEST_IMAGES
-    use = paired.difference.high < 0 and enough
-    too_few = "" if enough else f" (at least {MIN_TEST_IMAGES} held-out images are needed)"
-    return use, (
-        f"clicks to IoU {key} on {paired.n_targets} held-out masks: {said('project', ours)}, "
-        f"{said(incumbent.segmenter, theirs)}; difference {paired.difference.value:+.2f} "
-        f"[{paired.difference.low:+.2f}, {paired.difference.high:+.2f}]: "
-        f"{'use project' if use else 'keep ' + incumbent.segmenter}{too_few}"
+    return (
+        f"clicks to IoU {key} on {paired.n_targets} held-out masks of {scores.n_images} pictures: "
+        f"{said('project', ours)}, {said(incumbent.segmenter, theirs)}; difference "
+        f"{paired.difference.value:+.2f} [{paired.difference.low:+.2f}, {paired.difference.high:+.2f}] "
+        f"(95 %, over pictures): {'use project' if adoption.use else 'keep ' + incumbent.segmenter} "
+        f"({adoption.sentence})"
     )
 
 
@@ -249,12 +245,14 @@ def train_click_model(
     labels: Sequence[str] = (),
     options: ClickOptions | None = None,
     start: Path | None = None,
+    look: int = 1,
     read_image: Callable[[Path], npt.NDArray[np.uint8]] = read_image,
 ) -> ClickReport:
     """Train on ``train``, measure against ``incumbent`` on ``test``, write network and report.json into
     ``out``.
 
-    ``start`` is the folder of an earlier version to train on from; ``out`` is an existing empty folder (a
+    ``start`` is the folder of an earlier version to train on from; ``look`` says which comparison of the
+    project with the segmenter in use this is, from 1; ``out`` is an existing empty folder (a
     staging folder of ``artifacts.publish_dir``). Raises BadInput when either split has no usable mask.
     """
     options = options or ClickOptions()
@@ -284,10 +282,11 @@ def train_click_model(
         scores = score(empty, segmenter=segmenter.name, max_clicks=options.max_clicks, embed_s=embed_s)
         runs.append((empty, scores))
     paired = compare(runs[1][0], runs[0][0], target_iou=0.85, max_clicks=options.max_clicks)
-    use, reason = _verdict(runs[0][1], runs[1][1], paired)
+    adoption = decide_adoption(runs[0][0], runs[1][0], look=look, max_clicks=options.max_clicks)
+    reason = _reason(runs[0][1], runs[1][1], paired, adoption)
     report = ClickReport(
         iterations, seconds, len(train), sum(len(e.rle) for e in train), loss,
-        runs[0][1], runs[1][1], paired, use, reason, left_out,
+        runs[0][1], runs[1][1], paired, adoption, adoption.use, reason, left_out,
     )  # fmt: skip
     write_json(out / "report.json", as_json(report))
     return report

@@ -18,8 +18,8 @@ from ml_backend.clicks.serving.service import ClickService
 from ml_backend.errors import BadImage, ModelError
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
-from sync.rounds.click_training import ClickTraining
-from sync.rounds.round_records import current_round
+from sync.rounds.click_training import ClickTraining, training_reason
+from sync.rounds.round_records import current_round, load_snapshot
 from sync.store.tables import LeaseRecord
 from sync.worker.look import LookReport
 from sync.worker.loop import Worker
@@ -89,8 +89,11 @@ class Job:
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch) -> Job:
+    """The training, where three held-out masks on three pictures would be enough."""
     made = Job()
     monkeypatch.setattr("ml_backend.clicks.training.job.run_click_job", made)
+    monkeypatch.setattr("sync.rounds.click_training.MIN_PICTURES", 3)
+    monkeypatch.setattr("sync.rounds.click_training.MIN_MASKS", 3)
     return made
 
 
@@ -185,6 +188,32 @@ def test_too_little_is_not_trained_on(make_world: MakeWorld, job: Job) -> None:
     _look(worker, world)
     assert job.asked == []
     assert "click training" not in {key[0] for key in worker._memo if isinstance(key, tuple)}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "is_due"),
+    [
+        ([3] * 10, [3] * 10, True),
+        ([2] * 10, [3] * 10, False),  # too little to learn from
+        ([3] * 10, [2] * 10, False),  # 20 held-out masks could not be decided on
+        ([3] * 10, [10] * 9 + [0] * 5, False),  # nor could 9 pictures
+    ],
+)
+def test_a_network_that_could_not_be_compared_is_not_trained(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, train: list[int], test: list[int], is_due: bool
+) -> None:
+    def rows(counts: list[int]) -> list[dict[str, Any]]:
+        return [{"regions": [{"rle": {"counts": ""}, "label": "disc"}] * count} for count in counts]
+
+    world = make_world(8, train_clicks=False)
+    world.label(*range(6))
+    world.worker().look(world.project_id)
+    project = world.open()
+    record = step(current_round, project)
+    assert record is not None
+    snapshot = {**load_snapshot(project.paths, record.number), "train": rows(train), "test": rows(test)}
+    monkeypatch.setattr("sync.rounds.click_training.load_snapshot", lambda *_: snapshot)
+    assert bool(training_reason(project.paths, record)) is is_due
 
 
 def test_a_click_network_that_fails_leaves_the_round_alone(make_world: MakeWorld, job: Job) -> None:

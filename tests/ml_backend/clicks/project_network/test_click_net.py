@@ -4,8 +4,10 @@ publishes.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -390,9 +392,9 @@ def test_training_learns_and_beats_a_blind_segmenter(examples: list[Example], tm
         options=TINY,
     )
     assert report.scores.iou_at[1].value > 0.7
-    assert report.use
-    assert "use project" in report.reason
     assert report.paired.difference.high < 0
+    assert not report.use
+    assert "keep blind (too little to decide: 8 held-out masks on 3 pictures" in report.reason
     assert (report.n_train_images, report.n_train_instances, report.iterations) == (3, 12, 60)
     assert [done for done, _ in lines] == sorted(done for done, _ in lines)
     assert {p.name for p in tmp_path.iterdir()} == {"weights.safetensors", "click.json", "report.json"}
@@ -426,7 +428,8 @@ def test_job_publishes_by_rename_and_not_twice(examples: list[Example], tmp_path
     assert any("measuring classical" in line for line in lines)
     assert report["incumbent"]["segmenter"] == "classical"
     assert not report["use"]  # two held-out images prove nothing
-    assert "at least 3 held-out images" in report["reason"]
+    assert "2 held-out masks on 2 pictures, 30 on 10 are needed" in report["reason"]
+    assert report["adoption"]["look"] == 1
     assert not (project.clicks / "current").exists()
     ProjectSegmenter(project.clicks / "v1")
     lines.clear()
@@ -453,14 +456,45 @@ def test_embedding_is_the_picture(folder: Path) -> None:
 
 
 def test_a_report_decides_what_serves(folder: Path, tmp_path: Path) -> None:
-    """A finished version is not trained again; its report sets or takes away ``current``."""
+    """A finished version is not trained again; what passed its test serves until a newer one does."""
     project = ProjectPaths(tmp_path, 7)
-    for version, use, serves in (("v1", True, "v1"), ("v2", True, "v2"), ("v3", False, None)):
-        (project.clicks / version).mkdir(parents=True)
+    for version, use, serves in (
+        ("v0", False, None),
+        ("v1", True, "v1"),
+        ("v2", True, "v2"),
+        ("v3", False, "v2"),
+        ("v2", False, None),  # trained again by another release: no longer better
+    ):
+        (project.clicks / version).mkdir(parents=True, exist_ok=True)
         write_json(project.clicks / version / "report.json", {"use": use})
         publish_click_model(project, version, {}, lambda *_: pytest.fail("trained again"))
         current = project.clicks / "current"
         assert (current.read_text() if current.exists() else None) == serves
+
+
+def test_every_version_of_a_project_is_another_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = ProjectPaths(tmp_path, 7)
+    asked: list[int] = []
+
+    def trained(spec: dict[str, Any], out: Path, *_: object) -> None:
+        asked.append(spec["look"])
+        write_json(out / "click.json", {"format": CLICK_FORMAT})
+        write_json(out / "report.json", {"use": False, "adoption": {"look": spec["look"]}})
+
+    monkeypatch.setattr("ml_backend.clicks.training.job.run_click_job", trained)
+    for version in ("v0", "v1", "v2"):  # reports of an earlier release have no number
+        folder = project.clicks / version
+        folder.mkdir(parents=True)
+        write_json(folder / "report.json", {"use": False})
+    for version in ("v3", "v4", "v4"):
+        publish_click_model(project, version, {"look": 1}, lambda *_: None)
+    assert asked == [4, 5]
+    write_json(project.clicks / "v4" / "click.json", {"format": CLICK_FORMAT - 1})
+    publish_click_model(project, "v4", {}, lambda *_: None)
+    assert asked == [4, 5, 6]  # trained again for this release: looked at again
+    shutil.rmtree(project.clicks / "v0")
+    publish_click_model(project, "v5", {}, lambda *_: None)
+    assert asked[-1] == 7
 
 
 @pytest.mark.slow
