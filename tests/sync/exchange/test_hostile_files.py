@@ -350,6 +350,22 @@ def test_a_person_who_finishes_the_task_in_the_same_seconds_is_not_hidden(
         assert (again.created, again.there, again.untouched) == (0, 3, 1)
 
 
+def test_a_person_who_skips_the_task_in_the_same_seconds_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(tmp_path / "w", "instances")
+    path = coco_file(tmp_path / "c.json", [polygon("i1", 7, *SQUARE)])
+    plain = world.studio.import_annotations
+
+    def send(rows: Any) -> int:
+        world.studio.create_annotation(world.tasks[1], [], was_cancelled=True)
+        return int(plain(rows))
+
+    monkeypatch.setattr(world.studio, "import_annotations", send)
+    assert bring_in(world, "coco", path).created == 4
+    assert [label for label, _ in drawn(world, 1)] == ["bar"]
+
+
 def test_what_is_mended_while_another_is_brought_up_to_date_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,9 @@ from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.rle import encode_mask, rle_hw
 from ml_backend.masks.shapes import box_rle, boxes_of, whole_rle
-from sync.mistakes.gather import gather
+from sync.mistakes.gather import _as_sure, gather
 from sync.mistakes.judged import JudgedTask
-from sync.mistakes.measure import Measured, measure_task
+from sync.mistakes.measure import BINS, Measured, measure_task
 from sync.mistakes.reasons import where
 
 HW = (60, 80)
@@ -97,6 +97,13 @@ def test_a_find_beside_many_false_ones_says_less() -> None:
         judged[task] = JudgedTask("d", "m", measured(wanted, rows, table(*seen, *stray)))
     (finding,) = gather(config, judged)
     assert (finding.task_id, finding.kind) == (1, "overlooked")
+
+
+def test_as_sure_counts_agreeing_and_stray_finds() -> None:
+    agreed = np.zeros((2, BINS))
+    agreed[0, -1], agreed[0, BINS // 2], agreed[1, 1] = 3, 2, 7
+    strength, label = np.array([0.9, 0.5, 0.5, 0.6]), np.array([0, 0, 0, 1])
+    assert _as_sure(agreed, strength, label).tolist() == [[4, 8, 8, 4], [0, 1, 1, 1]]
 
 
 def test_areas_are_compared_part_by_part() -> None:
