@@ -42,6 +42,7 @@ class PoolProposals:
     def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
         """Instances of one task; None when the pool does not hold the task or cannot be read."""
         from ml_backend.clicks.start_masks import Proposals
+        from ml_backend.label_studio.regions import region_id
 
         version = project.model_version
         if not version:
@@ -56,7 +57,13 @@ class PoolProposals:
         whole = {
             label for target in project.config.wanted if target.is_of.one_per_label for label in target.labels
         }
-        return Proposals(version, project.labels, table.instances(project.labels), frozenset(whole))
+        return Proposals(
+            version,
+            project.labels,
+            table.instances(project.labels),
+            frozenset(whole),
+            tuple(region_id(str(key)) for key in table.key),
+        )
 
 
 @dataclass(slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,13 +15,30 @@ from ml_backend.clicks.base import Prompt, StartMask
 from ml_backend.instances import Instances
 from ml_backend.masks.rle import rle_hw
 
-__all__ = ["Proposals", "box_of_mask", "mask_logits", "proposal_for", "start_mask_from"]
+__all__ = [
+    "Proposals",
+    "box_of_mask",
+    "keeps_shape",
+    "label_under",
+    "mask_logits",
+    "proposal_beside",
+    "proposal_for",
+    "start_mask_from",
+]
 
 LOGIT_SCALE = 10.0
 """Logits of a sure pixel. SAM's own low-resolution logits lie in about this range."""
 
 MIN_PROPOSAL = 0.3
 """Proposals whose score × quality is lower are not worth starting from."""
+
+EXTEND_REACH = 0.2
+"""How far beside a proposal a first click may lie to extend it, as a share of the square root of its area
+(the side of a square as large). A click in the middle of a new object of that size lies more than twice as
+far. Tuned on mushrooms with ``MOST_LOST_HULL``, see docs/clicks.md."""
+
+MOST_LOST_HULL = 0.05
+"""How much smaller the share of its convex hull that an extended mask fills may be than the proposal's."""
 
 MIN_BOX_IOU = 0.6
 """A drawn box selects a proposal only if the IoU of the two boxes is at least this."""
@@ -31,12 +49,14 @@ class Proposals:
     """What the current model found on one task: ``labels`` names the indices in ``instances.label``.
 
     ``whole`` are the labels that have one mask for all of a picture: each click on the picture corrects it.
+    ``region_ids`` are the ids of their regions on the screen, one per instance; empty where none is shown.
     """
 
     version: str
     labels: tuple[str, ...]
     instances: Instances
     whole: frozenset[str] = frozenset()
+    region_ids: tuple[str, ...] = ()
 
 
 def box_of_mask(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
@@ -89,8 +109,7 @@ def proposal_for(
         return None
     found = proposals.instances
     worth = found.score * found.quality
-    usable = (found.label == proposals.labels.index(prompt.label)) & (worth >= MIN_PROPOSAL)
-    usable &= np.array([rle_hw(rle) == hw for rle in found.rle], bool)
+    usable = _usable(proposals, prompt.label, hw)
     if prompt.box is not None:
         overlap = np.where(usable, _box_iou(found.box_xyxy, prompt.box), 0.0)
         best = int(overlap.argmax())
@@ -108,6 +127,76 @@ def proposal_for(
         if start_mask.mask[int(y), int(x)]:
             return row, start_mask
     return None
+
+
+def proposal_beside(
+    proposals: Proposals | None, prompt: Prompt, hw: tuple[int, int]
+) -> tuple[int, StartMask] | None:
+    """The nearest proposal that a first click beside it may be meant to extend: (row, start mask), or None.
+
+    That click must be positive, lie on no proposal of the label (ask ``proposal_for`` first), and be within
+    ``EXTEND_REACH`` of this one. Whether it does extend it shows in the mask: see ``keeps_shape``.
+    """
+    if proposals is None or prompt.label not in proposals.labels or prompt.box is not None:
+        return None
+    if not prompt.points or not prompt.points[0][2]:
+        return None
+    found = proposals.instances
+    x, y, _ = prompt.points[0]
+    box = found.box_xyxy
+    gap = np.hypot(
+        np.maximum(0, np.maximum(box[:, 0] - x, x - box[:, 2])),
+        np.maximum(0, np.maximum(box[:, 1] - y, y - box[:, 3])),
+    )
+    side = np.sqrt(np.maximum(0, (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])))
+    best: tuple[float, int, StartMask] | None = None
+    for row in np.flatnonzero(_usable(proposals, prompt.label, hw) & (gap <= EXTEND_REACH * side)):
+        start_mask = _start_mask(found, int(row))
+        ys, xs = np.nonzero(start_mask.mask)
+        distance = float(np.hypot(xs - int(x), ys - int(y)).min()) if len(xs) else math.inf
+        if distance <= EXTEND_REACH * math.sqrt(len(xs)) and (best is None or distance < best[0]):
+            best = distance, int(row), start_mask
+    return None if best is None else best[1:]
+
+
+def keeps_shape(proposal: npt.NDArray[np.bool_], extended: npt.NDArray[np.bool_]) -> bool:
+    """Whether an extended (H, W) mask fills its convex hull nearly as well as the proposal did.
+
+    A part that was missed fills a gap. A second object beside the proposal makes a waist between the two.
+    """
+    return _hull_share(extended) >= _hull_share(proposal) - MOST_LOST_HULL
+
+
+def _hull_share(mask: npt.NDArray[np.bool_]) -> float:
+    """Area of a mask as a share of that of its convex hull; 0 for an empty one."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outlines:
+        return 0.0
+    hull = cv2.convexHull(np.vstack(outlines))
+    # the hull goes through the middles of pixels: by Pick's theorem half its outline is missing, and one
+    area = cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2 + 1
+    return float(np.count_nonzero(mask)) / area
+
+
+def label_under(proposals: Proposals | None, prompt: Prompt, hw: tuple[int, int]) -> str:
+    """Label of the best proposal that a prompt without a label is about; empty when there is none."""
+    if proposals is None:
+        return ""
+    found = [
+        (float(proposals.instances.score[row] * proposals.instances.quality[row]), label)
+        for label in proposals.labels
+        if (start := proposal_for(proposals, replace(prompt, label=label), hw)) is not None
+        for row in (start[0],)
+    ]
+    return max(found, default=(0.0, ""))[1]
+
+
+def _usable(proposals: Proposals, label: str, hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which proposals have the label, the size of the image, and are worth starting from."""
+    found = proposals.instances
+    usable = (found.label == proposals.labels.index(label)) & (found.score * found.quality >= MIN_PROPOSAL)
+    usable &= np.array([rle_hw(rle) == hw for rle in found.rle], bool)
+    return np.asarray(usable, np.bool_)
 
 
 def _by_worth(worth: npt.NDArray[np.float32], rows: npt.NDArray[np.intp]) -> Sequence[int]:

@@ -15,11 +15,12 @@ from ml_backend.label_studio.why_line import WHY
 __all__ = ["build_label_config", "build_review_config", "build_sheet_config"]
 
 _TAG_OF_OUTPUT: Final[dict[str, str]] = {
-    "bitmask": "BitmaskLabels",
-    "brush": "BrushLabels",
-    "polygon": "PolygonLabels",
-    "rectangle": "RectangleLabels",
+    "bitmask": "Bitmask",
+    "brush": "Brush",
+    "polygon": "Polygon",
+    "rectangle": "Rectangle",
 }
+"""Tags without labels; those with labels end in ``Labels``."""
 _COLOURS: Final = (
     "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324",
     "#808000", "#000075", "#469990", "#d4a017", "#800000", "#2f4f4f", "#ff4500", "#5f9ea0",
@@ -53,7 +54,8 @@ _SHEET_STYLE: Final = " ".join(
     )
 )
 """Label Studio puts a small tick below each card. A laptop's window then has no room for the last cards."""
-_ABOVE_PX: Final = 280
+_ABOVE_PX: Final = {True: 175, False: 280}
+"""height of the window that the picture does not get: with one row of labels, and with three"""
 _WHY_PX, _TAGS_PX = 40, 54
 
 
@@ -67,8 +69,13 @@ def build_label_config(
     clicks: bool = True,
     multiple: bool = False,
     why: bool = False,
+    one_row: bool = False,
 ) -> str:
     """Label config for a project of ``kind`` whose masks go to ``output``, with smart prompts in front.
+
+    ``one_row``: all labels stand in one row, and the tools have none of their own. New projects have that: a
+    number key chooses a label whatever the tool, and a label stays chosen after a mask. Otherwise each tool
+    has a row of labels of its own, as in older projects. There a number key changes the tool too.
 
     ``colours`` are CSS colours per label (a distinct palette by default); ``multiple`` lets people pick
     several classes of a picture; ``why`` shows people why a task comes now. Raises BadLabelConfig on no
@@ -90,17 +97,21 @@ def build_label_config(
         _choices(place, names, single=wanted.unit == "picture" and not multiple)
     if wanted.unit != "picture":
         kind_output: Output = "rectangle" if wanted.unit == "box" else output
+        own = [] if one_row else list(zip(names, shades, strict=True))
+        if one_row:
+            _labels(ET.SubElement(view, "Labels", {"name": "label", "toName": "image"}), names, shades)
         if clicks:
-            for tag, name in (("KeyPointLabels", "click"), ("RectangleLabels", "frame")):
-                _labels_tag(view, tag, name, names, shades, {"smart": "true", "smartOnly": "true"})
+            for tag, name in (("KeyPoint", "click"), ("Rectangle", "frame")):
+                _tool(view, tag, name, {"smart": "true", "smartOnly": "true"}, own)
         extra = {"smart": "false"}
         if kind_output == "polygon":
             extra |= {"strokeWidth": "2", "pointSize": "small", "opacity": "0.4"}
-        _labels_tag(view, _TAG_OF_OUTPUT[kind_output], wanted.unit, names, shades, extra)
+        _tool(view, _TAG_OF_OUTPUT[kind_output], wanted.unit, extra, own)
     if why:
         _why(view)
     tags_above = wanted.tagged and wanted.unit != "picture"
-    _image(view, image_key, above_px=_ABOVE_PX + why * _WHY_PX + tags_above * _TAGS_PX)
+    above_px = _ABOVE_PX[one_row and wanted.unit != "picture"]
+    _image(view, image_key, above_px=above_px + why * _WHY_PX + tags_above * _TAGS_PX)
     return _to_text(view)
 
 
@@ -181,18 +192,21 @@ def _row(view: ET.Element, name: str) -> ET.Element:
     return row
 
 
-def _labels_tag(
-    view: ET.Element,
-    tag: str,
-    name: str,
-    labels: Sequence[str],
-    colours: Sequence[str],
-    extra: Mapping[str, str],
-) -> None:
-    row = _row(view, name)
-    element = ET.SubElement(row, tag, {"name": name, "toName": "image", **extra})
+def _labels(row: ET.Element, labels: Sequence[str], colours: Sequence[str]) -> None:
+    only = {"selected": "true"} if len(labels) == 1 and row.tag == "Labels" else {}
     for label, colour in zip(labels, colours, strict=True):
-        ET.SubElement(element, "Label", {"value": label, "background": colour})
+        ET.SubElement(row, "Label", {"value": label, "background": colour, **only})
+
+
+def _tool(
+    view: ET.Element, tag: str, name: str, extra: Mapping[str, str], own: Sequence[tuple[str, str]]
+) -> None:
+    """A tool, with a row of its own labels and their colours if it has any."""
+    if not own:
+        ET.SubElement(view, tag, {"name": name, "toName": "image", **extra})
+        return
+    element = ET.SubElement(_row(view, name), f"{tag}Labels", {"name": name, "toName": "image", **extra})
+    _labels(element, [label for label, _ in own], [colour for _, colour in own])
 
 
 def _why(view: ET.Element) -> None:
@@ -204,7 +218,7 @@ def _why(view: ET.Element) -> None:
     )
 
 
-def _image(view: ET.Element, key: str, *, above_px: int = _ABOVE_PX) -> None:
+def _image(view: ET.Element, key: str, *, above_px: int = _ABOVE_PX[False]) -> None:
     ET.SubElement(
         view,
         "Image",

@@ -8,6 +8,9 @@ Facts about Label Studio 1.23.2 (from the source of its editor, and tried on a s
   "data:image/png;base64,…", "bitmasklabels": ["Cat"]}}``; the PNG has the natural size of the image and its
   alpha channel is the mask. The editor accepts any PNG with alpha and writes back black on transparent.
 * A ``<Label alias="cat" value="Cat"/>`` is stored in results under its alias.
+* Labels may stand in one row of their own, ``<Labels name="label" toName="image">``, beside tags without
+  labels (``<Brush name="mask" toName="image"/>``, ``<KeyPoint …/>``). A region then is two results of one
+  id: the shape, and ``{"type": "labels", "from_name": "label", "value": {…, "labels": ["Cat"]}}``.
 * The kind of a project follows from its tags. Three kinds have the same tags as others; a class on the outer
   ``View`` tells them apart: ``groundswell-segmentation`` (one mask per class), ``groundswell-components``
   (the same, judged part by part) and ``groundswell-weak``.
@@ -30,7 +33,7 @@ from ml_backend.errors import BadLabelConfig
 from ml_backend.kinds.base import Kind, ProjectKind
 from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.image_values import ImageValue, parse_image_value
-from ml_backend.label_studio.targets import ControlTag, Target, find_targets
+from ml_backend.label_studio.targets import LABELS, ControlTag, Target, find_targets
 
 __all__ = ["KIND_OF_CLASS", "VERDICTS", "ControlTag", "LabelConfig", "Output", "parse_label_config"]
 
@@ -45,8 +48,10 @@ _OUTPUT_TAGS: Final[dict[str, Output]] = {
     "polygonlabels": "polygon",
     "rectanglelabels": "rectangle",
 }
-_LABEL_TAGS: Final = frozenset({*_OUTPUT_TAGS, "keypointlabels", "ellipselabels"})
-_PROMPT_TAGS: Final = frozenset({"keypointlabels", "rectanglelabels"})
+_LABEL_TAGS: Final = frozenset({*_OUTPUT_TAGS, "keypointlabels", "ellipselabels", LABELS})
+_SHAPE_TAGS: Final = frozenset({*_OUTPUT_TAGS.values(), "keypoint"})
+"""Tags without labels: those of the Labels tag on the same image count for them."""
+_PROMPT_SHAPES: Final = frozenset({"keypoint", "rectangle"})
 KIND_OF_CLASS: Final[Mapping[str, Kind]] = {
     "groundswell-segmentation": "segmentation",
     "groundswell-components": "components",
@@ -204,7 +209,7 @@ def _parse(xml: str) -> LabelConfig:
             hint='Add <Image name="image" value="$image"/>: Groundswell works on images',
         )
     values = {_attribute(e, "name"): _image_value(e) for e in images}
-    controls = tuple(c for e in root.iter() if (c := _control(e, values)) is not None)
+    controls = _with_labels([c for e in root.iter() if (c := _control(e, values)) is not None])
     uses = Counter(c.name for c in controls)
     if double := sorted(name for name, count in uses.items() if count > 1):
         raise BadLabelConfig(f"two control tags are named {double[0]!r}", field="label_config.name")
@@ -220,7 +225,7 @@ def _parse(xml: str) -> LabelConfig:
             field="label_config",
             hint='Add BrushLabels, BitmaskLabels, PolygonLabels, RectangleLabels (smart="false") or Choices',
         )
-    prompts = tuple(c for c in controls if c.type in _PROMPT_TAGS and c.smart and c not in everywhere)
+    prompts = tuple(c for c in controls if c.shape in _PROMPT_SHAPES and c.smart and c not in everywhere)
     text = repr(([target.kind for target in targets], image_name, values[image_name].key, controls))
     return LabelConfig(
         kind=targets[0].kind,
@@ -293,11 +298,11 @@ def _flag(element: Element, name: str, *, default: bool) -> bool:
 def _control(element: Element, images: Mapping[str, ImageValue]) -> ControlTag | None:
     """A control tag on one of the images; None for tags we do not read and tags on other objects."""
     kind = element.tag.lower()
-    if kind not in _LABEL_TAGS and kind != "choices":
+    if kind not in _LABEL_TAGS and kind not in _SHAPE_TAGS and kind != "choices":
         return None
     to_name = _attribute(element, "toName")
     if to_name not in images:
-        if kind in _LABEL_TAGS:
+        if kind in _LABEL_TAGS and kind != LABELS:
             raise BadLabelConfig(
                 f"<{element.tag}> points to {to_name!r}, which is not an Image tag",
                 field=f"label_config.{element.tag}.toName",
@@ -307,7 +312,7 @@ def _control(element: Element, images: Mapping[str, ImageValue]) -> ControlTag |
     item = "choice" if kind == "choices" else "label"
     children = [e for e in element.iter() if e.tag.lower() == item]
     labels = tuple(e.get("alias", "").strip() or _attribute(e, "value") for e in children)
-    if not labels and not element.get("value"):
+    if not labels and not element.get("value") and kind not in _SHAPE_TAGS:
         raise BadLabelConfig(f"<{element.tag}> offers no labels", field=f"label_config.{element.tag}")
     if len(set(labels)) != len(labels):
         twice = next(x for x in labels if labels.count(x) > 1)
@@ -328,19 +333,34 @@ def _control(element: Element, images: Mapping[str, ImageValue]) -> ControlTag |
 
 def _outputs(controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
     """Output controls in order of preference; a smart-only rectangle beside a mask tag is a prompt."""
-    order = list(_OUTPUT_TAGS)
-    found = [c for c in controls if c.type in _OUTPUT_TAGS and not c.smart_only]
-    masks = [c for c in found if c.type != "rectanglelabels"]
+    order: list[str] = list(_OUTPUT_TAGS.values())
+    found = [c for c in controls if c.shape in order and not c.smart_only]
+    masks = [c for c in found if c.shape != "rectangle"]
     if masks:  # beside a mask tag, a rectangle with smart prompts is not an output
-        found = [c for c in found if c.type != "rectanglelabels" or not c.smart]
-    return tuple(sorted(found, key=lambda c: order.index(c.type)))
+        found = [c for c in found if c.shape != "rectangle" or not c.smart]
+    return tuple(sorted(found, key=lambda c: order.index(c.shape)))
+
+
+def _with_labels(controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
+    """The controls; tags without labels get those of the first Labels tag of their image, or are left out."""
+    rows: dict[str, ControlTag] = {}
+    for control in controls:
+        if control.type == LABELS:
+            rows.setdefault(control.to_name, control)
+    return tuple(
+        replace(c, labels=rows[c.to_name].labels, label_tag=rows[c.to_name].name)
+        if c.type in _SHAPE_TAGS
+        else c
+        for c in controls
+        if c.type not in _SHAPE_TAGS or c.to_name in rows
+    )
 
 
 def _main_image(outputs: Sequence[ControlTag], choices: Sequence[ControlTag]) -> str:
     """The image with the best output tag, masks before boxes; without any, that of the first Choices."""
-    order = list(_OUTPUT_TAGS)
+    order: list[str] = list(_OUTPUT_TAGS.values())
     if outputs:
-        return min(outputs, key=lambda c: order.index(c.type)).to_name
+        return min(outputs, key=lambda c: order.index(c.shape)).to_name
     return choices[0].to_name if choices else ""
 
 

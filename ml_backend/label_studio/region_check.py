@@ -12,6 +12,7 @@ from typing import Any
 from ml_backend.errors import GroundswellError
 from ml_backend.label_studio.codecs.choices import check_choices
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
+from ml_backend.label_studio.label_rows import is_label, joined
 from ml_backend.label_studio.region_reader import read_region
 from ml_backend.label_studio.regions import CODECS, label_of, value_of
 from ml_backend.label_studio.why_line import without_why
@@ -35,7 +36,7 @@ def validate_result(
     if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
         problems.append(f"score: {score!r} is outside 0..1")
     seen: set[str] = set()
-    for index, item in enumerate(without_why(result)):
+    for index, item in joined(without_why(result), config):
         where = f"result[{index}]"
         control = config.control(str(item.get("from_name")))
         if control is None:
@@ -54,6 +55,8 @@ def validate_result(
         if control.type == "choices":
             if problem := check_choices(item.get("value", {}), control.labels):
                 problems.append(f"{where}.value.choices: {problem}")
+            continue
+        if is_label(item, config):
             continue
         identity = str(item.get("id", ""))
         if not identity or identity in seen:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ml_backend.errors import BadRegion, GroundswellError
 from ml_backend.label_studio.codecs.base import finite
 from ml_backend.label_studio.codecs.choices import read_choices
 from ml_backend.label_studio.codecs.rectangle import rotated_box, upright_box
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
+from ml_backend.label_studio.label_rows import is_label, joined
 from ml_backend.label_studio.regions import CODECS, Region, label_of, value_of
 from ml_backend.masks.rle import rle_area, rle_box
 from ml_backend.masks.run_lengths import MAX_PIXELS
@@ -23,11 +24,15 @@ from ml_backend.masks.run_lengths import MAX_PIXELS
 __all__ = ["Dropped", "ParsedAnnotation", "parse_annotation", "read_region"]
 
 
+_PROMPT: Final = "a prompt of a smart tool"
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A result that was left out: its place in the list, its id, and why.
 
-    ``broken``: it is damaged; ``foreign``: it was made with a tag that the label config does not have.
+    ``broken``: it is damaged; ``foreign``: it was made with a tag that the label config does not have;
+    ``is_prompt``: it is a point or box of a smart tool.
     """
 
     index: int
@@ -35,6 +40,7 @@ class Dropped:
     reason: str
     broken: bool
     foreign: bool = False
+    is_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +72,14 @@ def parse_annotation(
     for index, item in enumerate(result):
         if not isinstance(item, Mapping):
             raise BadRegion(f"item is {type(item).__name__}, expected an object", field=f"result[{index}]")
+    for index, item in joined(result, config):
         identity = str(item.get("id", ""))
         reason = _why_not_ours(item, outputs, config)
         if reason:
             name = item.get("from_name")
             is_known = isinstance(name, str) and config.control(name) is not None
             foreign = not is_known and item.get("type") != "relation"
-            dropped.append(Dropped(index, identity, reason, False, foreign))
+            dropped.append(Dropped(index, identity, reason, False, foreign, reason == _PROMPT))
             continue
         try:
             if item["type"] == "choices":
@@ -127,10 +134,12 @@ def _why_not_ours(item: Mapping[str, Any], outputs: Mapping[str, ControlTag], co
         return f"type {kind!r} does not belong to tag {name!r} ({control.type})"
     if control.to_name != config.image_name:
         return f"about another picture of the task ({control.to_name})"
+    if is_label(item, config):
+        return "the label of another result"
     if control.name not in outputs and control.type != "choices":
-        return "a prompt of a smart tool" if control.smart else "not an output tag"
+        return _PROMPT if control.smart else "not an output tag"
     if "is_positive" in item:
-        return "a prompt of a smart tool"
+        return _PROMPT
     return ""
 
 

@@ -13,6 +13,7 @@ from ml_backend.errors import BadRegion
 from ml_backend.instances import Instances
 from ml_backend.label_studio.codecs.rectangle import write_rotated
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
+from ml_backend.label_studio.label_rows import label_result
 from ml_backend.label_studio.regions import CODECS, Region, region_id
 from ml_backend.masks.outlines import FAITHFUL_IOU
 from ml_backend.masks.rle import rle_box
@@ -61,7 +62,8 @@ def render(
     output: ControlTag | None = None,
     tolerance_px: float = 1.0,
 ) -> Rendered:
-    """Results for Label Studio, one per item; classes of the picture share one result per Choices tag.
+    """Results for Label Studio, one per item (two where a Labels tag says the label); classes of the picture
+    share one result per Choices tag.
 
     Parameters
     ----------
@@ -103,17 +105,19 @@ def render(
             "original_width": hw[1],
             "original_height": hw[0],
             "image_rotation": 0,
-            "value": {**value, control.value_key: [region.label]},
+            "value": value if control.label_tag else {**value, control.value_key: [region.label]},
         }
         if region.score is not None:
             item["score"] = round(min(max(float(region.score), 0.0), 1.0), 4)
         found = dict((meta[i] if meta else region.meta) or {})
-        if control.type == "polygonlabels" and iou < FAITHFUL_IOU:
+        if control.shape == "polygon" and iou < FAITHFUL_IOU:
             line = _UNFAITHFUL.format(share=iou)
             found["text"] = [*(one for one in _lines(found.get("text")) if one != line), line]
         if found:
             item["meta"] = found
         result.append(item)
+        if control.label_tag:
+            result.append(label_result(item, control, region.label))
         ious.append(iou)
     return Rendered(result, ious)
 
@@ -180,7 +184,7 @@ def _write_value(
     codec = CODECS.get(control.type)
     if codec is None:
         raise BadRegion(f"masks cannot be written to a {control.type} tag", field=control.name)
-    if region.rotated and control.type == "rectanglelabels":
+    if region.rotated and control.shape == "rectangle":
         return write_rotated(region.rotated, hw), 1.0
     box = region.box_xyxy if region.kind != "mask" else rle_box(region.rle)
     return codec.write(region.rle, hw, box, tolerance_px)

@@ -26,15 +26,20 @@ from ml_backend.label_studio.codecs.polygon import POLYGON
 from ml_backend.label_studio.codecs.rectangle import RECTANGLE
 from ml_backend.label_studio.label_config import ControlTag
 
-__all__ = ["CODECS", "Region", "label_of", "provenance_meta", "region_id", "value_of"]
+__all__ = ["CODECS", "Region", "label_of", "provenance_meta", "region_id", "started_from", "value_of"]
 
 CODECS: Final[Mapping[str, RegionCodec]] = {
     "bitmasklabels": BITMASK,
     "brushlabels": BRUSH,
     "polygonlabels": POLYGON,
     "rectanglelabels": RECTANGLE,
+    "bitmask": BITMASK,
+    "brush": BRUSH,
+    "polygon": POLYGON,
+    "rectangle": RECTANGLE,
 }
 """The codec of each tag that masks are read from and written to. The key is the ``type`` of its results."""
+_STARTED_FROM: Final = "started_from"
 _ID_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -72,6 +77,11 @@ class Region:
         found = self.meta.get("groundswell")
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def started_from(self) -> str:
+        """Id of the proposal that this accepted click corrects; empty for all other regions."""
+        return str(self.provenance.get(_STARTED_FROM, ""))
+
 
 def region_id(key: str) -> str:
     """10 characters computed from ``key``, in the form of the editor's own ids."""
@@ -86,6 +96,11 @@ def region_id(key: str) -> str:
 def provenance_meta(text: str, **fields: Any) -> dict[str, Any]:
     """``meta`` of a region: people see ``text`` in the editor, ``fields`` come back as ``provenance``."""
     return {"text": [text], "groundswell": fields} if fields else {"text": [text]}
+
+
+def started_from(identity: str) -> dict[str, Any]:
+    """``meta`` of a mask that a click made from a region: its id, read back as ``Region.started_from``."""
+    return {"groundswell": {_STARTED_FROM: identity}} if identity else {}
 
 
 def value_of(item: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ml_backend.errors import BadLabelConfig
 from ml_backend.kinds.base import Kind, ProjectKind
 from ml_backend.kinds.registry import KINDS, Wanted
 
-__all__ = ["ControlTag", "Target", "find_targets"]
+__all__ = ["LABELS", "ControlTag", "Target", "find_targets"]
+
+LABELS: Final = "labels"
+"""type of a Labels tag, and the key of its labels"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class ControlTag:
     """One control tag: ``type`` is the tag in lower case, which is also the ``type`` of its results.
 
     ``multiple`` says that several choices may be picked; ``per_region`` that a choice belongs to a region.
+    ``label_tag`` names the Labels tag that says the label of this tag's regions; empty where the tag has
+    labels of its own.
     """
 
     name: str
@@ -32,11 +38,17 @@ class ControlTag:
     smart_only: bool
     multiple: bool = False
     per_region: bool = False
+    label_tag: str = field(default="", repr=False)  # digests of configs are made of the repr
 
     @property
     def value_key(self) -> str:
         """Key below ``value`` under which results of this tag keep their labels."""
-        return self.type
+        return LABELS if self.label_tag else self.type
+
+    @property
+    def shape(self) -> str:
+        """What is drawn with the tag, however it gets its label: ``brush``, ``rectangle``, …."""
+        return self.type.removesuffix("labels") or self.type
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +105,7 @@ def find_targets(
 
     Raises BadLabelConfig when tags that the marked kind needs are missing.
     """
-    masks = [tag for tag in outputs if tag.type != "rectanglelabels"]
+    masks = [tag for tag in outputs if tag.shape != "rectangle"]
     if marked is not None and not masks:
         raise BadLabelConfig(f"a project of kind {marked} needs a mask tag", field="label_config.BrushLabels")
     found: list[Target] = []
@@ -108,7 +120,7 @@ def find_targets(
         found.append(Target(marked or "instances", drawn, tuple(outputs)))
     boxed = tuple(label for label in _labels_of(outputs) if label not in drawn)
     if boxed:
-        boxes = tuple(tag for tag in outputs if tag.type == "rectanglelabels")
+        boxes = tuple(tag for tag in outputs if tag.shape == "rectangle")
         found.append(Target("boxes", boxed, boxes))
     taken = {*drawn, *boxed}
     for tag in choices:

@@ -146,7 +146,7 @@ def convert(
                 item.pop("score", None)
         result += rendered.result
         for row, iou in zip(where, rendered.iou, strict=True):
-            if control.type == "polygonlabels" and iou < _CLOSE:
+            if control.shape == "polygon" and iou < _CLOSE:
                 note("changed", row, "segmentation", f"one polygon covers {iou:.2f} of its mask (IoU)")
     for text in validate_result(result, config):
         problems.append(Problem("rejected", file, "", "result", text, picture))
@@ -178,8 +178,8 @@ def _place(row: Row, label: str, hw: tuple[int, int] | None, config: LabelConfig
 def _regions(
     shape: Shape, label: str, hw: tuple[int, int], target: Target
 ) -> tuple[ControlTag, list[Region]]:
-    boxes = [tag for tag in target.outputs if tag.type == "rectanglelabels" and label in tag.labels]
-    masks = [tag for tag in target.outputs if tag.type != "rectanglelabels" and label in tag.labels]
+    boxes = [tag for tag in target.outputs if tag.shape == "rectangle" and label in tag.labels]
+    masks = [tag for tag in target.outputs if tag.shape != "rectangle" and label in tag.labels]
     if boxes and (not masks or (shape.segmentation is None and shape.box is not None)):
         return boxes[0], _boxes(shape, label, hw)
     if shape.segmentation is None:

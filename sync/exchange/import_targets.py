@@ -83,7 +83,7 @@ def digest_of_result(result: Sequence[Mapping[str, Any]]) -> int:
 def labels_of(item: Mapping[str, Any], config: LabelConfig) -> list[str]:
     """The project's labels that a result holds."""
     control = config.control(str(item["from_name"]))
-    if control is None:
+    if control is None or control.label_tag:  # the result of its Labels tag says it
         return []
     found = [str(label) for label in item["value"][control.value_key]]
     if control.type != "choices":
@@ -247,12 +247,17 @@ def merged(
     """
     replaced = spoken | made.labels
     chosen = {str(item["from_name"]) for item in made.result if item["type"] == "choices"}
+    gone = {
+        str(item["id"])
+        for item in now
+        if item.get("id") and item.get("type") != "choices" and set(labels_of(item, config)) & replaced
+    }  # a shape and its label may be two results of one id
     kept = []
     for item in now:
         if item.get("type") == "choices":
             if item["from_name"] not in chosen:
                 kept.append(dict(item))
-        elif not set(labels_of(item, config)) & replaced:
+        elif str(item.get("id", "")) not in gone and not set(labels_of(item, config)) & replaced:
             kept.append(dict(item))
     ids = {item.get("id") for item in kept}
     return [*kept, *(dict(item) for item in made.result if item.get("id") not in ids)]

@@ -59,14 +59,8 @@ class DemoPlan:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def project_options(self) -> dict[str, Any]:
-        """Worker settings of the project: the first training waits for all of ``start_tasks``; no click
-        network, as nobody clicks.
-        """
-        options: dict[str, Any] = {
-            "min_finished": max(2, self.start_tasks),
-            "seed": self.seed,
-            "train_clicks": False,
-        }
+        """Worker settings of the project: the first training waits for all of ``start_tasks``."""
+        options: dict[str, Any] = {"min_finished": max(2, self.start_tasks), "seed": self.seed}
         if self.budget is not None:
             options["question_budget"] = self.budget
         return options | dict(self.options)

@@ -33,6 +33,7 @@ from sync.projects.init_request import check_request, project_titled
 from sync.projects.option_changes import OptionChange, set_options
 from sync.projects.option_effects import effects_of
 from sync.projects.picture_tasks import Added, PictureProject, serve_pictures, upload_pictures
+from sync.review.labelling_instructions import labelling_instructions, note_sent
 from sync.review.review_project import ReviewOwner, ensure_review_project, installation_id
 from sync.rounds.due import training_wait, wait_text
 from sync.rounds.project import registered
@@ -145,7 +146,10 @@ def init_project(
     )
     options, found = request.options, request.pictures
     there = project_titled(studio, request)
-    row = there or studio.create_project(request.title, request.config)
+    guide = labelling_instructions(request.parsed)
+    row = there or studio.create_project(request.title, request.config, instruction=guide)
+    if there is None:
+        note_sent(ProjectPaths(settings.data_dir, row.id), guide)
     report(f"project {row.id} {row.title!r} {'created' if there is None else 'found'}")
 
     store = Store(settings.database())

@@ -69,7 +69,9 @@ def check_request(
         raise BadInput(
             f"the title {title!r} has {len(title.strip())} characters", field="title", hint="Use 3 to 50"
         )
-    config = label_config or build_label_config(labels, output=output, kind=kind, multiple=multiple, why=True)
+    config = label_config or build_label_config(
+        labels, output=output, kind=kind, multiple=multiple, why=True, one_row=True
+    )
     parsed = parse_label_config(config)
     if groups is not None:
         options = {"split_by": GROUP_FIELD, **(options or {})}

@@ -126,6 +126,13 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         .group_by(SplitRecord.number)
         .order_by(SplitRecord.number)
     ).all()
+    left_over = (
+        select(AnnotationRecord.task_id)
+        .where(AnnotationRecord.project_id == project.id, AnnotationRecord.clicks_left > 0)
+        .where(AnnotationRecord.was_cancelled.is_(False))
+        .distinct()
+        .order_by(AnnotationRecord.task_id)
+    )
     questions = select(func.count()).where(QuestionRecord.project_id == project.id)
     return {
         "id": project.id,
@@ -144,6 +151,7 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "test_split_number": splits[-1][0] if splits else 0,
         "undrawn_test": [] if not splits else _undrawn_test(session, project.id, splits[-1][0]),
         "broken": [{"task": task, "reason": reason or image} for task, reason, image in broken],
+        "clicks_left": list(session.scalars(left_over)),
         "questions": session.scalar(questions),
         "answers": session.scalar(
             select(func.count()).where(AnswerRecord.project_id == project.id, AnswerRecord.value != "skip")

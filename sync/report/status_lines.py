@@ -71,6 +71,8 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     lines += [f"  task {row['task']}: {row['reason']}" for row in project["broken"][:5]]
     if len(project["broken"]) > 5:
         lines.append(f"  … and {len(project['broken']) - 5} more broken tasks (--json lists them)")
+    if project["clicks_left"]:
+        lines.append(f"  clicks     {_left_over(project['clicks_left'])}")
     for label, left in project["positives_left"].items():
         if left["estimate"] is not None:
             stop = ": you may stop looking for more" if left["may_stop"] else ""
@@ -90,6 +92,17 @@ def _undrawn_line(undrawn: Sequence[int], size: int) -> str:
     return (
         f"  to measure masks, draw every object on the test pictures: {len(undrawn)} of {size} have none "
         f"drawn, tasks {numbers}" + (f" and {more} more (--json lists them)" if more > 0 else "")
+    )
+
+
+def _left_over(tasks: Sequence[int]) -> str:
+    """Finished tasks on which somebody clicked and never accepted the mask."""
+    shown = ", ".join(str(task) for task in tasks[:_SHOWN_FOR_EXPERTS])
+    more = f" and {len(tasks) - _SHOWN_FOR_EXPERTS} more" if len(tasks) > _SHOWN_FOR_EXPERTS else ""
+    many = "tasks were" if len(tasks) > 1 else "task was"
+    return (
+        f"{len(tasks)} {many} submitted with clicks whose mask nobody accepted ({shown}{more}): open them, "
+        "click again and press ✓, or delete the points, then press Update"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ml_backend.kinds.registry import Wanted
 
-__all__ = ["Example", "instructions"]
+__all__ = ["Example", "example_rows", "instructions"]
 
 _EXAMPLE_PX = 92  # six stand beside each other in the dialog
 
@@ -38,8 +38,16 @@ def instructions(wanted: Sequence[Wanted], *, form: str, examples: Sequence[Exam
         how = "<p>Tick every card that is <b>wrong</b>. Do not tick the good ones. Then press Ctrl+Enter.</p>"
     labels = [label for target in wanted for label in target.labels]
     about = "".join(_about(target) for target in wanted if target.labels)
+    keep, refuse = ("<b>y</b>", "<b>n</b>") if form == "single" else ("leave", "<b>tick</b>")
+    return how + about + example_rows(labels, examples, keep, refuse)
+
+
+def example_rows(labels: Sequence[str], examples: Sequence[Example], keep: str, refuse: str) -> str:
+    """A row of small pictures for each label that has some; ``keep`` and ``refuse`` are HTML that stands
+    under the good ones and the bad ones.
+    """
     rows = [[example for example in examples if example.label == label] for label in labels]
-    return how + about + "".join(_example_row(row, form) for row in rows if row)
+    return "".join(_example_row(row, keep, refuse) for row in rows if row)
 
 
 def _about(target: Wanted) -> str:
@@ -47,15 +55,19 @@ def _about(target: Wanted) -> str:
     return f"<p>{names}: good is {html.escape(target.is_of.check)}.</p>"
 
 
-def _example_row(examples: Sequence[Example], form: str) -> str:
-    keep, refuse = ("<b>y</b>", "<b>n</b>") if form == "single" else ("leave", "<b>tick</b>")
+def _example_row(examples: Sequence[Example], keep: str, refuse: str) -> str:
     cells = "".join(
         f'<td align="center" valign="top" width="{_EXAMPLE_PX + 6}">'
         f'<img src="{html.escape(e.url)}" width="{_EXAMPLE_PX}" alt="{html.escape(e.caption)}">'
-        f"{keep if e.is_good else refuse} · {html.escape(e.caption)}</td>"
+        f"{_under(keep if e.is_good else refuse, e.caption)}</td>"
         for e in examples
     )
     return (
         f"<p><b>{html.escape(examples[0].label)}</b></p>"
         f'<table cellpadding="3" cellspacing="0"><tbody><tr>{cells}</tr></tbody></table>'
     )
+
+
+def _under(said: str, caption: str) -> str:
+    """What stands under a picture; a caption that says the same is left out."""
+    return said if said == caption else f"{said} · {html.escape(caption)}"

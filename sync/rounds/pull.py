@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from ml_backend.errors import BadInput, BadLabelConfig, StudioError
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.progress import Progress
-from sync.rounds.region_rows import is_tagged_only, region_rows
+from sync.rounds.region_rows import is_tagged_only, read_annotation
 from sync.rounds.task_queries import effective_annotation
 from sync.settings import Settings
 from sync.store.database import utc_now
@@ -255,9 +255,10 @@ def _fill(record: AnnotationRecord, row: AnnotationRow, config: LabelConfig) -> 
     record.updated_at = row.updated_at
     record.lead_time_s = row.lead_time_s
     try:
-        record.regions, record.broken = region_rows(config, row.result), ""
+        read = read_annotation(config, row.result)
+        record.regions, record.broken, record.clicks_left = read.rows, "", read.clicks_left
     except BadInput as error:
-        record.regions, record.broken = [], f"annotation {row.id}: {error}"
+        record.regions, record.broken, record.clicks_left = [], f"annotation {row.id}: {error}", 0
     text = json.dumps(record.regions, sort_keys=True) + record.broken
     record.digest = hashlib.sha256(text.encode()).hexdigest()
 

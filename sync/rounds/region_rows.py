@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.errors import BadRegion
@@ -13,12 +14,38 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_reader import ParsedAnnotation, parse_annotation
 from ml_backend.masks.rle import parse_rle
 from ml_backend.masks.shapes import whole_rle
+from sync.rounds.replaced import clicks_left, replaced_proposals
 
-__all__ = ["drawn_masks", "fits", "is_tagged_only", "lacks_masks", "plain_rle", "region_rows", "tags_of"]
+__all__ = [
+    "drawn_masks",
+    "fits",
+    "is_tagged_only",
+    "lacks_masks",
+    "plain_rle",
+    "read_annotation",
+    "region_rows",
+    "tags_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnnotation:
+    """Rows of an annotation, and how many clicks in it were never accepted."""
+
+    rows: list[dict[str, Any]]
+    clicks_left: int = 0
 
 
 def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """``{"id", "label", "rle", "box_xyxy"}`` per region a person drew; clicks and leftovers are dropped.
+    """The rows of ``read_annotation``."""
+    return read_annotation(config, result).rows
+
+
+def read_annotation(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> ReadAnnotation:
+    """``{"id", "label", "rle", "box_xyxy"}`` per region that a person left; clicks and leftovers are dropped.
+
+    A proposal that an accepted click replaced is dropped too; the row of the click then has ``replaced``, the
+    list of their ids (see ``sync.rounds.replaced``).
 
     A box that was drawn rotated has ``rotated`` too: x and y of its top left corner, width, height in pixels,
     and degrees clockwise about that corner. A label of the whole picture (a choice) is a row with ``rle`` and
@@ -42,6 +69,8 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
                     field=f"result[{dropped.index}]",
                     hint="The label config lost the tag; put it back, or annotate again",
                 )
+    replaced = replaced_proposals(parsed.regions, config)
+    gone = {identity for ids in replaced.values() for identity in ids}
     rows: list[dict[str, Any]] = [
         {
             "id": region.id,
@@ -50,7 +79,9 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
             "box_xyxy": [round(float(x), 2) for x in region.box_xyxy],
         }
         | ({"rotated": [round(float(x), 3) for x in region.rotated]} if region.rotated else {})
+        | ({"replaced": replaced[region.id]} if region.id in replaced else {})
         for region in parsed.regions
+        if region.id not in gone
     ]
     sizes = {tuple(row["rle"]["size"]) for row in rows}
     if len(sizes) > 1:
@@ -59,7 +90,7 @@ def region_rows(config: LabelConfig, result: Sequence[Mapping[str, Any]]) -> lis
             field="result",
             hint="The image behind this task was replaced; draw its regions again",
         )
-    return rows + _tag_rows(config, parsed)
+    return ReadAnnotation(rows + _tag_rows(config, parsed), clicks_left(parsed))
 
 
 def _tag_rows(config: LabelConfig, parsed: ParsedAnnotation) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from ml_backend.errors import StorageError
 
 __all__ = ["NEWEST", "VERSION_TABLE", "bring_up_to_date", "is_up_to_date"]
 
-NEWEST: Final = "0009"
+NEWEST: Final = "0010"
 """The last of the migrations in ``sync/store/migrations/versions``."""
 VERSION_TABLE: Final = "groundswell_schema"
 _FIRST: Final = "0001"

@@ -136,6 +136,8 @@ class AnnotationRecord(Base):
     """``{"id", "label", "rle": {"size", "counts"}, "box_xyxy"}`` per region, mask at the image's size"""
     digest: Mapped[str] = mapped_column(String(64))
     broken: Mapped[str] = mapped_column(default="")
+    clicks_left: Mapped[int] = mapped_column(default=0, server_default="0")
+    """points and boxes of smart tools whose mask was never accepted"""
 
     __table_args__ = (ForeignKeyConstraint(["task_id"], ["tasks.id"], ondelete="CASCADE"),)
 

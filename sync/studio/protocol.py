@@ -36,7 +36,8 @@ DIGEST_FIELD = "groundswell_digest"
 class ProjectRow:
     """A Label Studio project. ``key`` is ``<id>.<created unix seconds>``, its stable name in the backend.
 
-    ``maximum_annotations`` is how many people are served each task.
+    ``maximum_annotations`` is how many people are served each task; ``instruction`` the HTML that they read
+    before the first one.
     """
 
     id: int
@@ -47,6 +48,7 @@ class ProjectRow:
     task_number: int
     description: str = ""
     maximum_annotations: int = 1
+    instruction: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ def project_row(item: Json) -> ProjectRow:
         task_number=int(item.get("task_number") or 0),
         description=str(item.get("description") or ""),
         maximum_annotations=int(item.get("maximum_annotations") or 1),
+        instruction=str(item.get("expert_instruction") or ""),
     )
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from ml_backend.errors import BadInput, ModelError
 from sync.mistakes.step import keep_mistakes
 from sync.review.answers import pull_answers
+from sync.review.labelling_instructions import refresh_labelling_instructions
 from sync.review.review import ReviewReport, review
 from sync.rounds.backend_facts import write_facts
 from sync.rounds.click_preparation import prepare_clicks
@@ -131,7 +132,7 @@ def _push(project: OpenProject, record: RoundRecord) -> PushReport:
 
 
 def _review(project: OpenProject, record: RoundRecord, *, may_ask: bool) -> ReviewReport:
-    return review(
+    report = review(
         project.db,
         project.review_studio,
         project.config,
@@ -143,6 +144,10 @@ def _review(project: OpenProject, record: RoundRecord, *, may_ask: bool) -> Revi
         record,
         may_ask=may_ask,
     )
+    refresh_labelling_instructions(
+        project.db, project.studio, project.config, project.settings, project.paths
+    )
+    return report
 
 
 def _keep_mistakes(project: OpenProject, record: RoundRecord, *, is_changed: bool) -> None:

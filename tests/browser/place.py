@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,15 @@ from PIL import Image, ImageDraw
 from werkzeug.serving import make_server
 
 from ml_backend.app import create_app
+from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pool_tables import instance_key
+from ml_backend.artifacts.pool_writer import write_pool
 from ml_backend.instances import Instances, Rle
 from ml_backend.label_studio.label_config import Output, parse_label_config
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.why_line import why_items
-from ml_backend.masks.rle import encode_mask
+from ml_backend.masks.rle import encode_mask, rle_box
 from ml_backend.services import Services
 from sync.projects.init_project import InitReport, init_project
 from sync.settings import Settings
@@ -66,13 +70,21 @@ class Place:
     def tasks(self) -> list[TaskRow]:
         return sorted(self.studio.tasks(self.made.project_id), key=lambda t: t.id)
 
-    def push_discs(self, version: str = "discs-v1", *, why: str = "") -> list[Rle]:
-        """Predictions of the true discs for every task, pushed and made the shown version.
+    def push_discs(
+        self,
+        version: str = "discs-v1",
+        *,
+        why: str = "",
+        masks: Sequence[np.ndarray[Any, np.dtype[np.bool_]]] = (),
+        with_pool: bool = False,
+    ) -> list[Rle]:
+        """Predictions of the true discs (or of ``masks``) for every task, made the shown version.
 
-        ``why`` is the line that tells why the task comes now.
+        ``why`` is the line that tells why the task comes now. ``with_pool``: the backend knows them too, as
+        after a round, and clicks start from them.
         """
-        rles = [encode_mask(disc_mask(*d)) for d in DISCS]
-        boxes = np.array([(x - r, y - r, x + r, y + r) for x, y, r in DISCS], np.float32)
+        rles = [encode_mask(mask) for mask in masks or [disc_mask(*disc) for disc in DISCS]]
+        boxes = np.array([rle_box(rle) for rle in rles], np.float32)
         n = len(rles)
         found = Instances(
             np.zeros(n, np.int64),
@@ -83,9 +95,19 @@ class Place:
             np.zeros((n, 0), np.float32),
         )
         config = parse_label_config(self.studio.project(self.made.project_id).label_config)
-        result = to_result(found, config, HW, keys=[f"disc{i}" for i in range(n)])
-        result += why_items(config.xml, why)
-        rows = [PredictionRow(t.id, result, 0.5, version) for t in self.tasks]
+        tasks = self.tasks
+        rows = []
+        for task in tasks:
+            keys = [instance_key(task.id, "disc", str(rle["counts"])) for rle in rles]
+            result = to_result(found, config, HW, keys=keys) + why_items(config.xml, why)
+            rows.append(PredictionRow(task.id, result, 0.5, version))
+        if with_pool:
+            folder = ProjectPaths(self.settings.data_dir, self.made.project_id)
+            pool = [(task.id, found, {"hw": HW}) for task in tasks]
+            write_pool(folder.pool(version), config.labels, pool, embedding_dim=0)
+            ModelRegistry(self.settings.data_dir).publish(
+                self.made.project_id, version, lambda folder: {"labels": list(config.labels)}
+            )
         self.studio.import_predictions(self.made.project_id, rows)
         self.studio.set_model_version(self.made.project_id, version)
         return rles
@@ -136,11 +158,23 @@ def sign_in(page: Page, url: str) -> None:
     page.evaluate("localStorage.setItem('labelStudio:settings', JSON.stringify({continuousLabeling: true}))")
 
 
-def open_stream(page: Page, url: str, project_id: int) -> None:
-    """Open the label stream of a project and wait for the first task."""
+def open_stream(page: Page, url: str, project_id: int, *, guide: bool = False) -> None:
+    """Open the label stream of a project and wait for the first task.
+
+    ``guide``: the instructions stand in front of it, as they should, and a person closes them.
+    """
     page.goto(f"{url}/projects/{project_id}/data?labeling=1", wait_until="domcontentloaded")
     page.get_by_test_id("bottombar-submit-button").wait_for()
     page.wait_for_function("window.Htx?.annotationStore?.selected != null")
+    if guide:
+        close_guide(page)
+
+
+def close_guide(page: Page) -> None:
+    """Close the instructions with Escape."""
+    page.get_by_text("Labeling Instructions").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("Labeling Instructions").wait_for(state="hidden")
 
 
 def regions(page: Page) -> list[dict[str, Any]]:

@@ -39,11 +39,11 @@ def test_the_editor_shows_and_keeps_the_mask_that_was_sent(
         config = parse_label_config(studio.project(here.made.project_id).label_config)
         found = [Region(f"r{i}", "mask", "disc", rle, rle_box(rle), 0.9, meta) for i, rle in enumerate(rles)]
         result = to_result(found, config, HW)
-        assert {item["type"] for item in result} == {"bitmasklabels"}
+        assert {item["type"] for item in result} == {"bitmask", "labels"}
         studio.import_predictions(here.made.project_id, [PredictionRow(here.tasks[0].id, result, 0.5, "v1")])
         studio.set_model_version(here.made.project_id, "v1")
         sign_in(page, studio.url)
-        open_stream(page, studio.url, here.made.project_id)
+        open_stream(page, studio.url, here.made.project_id, guide=True)
         page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.length === 2")
         page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.every(r => r.bbox)")
         for (width, height, alpha), mask in zip(page.evaluate(ALPHA), masks, strict=True):

@@ -18,7 +18,7 @@ from sync.review.review_project import ReviewOwner, ensure_review_project
 from sync.review.review_tasks import parse_answers, sheet_task, single_task
 from sync.studio.client import Studio
 from sync.studio.protocol import TaskRow
-from tests.browser.place import DISCS, HW, Place, disc_mask, open_stream, place, regions, sign_in
+from tests.browser.place import DISCS, HW, Place, close_guide, disc_mask, open_stream, place, regions, sign_in
 from tests.browser.shots import shot
 
 if TYPE_CHECKING:
@@ -41,13 +41,6 @@ def canvas_point(page: Page, x: float, y: float) -> tuple[float, float]:
     return box["x"] + x * scale, box["y"] + y * scale
 
 
-def close_instructions(page: Page) -> None:
-    """The instructions stand in front of the first task, as they should; a worker closes them with Escape."""
-    page.get_by_text("Labeling Instructions").wait_for()
-    page.keyboard.press("Escape")
-    page.get_by_text("Labeling Instructions").wait_for(state="hidden")
-
-
 def wait_for_annotations(here: Place, project_id: int, count: int, page: Page) -> list[TaskRow]:
     """Tasks of the project once ``count`` annotations are stored; a lost submit fails the test."""
     for _ in range(100):
@@ -67,7 +60,7 @@ def test_a_pre_annotated_task_shows_its_masks_and_why_it_comes_and_is_submitted(
 ) -> None:
     here.push_discs(why="About 1 of 3 masks may be wrong.")
     sign_in(page, here.studio.url)
-    open_stream(page, here.studio.url, here.made.project_id)
+    open_stream(page, here.studio.url, here.made.project_id, guide=True)
     page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.length === 3")
     page.wait_for_timeout(1000)  # masks are decoded after the regions exist
     shot(page, "labelling-discs")
@@ -136,7 +129,7 @@ def test_a_review_question_is_answered_by_keyboard(here: Place, page: Page) -> N
     here.studio.import_tasks(review, [single_task(q, crop_of(here, task, q)) for q in asked])
     sign_in(page, here.studio.url)
     open_stream(page, here.studio.url, review)
-    close_instructions(page)
+    close_guide(page)
     done: list[str] = []
     stored: list[TaskRow] = []
     for key in ("y", "n", "u"):
@@ -167,7 +160,7 @@ def test_a_contact_sheet_is_answered_by_keyboard(here: Place, page: Page) -> Non
         here.studio.import_tasks(review, [sheet])
         sign_in(page, here.studio.url)
         open_stream(page, here.studio.url, review)
-        close_instructions(page)
+        close_guide(page)
         loaded_pictures(page, len(asked))
         page.keyboard.press("2")
         page.keyboard.press("5")
@@ -193,7 +186,7 @@ def test_click_suggestion_negative_click_accept_submit(here: Place, page: Page) 
         "response",
         lambda r: replies.append(r.json()) if "interactive-annotating" in r.url and r.ok else None,
     )
-    open_stream(page, here.studio.url, here.made.project_id)
+    open_stream(page, here.studio.url, here.made.project_id, guide=True)
     page.wait_for_timeout(1500)
     page.keyboard.press("m")  # the first smart tool: points
     page.keyboard.press("1")  # the first label

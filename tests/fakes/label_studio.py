@@ -684,6 +684,7 @@ class FakeStudio:
             task_number=len(self._of("tasks", project=row["id"])),
             description=row["description"],
             maximum_annotations=row["maximum_annotations"],
+            instruction=row["instruction"],
         )
 
     def _task_row(self, row: Row) -> TaskRow:

@@ -74,7 +74,9 @@ def test_a_project_can_be_made_read_and_deleted(client: StudioClient) -> None:
     assert abs(int(found.key.split(".")[1]) - datetime.now(UTC).timestamp()) < 3600
     assert (found.title, found.model_version, found.task_number) == ("contract project", "", 0)
     assert "RectangleLabels" in found.label_config
+    assert found.instruction == "<b>Do it</b>"
     client.set_instruction(made.id, "<b>Do it well</b>")
+    assert client.project(made.id).instruction == "<b>Do it well</b>"
     assert made.id in {row.id for row in client.projects()}
     client.delete_project(made.id)
     with pytest.raises(StudioError) as caught:

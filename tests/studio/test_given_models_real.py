@@ -67,7 +67,7 @@ def _shown(site: Site, project: int) -> dict[int, list[str]]:
         for prediction in site.studio.predictions(task):
             assert prediction.model_version == row.model_version
             assert validate_result(prediction.result, config, prediction.score, deep=True) == []
-            drawn = [item["value"].get("brushlabels") for item in prediction.result]
+            drawn = [item["value"].get("labels") for item in prediction.result]
             found[task] = sorted(labels[0] for labels in drawn if labels)
     return found
 

@@ -213,7 +213,7 @@ def test_a_click_travels_through_label_studio_and_comes_back_as_a_mask(
         timeout=60,
     )
     assert answer.status_code == 200
-    (region,) = answer.json()["data"]["result"]
-    assert region["type"] == "brushlabels"
-    assert region["value"]["brushlabels"] == ["Cat"]
+    region, label = answer.json()["data"]["result"]
+    assert region["type"] == "brush"
+    assert label["value"]["labels"] == ["Cat"]
     assert (region["original_width"], region["original_height"]) == (80, 60)

@@ -19,9 +19,11 @@ from ml_backend.errors import BadPrompt
 
 __all__ = ["PromptContext", "RecentBoxes", "parse_context", "person_of", "to_prompt"]
 
+_LABEL_TYPE = "labels"
 _POINT_TYPES = {"keypointlabels", "keypoint"}
 _BOX_TYPES = {"rectanglelabels", "rectangle"}
 _SMALLEST_BOX_PX = 1.0
+_LABELLED_TYPES = {"keypointlabels", "rectanglelabels"}
 _WHO = ("user_id", "annotation_id", "draft_id")
 """Fields of a context that identify a person, if the host sends them. An annotation or a draft belongs to one
 person, so its id identifies that person too."""
@@ -37,7 +39,7 @@ class PromptContext:
     points : ((x %, y %, positive), …) in click order
     box : (x %, y %, width %, height %, rotation in degrees clockwise about the top-left corner) or None;
         of several boxes the last one
-    label : class of the wanted mask
+    label : class of the wanted mask; empty where the person chose none
     from_name, to_name : the control the annotator used and the image tag. Where a task shows several
         pictures, only the clicks on the one that was clicked last count.
     """
@@ -56,6 +58,10 @@ def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptConte
     ----------
     context : ``params.context`` of a predict request
     labels : labels that the project knows; empty = any
+
+    A point that does not say whether it is positive is left out: the editor sends those that came back with
+    a draft like that, and most of them were corrections. Where labels stand in a row of their own, a point or
+    box is two results of one id, and the second one says the label.
 
     Raises
     ------
@@ -76,6 +82,8 @@ def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptConte
     box: tuple[float, float, float, float, float] | None = None
     label = from_name = to_name = ""
     shown = results[-1].get("to_name") if isinstance(results[-1], Mapping) else None
+    said = _said_labels(results)
+    old = 0
     for index, item in enumerate(results):
         where = f"context.result[{index}]"
         if not isinstance(item, Mapping):
@@ -92,7 +100,12 @@ def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptConte
                 hint="Rotate the image back, then click",
             )
         kind = str(item.get("type", ""))
-        this = _label(value, kind, where, labels)
+        if kind == _LABEL_TYPE:
+            continue
+        if kind in _POINT_TYPES and "is_positive" not in item:
+            old += 1
+            continue
+        this = _label({**value, **said.get(str(item.get("id", "")), {})}, kind, where, labels)
         if label and this != label:
             raise BadPrompt(
                 f"one request holds prompts of {label!r} and {this!r}",
@@ -109,8 +122,14 @@ def parse_context(context: object, *, labels: Sequence[str] = ()) -> PromptConte
             raise BadPrompt(
                 f"a region of type {kind!r} cannot be a prompt",
                 field=f"{where}.type",
-                hint="Use a smart KeyPointLabels or RectangleLabels tool",
+                hint="Use a smart point or box tool",
             )
+    if not points and box is None:
+        raise BadPrompt(
+            f"{old} points of an earlier visit, and no new click",
+            field="context.result",
+            hint="Delete the points that are left on the picture, then click again",
+        )
     return PromptContext(tuple(points), box, label, from_name, to_name)
 
 
@@ -179,9 +198,23 @@ def _number(value: object, field: str) -> float:
     return float(value)
 
 
+def _said_labels(results: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
+    """By id of a point or box: what its Labels tag says of it, as ``{"labels": [...]}``."""
+    return {
+        str(item.get("id", "")): {"labels": item["value"]["labels"]}
+        for item in results
+        if isinstance(item, Mapping)
+        and item.get("type") == _LABEL_TYPE
+        and isinstance(item.get("value"), Mapping)
+        and item["value"].get("labels")
+    }
+
+
 def _label(value: Mapping[str, Any], kind: str, where: str, known: Sequence[str]) -> str:
     field = f"{where}.value.{kind or 'labels'}"
     names = value.get(kind) or value.get("labels")
+    if not names and kind not in _LABELLED_TYPES:
+        return ""  # the tool works without a label: the service finds out what was meant
     if not isinstance(names, Sequence) or isinstance(names, (str, bytes)) or not names:
         raise BadPrompt("the prompt has no label", field=field, hint="Select a label before clicking")
     if len(names) > 1:
@@ -202,7 +235,7 @@ def _point(item: Mapping[str, Any], value: Mapping[str, Any], where: str) -> tup
                 field=f"{where}.value.{name}",
                 hint="Click inside the image",
             )
-    positive = item.get("is_positive", True)
+    positive = item["is_positive"]
     if not isinstance(positive, bool) and positive not in (0, 1):
         raise BadPrompt(f"expected true or false, got {positive!r:.60}", field=f"{where}.is_positive")
     return x, y, bool(positive)

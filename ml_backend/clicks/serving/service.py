@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ml_backend.artifacts.paths import ProjectPaths
@@ -18,7 +18,7 @@ from ml_backend.clicks.base import ClickSegmenter, Embedding
 from ml_backend.clicks.device_gate import BACKGROUND, CLICK
 from ml_backend.clicks.serving.catalog import SegmenterPool
 from ml_backend.clicks.serving.embeddings import EmbeddingStore
-from ml_backend.clicks.serving.mask_chain import ChainStart, MaskChains
+from ml_backend.clicks.serving.mask_chain import MaskChains
 from ml_backend.clicks.serving.prewarm import Prewarmer, TaskRef, Upcoming
 from ml_backend.clicks.serving.prompts import (
     PromptContext,
@@ -27,14 +27,15 @@ from ml_backend.clicks.serving.prompts import (
     person_of,
     to_prompt,
 )
+from ml_backend.clicks.serving.proposal_start import find_start, meant_label
 from ml_backend.clicks.serving.task_images import ImageSource, Observe, PhaseTimes, TaskImages
-from ml_backend.clicks.start_masks import Proposals, proposal_for
+from ml_backend.clicks.start_masks import Proposals
 from ml_backend.device_fallback import DeviceListener
 from ml_backend.errors import BadPrompt
 from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import ControlTag, LabelConfig
 from ml_backend.label_studio.region_writer import to_result
-from ml_backend.label_studio.regions import Region, region_id
+from ml_backend.label_studio.regions import Region, region_id, started_from
 from ml_backend.masks.rle import rle_area, rle_box, rle_hw
 from ml_backend.settings import BackendSettings
 
@@ -53,6 +54,8 @@ class ProposalSource(Protocol):
 class ClickAnswer:
     """A mask with where it came from.
 
+    ``started_from`` is the id of the proposal's region on the screen; with the same ``region_id`` the editor
+    replaces that region when the mask is accepted.
     ``tier`` says where its embedding was found (``not needed`` when the mask itself was in memory),
     ``seconds`` holds the time by phase.
     """
@@ -65,6 +68,7 @@ class ClickAnswer:
     tier: str
     from_proposal: bool
     seconds: Mapping[str, float]
+    started_from: str = ""
 
 
 class ClickService:
@@ -120,12 +124,11 @@ class ClickService:
         url = config.image_of(task.get("data") or {}, image)
         ref = TaskRef(project, int(task.get("id") or 0), url, is_main=image == config.image_name)
         prompts = self._recent_boxes.complete(prompts, (project.key, ref.task_id, person_of(context)))
-        control = config.click_output(prompts.label, image)
         segmenter = self._segmenter(project)
         times = PhaseTimes(self.observe)
         answer = self._answer(ref, prompts, segmenter, times)
         with times.timed("serialise"):
-            result = _to_results(answer, project.config, control)
+            result = _to_results(answer, config, config.click_output(answer.label, image))
         self.prewarmer.after_click(project, ref.task_id)
         return {
             "result": result,
@@ -161,21 +164,33 @@ class ClickService:
             tier = found.tier
             return found.embedding
 
-        start = None
+        found_here = None
         if self.proposals is not None and task.is_main:
             found_here = self.proposals.proposals(task.project, task.task_id)
-            chosen = proposal_for(found_here, prompt, image.hw)
-            if found_here is not None and chosen is not None:
-                start = ChainStart(chosen[1], (found_here.version, task.task_id, chosen[0]))
+        if not prompt.label:
+            labels = task.project.config.click_labels
+            prompt = replace(prompt, label=meant_label(labels, found_here, prompt, image.hw))
         began, before = time.perf_counter(), sum(times.seconds.values())
-        mask = self._chains.mask(image.sha, segmenter, prompt, start, embedding)
+        start = find_start(
+            found_here,
+            task.task_id,
+            prompt,
+            image.hw,
+            lambda first, chain: self._chains.mask(image.sha, segmenter, first, chain, embedding).rle,
+        )
+        chain = None if start is None else start.chain
+        mask = self._chains.mask(image.sha, segmenter, prompt, chain, embedding)
         embedded = sum(times.seconds.values()) - before
         times.note("segment", time.perf_counter() - began - embedded)
+        region = _region_id(task, prompts, prompt.label)
+        if start is not None and start.is_replaced_by(mask.rle):
+            region = start.region_id
         return ClickAnswer(
             rle=mask.rle,
             iou=mask.iou,
             label=prompt.label,
-            region_id=_region_id(task, prompts),
+            region_id=region,
+            started_from="" if start is None else start.region_id,
             segmenter=segmenter.name,
             tier=tier,
             from_proposal=mask.from_proposal,
@@ -210,12 +225,13 @@ def _to_results(answer: ClickAnswer, config: LabelConfig, control: ControlTag) -
         rle=answer.rle,
         box_xyxy=rle_box(answer.rle),
         score=answer.iou,
+        meta=started_from(answer.started_from),
     )
     return to_result([region], config, rle_hw(answer.rle), output=control)
 
 
-def _region_id(task: TaskRef, prompts: PromptContext) -> str:
+def _region_id(task: TaskRef, prompts: PromptContext, label: str) -> str:
     """Ten characters that depend on task and prompts only: repeating a request cannot double a region."""
     image = () if task.is_main else (prompts.to_name,)
-    text = repr((task.project.project_id, task.task_id, prompts.label, prompts.points, prompts.box, *image))
+    text = repr((task.project.project_id, task.task_id, label, prompts.points, prompts.box, *image))
     return region_id(text)

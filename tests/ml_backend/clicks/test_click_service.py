@@ -17,12 +17,12 @@ import pytest
 from ml_backend.app import create_app
 from ml_backend.artifacts.pool_writer import write_pool
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
-from ml_backend.clicks.base import ClickResult
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.device_gate import CLICK, Ticket, gate_for
 from ml_backend.clicks.serving.embeddings import EmbeddingStore
 from ml_backend.clicks.serving.prewarm import TaskRef
 from ml_backend.clicks.serving.service import ClickService
-from ml_backend.clicks.start_masks import Proposals
+from ml_backend.clicks.start_masks import Proposals, box_of_mask
 from ml_backend.errors import BadImage, BadLabelConfig, BadPrompt, GroundswellError
 from ml_backend.images.store import ImageRef, ImageStore
 from ml_backend.instances import Instances
@@ -283,7 +283,7 @@ class OneProposal:
         score: float = 0.9,
         whole: frozenset[str] = frozenset(),
     ) -> None:
-        boxes = np.array([[10, 10, 50, 50]] * len(masks), np.float32)
+        boxes = np.array([box_of_mask(mask) for mask in masks], np.float32)
         worth = np.full(len(masks), score, np.float32)
         self.found = Proposals(
             "v1",
@@ -540,3 +540,92 @@ def test_a_segmenter_without_encoder_does_not_wait_for_one(build: Build, tmp_pat
         reply = other.submit(service.predict, task(7, image), {"result": [click(50, 50)]}, facts()).result(20)
     assert mask_of(reply).any()
     assert service.embed(TaskRef(facts(), 7, str(image))) == "not needed"
+
+
+class OnlyClicks(TellTale):
+    """Keeps nothing of what it starts from."""
+
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
+        return super().segment(embedding, prompt, None)
+
+
+def test_a_correction_takes_the_place_of_the_proposal_it_started_from(build: Build, tmp_path: Path) -> None:
+    """The editor replaces a region by an accepted suggestion of the same id; see docs/annotators.md."""
+    source = OneProposal([disc((60, 80), 30, 30, 15)])
+    source.found = replace(source.found, region_ids=("shown",))
+    image = save_picture(tmp_path / "a.png", 14)  # drawn around the last click with this radius
+
+    def answer(*points: dict[str, Any]) -> dict[str, Any]:
+        (item,) = build(OnlyClicks(), proposals=source).predict(
+            task(7, image), {"result": list(points)}, facts()
+        )["result"]
+        return item  # type: ignore[no-any-return]
+
+    on = answer(click(37.5, 50))
+    assert on["id"] == "shown"
+    assert on["meta"] == {"groundswell": {"started_from": "shown"}}
+    beside = answer(click(95, 50))
+    assert beside["id"] != "shown"
+    assert "meta" not in beside
+    # of two objects under one proposal, the one with the smaller share does not take the other's place
+    source.found = replace(source.found, instances=OneProposal([np.ones((60, 80), bool)]).found.instances)
+    part = answer(click(37.5, 50))
+    assert part["id"] != "shown"
+    assert part["meta"] == {"groundswell": {"started_from": "shown"}}
+
+
+def test_a_click_without_a_label_is_about_the_proposal_under_it(build: Build, tmp_path: Path) -> None:
+    config = build_label_config(("Cat", "Dog"), one_row=True)
+    image = save_picture(tmp_path / "a.png", 9)
+    unsaid = {**click(37.5, 50), "type": "keypoint", "value": {"x": 37.5, "y": 50.0, "labels": []}}
+    service = build(TellTale(), proposals=OneProposal([disc((60, 80), 30, 30, 15)]))
+    shape, label = service.predict(task(7, image), {"result": [unsaid]}, facts(1, config))["result"]
+    assert (shape["type"], label["type"], label["value"]["labels"]) == ("brush", "labels", ["Cat"])
+    assert shape["id"] == label["id"]
+    with pytest.raises(BadPrompt, match="no label is chosen"):
+        service.predict(task(8, image), {"result": [unsaid]}, facts(1, config))
+    alone = replace(facts(1, build_label_config(("Cat",), one_row=True)), labels=("Cat",))
+    _, label = service.predict(task(8, image), {"result": [unsaid]}, alone)["result"]
+    assert label["value"]["labels"] == ["Cat"]
+
+
+class Grows(TellTale):
+    """Adds a square of 21 pixels to what it starts from, ``shift`` pixels to the right of the last click."""
+
+    shift = 0
+
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
+        super().segment(embedding, prompt, start_mask)
+        mask = np.zeros(embedding.hw, bool) if start_mask is None else start_mask.mask.copy()
+        x, y, _ = prompt.points[-1]
+        at = [slice(max(0, int(v) - 10), int(v) + 11) for v in (y, x + self.shift)]
+        mask[at[0], at[1]] = True
+        return ClickResult(mask[None], np.array([0.75], np.float32), None)
+
+
+def test_a_click_just_beside_a_proposal_extends_it(build: Build, tmp_path: Path) -> None:
+    """The first positive click within a fifth of the proposal's size; the nearest proposal of the label."""
+    segmenter = Grows()
+    near, far = np.zeros((60, 80), bool), np.zeros((60, 80), bool)
+    near[20:41, 5:26], far[20:41, 45:66] = True, True  # 21 pixels on a side
+    service = build(segmenter, proposals=OneProposal([far, near]))
+    image = save_picture(tmp_path / "a.png", 3)
+
+    def start(*points: dict[str, Any]) -> Any:
+        service.predict(task(7, image), {"result": list(points)}, facts())
+        found = segmenter.start_masks[-1]
+        return None if found is None or not found.from_proposal else found.mask
+
+    def at(x: float, **fields: Any) -> dict[str, Any]:
+        return click((x + 0.5) / 80 * 100, 50, **fields)
+
+    np.testing.assert_array_equal(start(at(28)), near)  # 3 px beside it
+    np.testing.assert_array_equal(start(at(42)), far)
+    assert start(at(32)) is None  # 7 px
+    assert start(at(28, label="Dog")) is None
+    assert start(at(28, positive=False)) is None
+    segmenter.shift = 20
+    service = build(segmenter, proposals=OneProposal([far, near]))
+    assert start(at(28)) is None  # the mask would be of two objects
+    later = service.predict(task(7, image), {"result": [at(28), at(29)]}, facts())
+    assert not mask_of(later)[30, 10]  # further clicks do not start there either

@@ -144,3 +144,42 @@ def test_box_under_a_pixel_is_found_once_the_size_is_known() -> None:
     assert to_prompt(context, (1000, 1000)).box is not None
     with pytest.raises(BadPrompt, match="less than one pixel"):
         to_prompt(context, (100, 100))
+
+
+def in_a_row(item: dict[str, Any], identity: str, label: str = "Cat") -> list[dict[str, Any]]:
+    """A prompt as the editor sends it where labels stand in a row of their own: two results of one id."""
+    value = {k: v for k, v in item["value"].items() if not k.endswith("labels")}
+    given = {"labels": [label] if label else []}
+    kind = item["type"].removesuffix("labels")
+    seen = given if kind == "keypoint" else {}
+    both = [{**item, "id": identity, "type": kind, "value": {**value, **seen}}]
+    if label:
+        both.append(
+            {**item, "id": identity, "type": "labels", "from_name": "label"} | {"value": value | given}
+        )
+    return both
+
+
+def test_points_and_boxes_whose_label_stands_in_a_row_of_its_own() -> None:
+    points = [*in_a_row(point(30, 40), "a"), *in_a_row(point(50, 60, False), "b")]
+    context = parse_context({"result": points}, labels=["Cat"])
+    assert context.points == ((30, 40, True), (50, 60, False))
+    assert (context.label, context.from_name) == ("Cat", "kp")
+    context = parse_context({"result": in_a_row(rectangle(10, 10, 5, 5), "c")}, labels=["Cat"])
+    assert context.box == (10, 10, 5, 5, 0)
+    assert (context.label, context.from_name) == ("Cat", "rect")
+
+
+def test_a_click_without_a_label_leaves_it_open() -> None:
+    context = parse_context({"result": in_a_row(point(30, 40), "a", label="")}, labels=["Cat"])
+    assert context.label == ""
+    context = parse_context({"result": in_a_row(rectangle(10, 10, 5, 5), "a", label="")}, labels=["Cat"])
+    assert context.label == ""
+
+
+def test_points_that_came_back_with_a_draft_are_left_out() -> None:
+    old = {k: v for k, v in point(90, 90).items() if k != "is_positive"}
+    context = parse_context({"result": [old, point(30, 40), old]})
+    assert context.points == ((30, 40, True),)
+    with pytest.raises(BadPrompt, match="2 points of an earlier visit"):
+        parse_context({"result": [old, old]})

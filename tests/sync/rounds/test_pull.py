@@ -18,8 +18,10 @@ from ml_backend.errors import BadLabelConfig, StudioError
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_writer import to_result
-from ml_backend.label_studio.regions import Region
-from ml_backend.masks.rle import encode_mask
+from ml_backend.label_studio.regions import Region, started_from
+from ml_backend.masks.rle import encode_mask, rle_box
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.rounds.project import refreshed
 from sync.rounds.pull import TaskDifferences, compare_tasks, is_comparison_due, pull
 from sync.rounds.registration import register_project
@@ -328,3 +330,70 @@ def test_the_effective_annotation_is_ground_truth_or_the_newest(make_world: Make
     rows[0].ground_truth = True
     assert effective_annotation(rows) is rows[0]
     assert effective_annotation(rows[2:]) is None
+
+
+def _clicked(world: World, proposal: int, mask: Any, *, origin: str = "manual", **fields: Any) -> Any:
+    """A mask that a click made, as the editor stores it once it is accepted."""
+    config = parse_label_config(world.studio.project(world.project_id).label_config)
+    label = world.scenes[0].masks[proposal][0]
+    rle = encode_mask(mask)
+    (item,) = to_result(
+        [Region("clicked", "mask", label, rle, rle_box(rle), 0.7, **fields)], config, (48, 64)
+    )
+    return item | {"origin": origin}
+
+
+def test_a_proposal_that_an_accepted_click_replaced_is_left_out(make_world: MakeWorld) -> None:
+    world = make_world(1)
+    masks = [mask for _, mask in world.scenes[0].masks]
+    proposals = [item | {"origin": "prediction"} for item in world.scenes[0].result()]
+    first = str(proposals[0]["id"])
+    part = masks[0].copy()
+    part[: int(np.flatnonzero(masks[0].any(1)).mean())] = False
+    started = {"meta": started_from(first)}
+
+    def stored(*result: Any) -> dict[str, list[str]]:
+        made = world.studio.create_annotation(world.tasks[0], list(result))
+        step(pull, world.open())
+        with world.store.read() as session:
+            rows = session.get_one(AnnotationRecord, made.id).regions
+        return {row["id"]: row.get("replaced", []) for row in rows}
+
+    others = {str(item["id"]): list[str]() for item in proposals[1:]}
+    # the same object
+    assert stored(*proposals, _clicked(world, 0, masks[0])) == others | {"clicked": [first]}
+    # a part of it that started there
+    assert stored(*proposals, _clicked(world, 0, part, **started)) == others | {"clicked": [first]}
+    # a part that started elsewhere, a proposal that somebody changed, a mask drawn by hand, another place
+    everything = others | {first: [], "clicked": []}
+    assert stored(*proposals, _clicked(world, 0, part)) == everything
+    changed = [proposals[0] | {"origin": "prediction-changed"}, *proposals[1:]]
+    assert stored(*changed, _clicked(world, 0, masks[0], **started)) == everything
+    drawn = {k: v for k, v in _clicked(world, 0, masks[0]).items() if k != "score"}
+    assert stored(*proposals, drawn) == everything
+    far = np.zeros((48, 64), bool)
+    far[0, 0] = True
+    assert stored(*proposals, _clicked(world, 0, far, **started)) == everything
+
+
+def test_clicks_that_nobody_accepted_are_told(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    result = world.scenes[0].result()
+    points = [
+        {
+            "id": name, "from_name": "click", "to_name": "image", "type": "keypointlabels",
+            "original_width": 64, "original_height": 48,
+            "value": {"x": 5, "y": 5, "width": 0.3, "keypointlabels": ["disc"]},
+        }
+        for name in ("a", "b", result[0]["id"])  # the last one is of a region that was accepted
+    ]  # fmt: skip
+    world.studio.create_annotation(world.tasks[0], [*points, *result])
+    world.studio.create_annotation(world.tasks[1], world.scenes[1].result())
+    step(pull, world.open())
+    with world.store.read() as session:
+        left = session.scalars(select(AnnotationRecord.clicks_left).order_by(AnnotationRecord.task_id))
+        assert list(left) == [2, 0]
+    found = status(world.settings, world.store)
+    assert found["projects"][0]["clicks_left"] == [world.tasks[0]]
+    (line,) = [line for line in status_lines(found) if "nobody accepted" in line]
+    assert f"1 task was submitted with clicks whose mask nobody accepted ({world.tasks[0]})" in line

@@ -1,0 +1,52 @@
+"""Proposals that an accepted click replaced, and clicks that nobody accepted, in a finished annotation.
+
+The editor replaces a proposal when its correction is accepted (both have one id). Two cases are left: a
+correction that keeps less than half of the proposal is added beside it, and so are masks of clicks on a task
+that shows an older version's proposals. The person saw one object there and submitted two masks of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.label_studio.region_reader import ParsedAnnotation
+from ml_backend.label_studio.regions import Region
+from ml_backend.masks.rle import rle_iou
+
+__all__ = ["clicks_left", "replaced_proposals"]
+
+_log = logging.getLogger(__name__)
+
+
+def replaced_proposals(regions: Sequence[Region], config: LabelConfig) -> Mapping[str, list[str]]:
+    """Ids of proposals to leave out, by the id of the accepted click that stands in their place.
+
+    A proposal is left out if nobody changed it (``origin`` is ``prediction``), and an accepted click of the
+    same label started from it and overlaps it, or covers the same object: an IoU above the ``same_iou`` of
+    the kind. What a person drew or changed by hand always stays.
+    """
+    clicks = [r for r in regions if r.origin == "manual" and (r.started_from or r.score is not None)]
+    proposals = [r for r in regions if r.origin == "prediction"]
+    found: dict[str, list[str]] = {}
+    if not clicks or not proposals:
+        return found
+    overlap = rle_iou([r.rle for r in proposals], [r.rle for r in clicks])
+    for i, proposal in enumerate(proposals):
+        same = config.kind_of(proposal.label).same_iou
+        for j, click in enumerate(clicks):
+            if click.label != proposal.label or overlap[i, j] <= 0:
+                continue
+            if click.started_from == proposal.id or overlap[i, j] > same:
+                found.setdefault(click.id, []).append(proposal.id)
+                break
+    for click_id, gone in found.items():
+        _log.info("accepted click %s replaced the proposals %s", click_id, ", ".join(gone))
+    return found
+
+
+def clicks_left(parsed: ParsedAnnotation) -> int:
+    """Points and boxes of smart tools whose mask was never accepted."""
+    accepted = {region.id for region in parsed.regions}
+    return len({dropped.id for dropped in parsed.dropped if dropped.is_prompt} - accepted)
