@@ -6,7 +6,7 @@ What people send is checked here, answer by answer: one that is refused does not
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -25,7 +25,7 @@ from sync.web.access.errors import NotAllowed, PageError
 from sync.web.access.shared import WebServices
 from sync.web.review.class_cards import ClassCards
 from sync.web.review.class_tasks import ClassRanks
-from sync.web.review.deck import answered_count, give, held_card
+from sync.web.review.deck import answered_count, give, give_back, held_card, note_shown
 from sync.web.review.invites import wants_classes
 from sync.web.review.pictures import Pictures
 from sync.web.review.question_cards import QuestionCards
@@ -97,26 +97,48 @@ class Answering:
         }
 
     def cards(
-        self, person: Person, mode: Mode, *, count: int, have: Collection[str], order: str
+        self, person: Person, mode: Mode, *, count: int, have: Collection[str], shown: str, order: str
     ) -> dict[str, Any]:
-        """The next cards, kept for this person. Unreadable names in ``have`` are ignored."""
-        ids = set()
-        for name in have:
-            try:
-                ids.add(parse_card(name, person).task_id)
-            except BadInput:
-                continue
+        """The next cards, kept for this person, and what they have lost of those that their page has.
+
+        ``shown`` is the card on the screen. Unreadable names, and those of cards that were never given to
+        them, are ignored.
+        """
+        ids = _tasks(person, mode, have)
+        looked_at = min(_tasks(person, mode, [shown]), default=0)
         now = utc_now()
         with self._web.store.write() as session:
             cards = self._project(session, person).of(mode)
-            held = _held(session, person, mode, now) & ids
+            names = {task: name for task, name in ids.items() if held_card(session, person, mode, task)}
+            held = _held(session, person, mode, now) & names.keys()
             most = min(count, max(0, _MOST_HELD - len(held)))
-            found, left = cards.next_cards(session, person, count=most, have=ids, now=now, order=order)
+            found = cards.next_cards(
+                session, person, count=most, have=names.keys(), shown=looked_at, now=now, order=order
+            )
+            if looked_at:
+                note_shown(session, person, mode, looked_at, now)
             answered = answered_count(session, person, mode)
-        return {"cards": found, "left": left, "answered": answered}
+        lost = sorted(names[task] for task in found.lost)
+        return {"cards": found.cards, "left": found.left, "answered": answered, "lost": lost}
 
-    def answer(self, person: Person, raw: object) -> dict[str, Any]:
-        """Keep answers. What the reply calls stored is committed."""
+    def give_back(self, person: Person, raw: object) -> dict[str, Any]:
+        """Cards that the page fetched ahead and shows to nobody: others may have them at once."""
+        if not isinstance(raw, list) or len(raw) > _MOST_HELD:
+            raise BadInput(f"cards is a list of {_MOST_HELD} at most", field="cards")
+        now = utc_now()
+        with self._web.store.write() as session:
+            count = sum(
+                give_back(session, person, mode, sorted(_tasks(person, mode, raw)), now)
+                for mode in person.modes
+            )
+        return {"given_back": count}
+
+    def answer(self, person: Person, raw: object, shown: object = "") -> dict[str, Any]:
+        """Keep answers. What the reply calls stored is committed.
+
+        ``shown`` is the card that is on the screen by now; it is among the ``lost`` ones when somebody else
+        got it meanwhile.
+        """
         if not isinstance(raw, list) or not 0 < len(raw) <= MOST_ANSWERS:
             raise BadInput(f"answers is a list of 1 to {MOST_ANSWERS}", field="answers")
         now = utc_now()
@@ -139,6 +161,11 @@ class Answering:
                 if row.right is not None and project.settings.review_show_gold:
                     feedback.append({"uuid": str(name), "right": row.right})
             counted = mode or person.modes[0]
+            lost = [
+                name
+                for task, name in _tasks(person, counted, [shown]).items()
+                if not note_shown(session, person, counted, task, now)
+            ]
             left = project.of(counted).left(session, person, now=now)
             answered = answered_count(session, person, counted)
         if stored:
@@ -149,6 +176,7 @@ class Answering:
             "feedback": feedback,
             "left": left,
             "answered": answered,
+            "lost": lost,
         }
 
     def _keep(
@@ -171,6 +199,11 @@ class Answering:
         held = held_card(session, person, card.mode, card.task_id)
         if held is None:
             raise BadInput("this card was not given to you", field="card")
+        is_open = row is None or row.withdrawn
+        if held.shared and is_open and project.of(card.mode).is_full(session, person, card.task_id, now=now):
+            raise BadInput(
+                "somebody else has answered this one", hint="You need not do anything", field="card"
+            )
         seconds = min(claimed_seconds(item.get("seconds")) * scale, passed_since(held.given_at, now))
         answer = project.of(card.mode).answer(
             session, card, item, uuid=name, seconds=seconds, suggested=held.suggested
@@ -224,6 +257,19 @@ class Answering:
             elif wants_classes(config):
                 cards[mode] = ClassCards(settings, config, self._pictures, self._web.services, self._ranks)
         return _Project(record.title, settings, cards)
+
+
+def _tasks(person: Person, mode: Mode, names: Iterable[object]) -> dict[int, str]:
+    """Task and name of the cards of one mode; what is no card of theirs is left out."""
+    found = {}
+    for name in names:
+        try:
+            card = parse_card(name, person)
+        except BadInput:
+            continue
+        if card.mode == mode:
+            found[card.task_id] = str(card)
+    return found
 
 
 def _held(session: Session, person: Person, mode: Mode, now: datetime) -> set[int]:

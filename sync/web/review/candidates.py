@@ -3,6 +3,8 @@
 Nobody gets a task twice, nor more people than ``review_overlap`` one task: answers on their way to Label
 Studio and cards that others hold count too. A mask that needs another worker goes to no one who judged it
 already; a hidden repeat goes to those who did, and to others only when nothing else is left for them.
+
+For whom nothing else is left, there are the cards that others only hold ahead (``cards_held_ahead``).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from sync.store.review_tables import CardRecord, OutboxRecord
 from sync.store.tables import AnswerRecord, QuestionRecord, ReviewTaskRecord
 from sync.web.review.sessions import Person
 
-__all__ = ["OpenCard", "open_cards", "parts", "same_label_runs"]
+__all__ = ["OpenCard", "cards_held_ahead", "is_full", "open_cards", "parts", "same_label_runs"]
 
 _WINDOW: Final = 40
 """among so many cards of the policy's order, those of one label may be brought together"""
@@ -50,6 +52,8 @@ class OpenCard:
     is_hidden: bool = False
     is_held: bool = False
     """whether this person holds it already"""
+    holders: tuple[str, ...] = ()
+    """people who only hold it ahead, and from whom it would have to be taken"""
 
     @property
     def label(self) -> str:
@@ -68,6 +72,27 @@ def open_cards(session: Session, person: Person, *, overlap: int, now: datetime,
 
     ``user`` is their number in Label Studio, ``overlap`` how many people answer one task.
     """
+    return [card for card in _cards(session, person, overlap, now, user) if not card.holders]
+
+
+def cards_held_ahead(
+    session: Session, person: Person, *, overlap: int, now: datetime, user: int
+) -> list[OpenCard]:
+    """The tasks that this person could answer, were they not held ahead by others; those last asked first.
+
+    A holder comes to these last.
+    """
+    return [card for card in _cards(session, person, overlap, now, user) if card.holders][::-1]
+
+
+def is_full(
+    session: Session, person: Person, task_id: int, *, overlap: int, now: datetime, user: int
+) -> bool:
+    """Whether as many other people answered a task as are wanted."""
+    return _Taken(session, person, [task_id], user=user, now=now).answers(task_id) >= overlap
+
+
+def _cards(session: Session, person: Person, overlap: int, now: datetime, user: int) -> list[OpenCard]:
     tasks = list(
         session.scalars(
             select(ReviewTaskRecord)
@@ -90,7 +115,11 @@ def open_cards(session: Session, person: Person, *, overlap: int, now: datetime,
         shown = [str(instance) for instance, _ in task.pictures]
         if not shown or any(instance not in questions for instance in shown):
             continue  # not all of its questions are stored yet
-        if taken.by_person(task.id) or taken.count(task.id) >= overlap:
+        if taken.by_person(task.id):
+            continue
+        too_many = taken.count(task.id) + 1 - overlap
+        ahead = taken.ahead(task.id)
+        if too_many > len(ahead):
             continue
         rows = [questions[instance] for instance in shown]
         card = OpenCard(
@@ -100,6 +129,7 @@ def open_cards(session: Session, person: Person, *, overlap: int, now: datetime,
             pictures=tuple(shown),
             is_hidden=any(row.repeat >= HIDDEN for row in rows),
             is_held=task.id in taken.held,
+            holders=tuple(ahead[: max(0, too_many)]),
         )
         knows = any((row.label, row.instance) in judged for row in rows)
         if card.is_hidden and not knows:
@@ -155,6 +185,7 @@ class _Taken:
         self._skipped: set[int] = set()
         self._users: dict[int, set[int]] = defaultdict(set)
         self._holders: dict[int, set[str]] = defaultdict(set)
+        self._ahead: dict[int, list[tuple[datetime, str]]] = defaultdict(list)
         self.held: set[int] = set()
         for part in parts(ids):
             self._read(session, person, part, now)
@@ -200,10 +231,20 @@ class _Taken:
                 self.held.add(card.task_id)
             elif card.person not in answered[card.task_id]:
                 self._holders[card.task_id].add(card.person)
+                if card.shown_at is None:
+                    self._ahead[card.task_id].append((card.given_at, card.person))
 
     def by_person(self, task_id: int) -> bool:
         """Whether the person answered or skipped it."""
         return self._user in self._users[task_id] or task_id in self._skipped
+
+    def answers(self, task_id: int) -> int:
+        """How many other people answered it."""
+        return len(self._users[task_id] - {self._user})
+
+    def ahead(self, task_id: int) -> list[str]:
+        """Other people who hold it and do not have it on the screen, who got it first first."""
+        return [person for _, person in sorted(self._ahead[task_id])]
 
     def count(self, task_id: int) -> int:
         """How many other people answered it or hold it."""

@@ -15,7 +15,7 @@ from sync.review.outbox import CLASSES, NewAnswer, choices_result
 from sync.settings import Settings
 from sync.store.tables import ProjectRecord, TaskRecord
 from sync.web.review.class_tasks import ClassRanks, ClassTasks
-from sync.web.review.deck import being_read, give
+from sync.web.review.deck import NextCards, being_read, give, half_of, take_over
 from sync.web.review.pictures import Pictures
 from sync.web.review.sessions import Person
 from sync.web.review.streams import CardId
@@ -58,17 +58,28 @@ class ClassCards:
         count: int,
         have: Collection[int],
         now: datetime,
+        shown: int = 0,
         order: str = "",
-    ) -> tuple[list[dict[str, Any]], int]:
+    ) -> NextCards:
         """See ``QuestionCards.next_cards``; ``order`` is one of ``about()["orders"]``, "" for the first."""
         there = self._tasks.open(session, person, order=order, now=now)
         chosen = [task for task in there if task.id not in have][:count]
-        kept = [task for task in there if task.id in have and task.is_held]
+        kept = [task for task in there if task.id in have]
+        if count and not chosen and not any(task.id != shown for task in kept):
+            ahead = self._tasks.held_ahead(session, person, order=order, now=now)
+            chosen = ahead[: min(count, half_of(len(ahead)))]
+            for task in chosen:
+                take_over(session, CLASSES, task.id, task.holders, now)
         suggested = self._tasks.suggestions(person.project_id, [task.id for task in (*chosen, *kept)])
         tasks = [(task.id, suggested.get(task.id, ())) for task in (*chosen, *kept)]
         give(session, person, CLASSES, tasks, hold_s=self._settings.review_hold_s, now=now)
         cards = [self._card(person, task.id, suggested.get(task.id, ())) for task in chosen]
-        return cards, len(there)
+        left = {task.id for task in (*there, *chosen)}
+        return NextCards(cards, len(left), frozenset(have) - left)
+
+    def is_full(self, session: Session, person: Person, task_id: int, *, now: datetime) -> bool:
+        """Whether another person named the classes of a picture."""
+        return self._tasks.is_answered(session, person, task_id)
 
     def left(self, session: Session, person: Person, *, now: datetime) -> int:
         """How many pictures are left for this person."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,10 +34,14 @@ _CACHE_BYTES: Final = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class OpenPicture:
-    """A task that nobody has finished; ``is_held``: this person holds it already."""
+    """A task that nobody has finished; ``is_held``: this person holds it already.
+
+    ``holders``: who only holds it ahead, and from whom it would have to be taken.
+    """
 
     id: int
     is_held: bool
+    holders: tuple[str, ...] = ()
 
 
 class ClassRanks:
@@ -110,6 +115,25 @@ class ClassTasks:
 
         Pictures that the model has not looked at come last, in the order of their tasks.
         """
+        return [task for task in self._tasks(session, person, order, now) if not task.holders]
+
+    def held_ahead(self, session: Session, person: Person, *, order: str, now: datetime) -> list[OpenPicture]:
+        """The pictures that others only hold ahead; those that they come to last are first."""
+        return [task for task in self._tasks(session, person, order, now) if task.holders][::-1]
+
+    def is_answered(self, session: Session, person: Person, task_id: int) -> bool:
+        """Whether another person named the classes of a picture on the page."""
+        query = select(OutboxRecord.id).where(
+            OutboxRecord.project_id == person.project_id,
+            OutboxRecord.mode == CLASSES,
+            OutboxRecord.task_id == task_id,
+            OutboxRecord.person != person.id,
+            OutboxRecord.withdrawn.is_(False),
+            OutboxRecord.is_skip.is_(False),
+        )
+        return session.scalars(query.limit(1)).first() is not None
+
+    def _tasks(self, session: Session, person: Person, order: str, now: datetime) -> list[OpenPicture]:
         if order and order not in ORDERS:
             raise BadInput(f"{order!r} is no order", field="order", hint=f"One of {', '.join(ORDERS)}")
         project = person.project_id
@@ -137,7 +161,15 @@ class ClassTasks:
                 )
             )
         )
+        skips = select(OutboxRecord.person, OutboxRecord.task_id).where(
+            OutboxRecord.project_id == project,
+            OutboxRecord.mode == CLASSES,
+            OutboxRecord.withdrawn.is_(False),
+            OutboxRecord.is_skip.is_(True),
+        )
+        skipped = {(str(who), int(task)) for who, task in session.execute(skips)}
         held: set[int] = set()
+        ahead: dict[int, list[str]] = defaultdict(list)
         for card in session.scalars(
             select(CardRecord).where(
                 CardRecord.project_id == project, CardRecord.mode == CLASSES, CardRecord.until > now
@@ -145,6 +177,10 @@ class ClassTasks:
         ):
             if card.person == person.id:
                 held.add(card.task_id)
+            elif (card.person, card.task_id) in skipped:
+                continue  # they left it to others
+            elif card.shown_at is None:
+                ahead[card.task_id].append(card.person)
             else:
                 ids.discard(card.task_id)
         try:
@@ -152,7 +188,10 @@ class ClassTasks:
         except StorageError:
             ranks = {}  # the worker makes it again; the order of the tasks serves meanwhile
         ordered = sorted(ids, key=lambda task: (task not in held, ranks.get(task, np.inf), task))
-        return [OpenPicture(task, task in held) for task in ordered]
+        return [
+            OpenPicture(task, task in held, () if task in held else tuple(ahead.get(task, ())))
+            for task in ordered
+        ]
 
     def suggestions(self, project_id: int, tasks: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """What the model thinks each picture shows, best first; nothing for tasks it has no idea of.

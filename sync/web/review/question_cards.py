@@ -21,8 +21,8 @@ from sync.review.question import FORMS
 from sync.review.review_tasks import question_text, sheet_text
 from sync.settings import Settings
 from sync.store.tables import ProjectRecord, QuestionRecord, ReviewTaskRecord
-from sync.web.review.candidates import OpenCard, open_cards, same_label_runs
-from sync.web.review.deck import being_read, give, last_label
+from sync.web.review.candidates import OpenCard, cards_held_ahead, is_full, open_cards, same_label_runs
+from sync.web.review.deck import NextCards, being_read, give, half_of, last_label, take_over
 from sync.web.review.pictures import Pictures
 from sync.web.review.sessions import Person
 from sync.web.review.streams import CardId
@@ -62,21 +62,42 @@ class QuestionCards:
         count: int,
         have: Collection[int],
         now: datetime,
+        shown: int = 0,
         order: str = "",
-    ) -> tuple[list[dict[str, Any]], int]:
-        """The next cards for a person, kept for them (a write session), and how many are left for them.
+    ) -> NextCards:
+        """The next cards for a person, in a write session.
 
-        ``have``: review tasks that the page holds already. ``order`` is the policy's, so there is no choice.
+        ``have``: review tasks that the page holds already, ``shown``: the one on its screen, 0 for none.
+        ``order`` is the policy's, so there is no choice.
         """
         there = self._open(session, person, now)
         fresh = [card for card in there if card.task_id not in have]
         label = last_label(session, person, QUESTIONS)
         chosen = same_label_runs(fresh, label)[:count]
+        # also those that the page gave back while it was hidden, when nobody took them
+        kept = [card for card in there if card.task_id in have]
+        if count and not chosen and not any(card.task_id != shown for card in kept):
+            chosen = self._taken_over(session, person, count, now)
         hold_s = self._settings.review_hold_s
-        kept = [(card.task_id, ()) for card in chosen]
-        kept += [(card.task_id, ()) for card in there if card.task_id in have and card.is_held]
-        give(session, person, QUESTIONS, kept, hold_s=hold_s, now=now)
-        return [self._card(person.project_id, card) for card in chosen], len(there)
+        tasks = [(card.task_id, ()) for card in (*chosen, *kept)]
+        give(session, person, QUESTIONS, tasks, hold_s=hold_s, now=now)
+        left = {card.task_id for card in (*there, *chosen)}
+        cards = [self._card(person.project_id, card) for card in chosen]
+        return NextCards(cards, len(left), frozenset(have) - left)
+
+    def _taken_over(self, session: Session, person: Person, count: int, now: datetime) -> list[OpenCard]:
+        """Cards that others only hold ahead, for a person who has nothing else to do."""
+        overlap, user = self._settings.review_overlap, person.review_user or 0
+        ahead = cards_held_ahead(session, person, overlap=overlap, now=now, user=user)
+        taken = ahead[: min(count, half_of(len(ahead)))]
+        for card in taken:
+            take_over(session, QUESTIONS, card.task_id, card.holders, now)
+        return taken
+
+    def is_full(self, session: Session, person: Person, task_id: int, *, now: datetime) -> bool:
+        """Whether as many other people answered a task as are wanted."""
+        overlap, user = self._settings.review_overlap, person.review_user or 0
+        return is_full(session, person, task_id, overlap=overlap, now=now, user=user)
 
     def left(self, session: Session, person: Person, *, now: datetime) -> int:
         """How many tasks are left for this person."""

@@ -71,13 +71,24 @@ def _add_api(pages: Blueprint, web: WebServices, door: Door, answering: Answerin
         have = [name for name in request.args.get("have", "").split(",") if name]
         order = request.args.get("order", "")
         return answering.cards(
-            person, mode, count=_count(request.args.get("n", "12")), have=have, order=order
+            person,
+            mode,
+            count=_count(request.args.get("n", "12")),
+            have=have,
+            shown=request.args.get("shown", ""),
+            order=order,
         )
 
     @pages.post("/api/answers")
     def answers() -> dict[str, Any]:
         person = door.person()
-        return answering.answer(person, posted_json().get("answers"))
+        body = posted_json()
+        return answering.answer(person, body.get("answers"), body.get("shown", ""))
+
+    @pages.post("/api/give-back")
+    def give_back() -> dict[str, Any]:
+        person = door.person()
+        return answering.give_back(person, posted_json().get("cards"))
 
     @pages.post("/api/undo")
     def undo() -> dict[str, Any]:
@@ -121,8 +132,8 @@ def _picture(made: Any) -> Response:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) > 0):
-        raise BadInput(f"n is a number from 1 to {_MOST_CARDS}", field="n")
+    if not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise BadInput(f"n is a number from 0 to {_MOST_CARDS}", field="n")
     return min(int(text), _MOST_CARDS)
 
 

@@ -362,7 +362,7 @@ def test_answers_are_read_with_the_settings_of_the_project(asking: Asking) -> No
     assert ana.get("stats").json["median_s"] is None
 
 
-@pytest.mark.parametrize("path", ["cards?stream=1:questions&n=0", "cards?stream=1:questions&n=x", "cards"])
+@pytest.mark.parametrize("path", ["cards?stream=1:questions&n=-1", "cards?stream=1:questions&n=x", "cards"])
 def test_wrong_requests_for_cards_are_named(asking: Asking, path: str) -> None:
     ana = asking().person()
     reply = ana.client.get(f"/review/api/{path}", headers=POST)
