@@ -133,6 +133,11 @@ class StandIn:
     uuids: list[str] = field(default_factory=list)
     """every uuid that came, also again"""
     person: str = "p1"
+    shown: list[str] = field(default_factory=list)
+    """cards that were said to be on the screen, in order"""
+    given_back: list[str] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    """cards that somebody else has"""
     orders: tuple[str, ...] = ()
     """orders that every stream offers; "surest" turns the cards round"""
 
@@ -223,10 +228,19 @@ def _app(state: StandIn) -> Flask:
     @app.get("/review/api/cards")
     def cards() -> dict[str, Any]:
         stream = request.args["stream"]
-        gone = {*request.args.get("have", "").split(","), *(a["card"] for a in state.answers)}
+        have = request.args.get("have", "").split(",")
+        state.shown.append(request.args["shown"])
+        gone = {*have, *(a["card"] for a in state.answers), *state.lost}
         cards = state.streams[stream][:: -1 if request.args["order"] == "surest" else 1]
         open_cards = [c for c in cards if c["id"] not in gone]
-        return {"cards": open_cards[: int(request.args["n"])], **state.counts(stream)}
+        lost = sorted(state.lost.intersection(have))
+        return {"cards": open_cards[: int(request.args["n"])], "lost": lost, **state.counts(stream)}
+
+    @app.post("/review/api/give-back")
+    def give_back() -> dict[str, Any]:
+        assert request.headers["X-Groundswell"] == "1"
+        state.given_back += request.get_json()["cards"]
+        return {"given_back": len(request.get_json()["cards"])}
 
     @app.post("/review/api/answers")
     def answers() -> dict[str, Any]:
@@ -234,6 +248,7 @@ def _app(state: StandIn) -> Flask:
         stored, refused, feedback = [], [], []
         with lock:
             body = request.get_json()["answers"]
+            state.shown.append(request.get_json()["shown"])
             for answer in body:
                 known = answer["uuid"] in state.uuids
                 state.uuids.append(answer["uuid"])
@@ -253,7 +268,9 @@ def _app(state: StandIn) -> Flask:
                     right = state.gold[answer["card"]] == answer.get("value")
                     feedback.append({"uuid": answer["uuid"], "right": right})
             stream = _stream_of(state, body[0]["card"])
-            return {"stored": stored, "refused": refused, "feedback": feedback, **state.counts(stream)}
+            lost = sorted(state.lost.intersection(state.shown[-1:]))
+            said = {"stored": stored, "refused": refused, "feedback": feedback, "lost": lost}
+            return said | state.counts(stream)
 
     @app.post("/review/api/undo")
     def undo() -> dict[str, Any] | tuple[Response, int]:

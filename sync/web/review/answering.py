@@ -6,12 +6,11 @@ What people send is checked here, answer by answer: one that is refused does not
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput
@@ -19,19 +18,27 @@ from ml_backend.label_studio.label_config import parse_label_config
 from sync.review.outbox import QUESTIONS, Mode, find_answer, put_answer, take_back
 from sync.settings import Settings
 from sync.store.database import utc_now
-from sync.store.review_tables import CardRecord, OutboxRecord
+from sync.store.review_tables import OutboxRecord
 from sync.store.tables import ProjectRecord
 from sync.web.access.errors import NotAllowed, PageError
 from sync.web.access.shared import WebServices
 from sync.web.review.class_cards import ClassCards
 from sync.web.review.class_tasks import ClassRanks
-from sync.web.review.deck import answered_count, give, give_back, held_card, note_shown
+from sync.web.review.deck import (
+    answered_count,
+    give,
+    give_back,
+    held_card,
+    held_tasks,
+    is_over,
+    note_shown,
+)
 from sync.web.review.invites import wants_classes
 from sync.web.review.pictures import Pictures
 from sync.web.review.question_cards import QuestionCards
 from sync.web.review.sessions import Person
 from sync.web.review.statistics import figures
-from sync.web.review.streams import CardId, parse_card
+from sync.web.review.streams import CardId, parse_card, tasks_of
 from sync.web.review.times import MOST_ANSWERS, claimed_seconds, passed_since, time_scale
 
 __all__ = ["Answering", "Conflict"]
@@ -104,13 +111,13 @@ class Answering:
         ``shown`` is the card on the screen. Unreadable names, and those of cards that were never given to
         them, are ignored.
         """
-        ids = _tasks(person, mode, have)
-        looked_at = min(_tasks(person, mode, [shown]), default=0)
+        ids = tasks_of(person, mode, have)
+        looked_at = min(tasks_of(person, mode, [shown]), default=0)
         now = utc_now()
         with self._web.store.write() as session:
             cards = self._project(session, person).of(mode)
             names = {task: name for task, name in ids.items() if held_card(session, person, mode, task)}
-            held = _held(session, person, mode, now) & names.keys()
+            held = held_tasks(session, person, mode, now) & names.keys()
             most = min(count, max(0, _MOST_HELD - len(held)))
             found = cards.next_cards(
                 session, person, count=most, have=names.keys(), shown=looked_at, now=now, order=order
@@ -118,7 +125,7 @@ class Answering:
             if looked_at:
                 note_shown(session, person, mode, looked_at, now)
             answered = answered_count(session, person, mode)
-        lost = sorted(names[task] for task in found.lost)
+            lost = sorted(names[task] for task in found.lost if is_over(session, person, mode, task, now))
         return {"cards": found.cards, "left": found.left, "answered": answered, "lost": lost}
 
     def give_back(self, person: Person, raw: object) -> dict[str, Any]:
@@ -128,7 +135,7 @@ class Answering:
         now = utc_now()
         with self._web.store.write() as session:
             count = sum(
-                give_back(session, person, mode, sorted(_tasks(person, mode, raw)), now)
+                give_back(session, person, mode, sorted(tasks_of(person, mode, raw)), now)
                 for mode in person.modes
             )
         return {"given_back": count}
@@ -163,7 +170,7 @@ class Answering:
             counted = mode or person.modes[0]
             lost = [
                 name
-                for task, name in _tasks(person, counted, [shown]).items()
+                for task, name in tasks_of(person, counted, [shown]).items()
                 if not note_shown(session, person, counted, task, now)
             ]
             left = project.of(counted).left(session, person, now=now)
@@ -257,30 +264,6 @@ class Answering:
             elif wants_classes(config):
                 cards[mode] = ClassCards(settings, config, self._pictures, self._web.services, self._ranks)
         return _Project(record.title, settings, cards)
-
-
-def _tasks(person: Person, mode: Mode, names: Iterable[object]) -> dict[int, str]:
-    """Task and name of the cards of one mode; what is no card of theirs is left out."""
-    found = {}
-    for name in names:
-        try:
-            card = parse_card(name, person)
-        except BadInput:
-            continue
-        if card.mode == mode:
-            found[card.task_id] = str(card)
-    return found
-
-
-def _held(session: Session, person: Person, mode: Mode, now: datetime) -> set[int]:
-    """Tasks that are kept for this person and that they have not answered."""
-    held = select(CardRecord.task_id).where(
-        CardRecord.person == person.id, CardRecord.mode == mode, CardRecord.until > now
-    )
-    done = select(OutboxRecord.task_id).where(
-        OutboxRecord.person == person.id, OutboxRecord.mode == mode, OutboxRecord.withdrawn.is_(False)
-    )
-    return set(session.scalars(held)) - set(session.scalars(done))
 
 
 def _uuid(value: object) -> str:

@@ -31,6 +31,8 @@ __all__ = [
     "give_back",
     "half_of",
     "held_card",
+    "held_tasks",
+    "is_over",
     "last_label",
     "note_shown",
     "take_over",
@@ -58,6 +60,23 @@ def being_read(project_id: int) -> NotYet:
 def held_card(session: Session, person: Person, mode: Mode, task_id: int) -> CardRecord | None:
     """The card as it was given to this person, also when it was kept for them no longer; None if never."""
     return session.get(CardRecord, (person.id, mode, task_id))
+
+
+def is_over(session: Session, person: Person, mode: Mode, task_id: int, now: datetime) -> bool:
+    """Whether a card is kept for the person no longer; it is while a rebuild reads its question again."""
+    card = held_card(session, person, mode, task_id)
+    return card is None or card.until <= now
+
+
+def held_tasks(session: Session, person: Person, mode: Mode, now: datetime) -> set[int]:
+    """Tasks that are kept for this person and that they have not answered."""
+    held = select(CardRecord.task_id).where(
+        CardRecord.person == person.id, CardRecord.mode == mode, CardRecord.until > now
+    )
+    done = select(OutboxRecord.task_id).where(
+        OutboxRecord.person == person.id, OutboxRecord.mode == mode, OutboxRecord.withdrawn.is_(False)
+    )
+    return set(session.scalars(held)) - set(session.scalars(done))
 
 
 def give(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +11,7 @@ from ml_backend.errors import BadInput
 from sync.review.outbox import CLASSES, QUESTIONS, Mode
 from sync.web.review.sessions import Person
 
-__all__ = ["CardId", "parse_card", "parse_stream"]
+__all__ = ["CardId", "parse_card", "parse_stream", "tasks_of"]
 
 _CARD: Final = re.compile(r"([1-9][0-9]{0,9}):([shc]):([1-9][0-9]{0,17})")
 _FORMS: Final = {"single": "s", "sheet": "h", "class": "c"}
@@ -43,6 +44,19 @@ def parse_card(text: object, person: Person) -> CardId:
     if card.project_id != person.project_id or card.mode not in person.modes:
         raise BadInput("this card is not yours", field="card")
     return card
+
+
+def tasks_of(person: Person, mode: Mode, names: Iterable[object]) -> dict[int, str]:
+    """Task and name of the cards of one mode; what is no card for this person is left out."""
+    found = {}
+    for name in names:
+        try:
+            card = parse_card(name, person)
+        except BadInput:
+            continue
+        if card.mode == mode:
+            found[card.task_id] = str(card)
+    return found
 
 
 def parse_stream(text: str, person: Person) -> Mode:

@@ -68,7 +68,9 @@ export async function me() {
   person = said.id;
   return said;
 }
-export const cards = (stream, n, have, order) => call(`cards?${query({ stream, n, have: have.join(","), order })}`);
-export const send = (answers) => call("answers", { answers });
+export const cards = (stream, n, have, order, shown) => call(`cards?${query({ stream, n, have: have.join(","), order, shown })}`);
+export const send = (answers, shown) => call("answers", { answers, shown });
+/** Cards that nobody looked at here: others may have them. The request outlives the page. */
+export const giveBack = (cards) => call("give-back", { cards });
 export const undo = (card) => call("undo", { card });
 export const stats = (stream) => call(`stats?${query({ stream })}`);

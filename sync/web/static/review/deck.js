@@ -1,32 +1,43 @@
 // The next cards: fetched ahead, their pictures loaded and decoded, so that showing one is a matter of a frame.
+//
+// Cards that are held here are kept from others. So the server hears which one is on the screen, gets back what
+// nobody looked at when the page is hidden or closed, and may pass on what is only held ahead.
 
 import * as api from "./api.js";
 import { prepare } from "./card.js";
 
-// cards held, and how few there are when more are fetched: cards held here are kept from others
+// cards held, and how few there are when more are fetched
 const FIRST = { size: 4, low: 4 };
 const CARDS = { size: 12, low: 8 };
 const SHEETS = { size: 3, low: 2 };
 
 export class Deck {
-  /** `on` has ready() when the first card of the deck can be shown, counts(reply), failed(error), empty(). */
-  constructor(stream, order, busyCards, on) {
+  /**
+   * `on` has ready() when the first card of the deck can be shown, counts(reply), failed(error), empty(), and
+   * lost(ids): of cards that somebody else has by now.
+   */
+  constructor(stream, order, busyCards, onScreen, on) {
     this._stream = stream;
     this._order = order;
     this._busyCards = busyCards; // cards that the server must not give: on screen, or answers still waiting
+    this._onScreen = onScreen; // id of the card that a person looks at, "" for none
     this._on = on;
     this._cards = [];
     this._answered = new Set();
     this._form = ""; // of the newest card
     this._fetching = false;
+    this._wasCalled = false; // while it was fetching
     this._closed = false;
+    this._isAway = false; // the cards were given back: none is shown before the server says which are still ours
     this._timer = null;
     this.isEmpty = false; // the server had nothing more
   }
 
-  close() {
+  /** `isGoingOn`: another deck of the same stream takes the cards. */
+  close(isGoingOn) {
     this._closed = true;
     clearTimeout(this._timer);
+    if (!isGoingOn) this._giveBack();
   }
 
   get size() {
@@ -35,9 +46,7 @@ export class Deck {
 
   /** The next card if it is ready to be shown, else null. */
   take() {
-    const ready = this._cards.length && this._cards[0].isReady ? this._cards.shift() : null;
-    this.fill();
-    return ready;
+    return !this._isAway && this._cards.length && this._cards[0].isReady ? this._cards.shift() : null;
   }
 
   /** A card comes back: it is the next one. */
@@ -61,17 +70,48 @@ export class Deck {
     return this._cards[0]?.label ?? "";
   }
 
-  async fill() {
+  /** The page is hidden or closed. `withScreen`: closed, so nobody looks at the card on the screen either. */
+  leave(withScreen) {
+    if (this._closed) return;
+    this._isAway = true;
+    clearTimeout(this._timer);
+    this._giveBack(withScreen ? [this._onScreen()] : []);
+  }
+
+  /** Somebody looks at the page again. */
+  comeBack() {
+    this.fill({ isCalled: true });
+  }
+
+  /** Cards that somebody else has. */
+  drop(ids) {
+    const gone = new Set(ids);
+    this._cards = this._cards.filter((card) => !gone.has(card.id));
+  }
+
+  /** Fetch more when there are few; `isCalled`: ask in any case, since the server must hear what is on the screen. */
+  async fill({ isCalled = false } = {}) {
     const { size, low } = this._wanted();
-    if (this._fetching || this._closed || this._cards.length >= low) return;
+    if (this._closed || document.hidden) return;
+    if (this._fetching) {
+      this._wasCalled ||= isCalled;
+      return;
+    }
+    if (!isCalled && this._cards.length >= low) return;
     clearTimeout(this._timer);
     this._fetching = true;
     let added = 0;
     try {
       const have = [...new Set([...this._cards.map((card) => card.id), ...this._busyCards()])];
-      const reply = await api.cards(this._stream, size - this._cards.length, have, this._order);
-      if (this._closed) return;
+      const reply = await api.cards(this._stream, Math.max(0, size - this._cards.length), have, this._order, this._onScreen());
+      if (this._closed || document.hidden) {
+        this._giveBack(reply.cards.map((card) => card.id)); // they came too late
+        return;
+      }
+      this._isAway = false;
       this._on.counts(reply);
+      this.drop(reply.lost ?? []);
+      if (reply.lost?.length) this._on.lost(reply.lost);
       const known = new Set([...this._cards.map((card) => card.id), ...this._busyCards(), ...this._answered]);
       for (const data of reply.cards) {
         if (known.has(data.id)) continue;
@@ -81,16 +121,20 @@ export class Deck {
       }
       this.isEmpty = !this._cards.length && !reply.cards.length;
       if (this.isEmpty) this._on.empty();
-      // nothing new now; new questions come with a round, and reserved ones of others may come free
+      else if (this._cards[0]?.isReady) this._on.ready(); // those that were there before
+      // nothing new now; new questions come with a round, and cards of others may come free
       if (!added) this._later(this._cards.length ? 5 : 10);
     } catch (error) {
       if (this._closed) return;
       this._on.failed(error);
-      if (!(error instanceof api.Gone)) this._later(error.after ?? 2);
+      if (!(error instanceof api.Gone)) this._later(error.after ?? 2, isCalled);
     } finally {
       this._fetching = false;
     }
-    if (added && this._cards.length < this._wanted().low) this._later(0.05);
+    if (this._wasCalled) {
+      this._wasCalled = false;
+      this._later(0.05, true);
+    } else if (added && this._cards.length < this._wanted().low) this._later(0.05);
   }
 
   _wanted() {
@@ -99,9 +143,14 @@ export class Deck {
     return form === "sheet" ? SHEETS : CARDS;
   }
 
-  _later(seconds) {
+  _later(seconds, isCalled = false) {
     clearTimeout(this._timer);
-    this._timer = setTimeout(() => this.fill(), seconds * 1000);
+    this._timer = setTimeout(() => this.fill({ isCalled: isCalled || this._isAway }), seconds * 1000);
+  }
+
+  _giveBack(more = []) {
+    const ids = [...new Set([...this._cards.map((card) => card.id), ...more])].filter((id) => id && !this._answered.has(id));
+    if (ids.length) api.giveBack(ids).catch(() => null); // the server keeps them for some minutes then
   }
 
   async _add(data) {

@@ -29,7 +29,7 @@ export class Desk {
     this._history = new History(this.person.id, this.stream.id);
     this._bar = new AnswerBar(at("answers"), (answer) => this.answer(answer));
     const busy = () => [...(this.card ? [this.card.id] : []), ...this.outbox.cards()];
-    this._deck = new Deck(this.stream.id, orderOf(this.stream), busy, {
+    this._deck = new Deck(this.stream.id, orderOf(this.stream), busy, () => this.shown, {
       ready: () => this.card || this._next(),
       counts: (reply) => this._count(reply),
       failed: (error) => {
@@ -37,6 +37,7 @@ export class Desk {
         else if (!this.card) this._wait(error.message);
       },
       empty: () => this.card || this._nothing(),
+      lost: (ids) => this.lost(ids),
     });
     this._showHistory();
     this._wait("");
@@ -48,8 +49,31 @@ export class Desk {
     return this._history.entries;
   }
 
-  close() {
-    this._deck.close();
+  /** Id of the card on the screen, "" for none. */
+  get shown() {
+    return this.card?.id ?? "";
+  }
+
+  leave(isClosed) {
+    this._deck.leave(isClosed);
+  }
+
+  comeBack() {
+    this._deck.comeBack();
+  }
+
+  /** Somebody else has these cards by now: the one on the screen makes way for the next. */
+  lost(ids) {
+    this._deck.drop(ids);
+    if (!this.card || !ids.includes(this.card.id) || this._isBusy) return;
+    this._clock.stop();
+    this._next({ isSwapped: true });
+    this.say("That card went to somebody else.", true);
+  }
+
+  /** `isGoingOn`: the stream is opened anew. */
+  close(isGoingOn = false) {
+    this._deck.close(isGoingOn);
     this.auto.stop();
     this._clock.stop();
     this._bar.clear();
@@ -69,7 +93,7 @@ export class Desk {
   answer(answer, isAuto = false) {
     const now = performance.now();
     if (!this.card || this._paintedAt === null || this._isBusy) return;
-    if (this._turned && now - this._paintedAt < GUARD_MS) return;
+    if (this._isGuarded && now - this._paintedAt < GUARD_MS) return;
     const card = this.card;
     const sent = { uuid: crypto.randomUUID?.() ?? uuid4(), card: card.id, ...answer, seconds: this._clock.seconds() };
     if (isAuto) sent.auto = true;
@@ -133,6 +157,7 @@ export class Desk {
   /** The server's reply to answers. */
   sent(reply) {
     this._count(reply);
+    if (reply.lost?.length) this.lost(reply.lost);
     for (const { uuid, right } of reply.feedback ?? []) {
       this._history.feedback(uuid, right);
       this.say(right ? "✓ Right. The answer to that one was known." : "✗ Not right: the answer to that one was known. Look at the examples again.", true);
@@ -153,19 +178,21 @@ export class Desk {
     this._showHistory();
   }
 
-  _next() {
+  _next({ isSwapped = false } = {}) {
     this._before = null;
     const card = this._deck.take();
-    if (card) this._show(card);
+    if (card) this._show(card, null, isSwapped);
     else if (this._deck.isEmpty && !this._deck.size) this._nothing();
     else this._wait(this.outbox.lost);
+    this._deck.fill();
   }
 
-  _show(card, before = null) {
+  _show(card, before = null, isSwapped = false) {
     this.card = card;
     this._paintedAt = null;
     const label = card.form === "class" ? "" : card.label;
     this._turned = this._label !== null && label !== this._label;
+    this._isGuarded = this._turned || isSwapped; // a key may have been meant for the card before
     this._label = label;
     document.body.dataset.form = card.form;
     card.element.classList.remove("swapped");
@@ -180,6 +207,7 @@ export class Desk {
       this._clock.start(time);
       this.autoChanged();
       at("stage").dataset.card = card.id; // the card that a person now sees
+      if (!this.outbox.size) this._deck.fill({ isCalled: true }); // else the answer on its way tells what is shown
     });
     if (this._turned && label) this.say(`Now: ${label}.`);
   }

@@ -71,6 +71,7 @@ async function start() {
       figuresSoon();
     },
     refused: (list) => desk?.refused(list),
+    shown: () => desk?.shown ?? "",
     changed: () => wire.show(outbox),
     gone,
   });
@@ -107,7 +108,7 @@ function askStream(streams) {
 }
 
 function open(stream) {
-  desk?.close();
+  desk?.close(desk.stream.id === stream.id);
   sessionStorage.setItem("groundswell-stream", stream.id);
   at("stream").value = stream.id;
   at("title").textContent = stream.title;
@@ -261,6 +262,9 @@ at("stream").addEventListener("change", () => {
   open(person.streams.find(({ id }) => id === at("stream").value));
   at("stream").blur();
 });
+document.addEventListener("visibilitychange", () => (document.hidden ? desk?.leave(false) : desk?.comeBack()));
+addEventListener("pagehide", () => desk?.leave(true));
+addEventListener("pageshow", (event) => event.persisted && desk?.comeBack());
 addEventListener("beforeunload", (event) => {
   if (outbox?.size && !outbox.isKept) event.preventDefault();
 });

@@ -35,7 +35,7 @@ function readAnswer(text) {
 }
 
 export class Outbox {
-  /** `on` has the functions sent(reply, answers), refused(list), changed(), gone(error). */
+  /** `on` has the functions sent(reply, answers), refused(list), changed(), gone(error), and shown(): a card's id. */
   constructor(person, on) {
     this._prefix = `${PREFIX}${person}:`;
     this._on = on;
@@ -99,7 +99,7 @@ export class Outbox {
       for (const answer of batch) this._tried.add(answer.uuid);
       let reply;
       try {
-        reply = await api.send(batch.map(({ at, ...answer }) => answer));
+        reply = await api.send(batch.map(({ at, ...answer }) => answer), this._on.shown());
       } catch (error) {
         this._failed(error, batch);
         return;
