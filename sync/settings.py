@@ -273,7 +273,7 @@ class Settings(BackendSettings):
     review_show_gold: bool = Field(
         default=False,
         description="the review page tells people at once whether they were right, where a question's answer "
-        "is known",
+        "is known; in projects of classes also how many of their answers are right",
     )
     review_hold_s: float = Field(
         default=600.0,

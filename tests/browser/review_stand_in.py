@@ -300,6 +300,10 @@ def _app(state: StandIn) -> Flask:
             "gold": {"right": 3, "asked": 4} if state.show and state.gold else None,
             "queue": 0,
             "classes": classes,
+            "accuracy": {
+                "own": {"right": n, "of": n + 1, "low": 0.51, "high": 0.97} if counts else None,
+                "model": {"share": 0.874, "low": 0.69, "high": 0.98, "pictures": 16},
+            },
             "agreement": {"same": counts.get(LABELS[0], 0), "of": n} if counts else None,
         }
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import parse_label_config
-from sync.review.outbox import QUESTIONS, Mode, find_answer, put_answer, take_back
+from sync.review.outbox import CLASSES, QUESTIONS, Mode, find_answer, put_answer, take_back
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.review_tables import OutboxRecord
@@ -246,8 +246,10 @@ class Answering:
 
     def figures(self, person: Person, mode: Mode, now: datetime) -> dict[str, Any]:
         """Their own figures in one stream."""
+        version = self._ranks.version(person.project_id) if mode == CLASSES else ""
         with self._web.store.read() as session:
-            return figures(session, person, mode, self._project(session, person).settings, now)
+            settings = self._project(session, person).settings
+            return figures(session, person, mode, settings, now, version=version)
 
     def _project(self, session: Session, person: Person) -> _Project:
         record = session.get(ProjectRecord, person.project_id)

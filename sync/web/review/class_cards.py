@@ -99,7 +99,7 @@ class ClassCards:
             raise BadInput("this picture is not there any more", field="card")
 
     def _card(self, person: Person, task_id: int, suggested: Sequence[str]) -> dict[str, Any]:
-        image = self._pictures.whole(person.project_id, task_id)
+        image = self._pictures.whole(person, task_id)
         keys = [*_KEYS, *([""] * len(self.labels))]
         return {
             "id": str(CardId(person.project_id, "class", task_id)),

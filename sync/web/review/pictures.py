@@ -1,6 +1,7 @@
 """Pictures of the review page: signed addresses, and the files behind them, made when first asked for.
 
-Addresses begin with "/", so that they work through any proxy. They hold for a day or two, and stay the same
+Addresses begin with "/", so that they work through any proxy. They are signed for one invite and hold for a
+day or two, and no longer than the invite does: once it is withdrawn, they open nothing. They stay the same
 for that long, so that browsers keep the pictures.
 """
 
@@ -11,6 +12,7 @@ import io
 import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from PIL import Image
 from sqlalchemy import select
@@ -19,10 +21,13 @@ from ml_backend.artifacts.files import write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadImage
 from ml_backend.images.crops import render_crop
-from ml_backend.images.signed_links import crop_path
+from ml_backend.images.signed_links import LinkSigner
 from ml_backend.images.store import ImageRef
+from sync.store.database import utc_now
+from sync.store.review_tables import InviteRecord
 from sync.store.tables import QuestionRecord, TaskRecord
 from sync.web.access.shared import WebServices
+from sync.web.review.sessions import Person, what_is_wrong
 
 __all__ = ["Pictures"]
 
@@ -41,25 +46,31 @@ class Pictures:
         self._web = web
         self._signer = web.services.signer
 
-    def crop(self, project_id: int, instance: str) -> str:
-        """Address of the crop of a mask, which the backend serves."""
-        return self._signed(crop_path(project_id, instance))
+    def crop(self, person: Person, instance: str) -> str:
+        """Address of the crop of a mask."""
+        return _signed(self._signer, person, f"/review/pictures/crop/{person.project_id}/{instance}.jpg")
 
-    def context(self, project_id: int, instance: str) -> str:
+    def context(self, person: Person, instance: str) -> str:
         """Address of the wider cut with the outline of the mask."""
-        return self._signed(f"/review/pictures/context/{project_id}/{instance}.jpg")
+        return _signed(self._signer, person, f"/review/pictures/context/{person.project_id}/{instance}.jpg")
 
-    def whole(self, project_id: int, task_id: int) -> str:
+    def whole(self, person: Person, task_id: int) -> str:
         """Address of the picture of a task, made smaller."""
-        return self._signed(f"/review/pictures/whole/{project_id}/{task_id}.jpg")
+        return _signed(self._signer, person, f"/review/pictures/whole/{person.project_id}/{task_id}.jpg")
 
-    def is_signed(self, path: str, signature: str, expires: str) -> bool:
-        """Whether we made this address and it still holds."""
-        return bool(expires) and self._signer.verify(path, signature, expires)
+    def is_open(self, path: str, invite: str, signature: str, expires: str) -> bool:
+        """Whether we made this address for this invite, and both still hold. Raises StorageError."""
+        if not expires or not self._signer.verify(_bound(path, invite), signature, expires):
+            return False
+        with self._web.store.read() as session:
+            return not what_is_wrong(session.get(InviteRecord, invite), utc_now())
 
-    def _signed(self, path: str) -> str:
-        until = (int(time.time()) // _DAY_S + 2) * _DAY_S
-        return f"{path}?{self._signer.sign(path, expires_at=until)}"
+    def crop_file(self, project_id: int, instance: str) -> Path:
+        """The crop of a mask, or of an example. Raises BadImage when there is none, StorageError."""
+        found = self._web.services.crops.find(project_id, instance)
+        if found is None:
+            raise BadImage(f"there is no crop {instance}", field="instance")
+        return found
 
     def context_file(self, project_id: int, instance: str) -> Path:
         """The wider cut of a mask. Raises BadImage when there is no such mask or picture, StudioError."""
@@ -97,3 +108,13 @@ class Pictures:
 
     def _image(self, task: TaskRecord) -> ImageRef:
         return self._web.services.images.get(task.image, task_id=task.id, project_id=task.project_id)
+
+
+def _signed(signer: LinkSigner, person: Person, path: str) -> str:
+    until = (int(time.time()) // _DAY_S + 2) * _DAY_S
+    bound = _bound(path, person.invite)
+    return f"{bound}&{signer.sign(bound, expires_at=until)}"
+
+
+def _bound(path: str, invite: str) -> str:
+    return f"{path}?for={quote(invite, safe='')}"

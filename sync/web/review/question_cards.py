@@ -82,7 +82,7 @@ class QuestionCards:
         tasks = [(card.task_id, ()) for card in (*chosen, *kept)]
         give(session, person, QUESTIONS, tasks, hold_s=hold_s, now=now)
         left = {card.task_id for card in (*there, *chosen)}
-        cards = [self._card(person.project_id, card) for card in chosen]
+        cards = [self._card(person, card) for card in chosen]
         return NextCards(cards, len(left), frozenset(have) - left)
 
     def _taken_over(self, session: Session, person: Person, count: int, now: datetime) -> list[OpenCard]:
@@ -105,7 +105,7 @@ class QuestionCards:
 
     def card(self, session: Session, person: Person, card: CardId) -> dict[str, Any]:
         """One card of theirs as it is shown. Raises BadInput when its review task is gone."""
-        return self._card(person.project_id, self._task(session, card))
+        return self._card(person, self._task(session, card))
 
     def _open(self, session: Session, person: Person, now: datetime) -> list[OpenCard]:
         overlap = self._settings.review_overlap
@@ -127,18 +127,18 @@ class QuestionCards:
         # a question of a label that was removed meanwhile is one about an object
         return self._config.kind_of(label) if label in self._config.labels else INSTANCES
 
-    def _card(self, project_id: int, card: OpenCard) -> dict[str, Any]:
+    def _card(self, person: Person, card: OpenCard) -> dict[str, Any]:
         kind = self._kind(card.labels[0])
         found: dict[str, Any] = {
-            "id": str(CardId(project_id, card.form, card.task_id)),
+            "id": str(CardId(person.project_id, card.form, card.task_id)),
             "form": card.form,
             "label": card.label,
-            "examples": self._examples(project_id, card.label),
+            "examples": self._examples(person, card.label),
         }
         items = [
             {
-                "crop": self._pictures.crop(project_id, instance),
-                "context": self._pictures.context(project_id, instance),
+                "crop": self._pictures.crop(person, instance),
+                "context": self._pictures.context(person, instance),
                 "label": label,
             }
             for instance, label in zip(card.pictures, card.labels, strict=True)
@@ -148,13 +148,15 @@ class QuestionCards:
         crop, context = items[0]["crop"], items[0]["context"]
         return {**found, "question": question_text(card.label, kind), "crop": crop, "context": context}
 
-    def _examples(self, project_id: int, label: str) -> dict[str, list[str]]:
+    def _examples(self, person: Person, label: str) -> dict[str, list[str]]:
         good: list[str] = []
         bad: list[str] = []
         captions: list[str] = []
-        for of, key, is_good, caption in example_pictures(ProjectPaths(self._settings.data_dir, project_id)):
+        for of, key, is_good, caption in example_pictures(
+            ProjectPaths(self._settings.data_dir, person.project_id)
+        ):
             if of == label:
-                (good if is_good else bad).append(self._pictures.crop(project_id, key))
+                (good if is_good else bad).append(self._pictures.crop(person, key))
                 if not is_good:
                     captions.append(caption)
         return {"good": good, "bad": bad, "bad_captions": captions}

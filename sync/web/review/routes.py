@@ -22,7 +22,8 @@ __all__ = ["review_blueprint"]
 
 _FILES: Final = Path(__file__).resolve().parent.parent / "static" / "review"
 _MOST_CARDS: Final = 30
-_PICTURE_AGE_S: Final = 24 * 3600
+_PICTURE_AGE_S: Final = 3600
+"""longer than a card is looked at; short, as a browser shows what it keeps after a link was withdrawn, too"""
 
 
 def review_blueprint(web: WebServices) -> Blueprint:
@@ -104,6 +105,11 @@ def _add_api(pages: Blueprint, web: WebServices, door: Door, answering: Answerin
 
 
 def _add_pictures(pages: Blueprint, pictures: Pictures) -> None:
+    @pages.get("/pictures/crop/<int:project_id>/<instance>.jpg")
+    def crop(project_id: int, instance: str) -> AnyResponse:
+        _check_signature(pictures)
+        return _picture(lambda: pictures.crop_file(project_id, instance))
+
     @pages.get("/pictures/context/<int:project_id>/<instance>.jpg")
     def context(project_id: int, instance: str) -> AnyResponse:
         _check_signature(pictures)
@@ -117,8 +123,8 @@ def _add_pictures(pages: Blueprint, pictures: Pictures) -> None:
 
 def _check_signature(pictures: Pictures) -> None:
     sent = request.args
-    if not pictures.is_signed(request.path, sent.get("sig", ""), sent.get("exp", "")):
-        raise Forbidden("this link is not signed by this server or has expired")
+    if not pictures.is_open(request.path, sent.get("for", ""), sent.get("sig", ""), sent.get("exp", "")):
+        raise Forbidden("this link is not signed by this server, has expired or was withdrawn")
 
 
 def _picture(made: Any) -> Response:

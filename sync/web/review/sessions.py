@@ -24,7 +24,7 @@ from sync.web.access.shared import WebServices
 from sync.web.access.signing import Signed
 from sync.web.review.invites import read_token
 
-__all__ = ["Door", "Person"]
+__all__ = ["Door", "Person", "what_is_wrong"]
 
 _COOKIE: Final = "groundswell_review"
 _PERSON: Final = "X-Groundswell-Person"
@@ -139,11 +139,16 @@ def _page(person: str, project_id: int) -> str:
 def _look_up(session: Session, invite_id: str, now: datetime) -> tuple[InviteRecord | None, str]:
     """The invite, and why it does not hold; "" when it does."""
     row = session.get(InviteRecord, invite_id)
+    return row, what_is_wrong(row, now)
+
+
+def what_is_wrong(row: InviteRecord | None, now: datetime) -> str:
+    """Why an invite does not hold: invalid, revoked or expired; "" when it does."""
     if row is None:
-        return None, "invalid"
+        return "invalid"
     if row.revoked_at is not None:
-        return row, "revoked"
-    return row, "expired" if row.expires_at <= now else ""
+        return "revoked"
+    return "expired" if row.expires_at <= now else ""
 
 
 def _refusal(state: str) -> NotAllowed:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sync.review.outbox import CLASSES, Mode, waiting
 from sync.settings import Settings
 from sync.store.review_tables import OutboxRecord
+from sync.web.review.accuracy import model_accuracy, own_accuracy
 from sync.web.review.sessions import Person
 
 __all__ = ["figures"]
@@ -21,9 +22,9 @@ _RECENT: Final = 50
 
 
 def figures(
-    session: Session, person: Person, mode: Mode, settings: Settings, now: datetime
+    session: Session, person: Person, mode: Mode, settings: Settings, now: datetime, *, version: str = ""
 ) -> dict[str, Any]:
-    """The figures of one person in one stream."""
+    """The figures of one person in one stream; ``version`` of the model suggests the classes."""
     mine = [
         OutboxRecord.person == person.id,
         OutboxRecord.project_id == person.project_id,
@@ -48,7 +49,13 @@ def figures(
         "gold": _gold(session, mine) if settings.review_show_gold else None,
         "queue": waiting(session, person=person.id).count,
     }
-    return found | (_classes(session, mine) if mode == CLASSES else {})
+    if mode != CLASSES:
+        return found
+    accuracy = {
+        "model": model_accuracy(session, person.project_id, version),
+        "own": own_accuracy(session, person) if settings.review_show_gold else None,
+    }
+    return found | _classes(session, mine) | {"accuracy": accuracy}
 
 
 def _gold(session: Session, mine: list[Any]) -> dict[str, int]:

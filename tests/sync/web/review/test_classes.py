@@ -23,7 +23,7 @@ from sync.review.outbox import CLASSES, QUESTIONS
 from sync.rounds.pull import pull
 from sync.store.database import utc_now
 from sync.store.review_tables import CardRecord
-from sync.store.tables import ProjectRecord
+from sync.store.tables import ProjectRecord, RoundRecord
 from tests.sync.conftest import HW, LABELS, World
 from tests.sync.steps import step
 from tests.sync.web.review.place import Place, task_of
@@ -74,9 +74,9 @@ def classes(tmp_path: Path) -> Iterator[Callable[..., Place]]:
     """``classes(multiple=False)``: a project of kind ``classes`` with eight finished tasks of sixteen."""
     made: list[World] = []
 
-    def make(multiple: bool = False, *, has_model: bool = True) -> Place:
+    def make(multiple: bool = False, *, has_model: bool = True, **options: Any) -> Place:
         config = build_label_config(LABELS, kind="classes", multiple=multiple)
-        world = World(tmp_path / "world", N, config=config, signing_key="k" * 40)
+        world = World(tmp_path / "world", N, config=config, signing_key="k" * 40, **options)
         made.append(world)
         for number in range(LABELLED):
             world.studio.create_annotation(world.tasks[number], chosen(label_of(world, number)))
@@ -170,6 +170,68 @@ def test_figures_say_how_many_of_each_class_and_how_often_the_model_agreed(
     figures = ana.get("stats", stream=ana.stream).json
     assert figures["agreement"] == {"same": 2, "of": 3}
     assert {row["value"]: row["count"] for row in figures["classes"]} == {x: said.count(x) for x in set(said)}
+
+
+def test_figures_say_how_often_the_model_and_the_person_are_right_where_that_is_known(
+    classes: Callable[..., Place],
+) -> None:
+    place = classes(review_show_gold=True)
+    ana, ben = place.person("Ana", scopes=[CLASSES]), place.person("Ben", scopes=[CLASSES])
+    world = place.world
+
+    def told() -> dict[str, Any]:
+        return dict(ana.get("stats", stream=ana.stream).json["accuracy"])
+
+    assert told() == {"model": None, "own": None}, "nothing was measured"
+    cards = ana.cards(n=5)
+    said = {task_of(card): LABELS[i % 2] for i, card in enumerate(cards)}
+    for card in cards:
+        ana.answer(card["id"], choices=[said[task_of(card)]])
+    other = ben.cards(n=1)[0]
+    ben.answer(other["id"], choices=["disc"])
+    place.flush()
+    step(pull, world.open())
+    assert told()["own"] is None, "nobody but she said anything about these"
+    # somebody looks at three of them in Label Studio itself, and marks her own word on a fourth
+    first, second, third, fourth, _ = said
+    for task, label in ((first, said[first]), (second, said[second]), (third, "bar")):
+        world.studio.create_annotation(task, chosen(label))
+    assert said[third] == "disc"
+    (hers,) = world.studio.task(fourth).annotations
+    world.studio._db["annotations"][str(hers.id)]["ground_truth"] = True
+    world.studio.update_annotation(hers.id, hers.result)
+    step(pull, world.open())
+    own = told()["own"]
+    assert (own["right"], own["of"]) == (3, 4)
+    assert 0.15 < own["low"] < 0.25, "Clopper and Pearson, 95 %: 0.194 to 0.994"
+    assert 0.99 < own["high"] < 1.0
+    for pictures, metrics in ((4, [0.75, 0.3, 0.95]), (40, [0.9, 0.78, 0.97])):
+        with world.store.write() as session:
+            session.merge(
+                RoundRecord(
+                    project_id=world.project_id, number=1, model_version=VERSION, digest="d", step="push",
+                    finished_tasks=8, started_at=utc_now(), updated_at=utc_now(),
+                    figures={"train": {"metrics": {"accuracy": metrics}, "n_test": pictures}},
+                )
+            )  # fmt: skip
+        found = told()["model"]
+        assert found["pictures"] == pictures
+        assert ("share" in found) == (pictures == 40), "four pictures say nothing"
+    assert (found["share"], found["low"], found["high"]) == (0.9, 0.78, 0.97)
+    assert ana.get("stats", stream=ana.stream).json["agreement"]["of"] == 5
+
+
+def test_people_are_told_how_often_they_are_right_only_where_the_admin_wants_it(
+    classes: Callable[..., Place],
+) -> None:
+    place = classes()
+    ana = place.person("Ana", scopes=[CLASSES])
+    card = ana.cards(n=1)[0]
+    ana.answer(card["id"], choices=["disc"])
+    place.flush()
+    place.world.studio.create_annotation(task_of(card), chosen("bar"))
+    step(pull, place.world.open())
+    assert ana.get("stats", stream=ana.stream).json["accuracy"]["own"] is None
 
 
 def test_several_classes_a_picture(classes: Callable[..., Place]) -> None:

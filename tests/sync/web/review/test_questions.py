@@ -17,8 +17,10 @@ from sqlalchemy import select
 from ml_backend.label_studio.label_config import parse_label_config
 from sync.review.known_truth import known_truth
 from sync.review.review_tasks import parse_answers
-from sync.store.review_tables import CardRecord
+from sync.store.database import utc_now
+from sync.store.review_tables import CardRecord, InviteRecord
 from sync.store.tables import AnswerRecord, QuestionRecord
+from sync.web.review.invites import revoke_invite
 from tests.sync.web.review.place import POST, Place, task_of, truth_of
 
 Asking = Callable[..., Place]
@@ -98,6 +100,8 @@ def test_pictures_come_by_signed_addresses_alone(asking: Asking) -> None:
         assert "max-age" in found.headers["Cache-Control"]
         for forged in (address.split("?")[0], address[:-1] + "x", address.replace("exp=", "exp=9")):
             assert stranger.get(forged).status_code == 403, forged
+        for other in ("for=", "for=" + "0" * 24 + "&x="):
+            assert stranger.get(address.replace("for=", other, 1)).status_code == 403
     crop, context = (stranger.get(card[name]).data for name in ("crop", "context"))
     assert crop != context
     examples = card["examples"]
@@ -105,6 +109,25 @@ def test_pictures_come_by_signed_addresses_alone(asking: Asking) -> None:
     assert len(examples["bad"]) == len(examples["bad_captions"])
     for address in examples["good"] + examples["bad"]:
         assert stranger.get(address).status_code == 200
+
+
+def test_a_link_that_is_withdrawn_or_runs_out_loses_its_pictures(asking: Asking) -> None:
+    place = asking()
+    ana, ben = place.person("Ana"), place.person("Ben")
+    card, kept = ana.cards(n=1)[0], ben.cards(n=1)[0]
+    addresses = [card["crop"], card["context"], *card["examples"]["good"]]
+    assert len(addresses) > 2
+    stranger = place.app.test_client()
+    assert {stranger.get(address).status_code for address in addresses} == {200}
+    revoke_invite(place.settings, place.world.store, ana.invite.id)
+    assert {stranger.get(address).status_code for address in addresses} == {403}
+    assert {ana.client.get(address).status_code for address in addresses} == {403}
+    swapped = addresses[0].replace(ana.invite.id, ben.invite.id)
+    assert stranger.get(swapped).status_code == 403, "the address of one invite is none of another"
+    assert stranger.get(kept["crop"]).status_code == 200, "others keep theirs"
+    with place.world.store.write() as session:
+        session.get_one(InviteRecord, ben.invite.id).expires_at = utc_now()
+    assert stranger.get(kept["crop"]).status_code == 403
 
 
 def test_the_wider_cut_shows_the_same_mask_smaller(asking: Asking) -> None:
