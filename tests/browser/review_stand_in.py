@@ -313,6 +313,7 @@ def _app(state: StandIn) -> Flask:
 @contextmanager
 def serve(state: StandIn) -> Iterator[str]:
     """Serve on a free port; gives the address of the page."""
+    pictures()  # drawn once, here: the server's threads would all draw them
     server = make_server("127.0.0.1", 0, _app(state), threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

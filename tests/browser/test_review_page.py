@@ -249,7 +249,10 @@ def test_a_class_is_one_key_and_several_are_sent_with_enter(open_page: Opener) -
     wait_answers(page, state, 4)
     assert state.said(4) == [["washer"], ["nut"], "unsure", ["washer", "leaf"]]
     page.locator("#figures dt", has_text="leaf").wait_for()  # counts per class
+    assert page.locator("#figures dt", has_text="agreement with the model").count() == 1
     assert page.locator("#figures dd", has_text="2 of 4").count() == 1
+    page.get_by_text("between 69 and 98 % (95 % sure), 16 test pictures").wait_for()
+    assert page.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.getElementById('figures'))")
 
 
 def test_the_order_of_pictures_can_be_chosen(open_page: Opener) -> None:

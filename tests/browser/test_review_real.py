@@ -87,6 +87,30 @@ def test_answers_of_two_people_at_once_are_their_own_annotations(
             page.context.close()
 
 
+def test_near_the_end_nobody_waits_for_cards_that_others_only_hold(
+    studio: Studio, tmp_path: Path, browser: Browser
+) -> None:
+    with review_place(studio, tmp_path, questions=10) as here:
+        ada = enter(browser, here.invite("Ada").link)
+        ada.wait_for_function("() => document.getElementById('counts').textContent.includes('10 left')")
+        ada.wait_for_load_state("networkidle")  # by now she holds all ten of them
+        ben = enter(browser, here.invite("Ben").link)  # and he gets some at once
+        for page in (ada, ben, ben):
+            page.wait_for_timeout(400)  # the label may have changed
+            answer(page, "y")
+        ada.close()  # what she held comes back
+        for _ in range(10):
+            if len(written(here, ben, 3)) == 10 or ben.get_by_text("All answered").is_visible():
+                break
+            ben.locator("#stage[data-card]").wait_for()
+            ben.wait_for_timeout(400)
+            answer(ben, "y")
+        found = written(here, ben, 10)
+        assert len(found) == len({key for _, key, _ in found}) == 10  # each question once
+        assert len({user for user, _, _ in found}) == 2
+        ben.context.close()
+
+
 def test_a_sheet_is_written_and_bad_links_let_nobody_in(
     studio: Studio, tmp_path: Path, browser: Browser
 ) -> None:

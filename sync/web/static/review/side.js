@@ -38,11 +38,11 @@ export function recentList(entries, takeBack) {
 }
 
 const percent = (share) => `${Math.round(100 * share)}`;
-const interval = ({ low, high }) => `95 % sure: ${percent(low)}–${percent(high)} %`;
+const interval = ({ low, high }) => `between ${percent(low)} and ${percent(high)} % (95 % sure)`;
 
 function ofModel({ share, low, high, pictures }) {
-  if (share === undefined) return `too few test pictures to say (${pictures})`;
-  return `${percent(share)} % (${interval({ low, high })}; ${plural(pictures, "test picture")})`;
+  if (share === undefined) return ["–", `too few test pictures to say: ${pictures}`];
+  return [`${percent(share)} %`, `${interval({ low, high })}, ${plural(pictures, "test picture")}`];
 }
 
 /** Figures of this person as rows of a list; [] when the server tells none. */
@@ -52,11 +52,11 @@ export function figures(stats) {
   if (stats.per_minute) facts.push(["speed", `${stats.per_minute.toFixed(stats.per_minute < 10 ? 1 : 0)} a minute`]);
   if (stats.median_s) facts.push(["half of them within", `${stats.median_s.toFixed(1)} s`]);
   if (stats.gold?.asked) facts.push(["known ones right", `${stats.gold.right} of ${stats.gold.asked}`]);
-  if (stats.accuracy?.own) facts.push(["right, where somebody knows", `${stats.accuracy.own.right} of ${stats.accuracy.own.of} (${interval(stats.accuracy.own)})`]);
-  if (stats.accuracy?.model) facts.push(["the model is right", ofModel(stats.accuracy.model)]);
-  if (stats.agreement?.of) facts.push(["you and the model agree", `${stats.agreement.same} of ${stats.agreement.of}`]);
+  if (stats.accuracy?.own) facts.push(["right, if known", `${stats.accuracy.own.right} of ${stats.accuracy.own.of}`, interval(stats.accuracy.own)]);
+  if (stats.accuracy?.model) facts.push(["the model is right", ...ofModel(stats.accuracy.model)]);
+  if (stats.agreement?.of) facts.push(["agreement with the model", `${stats.agreement.same} of ${stats.agreement.of}`]);
   if (stats.queue) facts.push(["on the way to Label Studio", plural(stats.queue, "answer")]);
-  return [make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })])), ...classCounts(stats.classes ?? [])];
+  return [make("dl", {}, ...facts.flatMap(([name, value, more]) => [make("dt", { text: name }), make("dd", { text: value }), ...(more ? [make("dd", { class: "more", text: more })] : [])])), ...classCounts(stats.classes ?? [])];
 }
 
 function classCounts(classes) {

@@ -100,7 +100,7 @@ def test_pictures_come_by_signed_addresses_alone(asking: Asking) -> None:
         assert "max-age" in found.headers["Cache-Control"]
         for forged in (address.split("?")[0], address[:-1] + "x", address.replace("exp=", "exp=9")):
             assert stranger.get(forged).status_code == 403, forged
-        for other in ("for=", "for=" + "0" * 24 + "&x="):
+        for other in ("for=0", "for=&x=", "to="):
             assert stranger.get(address.replace("for=", other, 1)).status_code == 403
     crop, context = (stranger.get(card[name]).data for name in ("crop", "context"))
     assert crop != context
