@@ -59,11 +59,11 @@ def main() -> None:
         ):
             for robot in arguments.robot:
                 runs = [
-                    _run(segmenter, targets, robot, _kept(arguments.reports, name, robot, label))
+                    run_targets(segmenter, targets, robot, kept_file(arguments.reports, name, robot, label))
                     for segmenter, label in zip(segmenters, arguments.segmenter, strict=True)
                 ]
                 for run, label in zip(runs, arguments.segmenter, strict=True):
-                    print(json.dumps(_row(name, robot, label, run, runs[0])), flush=True)
+                    print(json.dumps(result_row(name, robot, label, run, runs[0])), flush=True)
 
 
 def _build(name: str) -> ClickSegmenter:
@@ -71,7 +71,7 @@ def _build(name: str) -> ClickSegmenter:
     return ProjectSegmenter(folder) if folder.is_dir() else build_segmenter(name, BackendSettings())
 
 
-def _kept(folder: Path | None, name: str, robot: str, label: str) -> Path | None:
+def kept_file(folder: Path | None, name: str, robot: str, label: str) -> Path | None:
     if folder is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def generated_targets(count: int, seed: int, folder: Path) -> list[ClickTarget]:
     return targets
 
 
-def _run(
+def run_targets(
     segmenter: ClickSegmenter, targets: list[ClickTarget], robot: Any, kept: Path | None
 ) -> dict[str, Any]:
     if kept is not None and kept.exists():
@@ -125,7 +125,9 @@ def _run(
     return run
 
 
-def _row(name: str, robot: str, label: str, run: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+def result_row(
+    name: str, robot: str, label: str, run: dict[str, Any], first: dict[str, Any]
+) -> dict[str, Any]:
     scores = run["starts"]["empty"]
     row: dict[str, Any] = {
         "name": f"clicks.{name}.{robot}.{Path(label).name}",

@@ -13,7 +13,9 @@ from pycocotools import mask as coco_mask
 
 from bench.click_network.samples import Bank, MixedSampler, cut_out
 from bench.click_network.scenes import Scene, SceneMaker
+from bench.click_network.ship import ship
 from bench.click_network.train import Plan, train
+from ml_backend.clicks.project_network.click_net import NetworkManifest, load_network, save_network
 from ml_backend.examples import Example
 from ml_backend.instances import Rle
 
@@ -109,3 +111,34 @@ def test_training_goes_on_where_it_stopped(examples: list[Example], tmp_path: Pa
     )]  # fmt: skip
     assert max(far) > 0
     assert first.head.weight.allclose(second.head.weight, atol=0.05)  # two steps, not a new start
+
+
+def test_both_files_of_a_shipped_network_hold_the_same_weights(
+    examples: list[Example], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="extra 'onnx' is not installed")
+    from ml_backend.clicks.segmenters.click_onnx import ClickOnnxSegmenter
+
+    network = train(TINY, [examples], SceneMaker([], [], side=96), tmp_path / "c.pt", lambda line: None)
+    (tmp_path / "out").mkdir()
+    save_network(tmp_path / "out", network, NetworkManifest(size=48, width=8, first_side=60.0))
+    ship(tmp_path / "out", tmp_path / "shipped")
+    loaded, manifest = load_network(tmp_path / "shipped")
+    exported = ClickOnnxSegmenter(tmp_path / "shipped" / "network.onnx", threads=1)
+    assert (manifest.size, manifest.first_side) == (exported.size, exported.first_side) == (48, 60.0)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    maps = np.zeros((3, 48, 48), np.float32)
+    maps[0, 20:26, 20:26] = 1
+    previous = (rng.random((48, 48)) > 0.5).astype(np.float32)
+    from ml_backend.clicks.segmenters.input_maps import compute_input_maps
+
+    points = np.array([[23, 23, 1]], np.float32)
+    given = compute_input_maps(image, maps, previous > 0, points)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        ours = loaded(
+            pixels, torch.from_numpy(maps)[None], torch.from_numpy(previous)[None, None],
+            torch.from_numpy(given)[None],
+        )  # fmt: skip
+    np.testing.assert_allclose(exported._logits(image, maps, previous, points), ours[0, 0].numpy(), atol=1e-3)

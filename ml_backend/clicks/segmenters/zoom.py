@@ -62,6 +62,10 @@ class ZoomSegmenter(ABC):
     """Side of the network's input, in pixels."""
     first_side: float
     """Side of the window for a first click with nothing else known, in pixels of the picture."""
+    more_first_sides: tuple[float, ...] = ()
+    """Further windows for a first click; the surest answer counts. For networks that serve pictures of which
+    nobody knows how large their objects are.
+    """
     min_side: float = 32.0
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
@@ -92,8 +96,10 @@ class ZoomSegmenter(ABC):
             start_mask = None
         if not prompt.points and prompt.box is None and start_mask is None:
             raise BadPrompt("a click, a box or a mask to start from is needed", field="prompt")
-        window = self._first_window(embedding.hw, prompt, start_mask)
+        window = self._first_window(embedding.hw, prompt, start_mask, self.first_side)
         logits = self._look(image, prompt, start_mask, window)
+        if start_mask is None and prompt.box is None:
+            window, logits = self._surest(image, prompt, window, logits)
         if not prompt.points and prompt.box is None and start_mask is not None:
             return _result(start_mask.mask, window, logits)
         for _ in range(MAX_REFITS):
@@ -147,7 +153,31 @@ class ZoomSegmenter(ABC):
             return patch
         return blend_logits(patch, at, self._look(image, prompt, start_mask, closer), closer, hw)
 
-    def _first_window(self, hw: tuple[int, int], prompt: Prompt, start_mask: StartMask | None) -> Window:
+    def _surest(
+        self,
+        image: npt.NDArray[np.uint8],
+        prompt: Prompt,
+        window: Window,
+        logits: npt.NDArray[np.float32],
+    ) -> tuple[Window, npt.NDArray[np.float32]]:
+        """Of the answers in ``window`` and in windows of ``more_first_sides`` the one with the highest
+        expected IoU.
+        """
+        best, seen = _expected_iou(logits, logits > 0), {window}
+        for side in self.more_first_sides:
+            other = self._first_window((image.shape[0], image.shape[1]), prompt, None, side)
+            if other in seen:
+                continue
+            seen.add(other)
+            answer = self._look(image, prompt, None, other)
+            sure = _expected_iou(answer, answer > 0)
+            if sure > best:
+                best, window, logits = sure, other, answer
+        return window, logits
+
+    def _first_window(
+        self, hw: tuple[int, int], prompt: Prompt, start_mask: StartMask | None, first_side: float
+    ) -> Window:
         boxes = [(x, y, x + 1, y + 1) for x, y, positive in prompt.points if positive]
         if prompt.box is not None:
             boxes.append(prompt.box)
@@ -158,7 +188,7 @@ class ZoomSegmenter(ABC):
         union = box_around(boxes)
         side = max(union[2] - union[0], union[3] - union[1]) * MARGIN
         known = start_mask is not None or prompt.box is not None
-        return fit_window(union, max(side, self.min_side if known else self.first_side), hw)
+        return fit_window(union, max(side, self.min_side if known else first_side), hw)
 
     def _look(
         self, image: npt.NDArray[np.uint8], prompt: Prompt, start_mask: StartMask | None, window: Window
@@ -210,9 +240,15 @@ def _shifted(prompt: Prompt, hw: tuple[int, int], rows: slice, columns: slice) -
 
 def _result(mask: Mask, window: Window, logits: npt.NDArray[np.float32]) -> ClickResult:
     """The mask with its expected IoU under the network's own pixel probabilities: E|P∩M| / E|P∪M|."""
+    iou = _expected_iou(logits, crop_mask(mask, window, len(logits)))
+    return ClickResult(mask[None].copy(), np.array([iou], np.float32), None)
+
+
+def _expected_iou(logits: npt.NDArray[np.float32], inside: Mask) -> float:
+    """IoU of ``inside`` (S, S) with the object, as the logits' own probabilities expect it; 0 where both are
+    empty.
+    """
     probability = 1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30)))
-    inside = crop_mask(mask, window, len(logits))
     common, rest = float(probability[inside].sum()), float(probability[~inside].sum())
     union = float(inside.sum()) + rest
-    iou = common / union if union > 0 else 0.0
-    return ClickResult(mask[None].copy(), np.array([min(max(iou, 0.0), 1.0)], np.float32), None)
+    return min(max(common / union, 0.0), 1.0) if union > 0 else 0.0

@@ -72,6 +72,12 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
             "ml_backend.clicks.segmenters.classical:from_settings",
         ),
         SegmenterEntry(
+            "shipped",
+            "the click network that comes with the package, trained on pictures of other people",
+            "ml_backend.clicks.segmenters.shipped:from_settings",
+            needs=("onnxruntime",),
+        ),
+        SegmenterEntry(
             "sam",
             "segment-anything checkpoint (vit_b, vit_l, vit_h) in torch",
             "ml_backend.clicks.segmenters.sam:from_settings",

@@ -27,6 +27,10 @@ class ClickOptions:
     """
     batch: int = 8
     iterations: int = 1500
+    first_weights: str = "random"
+    """What the first version of a project begins with: ``random``, or ``shipped``, the network of
+    the package (random where ``width`` is not its own).
+    """
     continued_share: float = 0.4
     """Share of the iterations when training goes on from an earlier version."""
     learning_rate: float = 3e-3
@@ -45,6 +49,7 @@ def click_options(given: Mapping[str, Any]) -> ClickOptions:
     options = with_options(
         ClickOptions(),
         given,
+        choices={"first_weights": ("random", "shipped")},
         positive=(
             "size",
             "width",

@@ -38,6 +38,7 @@ from ml_backend.clicks.project_network.click_net import (
     load_network,
     save_network,
 )
+from ml_backend.clicks.segmenters.shipped import SHIPPED_NETWORK
 from ml_backend.clicks.training.options import ClickOptions
 from ml_backend.clicks.training.window_samples import Sample, Sampler, next_click
 from ml_backend.devices import resolve_device
@@ -129,11 +130,15 @@ def keep_pages() -> None:
 
 
 def _initial(options: ClickOptions, start: Path | None) -> tuple[ClickNet, bool]:
-    """The earlier version's network and True if it has the wanted width, else a random one and False."""
-    if start is not None:
-        network, manifest = load_network(start)
-        if manifest.width == options.width:
-            return network, True
+    """The earlier version's network and True if it has the wanted width; else that of the package, or a
+    random one, and False.
+    """
+    shipped = SHIPPED_NETWORK if options.first_weights == "shipped" else None
+    for folder in (start, shipped):
+        if folder is not None:
+            network, manifest = load_network(folder)
+            if manifest.width == options.width:
+                return network, folder is start
     return ClickNet(options.width), False
 
 

@@ -43,7 +43,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
 
 def test_all_segmenters_are_listed_with_what_they_need(tmp_path: Path) -> None:
     rows = {row.name: row for row in list_segmenters(settings(tmp_path))}
-    assert set(rows) == {"classical", "sam", "sam-onnx", "click-onnx", "hf", "project"} == set(SEGMENTERS)
+    known = {"classical", "shipped", "sam", "sam-onnx", "click-onnx", "hf", "project"}
+    assert set(rows) == known == set(SEGMENTERS)
     assert rows["classical"].ready
     assert "GROUNDSWELL_SAM_CHECKPOINT is not set" in rows["sam"].reason
     assert "GROUNDSWELL_SAM_ONNX or GROUNDSWELL_SAM_CHECKPOINT is not set" in rows["sam-onnx"].reason
@@ -56,7 +57,7 @@ def test_all_segmenters_are_listed_with_what_they_need(tmp_path: Path) -> None:
     own = list_segmenters(
         settings(tmp_path, sam_checkpoint=tmp_path / "gone.pth", sam_onnx=tmp_path / "pair")
     )
-    assert {row.name for row in own if row.ready} == {"classical", "sam-onnx"}
+    assert {row.name for row in own if row.ready} == {"classical", "shipped", "sam-onnx"}
 
 
 @pytest.mark.parametrize("name", ["sam", "sam-onnx", "click-onnx", "hf", "project", "nonsense"])

@@ -1,4 +1,4 @@
-"""Train a click network that knows no class: ``python -m bench.click_network --data SETS --out DIR``.
+"""Train a click network that knows no class: ``python -m bench.click_network.run --data SETS --out DIR``.
 
 Goes on where it stopped when it is called again with the same folder. OUT then holds ``checkpoint.pt`` and
 the finished network as a click version (weights.safetensors, click.json).
@@ -7,7 +7,6 @@ the finished network as a click version (weights.safetensors, click.json).
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from bench.click_network.train import Plan, train
 from ml_backend.clicks.project_network.click_net import NetworkManifest, save_network
 from ml_backend.images.decode import read_image
 
-FIRST_SIDE = 192.0
+FIRST_SIDE = 160.0
 
 
 def main() -> None:
@@ -28,10 +27,25 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help=f"folder of the sets {', '.join(SETS)}")
     parser.add_argument("--out", type=Path, required=True)
-    for field in fields(Plan):
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default
-        )
+    usual = Plan()
+    for option, value in (
+        ("--size", usual.size),
+        ("--small", usual.small),
+        ("--width", usual.width),
+        ("--batch", usual.batch),
+        ("--large-batch", usual.large_batch),
+        ("--slots", usual.slots),
+        ("--large-share", usual.large_share),
+        ("--last-large-share", usual.last_large_share),
+        ("--steps", usual.steps),
+        ("--last-steps", usual.last_steps),
+        ("--learning-rate", usual.learning_rate),
+        ("--mean-decay", usual.mean_decay),
+        ("--generated", usual.generated),
+        ("--seed", usual.seed),
+        ("--save-every", usual.save_every),
+    ):
+        parser.add_argument(option, type=type(value), default=value)
     arguments = vars(parser.parse_args())
     data, out = arguments.pop("data"), arguments.pop("out")
     plan = Plan(**arguments)

@@ -1,0 +1,36 @@
+"""Segmenter 'shipped': the click network that comes with the package, run by onnxruntime.
+
+It knows no class and was trained on no data of the user; docs/shipped-network.md is its model card. The same
+weights, as torch loads them, are what the training of a project's own network starts from.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.segmenters.click_onnx import ClickOnnxSegmenter
+from ml_backend.settings import BackendSettings
+
+__all__ = ["SHIPPED_NETWORK", "ShippedSegmenter", "from_settings"]
+
+SHIPPED_NETWORK = Path(__file__).parent / "shipped_network"
+"""Folder with network.onnx and, as a click version, weights.safetensors (half precision) and click.json."""
+
+
+class ShippedSegmenter(ClickOnnxSegmenter):
+    """Safe under threads: onnxruntime sessions are."""
+
+    name = "shipped"
+    more_first_sides = (64.0, 400.0)
+
+    def __init__(self, *, threads: int = 0) -> None:
+        """Load the network. ModelError when the package was damaged."""
+        super().__init__(SHIPPED_NETWORK / "network.onnx", threads=threads)
+        self.encoder = self.encoder.replace("click-onnx", self.name)
+
+
+def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> ShippedSegmenter:
+    """The segmenter needs no settings."""
+    return ShippedSegmenter(threads=int(os.environ.get("OMP_NUM_THREADS", "0") or 0))
