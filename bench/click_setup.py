@@ -75,17 +75,17 @@ def random_sam(kind: str) -> Any:
     return model.eval()
 
 
-def make_pictures(folder: Path, count: int) -> list[Path]:
-    """Distinct JPEGs of ellipses, 1024 × 768."""
+def make_pictures(folder: Path, count: int, *, hw: tuple[int, int] = (HEIGHT, WIDTH)) -> list[Path]:
+    """Distinct JPEGs of ellipses, by default 1024 × 768."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for index in range(count):
         path = folder / f"{index:04d}.jpg"
         if not path.exists():
             rng = np.random.default_rng(index)
-            image: npt.NDArray[np.uint8] = np.full((HEIGHT, WIDTH, 3), rng.integers(40, 120, 3), np.uint8)
+            image: npt.NDArray[np.uint8] = np.full((*hw, 3), rng.integers(40, 120, 3), np.uint8)
             for _ in range(25):
-                centre = (int(rng.integers(WIDTH)), int(rng.integers(HEIGHT)))
+                centre = (int(rng.integers(hw[1])), int(rng.integers(hw[0])))
                 axes = (int(rng.integers(15, 120)), int(rng.integers(15, 120)))
                 colour = tuple(int(c) for c in rng.integers(0, 255, 3))
                 cv2.ellipse(image, centre, axes, float(rng.integers(180)), 0, 360, colour, -1)
@@ -110,7 +110,7 @@ def environment(
         "GROUNDSWELL_DATA_DIR": str(folder / "data"),
         "GROUNDSWELL_ALLOW_IMAGE_DIRS": str(folder),
         "GROUNDSWELL_SEGMENTER": segmenter,
-        "GROUNDSWELL_SAM_CHECKPOINT": str(checkpoint),
+        "GROUNDSWELL_HF_MODEL" if segmenter == "hf" else "GROUNDSWELL_SAM_CHECKPOINT": str(checkpoint),
         "GROUNDSWELL_DEVICE": "cpu",
         "GROUNDSWELL_LOG_LEVEL": "WARNING",
         **more,

@@ -1,10 +1,13 @@
 """Clicks through real HTTP to the served app, against the bare model in the same run. Prints JSON lines.
 
 ``python -m bench.clicks [--quick] [--segmenter sam|sam-onnx] [--encoder vit_b|vit_tiny|small]``
+``python -m bench.clicks [--quick] --segmenter hf [--encoder sam2|sam3|sam|small] [--precision bfloat16]``
 
-The floor is segment-anything itself, called in-process on an embedding that is there: decoder, mask resize,
-brush encoding, under the same allocator and threads, in turns with the clicks it is compared with. Weights
-are random (latency does not depend on them).
+The floor is segment-anything itself (with ``hf``: the calls of transformers' own examples), called in-process
+on an embedding that is there: decoder, mask resize, brush encoding, under the same allocator and threads, in
+turns with the clicks it is compared with. Weights are random (latency does not depend on them).
+``--many 1000`` clicks on that many small pictures and says the server's memory on the way, with a RAM tier
+that holds a few of their embeddings only.
 The table of encoders says what each step bought: every row is a process of its own, ``baseline`` the plain
 eager encoder under the default allocator, ``max_error`` the difference of its output relative to that row.
 """
@@ -39,6 +42,7 @@ from bench.click_setup import (
     server,
     sha_of,
 )
+from bench.hf_setup import HF_MODELS, BareHf, save_random_hf
 from ml_backend.clicks.base import Embedding, Prompt
 from ml_backend.clicks.serving.embeddings import write_embedding
 
@@ -74,27 +78,42 @@ def some_clicks(count: int, seed: int) -> list[tuple[float, float, bool]]:
 
 def child_floor(checkpoint: Path, image: Path) -> None:
     """Answer lines of stdin with seconds: ``encode``, or ``x y`` (percent) for a click on the embedding that
-    is there: segment-anything's decoder and mask resize, then brush encoding.
+    is there: the bare decoder and mask resize, then brush encoding.
     """
     import cv2
-    from segment_anything import SamPredictor
 
-    from ml_backend.clicks.segmenters.sam_weights import load_sam
     from ml_backend.label_studio.codecs.brush import encode_brush
+    from ml_backend.settings import BackendSettings
 
-    predictor = SamPredictor(load_sam(checkpoint)[0])
-    pixels = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
-    predictor.set_image(pixels)
+    bare = BareHf(checkpoint, BackendSettings().hf_precision) if checkpoint.is_dir() else BareSam(checkpoint)
+    pixels = np.asarray(cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB), np.uint8)
+    bare.encode(pixels)
     for line in sys.stdin:
         began = time.perf_counter()
         if line.strip() == "encode":
-            predictor.set_image(pixels)
+            bare.encode(pixels)
         else:
             x, y = (float(v) / 100 for v in line.split())
-            at = np.array([[x * WIDTH, y * HEIGHT]])
-            masks, iou, _ = predictor.predict(at, np.array([1]), multimask_output=True)
-            encode_brush(masks[int(iou.argmax())])
+            encode_brush(bare.click(x * WIDTH, y * HEIGHT))
         print(time.perf_counter() - began, flush=True)
+
+
+class BareSam:
+    """segment-anything's own predictor."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        from segment_anything import SamPredictor
+
+        from ml_backend.clicks.segmenters.sam_weights import load_sam
+
+        self._predictor = SamPredictor(load_sam(checkpoint)[0])
+
+    def encode(self, image: Any) -> None:
+        self._predictor.set_image(image)
+
+    def click(self, x: float, y: float) -> Any:
+        masks, iou, _ = self._predictor.predict(np.array([[x, y]]), np.array([1]), multimask_output=True)
+        return masks[int(iou.argmax())]
 
 
 class Floor:
@@ -224,22 +243,27 @@ class Sizes:
     back: int
     each: int
     users: tuple[int, ...]
+    encoded: int = 4
+    """of the pictures that several users click on: how many are encoded then, not before"""
 
 
 FULL = Sizes(cold=5, warm=100, visited=200, back=20, each=12, users=(4, 16))
+SHORT = Sizes(cold=2, warm=10, visited=6, back=2, each=3, users=(16,), encoded=1)
 QUICK = Sizes(cold=3, warm=30, visited=40, back=10, each=6, users=(4, 16))
 
 
-def serve(folder: Path, checkpoint: Path, segmenter: str, sizes: Sizes) -> None:
+def serve(folder: Path, checkpoint: Path, segmenter: str, sizes: Sizes, **more: str) -> None:
     """All rows that go through the server."""
     facts = make_project(folder)
     pictures = make_pictures(folder / "images", sizes.cold + 20 + sizes.back + sizes.visited)
     cold_ones, rest = pictures[: sizes.cold], pictures[sizes.cold :]
     crowd_ones, back_ones, others = rest[:20], rest[20 : 20 + sizes.back], rest[20 + sizes.back :]
+    env = environment(folder, segmenter, checkpoint, **more)
+    encoder, shape = embedding_shape(env, pictures[0])
     # The RAM tier holds fewer than are visited, so that who comes back is served from the disk.
-    ram = str(min(120, sizes.visited // 2) * 4_200_000)
-    env = environment(folder, segmenter, checkpoint, GROUNDSWELL_EMBEDDING_RAM_BYTES=ram)
-    encoder = seed_embeddings(env, [*crowd_ones[4:], *back_ones, *others], folder)
+    room = min(120, sizes.visited // 2) * sum(np.zeros(s, d).nbytes for s, d in shape.values())
+    env["GROUNDSWELL_EMBEDDING_RAM_BYTES"] = str(room)
+    seed_embeddings(encoder, shape, [*crowd_ones[sizes.encoded :], *back_ones, *others], folder)
     floor = Floor(env, checkpoint, pictures[0])
     with server(env, folder / "server.log") as port:
         user = User(port, facts)
@@ -340,15 +364,46 @@ def brush_region(seed: int) -> dict[str, Any]:
             "original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}  # fmt: skip
 
 
-def seed_embeddings(env: dict[str, str], images: list[Path], folder: Path) -> str:
+Shape = dict[str, tuple[tuple[int, ...], str]]
+
+
+def embedding_shape(env: dict[str, str], image: Path) -> tuple[str, Shape]:
+    """The encoder's name, and shape and type of what it keeps of a picture."""
+    found = run_child(env, "encoder-name", str(image))
+    return str(found["encoder"]), {name: (tuple(s), d) for name, (s, d) in found["arrays"].items()}
+
+
+def seed_embeddings(encoder: str, shape: Shape, images: list[Path], folder: Path) -> None:
     """Put embeddings of many images on disk, as the worker's embedding ahead does; random features."""
-    encoder = run_child(env, "encoder-name")["encoder"]
     rng = np.random.default_rng(0)
     for image in images:
-        features = rng.normal(0, 0.1, (1, 256, 64, 64)).astype(np.float32)
+        arrays = {name: rng.normal(0, 0.1, s).astype(d) for name, (s, d) in shape.items()}
         path = folder / "data" / "embeddings" / encoder / f"{sha_of(image)}.safetensors"
-        write_embedding(path, Embedding(encoder, (HEIGHT, WIDTH), {"features": features}))
-    return str(encoder)
+        write_embedding(path, Embedding(encoder, (HEIGHT, WIDTH), arrays))
+
+
+def many_pictures(env: dict[str, str], folder: Path, count: int) -> None:
+    """The server's resident memory while somebody clicks once on each of many small pictures."""
+    facts = make_project(folder)
+    pictures = make_pictures(folder / "small", count, hw=(192, 256))
+    limits = {"GROUNDSWELL_EMBEDDING_RAM_BYTES": "100000000", "GROUNDSWELL_IMAGE_RAM_BYTES": "10000000"}
+    with server({**env, **limits}, folder / "many.log") as port:
+        user = User(port, facts)
+        replies = []
+        for index, (image, point) in enumerate(zip(pictures, some_clicks(count, 21), strict=True), 1):
+            replies.append(user.click(image, [point]))
+            if index in (count // 10, count // 2, count):
+                errors = sum(r.status != 200 for r in replies)
+                say(f"memory/after {index} pictures", resident_mb(port), "MB", errors=errors)
+
+
+def resident_mb(port: int) -> float:
+    """Memory of the processes of the server that listens on a port, without what the disk can give back."""
+    import psutil
+
+    found = next(p for p in psutil.Process().children() if any(f":{port}" in part for part in p.cmdline()))
+    family = [found, *found.children(recursive=True)]
+    return sum(m.rss - m.shared for m in (p.memory_info() for p in family)) / 1e6
 
 
 Crowd = tuple[list[tuple[Path, tuple[float, float, bool], Reply]], float]
@@ -399,11 +454,18 @@ def child(arguments: list[str]) -> None:
     if kind == "encoder":
         found = child_encoder(rest[0], Path(rest[1]), Path(rest[2]), int(rest[3]), Path(rest[4]))
     else:
+        import cv2
+
         from ml_backend.clicks.serving.catalog import build_segmenter
         from ml_backend.settings import BackendSettings
 
         settings = BackendSettings()
-        found = {"encoder": build_segmenter(settings.segmenter, settings).encoder}
+        segmenter = build_segmenter(settings.segmenter, settings)
+        made = segmenter.embed(np.asarray(cv2.imread(rest[0]), np.uint8)).arrays
+        found = {
+            "encoder": segmenter.encoder,
+            "arrays": {name: [list(a.shape), str(a.dtype)] for name, a in made.items()},
+        }
     print(json.dumps(found))
 
 
@@ -412,10 +474,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="small encoder, few clicks: does it run?")
-    parser.add_argument("--segmenter", choices=("sam", "sam-onnx"), default="sam-onnx")
+    parser.add_argument("--short", action="store_true", help="one short pass, for a slow or busy machine")
+    parser.add_argument("--segmenter", choices=("sam", "sam-onnx", "hf"), default="sam-onnx")
     parser.add_argument(
-        "--encoder", choices=("vit_b", "vit_tiny", "small"), default=None, help="default: vit_b"
+        "--encoder",
+        choices=("vit_b", "vit_tiny", "small", *HF_MODELS),
+        default=None,
+        help="default: vit_b, of hf sam2",
     )
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of hf")
+    parser.add_argument("--many", type=int, default=0, help="small pictures to click on for the memory row")
+    parser.add_argument("--skip-server", action="store_true", help="only the memory row")
     parser.add_argument("--skip-encoders", action="store_true", help="leave out the table of encoders")
     parser.add_argument("--only-encoders", action="store_true", help="leave out the server")
     parser.add_argument("--runs", type=int, default=3, help="timed runs of every encoder, after one more")
@@ -427,21 +496,31 @@ def main() -> None:
         return
     import torch
 
-    kind = args.encoder or ("small" if args.quick else "vit_b")
+    is_hf = args.segmenter == "hf"
+    kind = args.encoder or ("sam2" if is_hf else "small" if args.quick else "vit_b")
     with tempfile.TemporaryDirectory() as scratch:
         folder = (args.work or Path(scratch)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = folder / f"{kind}.pth"
-        if not checkpoint.exists():
+        checkpoint = folder / (f"hf-{kind}" if is_hf else f"{kind}.pth")
+        if is_hf:
+            save_random_hf(kind, checkpoint)
+        elif not checkpoint.exists():
             torch.save(random_sam(kind).state_dict(), checkpoint)
+        more = {"GROUNDSWELL_HF_PRECISION": args.precision} if is_hf else {}
         load = round(os.getloadavg()[0], 2)
-        say("cores", float(os.cpu_count() or 1), "", encoder=kind, segmenter=args.segmenter, load=load)
+        say(
+            "cores", float(os.cpu_count() or 1), "", encoder=kind, segmenter=args.segmenter, load=load, **more
+        )
         image = make_pictures(folder / "images", 1)[0]
-        if not args.skip_encoders:
+        if not args.skip_encoders and not is_hf:
             encoder_table(folder, checkpoint, image, runs=args.runs)
         if args.only_encoders:
             return
-        serve(folder, checkpoint, args.segmenter, QUICK if args.quick else FULL)
+        if not args.skip_server:
+            sizes = SHORT if args.short else QUICK if args.quick else FULL
+            serve(folder, checkpoint, args.segmenter, sizes, **more)
+        if args.many:
+            many_pictures(environment(folder, args.segmenter, checkpoint, **more), folder, args.many)
         say("load at the end", os.getloadavg()[0], "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +115,17 @@ class Place:
 
 @contextmanager
 def place(
-    studio: Studio, folder: Path, *, title: str, output: Output = "brush", images: int = 2
+    studio: Studio,
+    folder: Path,
+    *,
+    title: str,
+    output: Output = "brush",
+    images: int = 2,
+    changes: Mapping[str, Any] | None = None,
 ) -> Iterator[Place]:
-    """A project of generated pictures on ``studio``, our backend served on a free port."""
+    """A project of generated pictures on ``studio``, our backend served on a free port. ``changes`` are
+    settings.
+    """
     pictures = folder / "pictures"
     pictures.mkdir(parents=True)
     for i in range(images):
@@ -129,6 +137,7 @@ def place(
         studio_token=LOGIN.token,
         backend_url=f"http://127.0.0.1:{port}",
         webhook_secret="a secret of the tests",
+        **(changes or {}),
     )
     services = Services.from_settings(settings)
     server = make_server("127.0.0.1", port, create_app(services=services), threaded=True)

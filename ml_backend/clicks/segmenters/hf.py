@@ -111,7 +111,7 @@ class HfSegmenter(TorchOnDevice):
             "size": {"longest_edge": self._size}, "pad_size": side,
         }  # fmt: skip
         given = self._processor(
-            images=np.ascontiguousarray(image),
+            images=_owned(np.ascontiguousarray(image)),
             input_data_format="channels_last",
             return_tensors="pt",
             **sizes,

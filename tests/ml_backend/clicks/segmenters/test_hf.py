@@ -151,6 +151,7 @@ def test_every_input_matters(folder: Path) -> None:
 def test_a_kept_embedding_gives_the_same_masks(folder: Path, tmp_path: Path) -> None:
     ours = from_settings(settings(folder), None)
     image = picture(HW)
+    image.flags.writeable = False  # as the cache of decoded pictures gives them
     stores = [EmbeddingStore(tmp_path / "kept", ram_bytes=ram, disk_bytes=10**9) for ram in (0, 10**9)]
     made = stores[0].get_or_make("a", ours.encoder, lambda: image, ours.embed, gate=DeviceGate())
     stores[0].flush()
