@@ -19,7 +19,7 @@ __all__ = ["HF_MODELS", "BareHf", "save_random_hf"]
 
 HF_MODELS = {"sam2": "Sam2", "sam3": "Sam3Tracker", "sam": "Sam", "small": "Sam2"}
 """Choice → prefix of its classes. ``sam2`` is SAM 2.1 hiera-tiny, ``sam3`` the tracker of SAM 3, ``sam`` is
-ViT-B, ``small`` a SAM 2 with a tenth of the work."""
+ViT-B, ``small`` a SAM 2 that sees 256 × 256 pixels."""
 
 
 def save_random_hf(kind: str, folder: Path, *, fine: float = 0.1) -> Path:
@@ -41,6 +41,8 @@ def save_random_hf(kind: str, folder: Path, *, fine: float = 0.1) -> Path:
         backbone.embed_dim_per_stage, backbone.num_attention_heads_per_stage = [24, 48, 96, 192], [1, 1, 2, 4]
         backbone.global_attention_blocks = [3]
         config.vision_config.backbone_channel_list = [192, 96, 48, 24]
+        config.vision_config.backbone_feature_sizes = [[64, 64], [32, 32], [16, 16]]
+        backbone.image_size, config.prompt_encoder_config.image_size = [256, 256], 256
     model = getattr(transformers, f"{HF_MODELS[kind]}Model")(config)
     with torch.no_grad():
         for name, layer in model.mask_decoder.named_modules():
@@ -50,7 +52,10 @@ def save_random_hf(kind: str, folder: Path, *, fine: float = 0.1) -> Path:
                 layer.weight.mul_(fine)
     model.save_pretrained(folder)
     processors = {"Sam3Tracker": "Sam3ImageProcessor", "Sam": "SamImageProcessorPil"}
-    getattr(transformers, processors.get(HF_MODELS[kind], "Sam2ImageProcessor"))().save_pretrained(folder)
+    images = getattr(transformers, processors.get(HF_MODELS[kind], "Sam2ImageProcessor"))()
+    if kind == "small":
+        images.size = {"height": 256, "width": 256}
+    images.save_pretrained(folder)
     return folder
 
 
