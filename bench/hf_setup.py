@@ -1,12 +1,14 @@
 """Models of transformers for the click benchmark, of real size with random weights, and their bare calls.
 
-``python -m bench.hf_setup --work FOLDER`` says what keeping less of a picture's features does to masks.
+``python -m bench.hf_setup levels --work FOLDER`` says what keeping less of a picture's features does to
+masks; ``python -m bench.hf_setup calls --work FOLDER`` what our calls cost beside the bare ones, as CPU time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,13 +182,59 @@ def level_table(folder: Path, clicks: int) -> None:
         print(json.dumps(row), flush=True)
 
 
+def call_table(folder: Path, clicks: int, precision: str) -> None:
+    """Print CPU seconds of one encoding and one click, ours against the bare calls, in turns in this process.
+
+    CPU seconds say something on a busy machine too; bench.clicks measures what people wait for.
+    """
+    import os
+
+    import cv2
+
+    from bench.click_setup import HEIGHT, WIDTH, make_pictures
+    from ml_backend.clicks.base import Prompt
+    from ml_backend.clicks.segmenters.hf import HfSegmenter
+    from ml_backend.clicks.segmenters.hf_models import load_model
+    from ml_backend.label_studio.codecs.brush import encode_brush
+
+    path = make_pictures(folder.parent / "images", 1)[0]
+    image = np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
+    bare = BareHf(folder, precision)
+    ours = HfSegmenter(*load_model(folder), precision="bfloat16" if precision == "bfloat16" else "float32")
+
+    def cpu(call: Callable[[], Any]) -> float:
+        began = time.process_time()
+        call()
+        return time.process_time() - began
+
+    encodes = [(cpu(lambda: bare.encode(image)), cpu(lambda: ours.embed(image))) for _ in range(3)][1:]
+    embedding = ours.embed(image)
+    times = []
+    for x, y in np.random.default_rng(0).uniform(0.05, 0.95, (clicks + 2, 2)):
+        prompt = Prompt(((x * WIDTH, y * HEIGHT, True),), None, "")
+        one = cpu(lambda x=x, y=y: encode_brush(bare.click(x * WIDTH, y * HEIGHT)))  # type: ignore[misc]
+        two = cpu(lambda p=prompt: encode_brush(ours.segment(embedding, p, None).masks[0]))  # type: ignore[misc]
+        times.append((one, two))
+    for name, pairs in (("encode", encodes), ("click", times[2:])):
+        base, value = (float(np.median(side)) for side in zip(*pairs, strict=True))
+        row = {"name": f"cpu/{name}", "value": round(value, 4), "baseline": round(base, 4), "unit": "s"}
+        row |= {"ratio": round(value / base, 3), "n": len(pairs), "precision": precision}
+        print(json.dumps({**row, "load": round(os.getloadavg()[0], 1)}), flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What keeping less of a picture's features does to masks.")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=("levels", "calls"))
     parser.add_argument("--encoder", choices=tuple(HF_MODELS), default="sam2")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of calls")
     parser.add_argument("--clicks", type=int, default=30)
     parser.add_argument("--work", type=Path, required=True, help="folder for model and picture")
     args = parser.parse_args()
-    level_table(save_random_hf(args.encoder, args.work / f"hf-{args.encoder}-plain", fine=1.0), args.clicks)
+    name = f"hf-{args.encoder}"
+    if args.table == "levels":
+        level_table(save_random_hf(args.encoder, args.work / f"{name}-plain", fine=1.0), args.clicks)
+    else:
+        call_table(save_random_hf(args.encoder, args.work / name), args.clicks, args.precision)
 
 
 if __name__ == "__main__":
