@@ -46,7 +46,7 @@ def test_click_negative_click_accept_submit(here: Place, page: Page) -> None:
         "response",
         lambda r: replies.append(r.json()) if "interactive-annotating" in r.url and r.ok else None,
     )
-    open_stream(page, here.studio.url, here.made.project_id)
+    open_stream(page, here.studio.url, here.made.project_id, guide=True)
     page.wait_for_timeout(1500)
     page.keyboard.press("m")  # the first smart tool: points
     page.keyboard.press("1")  # the first label
