@@ -65,6 +65,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Clicks that simulated users need: NoC@85, NoC@90, failures, IoU after k clicks, with intervals.
 
+        Several segmenters are measured side by side, on the same masks with the same robot, each in a process
+        of its own: seconds of a click and of a picture's first one, and the most memory it took.
+
         `project` is trained first, on the training share of the images; the rest is measured. With
         `--start proposal` every mask is clicked twice, from nothing and from what `--proposals` or
         `--model` propose; without either, a Mask R-CNN is trained on the training share for it. Several
@@ -132,7 +135,7 @@ def _table(reports: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[s
 
     table = Table(title="clicks of simulated users, 95 % intervals over images")
     columns = ("segmenter", "start", "robot", "masks", "NoC@85", "NoC@90", "never 85", "never 90", "IoU@1")
-    for column in (*columns, "ms/click"):
+    for column in (*columns, "ms/click", "ms/picture", "memory"):
         left = column in ("segmenter", "start", "robot")
         table.add_column(column, justify="left" if left else "right")
     for report in reports:
@@ -147,8 +150,10 @@ def _table(reports: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[s
                 *(f"{nof[iou]['value']:.1%}" for iou in ("0.85", "0.90")),
                 f"{scores['iou_at'][1]['value']:.3f}",
                 f"{scores['click_s'] * 1000:.1f}",
+                f"{scores['embed_s'] * 1000:.0f}",
+                _megabytes(report.get("peak_bytes")),
             )
-    Console(width=140).print(table)
+    Console(width=156).print(table)
     for row in differences:
         typer.echo(
             f"{_noc(row)}, {row['robot']} robot, {row['start']} start: "
@@ -160,6 +165,10 @@ def _table(reports: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[s
                 f"{_noc(pair)}, {report['settings']['robot']} robot, {report['segmenter']}: proposal against "
                 f"empty start {_interval(pair)}, best of both {pair['oracle']['value']:.2f}"
             )
+
+
+def _megabytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e6:,.0f} MB"
 
 
 def _noc(pair: Mapping[str, Any]) -> str:

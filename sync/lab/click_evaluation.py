@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.evaluation.experiment import (
     ClickExperiment,
     ClickSplit,
     compare_reports,
     pick_targets,
-    run_experiment,
     split_images,
     stored_proposals,
     with_starts,
@@ -25,6 +23,7 @@ from ml_backend.errors import BadInput
 from ml_backend.instances import Rle
 from ml_backend.masks.coco import CocoSet
 from ml_backend.settings import BackendSettings
+from sync.lab.measured_segmenter import SegmenterTask, measure
 
 __all__ = ["ClickEvaluation", "ClickScores", "evaluate_clicks"]
 
@@ -103,7 +102,7 @@ def evaluate_clicks(
     *,
     report: Report = lambda share, line: None,
 ) -> ClickScores:
-    """Measure all segmenters of the plan on the same masks.
+    """Measure all segmenters of the plan on the same masks, each in a process of its own.
 
     ``report`` is called with the share done (0..1) and a line about it. Raises BadInput, see ``check``.
     """
@@ -116,24 +115,21 @@ def evaluate_clicks(
         if "proposal" in plan.starts:
             found = _proposals(plan, split, data.categories, scratch, report)
         targets = pick_targets(split.test, data.categories, experiment, found)
-        built = [_segmenter(name, plan, split, settings, scratch, report) for name in plan.segmenters]
+        experiments = [replace(experiment, robot=robot) for robot in plan.robots]  # type: ignore[arg-type]
+        names = list(dict.fromkeys(plan.segmenters))
+        runs: list[list[dict[str, Any]]] = []
+        for number, name in enumerate(names):
+            network = _network(plan, split, scratch, report) if name == "project" else None
+            task = SegmenterTask(name, targets, experiments, settings, network)
+            share = number / len(names)
+            runs.append(measure(task, lambda line, share=share: report(share, line)))  # type: ignore[misc]
         reports: list[dict[str, Any]] = []
         differences: list[Mapping[str, Any]] = []
-        total = len(plan.robots) * len(built)
-        for robot in plan.robots:
-            runs: list[dict[str, Any]] = []
-            for segmenter in built:
-                share = len(reports + runs) / total
-                measured = run_experiment(
-                    segmenter,
-                    targets,
-                    replace(experiment, robot=robot),  # type: ignore[arg-type]
-                    lambda line, share=share: report(share, line),  # type: ignore[misc]
-                )
-                runs.append(measured)
-            for other in runs[1:]:
-                differences += [{"robot": robot, **row} for row in compare_reports(runs[0], other)]
-            reports += runs
+        for robot, of_robot in zip(plan.robots, zip(*runs, strict=True), strict=True):
+            first, *others = of_robot
+            for other in others:
+                differences += [{"robot": robot, **row} for row in compare_reports(first, other)]
+            reports += of_robot
     return ClickScores(len(split.test), len(split.train), len(targets), reports, differences)
 
 
@@ -165,20 +161,9 @@ def _proposals(
     return found
 
 
-def _segmenter(
-    name: str,
-    plan: ClickEvaluation,
-    split: ClickSplit,
-    settings: BackendSettings,
-    scratch: ExitStack,
-    report: Report,
-) -> ClickSegmenter:
-    """The segmenter of this name; ``project`` is trained on the training share when its folder is empty."""
-    from ml_backend.clicks.serving.catalog import build_segmenter
-
-    if name != "project":
-        return build_segmenter(name, settings)
-    from ml_backend.clicks.project_network.click_net import ProjectSegmenter, save_network
+def _network(plan: ClickEvaluation, split: ClickSplit, scratch: ExitStack, report: Report) -> Path:
+    """Folder of the network ``project``; it is trained on the training share when there is none yet."""
+    from ml_backend.clicks.project_network.click_net import save_network
     from ml_backend.clicks.training.options import ClickOptions
     from ml_backend.clicks.training.trainer import train_network
 
@@ -194,4 +179,4 @@ def _segmenter(
         )
         folder.mkdir(parents=True, exist_ok=True)
         save_network(folder, network, manifest)
-    return ProjectSegmenter(folder)
+    return folder

@@ -303,6 +303,35 @@ def test_command_measures_both_starts(coco_set: Path) -> None:
     assert plot.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_command_puts_segmenters_side_by_side(coco_set: Path) -> None:
+    import json
+
+    import torch
+
+    from ml_backend.clicks.project_network.click_net import ClickNet, NetworkManifest, save_network
+
+    torch.manual_seed(0)
+    network = coco_set / "network"
+    network.mkdir()
+    save_network(network, ClickNet(8), NetworkManifest(size=48, width=8, first_side=40.0))
+    report, plot = coco_set / "report.json", coco_set / "plot.svg"
+    said = cli(
+        *("--images", str(coco_set / "images"), "--coco", str(coco_set / "annotations.json")),
+        *("--segmenter", "classical", "--segmenter", "project", "--click-model", str(network)),
+        *("--max-clicks", "3", "--report", str(report), "--plot", str(plot)),
+    )
+    rows = [line for line in said.splitlines() if " MB" in line]
+    assert [line.split()[1] for line in rows] == ["classical", "project"]
+    assert "NoC@90, ritm robot, empty start: project against classical" in said
+    written = json.loads(report.read_text())
+    classical, project = written["reports"]
+    first_clicks = [[t["clicks"][0] for t in one["traces"]["empty"]] for one in (classical, project)]
+    assert first_clicks[0] == first_clicks[1]  # the same masks, and the same robot
+    assert 20e6 < classical["peak_bytes"] < project["peak_bytes"]  # one of them needs torch
+    assert {row["n_targets"] for row in written["differences"]} == {8}
+    assert b"<svg" in plot.read_bytes()[:1000]
+
+
 def test_command_keeps_training_images_out(coco_set: Path) -> None:
     import json
 
