@@ -116,7 +116,7 @@ def evaluate_clicks(
             found = _proposals(plan, split, data.categories, scratch, report)
         targets = pick_targets(split.test, data.categories, experiment, found)
         experiments = [replace(experiment, robot=robot) for robot in plan.robots]  # type: ignore[arg-type]
-        names = list(dict.fromkeys(plan.segmenters))
+        names = list(plan.segmenters)
         runs: list[list[dict[str, Any]]] = []
         for number, name in enumerate(names):
             network = _network(plan, split, scratch, report) if name == "project" else None

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.edge_path import Mask, outline, polish
+from ml_backend.clicks.segmenters.mask_confidence import expected_iou
 from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.errors import BadPrompt
 from ml_backend.settings import BackendSettings
@@ -71,11 +72,19 @@ class ClassicalSegmenter:
         return Embedding(self.encoder, (image.shape[0], image.shape[1]), {"pixels": image})
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
-        """One mask; ``iou`` is a rough constant by kind of prompt, as there is no model to predict it."""
+        """One mask; its ``iou`` is what is expected by the look of its edge (``mask_confidence``)."""
+        mask = self.mask(embedding, prompt, start_mask)
+        pixels: npt.NDArray[np.uint8] = embedding.arrays["pixels"]  # type: ignore[assignment]
+        before = None if start_mask is None or not prompt.points else start_mask.mask
+        iou = expected_iou(pixels, mask, clicks=max(1, len(prompt.points)), before=before)
+        return ClickResult(mask[None], np.array([iou], np.float32), None)
+
+    def mask(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> Mask:
+        """The (H, W) mask alone, for those who do not ask how good it is."""
         if not prompt.points and prompt.box is None:
             if start_mask is None:
                 raise BadPrompt("no clicks, no box and nothing to start from", field="context.result")
-            return _result(start_mask.mask, 1.0)
+            return start_mask.mask
         pixels: npt.NDArray[np.uint8] = embedding.arrays["pixels"]  # type: ignore[assignment]
         points = list(prompt.points)
         mask = np.zeros(embedding.hw, np.bool_) if start_mask is None else start_mask.mask
@@ -94,7 +103,7 @@ class ClassicalSegmenter:
                 mask = _refit(pixels, mask, depth, points[: index + 1])
             elif point[2]:
                 mask = _first(pixels, point, points[: index + 1])
-        return _result(mask, 0.6 if start_mask is None else 0.7)
+        return mask
 
 
 def _first(pixels: npt.NDArray[np.uint8], point: Point, known: list[Point]) -> Mask:
@@ -329,10 +338,6 @@ def _from_box(pixels: npt.NDArray[np.uint8], box: tuple[float, float, float, flo
     if not kept.any():
         kept[view.pixel(centre)] = True
     return view.put(np.zeros(pixels.shape[:2], np.bool_), kept)
-
-
-def _result(mask: Mask, iou: float) -> ClickResult:
-    return ClickResult(mask[None], np.array([iou], np.float32), None)
 
 
 def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> ClassicalSegmenter:

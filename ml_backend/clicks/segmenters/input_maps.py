@@ -120,12 +120,12 @@ def _candidate(
     if not mask.any() and clicks[2].any():
         x, y, w, h = cv2.boundingRect(clicks[2].astype(np.uint8))
         box = (float(x), float(y), float(x + w), float(y + h))
-        mask = _classical.segment(embedding, Prompt((), box, ""), None).masks[0]
+        mask = _classical.mask(embedding, Prompt((), box, ""), None)
     known = tuple((float(x) + 0.5, float(y) + 0.5, bool(p)) for x, y, p in points)
     if not mask.any() and known:
-        mask = _classical.segment(embedding, Prompt(known, None, ""), None).masks[0]
+        mask = _classical.mask(embedding, Prompt(known, None, ""), None)
     for index, (x, y, positive) in enumerate(known):
         if bool(mask[int(y), int(x)]) != positive:
             start_mask = StartMask(mask, None, (0.0, 0.0, 1.0, 1.0), False)
-            mask = _classical.segment(embedding, Prompt(known[: index + 1], None, ""), start_mask).masks[0]
+            mask = _classical.mask(embedding, Prompt(known[: index + 1], None, ""), start_mask)
     return mask
