@@ -59,7 +59,8 @@ def mask_features(
 ) -> npt.NDArray[np.float64]:
     """What can be seen of a mask that is not empty, one number for each of ``FEATURES``."""
     height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    rows = np.flatnonzero(mask.any(1))
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
     y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     margin = max(4, (y1 - y0) // 4, (x1 - x0) // 4)
     window = (
@@ -92,9 +93,10 @@ def mask_features(
     ground = lab[around] if around.any() else colour
     spread = colour.std(0) + ground.std(0) + 4.0
     old = 0.0
+    covered = int(np.count_nonzero(mask))
     if before is not None and before.any():
         both = int(np.count_nonzero(mask & before))
-        old = both / int(np.count_nonzero(mask | before))
+        old = both / (covered + int(np.count_nonzero(before)) - both)
     return np.array(
         [
             np.log1p(steps.mean()),
@@ -103,7 +105,7 @@ def mask_features(
             np.log1p(float((np.abs(colour.mean(0) - ground.mean(0)) / spread).sum())),
             np.log1p(float(colour.std(0).sum())),
             np.log(4.0 * np.pi * area / length**2),
-            np.log(np.count_nonzero(mask) / mask.size),
+            np.log(covered / mask.size),
             min(1.0, 8.0 * np.count_nonzero(touching) / touching.size),
             np.log1p(clicks),
             old,
