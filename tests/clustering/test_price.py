@@ -14,6 +14,7 @@ from clustering.price import MISFIT, acceptable, chosen_truths, one_play, predic
 from clustering.project_pool import Lessons, ProjectPool
 from clustering.search import make_policy
 from clustering.truth_draws import SPREADS, Belief, TruthModel, fit_truth, picture_spread
+from clustering.verifier import RIDGES, compare_ridges, fit_logistic, make_features
 
 NONE = np.zeros(0, np.int64)
 
@@ -84,6 +85,41 @@ def test_large_pictures_that_agree_by_luck_do_not_make_a_forecast_sure() -> None
     assert _spread_of_shares(many) < 0.6 * _spread_of_shares(few)
 
 
+def test_the_ridge_that_predicts_best_counts_most() -> None:
+    project = _case(1500).project
+    lessons, features = project.lessons, make_features(project)
+    assert lessons is not None
+    x, y = features.bent(features.lessons), lessons.good.astype(np.float64)
+    group = np.unique(lessons.picture, return_inverse=True)[1]
+    loss, _ = compare_ridges(x, y, np.zeros(len(y)), group, features.penalty, seed=[0, len(y)])
+    best = fit_logistic(x, y, RIDGES[int(np.argmin(loss))] * features.penalty)
+    model = fit_truth(project, NONE, np.zeros(0), seed=0)
+    heaviest = model.beliefs[int(np.argmax(model.weight))]
+    assert np.allclose(heaviest.centre, features.bent(features.columns) @ best, atol=1e-3)
+
+
+def test_answers_do_not_count_as_pictures() -> None:
+    project = _pictures([(30, 0.3), (30, 0.9)] * 10)
+    answered = np.arange(700)
+    model = fit_truth(project, answered, (answered % 2).astype(float), seed=0)
+    assert min(float(belief.spread @ SPREADS) for belief in model.beliefs) > 1.2
+
+
+def test_a_few_answers_shift_what_the_detector_says() -> None:
+    project = ProjectPool(_case(600, "weak").project.pools)
+    answered = np.arange(7)
+
+    def share(yes: float) -> float:
+        model = fit_truth(project, answered, np.full(7, yes), seed=0)
+        rng = np.random.default_rng(0)
+        return float(np.mean([model.draw(rng)[7:].mean() for _ in range(40)]))
+
+    nothing = fit_truth(project, NONE, np.zeros(0), seed=0)
+    rng = np.random.default_rng(0)
+    before = float(np.mean([nothing.draw(rng)[7:].mean() for _ in range(40)]))
+    assert share(0.0) + 0.05 < before < share(1.0) - 0.05
+
+
 def test_the_spread_between_pictures_is_learnt_and_usual_where_there_are_none() -> None:
     rng = np.random.default_rng(0)
     picture = np.repeat(np.arange(60), 20)
@@ -131,19 +167,16 @@ def _shifting(n: int = 400) -> TruthModel:
 def test_truths_to_be_played_stand_for_equal_shares_the_worst_first() -> None:
     model = _shifting()
     order = np.arange(400)
-    every = np.sort([acceptable(model.draw(np.random.default_rng(i)), order, 0.8) for i in range(600)])
-    chosen = [acceptable(truth, order, 0.8) for truth in chosen_truths(model, 8, purity=0.8, seed=1)]
+    every = np.sort([acceptable(model.draw(np.random.default_rng(i)), order, 0.8) for i in range(3000)])
+    truths = chosen_truths(model, 8, purity=0.8, seed=1, draws=3000)
+    chosen = [acceptable(truth, order, 0.8) for truth in truths]
     assert chosen == sorted(chosen)
-    ranks = np.searchsorted(every, chosen) / len(every)
-    # 0 is as often drawn as it is: ranks of equal values are those of the first
-    told = np.array(chosen) > 0
-    assert np.abs(ranks - (np.arange(8) + 0.5) / 8)[told].max() < 0.15
-    assert told.any()
-    assert not told.all()
-    again = chosen_truths(model, 8, purity=0.8, seed=1)
-    other = chosen_truths(model, 8, purity=0.8, seed=2)
-    assert [acceptable(truth, order, 0.8) for truth in again] == chosen
-    assert any((one != two).any() for one, two in zip(again, other, strict=True))
+    expected = (np.arange(8) + 0.5) / 8
+    assert (np.searchsorted(every, chosen, side="left") / len(every) - 0.03 < expected).all()
+    assert (expected < np.searchsorted(every, chosen, side="right") / len(every) + 0.03).all()
+    first, again, other = (chosen_truths(model, 8, purity=0.8, seed=seed) for seed in (1, 1, 2))
+    assert all((one == two).all() for one, two in zip(first, again, strict=True))
+    assert any((one != two).any() for one, two in zip(first, other, strict=True))
 
 
 def test_without_a_promise_truths_differ_by_how_many_masks_are_good() -> None:
