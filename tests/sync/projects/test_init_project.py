@@ -250,7 +250,7 @@ def test_facts_and_options_reach_backend_and_worker(init: Init, settings: Settin
     assert facts.labels == ("RBC", "WBC")
     assert facts.segmenter == "classical"
     assert facts.review_project_id == made.review_project_id
-    assert facts.config.outputs[0].type == "polygonlabels"
+    assert facts.config.outputs[0].type == "polygon"
     project = open_project(settings, Store(settings.database()), studio, made.project_id)
     assert (project.settings.min_finished, project.settings.preset) == (9, "full")
     init(studio)
