@@ -192,6 +192,7 @@ def test_answered_masks_cost_nothing_and_a_finished_review_costs_nothing_more() 
     again = one_play(policy, case.project, case.good, seed=1, costs=costs)
     assert whole == again
     assert whole.questions > 0
+    assert whole.unseen + whole.verified + whole.lost == case.good.sum()
     nothing = one_play(
         policy, case.project, case.good, seed=1, costs=costs, free=np.ones(len(case.good), bool)
     )
