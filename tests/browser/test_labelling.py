@@ -205,7 +205,7 @@ def test_click_suggestion_negative_click_accept_submit(here: Place, page: Page) 
     assert len(replies) == first + 1, "the negative click did not reach the backend"
     page.wait_for_timeout(800)
     shown = replies[-1]["data"]["result"]
-    assert len(shown) == 1
+    assert [item["type"] for item in shown] == ["brush", "labels"]
     page.get_by_text("1 suggestions").locator("xpath=following::button[2]").click()  # ✗, then ✓
     page.wait_for_function("Htx.annotationStore.selected.suggestions.size === 0")
     page.wait_for_timeout(500)
