@@ -87,8 +87,8 @@ class BackendSettings(BaseSettings):
     )
     hf_precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="what the image encoder of segmenter 'hf' computes in; bfloat16 is faster, with masks a "
-        "little different",
+        description="what the image encoder of segmenter 'hf' computes in; bfloat16 takes half the memory, "
+        "with masks a little different; it is not faster on every machine",
     )
     embedding_ram_bytes: int = Field(
         default=512 * 1024**2, ge=0, description="click embeddings kept in memory, per process"
