@@ -56,7 +56,7 @@ def test_the_editor_shows_and_keeps_the_mask_that_was_sent(
                 break
             page.wait_for_timeout(100)
         parsed = parse_annotation(stored[0].result, config, HW)
-        assert parsed.dropped == ()
+        assert {dropped.reason for dropped in parsed.dropped} == {"the label of another result"}
         for region, mask in zip(parsed.regions, masks, strict=True):
             np.testing.assert_array_equal(decode_rle(region.rle), mask)
             assert region.label == "disc"
