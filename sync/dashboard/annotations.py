@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,12 +13,22 @@ from sync.rounds.task_queries import effective_annotation
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, AnswerRecord
 
-__all__ = ["AnnotationLine", "AnswerLine", "annotation_lines", "answer_lines", "speaking"]
+__all__ = [
+    "AnnotationLine",
+    "AnswerLine",
+    "annotation_lines",
+    "answer_lines",
+    "finished_by_hand",
+    "speaking",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotationLine:
-    """One annotation; ``regions`` counts what a person drew or chose."""
+    """One annotation; ``regions`` counts what a person drew or chose.
+
+    ``tagged_only``: it says what the picture shows, and not where; what is found there is still wanted.
+    """
 
     id: int
     task_id: int
@@ -30,6 +40,7 @@ class AnnotationLine:
     seconds: float | None
     regions: int
     is_broken: bool
+    tagged_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +79,25 @@ def annotation_lines(db: ProjectStore, *, without_tags: bool) -> list[Annotation
     )
     with db.read() as session:
         rows = session.execute(query).all()
-    return [
-        AnnotationLine(
-            row[0],
-            row[1],
-            row[2] or 0,
-            row[3],
-            row[4],
-            row[5],
-            row[6],
-            row[7],
-            len(row[8]) - len(tags_of(row[8])) if without_tags else int(row[8]),
-            bool(row[9]),
+    lines = []
+    for row in rows:
+        regions = len(row[8]) - len(tags_of(row[8])) if without_tags else int(row[8])
+        lines.append(
+            AnnotationLine(
+                row[0],
+                row[1],
+                row[2] or 0,
+                row[3],
+                row[4],
+                row[5],
+                row[6],
+                row[7],
+                regions,
+                bool(row[9]),
+                tagged_only=without_tags and not regions,
+            )
         )
-        for row in rows
-    ]
+    return lines
 
 
 def speaking(lines: Iterable[AnnotationLine]) -> dict[int, AnnotationLine]:
@@ -93,6 +108,11 @@ def speaking(lines: Iterable[AnnotationLine]) -> dict[int, AnnotationLine]:
             by_task.setdefault(line.task_id, []).append(line)
     found = ((task, effective_annotation(rows)) for task, rows in by_task.items())
     return {task: line for task, line in found if line is not None}
+
+
+def finished_by_hand(spoken: Mapping[int, AnnotationLine]) -> set[int]:
+    """Tasks of which a person said all, so that nothing found there counts. ``spoken``: see ``speaking``."""
+    return {task for task, line in spoken.items() if not line.tagged_only}
 
 
 def answer_lines(db: ProjectStore) -> Sequence[AnswerLine]:

@@ -12,7 +12,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, StorageError
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from sync.dashboard.agreement import agreement
-from sync.dashboard.annotations import annotation_lines, answer_lines, speaking
+from sync.dashboard.annotations import annotation_lines, answer_lines, finished_by_hand, speaking
 from sync.dashboard.figures import ExpertRow, ProjectFigures
 from sync.dashboard.invite_rows import invite_rows
 from sync.dashboard.masks import accepted_by_label, label_rows, mask_rows, question_rows
@@ -95,8 +95,7 @@ def collect_project(
     answers = answer_lines(db)
     reviewed = next((one for one in reversed(rounds) if has_finished(one, "cluster")), None)
     spoken = speaking(lines)
-    done = spoken.keys()
-    spared = accepted_by_label(paths, reviewed_round(rounds), but_for=done)
+    spared = accepted_by_label(paths, reviewed_round(rounds), but_for=finished_by_hand(spoken))
     review: Mapping[str, Any] = {} if reviewed is None else reviewed.figures.get("review", {})
     mistakes = newest_mistakes(paths, rounds)
     names = names_of(db, settings)

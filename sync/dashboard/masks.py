@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import task_of_key
 from ml_backend.artifacts.verdicts import read_verdicts
-from sync.dashboard.annotations import AnnotationLine, speaking
+from sync.dashboard.annotations import AnnotationLine, finished_by_hand, speaking
 from sync.dashboard.figures import LabelRow, MaskRow, QuestionRow
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnswerRecord, QuestionRecord, RoundRecord
@@ -80,7 +80,7 @@ def mask_rows(
     for place, record in enumerate(rounds):
         until = rounds[place + 1].started_at if place + 1 < len(rounds) else None
         done = speaking(line for line in lines if until is None or line.created_at <= until)
-        accepted = accepted_by_label(paths, record, but_for=done.keys()).values()
+        accepted = accepted_by_label(paths, record, but_for=finished_by_hand(done)).values()
         rows.append(
             MaskRow(
                 round=record.number,

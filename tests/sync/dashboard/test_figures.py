@@ -17,9 +17,11 @@ from ml_backend.artifacts.mistakes import Finding, MistakeTable, write_mistakes
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StudioError
 from ml_backend.learners.base import Evaluation
+from sync.dashboard.annotations import annotation_lines
 from sync.dashboard.collect import collect_project, fingerprint, project_record
 from sync.dashboard.figures import ProjectFigures, mean_range, median_range, share_range
 from sync.dashboard.live import live_state
+from sync.dashboard.masks import mask_rows
 from sync.dashboard.render import render_report
 from sync.review.outbox import NewAnswer, put_answer
 from sync.rounds.test_split import repartition
@@ -102,6 +104,27 @@ def test_masks_of_a_task_that_somebody_finished_count_as_drawn_alone(make_world:
     lost -= after.masks[-1].verified + after.masks[-1].propagated
     assert 0 < lost <= 30
     assert after.hours.accepted == before.hours.accepted - lost
+
+
+def test_masks_found_where_somebody_only_tagged_still_count(make_world: MakeWorld) -> None:
+    world = certified_world(make_world)
+    before = figures(world).masks[-1]
+    world.label(*range(20, 30))
+    world.worker().look(world.project_id)
+    tags = [{"id": "", "label": LABELS[0], "rle": None, "box_xyxy": None}]
+    with world.store.write() as session:
+        for task in world.tasks[20:30]:
+            for record in session.scalars(select(AnnotationRecord).where(AnnotationRecord.task_id == task)):
+                record.regions = tags
+    opened = world.open()
+    lines = annotation_lines(opened.db, without_tags=True)
+    assert {line.task_id for line in lines if line.tagged_only} == set(world.tasks[20:30])
+    with world.store.read() as session:
+        rounds = list(session.scalars(select(RoundRecord).order_by(RoundRecord.number)))
+    row = mask_rows(opened.paths, lines, [one for one in rounds if one.figures])[-1]
+    assert (row.drawn, row.verified, row.propagated) == (before.drawn, before.verified, before.propagated)
+    assert row.finished == before.finished + 10
+    assert not any(line.tagged_only for line in annotation_lines(opened.db, without_tags=False))
 
 
 def test_hours_follow_from_measured_times_and_the_cost_model(make_world: MakeWorld) -> None:
