@@ -14,7 +14,7 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_reader import ParsedAnnotation, parse_annotation
 from ml_backend.masks.rle import parse_rle
 from ml_backend.masks.shapes import whole_rle
-from sync.rounds.replaced import clicks_left, replaced_proposals
+from sync.rounds.replaced import clicks_left, is_proposal, replaced_proposals
 
 __all__ = [
     "drawn_masks",
@@ -81,7 +81,7 @@ def read_annotation(config: LabelConfig, result: Sequence[Mapping[str, Any]]) ->
         | ({"rotated": [round(float(x), 3) for x in region.rotated]} if region.rotated else {})
         | ({"replaced": replaced[region.id]} if region.id in replaced else {})
         for region in parsed.regions
-        if region.id not in gone
+        if not (region.id in gone and is_proposal(region))
     ]
     sizes = {tuple(row["rle"]["size"]) for row in rows}
     if len(sizes) > 1:

@@ -15,7 +15,7 @@ from ml_backend.label_studio.region_reader import ParsedAnnotation
 from ml_backend.label_studio.regions import Region
 from ml_backend.masks.rle import rle_iou
 
-__all__ = ["clicks_left", "replaced_proposals"]
+__all__ = ["clicks_left", "is_proposal", "replaced_proposals"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +25,11 @@ def replaced_proposals(regions: Sequence[Region], config: LabelConfig) -> Mappin
 
     A proposal is left out if nobody changed it (``origin`` is ``prediction``), and an accepted click of the
     same label started from it and overlaps it, or covers the same object: an IoU above the ``same_iou`` of
-    the kind. What a person drew or changed by hand always stays.
+    the kind. What a person drew or changed by hand always stays. So do polygons: when their points are moved,
+    added or removed, the editor (1.23.2) leaves their ``origin`` as it is.
     """
     clicks = [r for r in regions if r.origin == "manual" and (r.started_from or r.score is not None)]
-    proposals = [r for r in regions if r.origin == "prediction"]
+    proposals = [r for r in regions if is_proposal(r)]
     found: dict[str, list[str]] = {}
     if not clicks or not proposals:
         return found
@@ -44,6 +45,11 @@ def replaced_proposals(regions: Sequence[Region], config: LabelConfig) -> Mappin
     for click_id, gone in found.items():
         _log.info("accepted click %s replaced the proposals %s", click_id, ", ".join(gone))
     return found
+
+
+def is_proposal(region: Region) -> bool:
+    """Whether a region is a proposal that certainly nobody changed."""
+    return region.origin == "prediction" and region.kind != "polygon"
 
 
 def clicks_left(parsed: ParsedAnnotation) -> int:

@@ -1,0 +1,43 @@
+"""What a person drew or changed is never taken for a proposal that a click replaced."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.regions import started_from
+from sync.rounds.region_rows import region_rows
+
+CONFIG: Final = """<View><Image name="image" value="$image"/>
+<{tag} name="mask" toName="image"><Label value="disc"/></{tag}>
+<KeyPointLabels name="click" toName="image" smart="true"><Label value="disc"/></KeyPointLabels></View>"""
+
+
+def _polygon(identity: str, right: float, origin: str, **fields: Any) -> dict[str, Any]:
+    """A region from 10 % to ``right`` % of a picture's width."""
+    points = [[10, 10], [right, 10], [right, 60], [10, 60]]
+    return {
+        "id": identity, "from_name": "mask", "to_name": "image", "type": "polygonlabels", "origin": origin,
+        "original_width": 100, "original_height": 100,
+        "value": {"points": points, "closed": True, "polygonlabels": ["disc"]}, **fields,
+    }  # fmt: skip
+
+
+def test_a_polygon_always_stays_because_the_editor_does_not_tell_that_its_points_were_moved() -> None:
+    config = parse_label_config(CONFIG.format(tag="PolygonLabels"))
+    moved = _polygon("moved", 60, "prediction")  # the editor of Label Studio 1.23 leaves the origin as it is
+    for right in (60, 30):
+        click = _polygon("click", right, "manual", score=0.7, meta=started_from("moved"))
+        assert [row["id"] for row in region_rows(config, [moved, click])] == ["moved", "click"]
+
+
+def test_of_two_regions_with_one_id_the_accepted_one_stays() -> None:
+    config = parse_label_config(CONFIG.format(tag="RectangleLabels"))
+
+    def box(origin: str, **fields: Any) -> dict[str, Any]:
+        value = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["disc"]}
+        polygon = _polygon("same", 60, origin, **fields)
+        return polygon | {"type": "rectanglelabels", "value": value}
+
+    rows = region_rows(config, [box("prediction"), box("manual", score=0.7)])
+    assert [(row["id"], row.get("replaced")) for row in rows] == [("same", ["same"])]
