@@ -62,7 +62,7 @@ class CardRecord(Base):
     shown_at: Mapped[datetime | None]
     """when the page said that it is on the screen; None while it is only fetched ahead"""
     shared: Mapped[bool] = mapped_column(default=False)
-    """it was kept for one person when another got it: no more answers are taken than are wanted"""
+    """it was given back, passed on or skipped: no more answers to it are taken than are wanted"""
 
     __table_args__ = (Index("review_cards_task", "project_id", "mode", "task_id"),)
 

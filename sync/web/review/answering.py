@@ -215,6 +215,7 @@ class Answering:
         answer = project.of(card.mode).answer(
             session, card, item, uuid=name, seconds=seconds, suggested=held.suggested
         )
+        held.shared = held.shared or answer.is_skip  # others get it at once, and it may be taken back
         user = person.user(card.mode)
         assert user is not None  # parse_card lets no other mode through
         # answers of one request keep their order

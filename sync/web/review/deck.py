@@ -5,7 +5,8 @@ well: nobody's work is thrown away.
 
 A page fetches cards ahead and says which one is on its screen. It gives back what nobody looked at when it is
 hidden or closed, and cards that are only held ahead are passed on to a person for whom nothing else is left.
-Both hold such a *shared* card for a moment, so no more answers to it are taken than are wanted.
+Both hold such a *shared* card for a moment, so no more answers to it are taken than are wanted. A card that
+somebody skipped is shared as well: they may take the skip back while another has it.
 """
 
 from __future__ import annotations

@@ -181,3 +181,24 @@ def test_pictures_are_passed_on_like_questions(classes: Callable[..., Place]) ->
     assert "somebody else" in ana.answer(passed_on[0], choices=["bar"])["refused"][0]["error"]
     place.flush()
     assert len(place.studio.task(task_of({"id": passed_on[0]})).annotations) == 1
+
+
+def test_who_takes_a_skip_back_answers_only_what_nobody_else_has_answered(
+    classes: Callable[..., Place],
+) -> None:
+    place = classes()
+    ana, ben = place.person("Ana", scopes=[CLASSES]), place.person("Ben", scopes=[CLASSES])
+    first, second = everything(ana)[:2]
+    for card in (first, second):
+        ana.answer(card, value="skip")
+    assert names(ask(ben, [], n=2)) == [first, second], "she left them to others"
+    for card in (second, first):
+        assert ana.post("undo", {"card": card}).status_code == 200
+    assert ben.answer(first, choices=["disc"])["stored"]
+    assert "somebody else" in ana.answer(first, choices=["bar"])["refused"][0]["error"]
+    assert ana.answer(second, choices=["bar"])["stored"]
+    assert "somebody else" in ben.answer(second, choices=["disc"])["refused"][0]["error"]
+    while place.flush().written:
+        pass
+    made = [place.studio.task(task_of({"id": card})).annotations for card in (first, second)]
+    assert [len(rows) for rows in made] == [1, 1]
