@@ -9,8 +9,9 @@ from ml_backend.label_studio.regions import started_from
 from sync.rounds.region_rows import region_rows
 
 CONFIG: Final = """<View><Image name="image" value="$image"/>
-<{tag} name="mask" toName="image"><Label value="disc"/></{tag}>
-<KeyPointLabels name="click" toName="image" smart="true"><Label value="disc"/></KeyPointLabels></View>"""
+<{tag} name="mask" toName="image"><Label value="disc"/><Label value="bar"/></{tag}>
+<KeyPointLabels name="click" toName="image" smart="true"><Label value="disc"/><Label value="bar"/>
+</KeyPointLabels></View>"""
 
 
 def _polygon(identity: str, right: float, origin: str, **fields: Any) -> dict[str, Any]:
@@ -31,13 +32,19 @@ def test_a_polygon_always_stays_because_the_editor_does_not_tell_that_its_points
         assert [row["id"] for row in region_rows(config, [moved, click])] == ["moved", "click"]
 
 
+def _box(identity: str, origin: str, label: str = "disc", **fields: Any) -> dict[str, Any]:
+    value = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": [label]}
+    return _polygon(identity, 60, origin, **fields) | {"type": "rectanglelabels", "value": value}
+
+
 def test_of_two_regions_with_one_id_the_accepted_one_stays() -> None:
     config = parse_label_config(CONFIG.format(tag="RectangleLabels"))
-
-    def box(origin: str, **fields: Any) -> dict[str, Any]:
-        value = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["disc"]}
-        polygon = _polygon("same", 60, origin, **fields)
-        return polygon | {"type": "rectanglelabels", "value": value}
-
-    rows = region_rows(config, [box("prediction"), box("manual", score=0.7)])
+    rows = region_rows(config, [_box("same", "prediction"), _box("same", "manual", score=0.7)])
     assert [(row["id"], row.get("replaced")) for row in rows] == [("same", ["same"])]
+
+
+def test_a_click_of_another_label_replaces_nothing() -> None:
+    config = parse_label_config(CONFIG.format(tag="RectangleLabels"))
+    click = _box("click", "manual", "bar", score=0.7, meta=started_from("proposal"))
+    rows = region_rows(config, [_box("proposal", "prediction"), click])
+    assert [row["id"] for row in rows] == ["proposal", "click"]

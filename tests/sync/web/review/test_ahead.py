@@ -5,9 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import select
+
 from sync.review.outbox import CLASSES
+from sync.store.review_tables import CardRecord
 from tests.sync.web.review.place import PersonAtBrowser, Place, task_of
 from tests.sync.web.review.test_classes import classes
 
@@ -202,3 +206,18 @@ def test_who_takes_a_skip_back_answers_only_what_nobody_else_has_answered(
         pass
     made = [place.studio.task(task_of({"id": card})).annotations for card in (first, second)]
     assert [len(rows) for rows in made] == [1, 1]
+
+
+def test_a_card_that_was_on_the_screen_long_ago_is_passed_on_when_it_is_held_ahead_again(
+    asking: Asking,
+) -> None:
+    place = asking()
+    ana, ben = place.person("Ana"), place.person("Ben")
+    cards = everything(ana)
+    for card in cards:
+        ask(ana, cards, card)
+    with place.world.store.write() as session:
+        for row in session.scalars(select(CardRecord)):
+            row.until -= timedelta(days=1)
+    assert everything(ana) == cards
+    assert names(ask(ben, [])), "of all these, she looks at the first one now"
