@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from ml_backend.errors import ModelError
 
-__all__ = ["TUNED", "TUNED_MALLOC", "is_out_of_memory", "resolve_device"]
+__all__ = ["TUNED", "TUNED_MALLOC", "is_out_of_memory", "omp_threads", "resolve_device"]
 
 TUNED_MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
@@ -57,3 +59,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and ("out of memory" in text or "failed to allocate" in text or "not enough memory" in text)
     )
+
+
+def omp_threads() -> int:
+    """Threads that ``OMP_NUM_THREADS`` asks for; 0 when it says nothing.
+
+    It may be a list, one number for each level of nesting (``4,2``): the first counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isascii() and first.isdigit() else 0

@@ -18,7 +18,6 @@ in its middle.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.segmenters.input_maps import N_INPUT_MAPS, compute_input_maps
 from ml_backend.clicks.segmenters.zoom import ZoomSegmenter
+from ml_backend.devices import omp_threads
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
 
@@ -135,4 +135,4 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Cl
             field="click_onnx",
             hint="Point GROUNDSWELL_CLICK_ONNX to the .onnx file of a click network",
         )
-    return ClickOnnxSegmenter(path, threads=int(os.environ.get("OMP_NUM_THREADS", "0") or 0))
+    return ClickOnnxSegmenter(path, threads=omp_threads())

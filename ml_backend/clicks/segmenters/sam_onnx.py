@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -348,7 +347,7 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Sa
     """``sam-onnx`` from GROUNDSWELL_SAM_ONNX, else GROUNDSWELL_SAM_CHECKPOINT: a folder with a pair, or a SAM
     .pth that is exported once.
     """
-    from ml_backend.devices import resolve_device
+    from ml_backend.devices import omp_threads, resolve_device
 
     path = settings.sam_onnx or settings.sam_checkpoint
     if path is None or not path.exists():
@@ -357,7 +356,7 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Sa
             field="sam_onnx",
             hint=_HINT,
         )
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    threads = omp_threads()
     device = resolve_device(settings.device)
     if path.is_dir():
         return SamOnnxSegmenter(path, device=device, threads=threads)

@@ -6,11 +6,11 @@ weights, as torch loads them, are what the training of a project's own network s
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.segmenters.click_onnx import ClickOnnxSegmenter
+from ml_backend.devices import omp_threads
 from ml_backend.settings import BackendSettings
 
 __all__ = ["SHIPPED_NETWORK", "ShippedSegmenter", "from_settings"]
@@ -33,4 +33,4 @@ class ShippedSegmenter(ClickOnnxSegmenter):
 
 def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> ShippedSegmenter:
     """The segmenter needs no settings."""
-    return ShippedSegmenter(threads=int(os.environ.get("OMP_NUM_THREADS", "0") or 0))
+    return ShippedSegmenter(threads=omp_threads())
