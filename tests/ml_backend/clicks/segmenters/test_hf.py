@@ -362,6 +362,32 @@ def test_weights_that_do_not_belong_to_the_config_are_refused(sam2: Path, tmp_pa
         load_model(copy)
 
 
+def test_a_folder_runs_no_code_of_its_own(sam2: Path, tmp_path: Path) -> None:
+    """Neither a pickle among the weights nor a module that config.json names."""
+    copy = shutil.copytree(sam2, tmp_path / "copy")
+    ran = tmp_path / "ran"
+    config = json.loads((copy / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "Sam2Model": "evil.Model"}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "evil.py").write_text(f"open({str(ran)!r}, 'w')")
+    load_model(copy)
+    (copy / "model.safetensors").unlink()
+    torch.save({"x": _Opens(ran)}, copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(copy)
+    assert not ran.exists()
+
+
+class _Opens:
+    """An object whose pickle makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return open, (str(self._path), "w")
+
+
 def test_the_list_says_whether_it_is_ready_and_under_which_licence(sam2: Path, tmp_path: Path) -> None:
     def row(chosen: BackendSettings) -> Any:
         return next(row for row in list_segmenters(chosen) if row.name == "hf")
