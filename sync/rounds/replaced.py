@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.region_reader import ParsedAnnotation
 from ml_backend.label_studio.regions import Region
-from ml_backend.masks.rle import rle_iou
+from ml_backend.masks.rle import rle_area, rle_iou
 
 __all__ = ["clicks_left", "is_proposal", "replaced_proposals"]
 
 _log = logging.getLogger(__name__)
+_LEAST_HELD: Final = 0.25
+"""share of a proposal that a correction of it holds"""
 
 
 def replaced_proposals(regions: Sequence[Region], config: LabelConfig) -> Mapping[str, list[str]]:
     """Ids of proposals to leave out, by the id of the accepted click that stands in their place.
 
     A proposal is left out if nobody changed it (``origin`` is ``prediction``), and an accepted click of the
-    same label started from it and overlaps it, or covers the same object: an IoU above the ``same_iou`` of
-    the kind. What a person drew or changed by hand always stays. So do polygons: when their points are moved,
-    added or removed, the editor (1.23.2) leaves their ``origin`` as it is.
+    same label started from it and holds a part of it, or covers the same object: an IoU above ``same_iou`` of
+    the kind. A click that holds less than a quarter of the proposal it started from is of a small object on a
+    large one: both stay. What a person drew or changed by hand always stays. So do polygons: when their
+    points are moved, added or removed, the editor (1.23.2) leaves their ``origin`` as it is.
     """
     clicks = [r for r in regions if r.origin == "manual" and (r.started_from or r.score is not None)]
     proposals = [r for r in regions if is_proposal(r)]
@@ -39,12 +43,21 @@ def replaced_proposals(regions: Sequence[Region], config: LabelConfig) -> Mappin
         for j, click in enumerate(clicks):
             if click.label != proposal.label or overlap[i, j] <= 0:
                 continue
-            if click.started_from == proposal.id or overlap[i, j] > same:
+            is_of_it = (
+                click.started_from == proposal.id and _held(proposal, click, overlap[i, j]) >= _LEAST_HELD
+            )
+            if is_of_it or overlap[i, j] > same:
                 found.setdefault(click.id, []).append(proposal.id)
                 break
     for click_id, gone in found.items():
         _log.info("accepted click %s replaced the proposals %s", click_id, ", ".join(gone))
     return found
+
+
+def _held(proposal: Region, click: Region, iou: float) -> float:
+    """The share of a proposal that the mask of a click holds."""
+    area = rle_area(proposal.rle)
+    return float(iou * (area + rle_area(click.rle)) / (1 + iou) / area)
 
 
 def is_proposal(region: Region) -> bool:

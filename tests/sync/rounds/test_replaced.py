@@ -32,8 +32,10 @@ def test_a_polygon_always_stays_because_the_editor_does_not_tell_that_its_points
         assert [row["id"] for row in region_rows(config, [moved, click])] == ["moved", "click"]
 
 
-def _box(identity: str, origin: str, label: str = "disc", **fields: Any) -> dict[str, Any]:
-    value = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": [label]}
+def _box(
+    identity: str, origin: str, label: str = "disc", *, height: float = 50, **fields: Any
+) -> dict[str, Any]:
+    value = {"x": 10, "y": 10, "width": 50, "height": height, "rectanglelabels": [label]}
     return _polygon(identity, 60, origin, **fields) | {"type": "rectanglelabels", "value": value}
 
 
@@ -48,3 +50,14 @@ def test_a_click_of_another_label_replaces_nothing() -> None:
     click = _box("click", "manual", "bar", score=0.7, meta=started_from("proposal"))
     rows = region_rows(config, [_box("proposal", "prediction"), click])
     assert [row["id"] for row in rows] == ["proposal", "click"]
+
+
+def test_a_small_object_on_a_large_proposal_leaves_it_where_it_is() -> None:
+    config = parse_label_config(CONFIG.format(tag="RectangleLabels"))
+
+    def left(height: float) -> list[str]:
+        click = _box("click", "manual", height=height, score=0.7, meta=started_from("large"))
+        return [row["id"] for row in region_rows(config, [_box("large", "prediction"), click])]
+
+    assert left(10) == ["large", "click"]
+    assert left(14) == ["click"], "more than a quarter: a correction"
