@@ -64,10 +64,11 @@ def test_answers_of_two_people_at_once_are_their_own_annotations(
         ada = enter(browser, here.invite("Ada").link)
         ben = enter(browser, here.invite("Ben").link, phone=True)
         pages = {"yes": ada, "no": ben}
-        for i in range(8):
+        for _ in range(8):
             for word, page in pages.items():
-                if i % 4 == 3:
-                    page.wait_for_timeout(350)  # the label may have changed
+                page.wait_for_timeout(
+                    400
+                )  # keys rest after another label, and after a card that went to the other
                 answer(page, word[0])
         found = written(here, ada, 16)
         assert len(found) == len({key for _, key, _ in found}) == 16  # nobody got the other's question

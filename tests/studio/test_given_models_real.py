@@ -10,8 +10,11 @@ from PIL import Image
 
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_check import validate_result
+from ml_backend.label_studio.region_writer import to_result
+from ml_backend.label_studio.regions import Region
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import LEARNERS, get_learner
+from ml_backend.masks.rle import encode_mask
 from sync.projects.init_project import InitReport, init_project
 from sync.rounds.given_rounds import find_model
 from sync.rounds.history import history
@@ -24,7 +27,7 @@ from sync.worker.loop import Worker
 from sync.worker.take_over import take_over
 from tests.studio.conftest import Site
 from tests.sync import tiny_learner
-from tests.sync.conftest import LABELS, Scene
+from tests.sync.conftest import HW, LABELS, Scene
 
 pytestmark = pytest.mark.studio
 
@@ -72,6 +75,16 @@ def _shown(site: Site, project: int) -> dict[int, list[str]]:
     return found
 
 
+def _draw(site: Site, project: int, task: int, scene: Scene) -> None:
+    """A person draws every object of a scene with the tools of the project."""
+    config = parse_label_config(site.studio.project(project).label_config)
+    regions = [
+        Region(f"r{i}", "mask", label, encode_mask(mask), (0.0, 0.0, 1.0, 1.0))
+        for i, (label, mask) in enumerate(scene.masks)
+    ]
+    site.studio.create_annotation(task, to_result(regions, config, HW))
+
+
 def _open(site: Site, store: Store, project: int) -> OpenProject:
     return open_project(site.settings, store, site.studio, project)
 
@@ -90,7 +103,7 @@ def test_first_predictions_come_before_any_label_and_serve_another_project(
     assert _shown(site, made.project_id) == dict(zip(tasks, truth, strict=True))
 
     for number in range(6):
-        site.studio.create_annotation(tasks[number], SCENES[number].result())
+        _draw(site, made.project_id, tasks[number], SCENES[number])
     report = worker.look(made.project_id)
     assert report is not None
     assert (report.error, report.round) == ("", 2)

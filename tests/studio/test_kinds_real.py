@@ -107,7 +107,9 @@ def test_a_project_of_each_kind_is_trained_asked_about_and_pre_annotated(
     assert config.kind == kind
     shown = [row for task in site.studio.tasks(project_id) for row in site.studio.predictions(task.id)]
     types = {item["type"] for prediction in shown for item in prediction.result}
-    assert types == {config.targets[0].outputs[0].type, "textarea"}  # what was found, and why the task comes
+    row = {"labels"} if "<Labels " in site.studio.project(project_id).label_config else set()
+    # what was found, its label where labels have a row of their own, and why the task comes
+    assert types == {config.targets[0].outputs[0].type, *row, "textarea"}
     for prediction in shown:
         assert validate_result(prediction.result, config, prediction.score, deep=True) == []
     for number in (*demo._review_projects(), project_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from ml_backend.instances import Instances
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.masks.shapes import whole_rle
 from sync.exchange.collect import collect
-from sync.exchange.csv_export import csv_rows
+from sync.exchange.csv_export import write_csv
 from sync.review.review_tasks import read_questions
 from sync.rounds.round_records import trained_round
 from sync.store.tables import QuestionRecord, RoundRecord
@@ -84,12 +85,14 @@ def shown(world: World, number: int) -> list[tuple[str, bool]]:
 def exported(world: World) -> dict[int, tuple[str, str, float]]:
     """Class, source and probability of the pictures that nobody finished."""
     project = world.open()
-    content = collect(project.db, project.config.wanted, project.paths, project.images)
-    return {
-        world.tasks.index(row["task"]): (row["label"], row["source"], float(row["probability"]))
-        for row in csv_rows(content)
-        if row["source"] != "human"
-    }
+    out = project.paths.root / "classes.csv"
+    write_csv(collect(project.db, project.config.wanted, project.paths, project.images), out)
+    with out.open(newline="") as file:
+        return {
+            world.tasks.index(int(row["task"])): (row["label"], row["source"], float(row["probability"]))
+            for row in csv.DictReader(file)
+            if row["source"] != "human"
+        }
 
 
 def names_of_rejections(world: World, record: RoundRecord) -> set[str]:
