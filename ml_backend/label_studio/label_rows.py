@@ -22,7 +22,9 @@ shape from the shape's own result, so the mask need not be sent twice."""
 def joined(result: Sequence[Mapping[str, Any]], config: LabelConfig) -> list[tuple[int, Mapping[str, Any]]]:
     """Place and item of every result; shapes of tags without labels have the label that was said of them.
 
-    A shape that nobody labelled gets the label of the project if there is only one.
+    A shape that nobody labelled gets the label of the project if there is only one. A shape with its label in
+    it (``brushlabels`` of a Brush tag) is read too: scripts send it, and so were annotations made before the
+    labels got a row of their own.
     """
     said: dict[tuple[object, str], Sequence[Any]] = {}
     for item in result:
@@ -34,6 +36,11 @@ def joined(result: Sequence[Mapping[str, Any]], config: LabelConfig) -> list[tup
         name, value = item.get("from_name"), item.get("value")
         control = config.control(name) if isinstance(name, str) else None
         if control is not None and control.label_tag and isinstance(value, Mapping):
+            whole = f"{control.type}labels"
+            if item.get("type") == whole and value.get(whole):
+                rest = {key: field for key, field in value.items() if key != whole}
+                value = {**rest, LABELS: value[whole]}
+                item = {**item, "type": control.type}
             only = control.labels if len(control.labels) == 1 else ()
             key = (control.label_tag, str(item.get("id", "")))
             labels = said.get(key, value.get(LABELS) or only)

@@ -77,7 +77,8 @@ def parse_annotation(
         reason = _why_not_ours(item, outputs, config)
         if reason:
             name = item.get("from_name")
-            is_known = isinstance(name, str) and config.control(name) is not None
+            control = config.control(name) if isinstance(name, str) else None
+            is_known = control is not None and control.type == item.get("type")
             foreign = not is_known and item.get("type") != "relation"
             dropped.append(Dropped(index, identity, reason, False, foreign, reason == _PROMPT))
             continue

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
+from ml_backend.errors import BadRegion
 from ml_backend.label_studio.config_builder import build_label_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.region_check import validate_result
@@ -16,6 +17,7 @@ from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.label_studio.region_writer import to_result
 from ml_backend.label_studio.regions import Region, provenance_meta
 from ml_backend.masks.rle import encode_mask, rle_box
+from sync.rounds.region_rows import region_rows
 
 HW = (30, 40)
 MASK = np.zeros(HW, np.bool_)
@@ -55,6 +57,23 @@ def test_what_is_written_is_valid_and_read_back(output: str, kind: str) -> None:
     assert parsed.regions[0].score == 0.9
     if kind != "boxes":
         assert all(r.rle == RLE for r in parsed.regions)
+
+
+def test_a_shape_with_its_label_in_it_is_read_too() -> None:
+    before = parse_label_config(build_label_config(("Cat", "Dog")))
+    result = to_result([region("Dog")], before, HW)
+    assert [item["type"] for item in result] == ["brushlabels"]
+    parsed = parse_annotation(result, row_config())
+    assert [(one.id, one.label) for one in parsed.regions] == [("r-Dog", "Dog")]
+    assert parsed.dropped == ()
+
+
+def test_shapes_of_another_type_do_not_pass_for_an_empty_picture() -> None:
+    item: dict[str, Any] = {"id": "r", "from_name": "mask", "to_name": "image", "type": "polygonlabels"}
+    value = {"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": ["Dog"]}
+    item |= {"original_width": 9, "original_height": 8, "value": value}
+    with pytest.raises(BadRegion, match="does not belong to tag"):
+        region_rows(row_config(), [item])
 
 
 def test_both_forms_want_the_same() -> None:
