@@ -40,8 +40,14 @@ def escape(page: Page) -> None:
     page.wait_for_timeout(200)  # the page hears of it a moment later, sooner than a finger finds the next key
 
 
+def awake(page: Page) -> None:
+    """Wait until keys mean the card: they rest a moment after another label or a card that went away."""
+    page.locator("#stage[data-card]:not([data-resting])").wait_for()
+
+
 def press(page: Page, key: str, then: str) -> None:
     """Press a key on the card on screen and wait for the next card."""
+    awake(page)
     page.keyboard.press(key)
     shown(page, then)
 

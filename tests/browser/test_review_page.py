@@ -11,6 +11,7 @@ from tests.browser.review_screen import (
     PHONE,
     SMALL,
     Opener,
+    awake,
     escape,
     press,
     shown,
@@ -223,7 +224,6 @@ def test_a_new_label_is_announced_and_its_examples_are_shown(open_page: Opener) 
     assert page.evaluate("[...document.querySelectorAll('.strip img')].every(i => i.src.includes('/leaf-'))")
     assert page.locator(".bad figcaption").all_inner_texts() == ["shifted", "a part", "shifted"]
     page.get_by_text("✗ Not right").wait_for()
-    page.wait_for_timeout(400)
     press(page, "y", "s3")
     wait_answers(page, state, 3)
     assert state.said(3) == ["yes", "no", "yes"]
@@ -337,9 +337,8 @@ def test_texts_of_others_are_texts(open_page: Opener) -> None:
     assert page.locator(".question .label").text_content() == evil
     press(page, "y", "t1")
     assert page.locator(".tile .name").first.text_content() == evil
-    page.wait_for_timeout(400)
     press(page, "Enter", "c2")
-    page.wait_for_timeout(400)
+    awake(page)
     page.keyboard.press("e")
     page.get_by_text("All answered").wait_for()
     assert state.said(3) == ["yes", [], [evil]]

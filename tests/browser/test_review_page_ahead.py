@@ -89,7 +89,6 @@ def test_a_card_that_somebody_else_got_makes_way_for_the_next(open_page: Opener)
     page.keyboard.press("y")
     page.get_by_text("That card went to somebody else").wait_for()
     shown(page, "s2")
-    page.wait_for_timeout(350)  # a key within a third of a second was meant for the card that is gone
     press(page, "n", "s4")
     wait_answers(page, state, 2)
     assert [a["card"] for a in state.answers] == ["s0", "s2"]

@@ -14,7 +14,7 @@ from sync.store.tables import ProjectRecord
 from sync.studio.client import Studio
 from sync.web.review.invites import revoke_invite
 from tests.browser.review_place import ReviewPlace, review_place
-from tests.browser.review_screen import DESKTOP, PHONE, escape
+from tests.browser.review_screen import DESKTOP, PHONE, awake, escape
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -36,6 +36,7 @@ def enter(browser: Browser, link: str, *, phone: bool = False) -> Page:
 
 def answer(page: Page, key: str) -> None:
     """Press a key and wait until another card, or none, is on screen."""
+    awake(page)
     card = page.locator("#stage").get_attribute("data-card")
     page.keyboard.press(key)
     page.wait_for_function("c => document.getElementById('stage').dataset.card !== c", arg=card)
@@ -66,9 +67,6 @@ def test_answers_of_two_people_at_once_are_their_own_annotations(
         pages = {"yes": ada, "no": ben}
         for _ in range(8):
             for word, page in pages.items():
-                page.wait_for_timeout(
-                    400
-                )  # keys rest after another label, and after a card that went to the other
                 answer(page, word[0])
         found = written(here, ada, 16)
         assert len(found) == len({key for _, key, _ in found}) == 16  # nobody got the other's question
@@ -97,14 +95,12 @@ def test_near_the_end_nobody_waits_for_cards_that_others_only_hold(
         ada.wait_for_load_state("networkidle")  # by now she holds all ten of them
         ben = enter(browser, here.invite("Ben").link)  # and he gets some at once
         for page in (ada, ben, ben):
-            page.wait_for_timeout(400)  # the label may have changed
             answer(page, "y")
         ada.close()  # what she held comes back
         for _ in range(10):
             if len(written(here, ben, 3)) == 10 or ben.get_by_text("All answered").is_visible():
                 break
             ben.locator("#stage[data-card]").wait_for()
-            ben.wait_for_timeout(400)
             answer(ben, "y")
         found = written(here, ben, 10)
         assert len(found) == len({key for _, key, _ in found}) == 10  # each question once
@@ -134,7 +130,7 @@ def test_a_sheet_is_written_and_bad_links_let_nobody_in(
         said = written(here, page, tiles, sheets)
         assert [value for _, _, value in said] == ["no", "yes", "no"] + ["yes"] * (tiles - 3)
         revoke_invite(here.settings, here.store, first.id)
-        page.wait_for_timeout(400)
+        awake(page)
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="This link was withdrawn").wait_for()
         assert page.get_by_text("1 answer not sent yet: kept on this device.").is_visible()

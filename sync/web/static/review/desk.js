@@ -93,7 +93,7 @@ export class Desk {
   answer(answer, isAuto = false) {
     const now = performance.now();
     if (!this.card || this._paintedAt === null || this._isBusy) return;
-    if (this._isGuarded && now - this._paintedAt < GUARD_MS) return;
+    if (this._isGuarded && now - this._paintedAt < GUARD_MS) return; // the buttons are pale meanwhile
     const card = this.card;
     const sent = { uuid: crypto.randomUUID?.() ?? uuid4(), card: card.id, ...answer, seconds: this._clock.seconds() };
     if (isAuto) sent.auto = true;
@@ -199,6 +199,7 @@ export class Desk {
     this.centre();
     at("stage").replaceChildren(card.element, ...(this._turned && label ? [turn(label)] : []));
     this._bar.show(card, before);
+    this._rest(this._isGuarded);
     this._showExamples(card.data);
     fitTiles();
     painted().then((time) => {
@@ -207,9 +208,16 @@ export class Desk {
       this._clock.start(time);
       this.autoChanged();
       at("stage").dataset.card = card.id; // the card that a person now sees
+      if (this._isGuarded) setTimeout(() => this.card === card && this._rest(false), GUARD_MS);
       if (!this.outbox.size) this._deck.fill({ isCalled: true }); // else the answer on its way tells what is shown
     });
     if (this._turned && label) this.say(`Now: ${label}.`);
+  }
+
+  /** While keys rest, the buttons look it. */
+  _rest(isResting) {
+    at("stage").toggleAttribute("data-resting", isResting);
+    at("bottom").classList.toggle("resting", isResting);
   }
 
   _showExamples(data) {
@@ -238,6 +246,7 @@ export class Desk {
     this._paintedAt = null;
     this.auto.stop();
     this._bar.clear();
+    this._rest(false);
     document.body.dataset.form = "message";
     delete at("stage").dataset.card;
     at("stage").replaceChildren(make("div", { class: "message" }, make("h2", { text: title }), make("p", { text })));
