@@ -1,7 +1,8 @@
 """Models of transformers for the click benchmark, of real size with random weights, and their bare calls.
 
 ``python -m bench.hf_setup levels --work FOLDER`` says what keeping less of a picture's features does to
-masks; ``python -m bench.hf_setup calls --work FOLDER`` what our calls cost beside the bare ones, as CPU time.
+masks; ``python -m bench.hf_setup calls --work FOLDER`` what our calls cost beside the bare ones, as CPU time;
+``python -m bench.hf_setup sam --work FOLDER`` whether ``hf`` gives the masks of ``sam`` for the same ViT-B.
 """
 
 from __future__ import annotations
@@ -222,16 +223,74 @@ def call_table(folder: Path, clicks: int, precision: str) -> None:
         print(json.dumps({**row, "load": round(os.getloadavg()[0], 1)}), flush=True)
 
 
+def same_model_table(folder: Path, clicks: int) -> None:
+    """Print in how many pixels the masks of segmenters ``hf`` and ``sam`` differ for the same random ViT-B.
+
+    And the CPU seconds of both: transformers as it is, and with segment-anything's attention and epsilon.
+    """
+    import os
+
+    import cv2
+    import torch
+    import transformers
+
+    from bench.click_setup import HEIGHT, WIDTH, make_pictures, random_sam, sam_as_hf
+    from ml_backend.clicks.base import Prompt
+    from ml_backend.clicks.segmenters.hf import HfSegmenter
+    from ml_backend.clicks.segmenters.hf_models import load_model
+    from ml_backend.clicks.segmenters.sam import SamSegmenter
+    from ml_backend.clicks.segmenters.sam_weights import load_sam
+
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, official = folder / "sam_vit_b.pth", random_sam("vit_b")
+    torch.save(official.state_dict(), checkpoint)
+    path = make_pictures(folder / "images", 1)[0]
+    image = np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
+    points = np.random.default_rng(0).uniform(0.05, 0.95, (clicks, 2)) * (WIDTH, HEIGHT)
+
+    def run(segmenter: Any) -> tuple[list[npt.NDArray[np.bool_]], float, float]:
+        segmenter.embed(image)  # the first call allocates
+        began = time.process_time()
+        embedding = segmenter.embed(image)
+        encoded = time.process_time()
+        masks = [
+            segmenter.segment(embedding, Prompt(((float(x), float(y), True),), None, ""), None).masks[0]
+            for x, y in points
+        ]
+        return masks, encoded - began, (time.process_time() - encoded) / clicks
+
+    wanted, encode, click = run(SamSegmenter(*load_sam(checkpoint)))
+    for name, attention, epsilon in (("defaults", "sdpa", 1e-6), ("as segment-anything", "eager", 1e-5)):
+        config = transformers.SamConfig()
+        config.mask_decoder_config.layer_norm_eps = epsilon
+        model = transformers.SamModel._from_config(config, attn_implementation=attention)
+        model.load_state_dict(sam_as_hf(official.state_dict()))
+        here = folder / name.replace(" ", "-")
+        model.save_pretrained(here)
+        transformers.SamImageProcessorPil().save_pretrained(here)
+        loaded, *rest = load_model(here)
+        loaded.set_attn_implementation(attention)
+        found, *costs = run(HfSegmenter(loaded, *rest))
+        off = [int(np.count_nonzero(a ^ b)) for a, b in zip(wanted, found, strict=True)]
+        row = {"name": f"sam/{name}", "n": clicks, "pixels_off": sorted(off)}
+        for part, value, baseline in zip(("encode", "click"), costs, (encode, click), strict=True):
+            row |= {f"{part}_s": round(value, 4), f"{part}_baseline_s": round(baseline, 4)}
+            row |= {f"{part}_ratio": round(value / baseline, 3)}
+        print(json.dumps({**row, "load": round(os.getloadavg()[0], 1)}), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", choices=("levels", "calls"))
+    parser.add_argument("table", choices=("levels", "calls", "sam"))
     parser.add_argument("--encoder", choices=tuple(HF_MODELS), default="sam2")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of calls")
     parser.add_argument("--clicks", type=int, default=30)
     parser.add_argument("--work", type=Path, required=True, help="folder for model and picture")
     args = parser.parse_args()
     name = f"hf-{args.encoder}"
-    if args.table == "levels":
+    if args.table == "sam":
+        same_model_table(args.work / "same-sam", args.clicks)
+    elif args.table == "levels":
         level_table(save_random_hf(args.encoder, args.work / f"{name}-plain", fine=1.0), args.clicks)
     else:
         call_table(save_random_hf(args.encoder, args.work / name), args.clicks, args.precision)
