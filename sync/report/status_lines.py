@@ -162,7 +162,7 @@ def _round_lines(record: dict[str, Any], noun: str) -> list[str]:
     elif "version" in clicks:
         how = "serves" if clicks["serves"] else "does not beat the segmenter"
         lines.append(f"    clicks   {clicks['version']} {how}")
-        lines += [f"             {clicks['reason']}"] if clicks.get("reason") else []
+        lines += [f"             {clicks[name]}" for name in ("reason", "ranking") if clicks.get(name)]
     if record["pushed"]:
         lines.append(f"    shown    {record['pushed']} (the predictions that annotators see)")
     spent = {step: row["seconds"] for step, row in figures.items() if "seconds" in row}

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from ml_backend.artifacts.files import read_json
@@ -80,6 +81,7 @@ class ClickTraining:
             incumbent=settings.segmenter,
             options=settings.click_options,
             start=start,
+            model=_model(paths),
         )
         version = f"click-r{record.number}-{record.digest[:10]}"
         work = (paths, version, spec)
@@ -123,6 +125,7 @@ class ClickTraining:
                 "version": version,
                 "serves": bool(report["use"]),
                 "reason": str(report.get("reason", "")),
+                "ranking": str(report.get("ranking", {}).get("reason", "")),
                 "left_out": list(report.get("left_out", [])),
                 "seconds": round(time.monotonic() - began, 3),
             }
@@ -146,6 +149,15 @@ def click_lease(db: ProjectStore, settings: Settings) -> Lease:
         ttl_s=settings.lease_ttl_s,
         heartbeat_s=settings.heartbeat_s,
     )
+
+
+def _model(paths: ProjectPaths) -> Path | None:
+    """Folder of the model version whose proposals people see, None while there is none."""
+    try:
+        name = paths.current.read_text().strip()
+    except FileNotFoundError:
+        return None
+    return paths.model(name) if name and paths.model(name).is_dir() else None
 
 
 def _sweep(paths: ProjectPaths) -> None:

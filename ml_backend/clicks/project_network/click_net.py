@@ -201,6 +201,11 @@ class ProjectSegmenter(ZoomSegmenter):
         self.nbytes = len(weights)
         self.size, self.first_side = manifest.size, manifest.first_side
 
+    def load(self) -> None:
+        """Load the weights now and not at the first click. Raises ModelError when they are damaged."""
+        with self._lock:
+            self._load()
+
     def _load(self) -> ClickNet:
         if self._network is None:
             network, _ = load_network(self.folder)

@@ -122,6 +122,15 @@ class HfSegmenter(TorchOnDevice):
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """The best mask for a prompt, its predicted IoU and its low-resolution logits."""
+        return self._segment(embedding, prompt, start_mask, every=False)
+
+    def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
+        """All masks that the decoder gives for a prompt, three for a first click, the best first."""
+        return self._segment(embedding, prompt, None, every=True)
+
+    def _segment(
+        self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None, *, every: bool
+    ) -> ClickResult:
         kept = zero_click(prompt, start_mask)
         if kept is not None:
             return kept
@@ -134,7 +143,7 @@ class HfSegmenter(TorchOnDevice):
         corners = kinds >= 2
         levels = [embedding.arrays[name] for name in sorted(embedding.arrays) if name != "features"]
 
-        def decode(model: Any, _: Any, device: str) -> tuple[Any, float, Any]:
+        def decode(model: Any, _: Any, device: str) -> tuple[Any, Any, Any]:
             def tensor(array: npt.NDArray[Any], *shape: int) -> Any:
                 return torch.from_numpy(_owned(array).reshape(shape or array.shape)).to(device)
 
@@ -156,16 +165,18 @@ class HfSegmenter(TorchOnDevice):
                 given["input_masks"] = tensor(mask_input, 1, 1, self._low, self._low)
             said = model(**given)
             masks, iou = said.pred_masks[0, 0].float(), said.iou_scores[0, 0].float()
-            best = int(iou.argmax())
-            logits = masks[best : best + 1]
-            return self._to_image(logits, hw).cpu(), float(iou[best]), logits.cpu()
+            chosen = iou.argsort(descending=True, stable=True)[: None if every else 1]
+            logits = masks[chosen]
+            full = torch.stack([self._to_image(one, hw) for one in logits.split(1)])
+            return full.cpu(), iou[chosen].cpu(), logits.cpu()
 
         with torch.inference_mode(), self._decoding:
             full, iou, logits = self._retry(decode)
         if self.family.squeezes:
             logits = logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT)
-        mask = honour_clicks(full.numpy(), prompt, None if start_mask is None else start_mask.mask)
-        return ClickResult(mask[None], np.array([min(max(iou, 0.0), 1.0)], np.float32), logits.numpy())
+        before = None if start_mask is None else start_mask.mask
+        found = np.stack([honour_clicks(one, prompt, before) for one in full.numpy()])
+        return ClickResult(found, iou.clamp(0.0, 1.0).numpy(), logits.numpy())
 
     def _to_image(self, logits: Any, hw: tuple[int, int]) -> Any:
         """(1, low, low) logits → (H, W), as the model's own post-processing does it."""

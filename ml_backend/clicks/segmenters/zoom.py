@@ -45,6 +45,8 @@ that part. This happens only if the new window has at most ``FOCUS_GAIN`` times 
 """
 
 Mask = npt.NDArray[np.bool_]
+Answer = tuple[Window, npt.NDArray[np.float32]]
+"""A window and the network's (size, size) logits in it."""
 
 
 class ZoomSegmenter(ABC):
@@ -91,6 +93,22 @@ class ZoomSegmenter(ABC):
 
         Raises BadPrompt when there is no click, no box and no start mask.
         """
+        return self._segment(embedding, prompt, start_mask)[0]
+
+    def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
+        """The mask of ``segment`` without a start, then what the other windows show; no further network
+        runs.
+        """
+        best, others = self._segment(embedding, prompt, None)
+        found = [best, *(self._plain(answer, window, prompt, embedding.hw) for window, answer in others)]
+        return ClickResult(
+            np.concatenate([one.masks for one in found]), np.concatenate([one.iou for one in found]), None
+        )
+
+    def _segment(
+        self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None
+    ) -> tuple[ClickResult, list[Answer]]:
+        """The answer, and the windows of a first click that were not chosen."""
         image = np.asarray(embedding.arrays["pixels"], np.uint8)
         if start_mask is not None and not start_mask.mask.any():
             start_mask = None
@@ -98,10 +116,11 @@ class ZoomSegmenter(ABC):
             raise BadPrompt("a click, a box or a mask to start from is needed", field="prompt")
         window = self._first_window(embedding.hw, prompt, start_mask, self.first_side)
         logits = self._look(image, prompt, start_mask, window)
+        others: list[Answer] = []
         if start_mask is None and prompt.box is None:
-            window, logits = self._surest(image, prompt, window, logits)
+            (window, logits), *others = self._surest_first(image, prompt, window, logits)
         if not prompt.points and prompt.box is None and start_mask is not None:
-            return _result(start_mask.mask, window, logits)
+            return _result(start_mask.mask, window, logits), others
         for _ in range(MAX_REFITS):
             better = _refit(logits, window, embedding.hw, prompt, self.min_side)
             if better is None:
@@ -118,6 +137,15 @@ class ZoomSegmenter(ABC):
         previous = None if start_mask is None else start_mask.mask[rows, columns]
         inside = _shifted(prompt, embedding.hw, rows, columns)
         mask[rows, columns] = honour_clicks(patch, inside, previous)
+        return _result(mask, window, logits), others
+
+    def _plain(
+        self, logits: npt.NDArray[np.float32], window: Window, prompt: Prompt, hw: tuple[int, int]
+    ) -> ClickResult:
+        """The mask that the logits of one window show."""
+        mask = np.zeros(hw, np.bool_)
+        rows, columns, patch = paste_logits(logits, window, hw)
+        mask[rows, columns] = honour_clicks(patch, _shifted(prompt, hw, rows, columns), None)
         return _result(mask, window, logits)
 
     def _sharpen(
@@ -153,27 +181,20 @@ class ZoomSegmenter(ABC):
             return patch
         return blend_logits(patch, at, self._look(image, prompt, start_mask, closer), closer, hw)
 
-    def _surest(
+    def _surest_first(
         self,
         image: npt.NDArray[np.uint8],
         prompt: Prompt,
         window: Window,
         logits: npt.NDArray[np.float32],
-    ) -> tuple[Window, npt.NDArray[np.float32]]:
-        """Of the answers in ``window`` and in windows of ``more_first_sides`` the one with the highest
-        expected IoU.
-        """
-        best, seen = _expected_iou(logits, logits > 0), {window}
+    ) -> list[Answer]:
+        """The answers in ``window`` and in windows of ``more_first_sides``, highest expected IoU first."""
+        found: list[Answer] = [(window, logits)]
         for side in self.more_first_sides:
             other = self._first_window((image.shape[0], image.shape[1]), prompt, None, side)
-            if other in seen:
-                continue
-            seen.add(other)
-            answer = self._look(image, prompt, None, other)
-            sure = _expected_iou(answer, answer > 0)
-            if sure > best:
-                best, window, logits = sure, other, answer
-        return window, logits
+            if all(other != seen for seen, _ in found):
+                found.append((other, self._look(image, prompt, None, other)))
+        return sorted(found, key=lambda answer: -_expected_iou(answer[1], answer[1] > 0))
 
     def _first_window(
         self, hw: tuple[int, int], prompt: Prompt, start_mask: StartMask | None, first_side: float

@@ -28,6 +28,7 @@ from ml_backend.clicks.serving.prompts import (
     to_prompt,
 )
 from ml_backend.clicks.serving.proposal_start import find_start, meant_label
+from ml_backend.clicks.serving.rankings import Rankings
 from ml_backend.clicks.serving.task_images import ImageSource, Observe, PhaseTimes, TaskImages
 from ml_backend.clicks.start_masks import Proposals
 from ml_backend.device_fallback import DeviceListener
@@ -107,6 +108,7 @@ class ClickService:
         )
         self._images = TaskImages(images, self.store)
         self._chains = MaskChains()
+        self._rankings = Rankings(settings)
         self._recent_boxes = RecentBoxes()
         self.prewarmer = Prewarmer(self, Upcoming(settings.data_dir))
         self.last_click = float("-inf")
@@ -179,7 +181,11 @@ class ClickService:
             lambda first, chain: self._chains.mask(image.sha, segmenter, first, chain, embedding).rle,
         )
         chain = None if start is None else start.chain
-        mask = self._chains.mask(image.sha, segmenter, prompt, chain, embedding)
+        paths = ProjectPaths(self.settings.data_dir, task.project.project_id)
+        answering = self._rankings.joint(
+            paths, segmenter, found_here, task.task_id, lambda: self._images.pixels(task, image)
+        )
+        mask = self._chains.mask(image.sha, answering, prompt, chain, embedding)
         embedded = sum(times.seconds.values()) - before
         times.note("segment", time.perf_counter() - began - embedded)
         region = _region_id(task, prompts, prompt.label)
@@ -191,7 +197,7 @@ class ClickService:
             label=prompt.label,
             region_id=region,
             started_from="" if start is None else start.region_id,
-            segmenter=segmenter.name,
+            segmenter=answering.name,
             tier=tier,
             from_proposal=mask.from_proposal,
             seconds=times.seconds,

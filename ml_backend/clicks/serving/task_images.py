@@ -98,6 +98,10 @@ class TaskImages:
             times.note("wait", time.perf_counter() - began)
         return found
 
+    def pixels(self, task: TaskRef, image: ImageRef) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB of a picture that ``find`` gave. Raises BadImage."""
+        return self._pixels(task, image)
+
     def _get(self, task: TaskRef) -> ImageRef:
         return self._images.get(
             task.url, task_id=task.task_id or None, project_id=task.project.project_id or None

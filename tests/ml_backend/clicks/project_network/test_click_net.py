@@ -430,7 +430,9 @@ def test_job_publishes_by_rename_and_not_twice(examples: list[Example], tmp_path
     assert not report["use"]  # two held-out images prove nothing
     assert "2 held-out masks on 2 pictures, 30 on 10 are needed" in report["reason"]
     assert report["adoption"]["look"] == 1
+    assert "no ranking of candidates yet" in report["ranking"]["reason"]
     assert not (project.clicks / "current").exists()
+    assert not (project.clicks / "ranking").exists()
     ProjectSegmenter(project.clicks / "v1")
     lines.clear()
     assert publish_click_model(project, "v1", spec, lambda done, line: lines.append(line)) == report

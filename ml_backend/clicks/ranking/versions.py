@@ -1,0 +1,23 @@
+"""Which ranking serves a project: the file ``clicks/ranking`` names the click version that holds it."""
+
+from __future__ import annotations
+
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.base import ClickSegmenter
+
+__all__ = ["RANKING_CURRENT", "base_of", "current_ranking"]
+
+RANKING_CURRENT = "ranking"
+
+
+def current_ranking(project: ProjectPaths) -> str | None:
+    """Name of the click version whose ranking serves, None when none was adopted."""
+    try:
+        return (project.clicks / RANKING_CURRENT).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def base_of(segmenter: ClickSegmenter) -> str:
+    """What a ranking calls the segmenter it was measured with; other weights have another name."""
+    return f"{segmenter.name}:{segmenter.encoder}"

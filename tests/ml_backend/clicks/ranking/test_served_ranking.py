@@ -1,0 +1,161 @@
+"""A project that adopted a ranking is served by it over HTTP; one whose files are broken by the segmenter."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ml_backend.app import create_app
+from ml_backend.artifacts.files import write_json
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
+from ml_backend.clicks.project_network.click_net import ClickNet, NetworkManifest, save_network
+from ml_backend.clicks.ranking.ranker import RANKING_FILE, Ranker, save_ranker
+from ml_backend.clicks.serving.service import ClickService
+from ml_backend.clicks.start_masks import Proposals
+from ml_backend.images.store import ImageStore
+from ml_backend.label_studio.codecs.brush import decode_brush
+from ml_backend.services import Services
+from ml_backend.settings import BackendSettings
+from tests.ml_backend.clicks.click_helpers import CONFIG, FixedPool, click, disc, facts, save_picture, task
+from tests.ml_backend.clicks.ranking.ranking_helpers import HW, Small, proposals, weights
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Ask = Callable[..., Mask]
+GOOD, OTHER = disc(HW, 40, 32, 12), disc(HW, 42, 32, 9)
+PLAIN = disc(HW, 40, 32, 4) | GOOD
+"""What the segmenter alone answers: it starts from the better proposal."""
+
+
+class Two:
+    """Two proposals on every task, of which the second is hardly worth starting from."""
+
+    def proposals(self, project: ProjectFacts, task_id: int) -> Proposals:
+        return proposals([GOOD, OTHER], [0.9, 0.4])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BackendSettings:
+    return BackendSettings(data_dir=tmp_path / "data", allow_image_dirs=str(tmp_path), device="cpu")
+
+
+@pytest.fixture
+def ask(settings: BackendSettings, tmp_path: Path) -> Ask:
+    """Clicks over HTTP on a task with two proposals."""
+    image = save_picture(tmp_path / "a.png", 90, hw=HW)
+    save_facts(settings.data_dir, facts(1))
+    service = ClickService(
+        settings,
+        ImageStore(settings),
+        proposals=Two(),
+        segmenters=FixedPool(settings, Small()),
+    )
+    shared = Services.from_settings(settings)
+    shared._clicks = service
+    client = create_app(services=shared).test_client()
+
+    def post(*points: dict[str, Any]) -> Mask:
+        body = {
+            "tasks": [task(7, image)],
+            "project": "1.1700000000",
+            "label_config": CONFIG,
+            "params": {"context": {"result": [*points]}},
+        }
+        reply = client.post("/predict", json=body)
+        assert reply.status_code == 200, reply.get_data(as_text=True)
+        (region,) = reply.get_json()["results"][0]["result"]
+        return decode_brush(region["value"]["rle"], HW)
+
+    return post
+
+
+@pytest.fixture
+def version(settings: BackendSettings) -> Path:
+    """A click version whose ranking prefers small proposals, adopted by the project."""
+    project = ProjectPaths(settings.data_dir, 1)
+    folder = project.clicks / "click-r1"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_network(folder, ClickNet(8), NetworkManifest(size=48, width=8, first_side=64.0))
+    prefers = weights(from_proposal=9.0, score_of_proposal=-1.0)
+    save_ranker(folder, Ranker(prefers, base="small:small-1"))
+    (project.clicks / "ranking").write_text(folder.name)
+    return folder
+
+
+def test_without_a_ranking_nothing_changes(ask: Ask) -> None:
+    np.testing.assert_array_equal(ask(click(50, 50)), PLAIN)
+
+
+def test_an_adopted_ranking_answers_the_first_click_and_the_segmenter_refines_it(
+    ask: Ask, version: Path
+) -> None:
+    first = click(50, 50)
+    np.testing.assert_array_equal(ask(first), OTHER)
+    left = disc(HW, 36, 32, 4)  # a negative click there
+    np.testing.assert_array_equal(ask(first, click(45, 50, False)), OTHER & ~left)
+    np.testing.assert_array_equal(ask(first), OTHER)  # after an undo
+
+
+def _gone(version: Path) -> None:
+    (version / RANKING_FILE).unlink()
+
+
+def _torn(version: Path) -> None:
+    (version / RANKING_FILE).write_text('{"format": 1, "wei')
+
+
+def _no_network(version: Path) -> None:
+    (version / "weights.safetensors").write_bytes(b"nothing")
+
+
+def _old_network(version: Path) -> None:
+    write_json(version / "click.json", {"format": -1})
+
+
+def _other_segmenter(version: Path) -> None:
+    save_ranker(version, Ranker(weights(from_proposal=9.0), base="sam:sam-1"))
+
+
+def _bad_name(version: Path) -> None:
+    (version.parent / "ranking").write_bytes(b"\xff\xfe")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "words"),
+    [
+        (_gone, "ranking.json is not used"),
+        (_torn, "holds no ranking of candidates"),
+        (_no_network, "no usable click network"),
+        (_old_network, "no click network of this release"),
+        (_other_segmenter, "was measured with sam:sam-1, but small:small-1 answers clicks now"),
+        (_bad_name, "cannot be read"),
+    ],
+)
+def test_a_ranking_that_cannot_be_used_is_logged_once_and_the_segmenter_answers(
+    ask: Ask,
+    version: Path,
+    caplog: pytest.LogCaptureFixture,
+    breaks: Callable[[Path], None],
+    words: str,
+) -> None:
+    breaks(version)
+    with caplog.at_level(logging.WARNING):
+        for x in (50, 51):
+            assert ask(click(x, 50)).sum() >= PLAIN.sum()
+        np.testing.assert_array_equal(ask(click(50, 50)), PLAIN)
+    assert [words in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_ranking_made_later_serves_without_a_restart(ask: Ask, version: Path) -> None:
+    np.testing.assert_array_equal(ask(click(50, 50)), OTHER)
+    save_ranker(version, Ranker(weights(from_start=9.0), base="small:small-1"))
+    np.testing.assert_array_equal(ask(click(50, 50)), PLAIN)
+    (version.parent / "ranking").unlink()
+    np.testing.assert_array_equal(ask(click(50, 50)), PLAIN)
