@@ -138,6 +138,15 @@ class SamSegmenter(TorchOnDevice):
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """The best mask for a prompt, its predicted IoU and its (256, 256) logits."""
+        return self._segment(embedding, prompt, start_mask, every=False)
+
+    def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
+        """All masks that the decoder gives for a prompt, three for a first click, the best first."""
+        return self._segment(embedding, prompt, None, every=True)
+
+    def _segment(
+        self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None, *, every: bool
+    ) -> ClickResult:
         kept = zero_click(prompt, start_mask)
         if kept is not None:
             return kept
@@ -148,7 +157,7 @@ class SamSegmenter(TorchOnDevice):
         points, kinds, mask_input, several = decoder_prompt(prompt, start_mask, hw, self._size, low)
         features = np.asarray(embedding.arrays["features"], np.float32)
 
-        def decode(model: Any, dense: Any, device: str) -> tuple[Any, float, Any]:
+        def decode(model: Any, dense: Any, device: str) -> tuple[Any, Any, Any]:
             at = torch.from_numpy(_writable(features)).to(device)
             corners = kinds >= 2
             encoder = model.prompt_encoder
@@ -170,16 +179,16 @@ class SamSegmenter(TorchOnDevice):
                 dense_prompt_embeddings=dense_prompt,
                 multimask_output=several,
             )
-            best = int(iou[0].argmax())
-            # Only the chosen mask is resized to the image: a third of the work of all three.
+            chosen = iou[0].argsort(descending=True, stable=True)[: None if every else 1]
+            # Only what is asked for is resized to the image: one mask is a third of the work of all three.
             scale = self._size / max(hw)
             inner = (int(hw[0] * scale + 0.5), int(hw[1] * scale + 0.5))
-            full = model.postprocess_masks(masks[:, best : best + 1], inner, hw)[0] > model.mask_threshold
-            return full.cpu(), float(iou[0, best]), masks[0, best : best + 1].float().cpu()
+            full = model.postprocess_masks(masks[:, chosen], inner, hw)[0] > model.mask_threshold
+            return full.cpu(), iou[0, chosen].float().cpu(), masks[0, chosen].float().cpu()
 
         with torch.inference_mode(), self._decoding:
             mask, iou, logits = self._retry(decode)
-        return ClickResult(mask.numpy(), np.array([min(max(iou, 0.0), 1.0)], np.float32), logits.numpy())
+        return ClickResult(mask.numpy(), iou.clamp(0.0, 1.0).numpy(), logits.numpy())
 
 
 def _writable(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

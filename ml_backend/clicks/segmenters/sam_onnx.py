@@ -135,13 +135,22 @@ class SamOnnxSegmenter:
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """As ``SamSegmenter.segment``."""
+        return self._segment(embedding, prompt, start_mask, every=False)
+
+    def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
+        """All masks that the decoder gives for a prompt, the one of ``segment`` first."""
+        return self._segment(embedding, prompt, None, every=True)
+
+    def _segment(
+        self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None, *, every: bool
+    ) -> ClickResult:
         kept = zero_click(prompt, start_mask)
         if kept is not None:
             return kept
         hw = embedding.hw
         features = np.asarray(embedding.arrays["features"], np.float32)
         if self._efficient:
-            return self._segment_efficient(features, hw, prompt, start_mask)
+            return self._segment_efficient(features, hw, prompt, start_mask, every=every)
         low = self._size // 4
         points, kinds, mask_input, several = decoder_prompt(prompt, start_mask, hw, self._size, low)
         corners = kinds >= 2
@@ -168,13 +177,17 @@ class SamOnnxSegmenter:
             points, kinds = _padded(points, kinds)
             feed |= {"point_coords": points[None], "point_labels": kinds[None].astype(np.float32)}
             iou, masks = self._models.run("decoder", wanted, feed)
-        best = _choose(iou[0], masks.shape[1], several=several)
-        logits = np.ascontiguousarray(masks[0, best], np.float32)
-        if self._single_token:
-            mask = resize_to_image(logits, hw, size=self._size) > 0
-        else:
-            mask, logits = logits > 0, cv2.resize(logits, (low, low), interpolation=cv2.INTER_AREA)
-        return ClickResult(mask[None], _score(iou[0, best]), logits[None])
+        chosen = _best_first(iou[0], masks.shape[1], several=several)[: None if every else 1]
+        found, fed_back = [], []
+        for index in chosen:
+            logits = np.ascontiguousarray(masks[0, index], np.float32)
+            if self._single_token:
+                mask = resize_to_image(logits, hw, size=self._size) > 0
+            else:
+                mask, logits = logits > 0, cv2.resize(logits, (low, low), interpolation=cv2.INTER_AREA)
+            found.append(mask)
+            fed_back.append(logits)
+        return ClickResult(np.stack(found), _scores(iou[0, chosen]), np.stack(fed_back))
 
     def _segment_efficient(
         self,
@@ -182,6 +195,8 @@ class SamOnnxSegmenter:
         hw: tuple[int, int],
         prompt: Prompt,
         start_mask: StartMask | None,
+        *,
+        every: bool,
     ) -> ClickResult:
         # EfficientSAM takes coordinates at the image's own size and no mask.
         points, kinds, _, _ = decoder_prompt(prompt, start_mask, hw, max(hw), 256)
@@ -196,11 +211,14 @@ class SamOnnxSegmenter:
             },
         )
         iou, masks = iou_batch.reshape(-1), mask_batch.reshape(-1, *mask_batch.shape[-2:])
-        best = int(iou.argmax())
-        logits = np.ascontiguousarray(masks[best], np.float32)
-        if logits.shape != hw:
-            logits = cv2.resize(logits, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
-        return ClickResult((logits > 0)[None], _score(iou[best]), None)
+        chosen = np.argsort(-iou, kind="stable")[: None if every else 1]
+        found = []
+        for index in chosen:
+            logits = np.ascontiguousarray(masks[index], np.float32)
+            if logits.shape != hw:
+                logits = cv2.resize(logits, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR)
+            found.append(logits > 0)
+        return ClickResult(np.stack(found), _scores(iou[chosen]), None)
 
 
 def _padded(
@@ -213,15 +231,15 @@ def _padded(
     )
 
 
-def _choose(iou: npt.NDArray[np.float32], count: int, *, several: bool) -> int:
+def _best_first(iou: npt.NDArray[np.float32], count: int, *, several: bool) -> npt.NDArray[np.intp]:
     """Mask 0 is SAM's answer to a clear prompt; masks 1 to 3 are its answers to an ambiguous one."""
-    if count == 1:
-        return 0
-    return 1 + int(iou[1:].argmax()) if several else 0
+    if count == 1 or not several:
+        return np.zeros(1, np.intp)
+    return 1 + np.argsort(-iou[1:], kind="stable")
 
 
-def _score(iou: float) -> npt.NDArray[np.float32]:
-    return np.array([min(max(float(iou), 0.0), 1.0)], np.float32)
+def _scores(iou: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.asarray(np.clip(iou, 0.0, 1.0), np.float32)
 
 
 def resize_to_image(

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.evaluation.robots import component_robot
+from ml_backend.clicks.project_network.click_net import ClickNet, NetworkManifest, save_network
 from ml_backend.clicks.project_network.versions import is_usable
 from ml_backend.clicks.ranking.ranker import RANKING_FILE, load_ranker
 from ml_backend.clicks.ranking.versions import current_ranking
 from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
 from ml_backend.clicks.start_masks import Proposals
-from ml_backend.clicks.training.job import publish_click_model
+from ml_backend.clicks.training.job import ClickJobSpec, _rank, publish_click_model
 from ml_backend.clicks.training.project_clicks import ClickedPicture, play, usual_sizes, wanted_of
 from ml_backend.clicks.training.ranking import RankingReport, train_ranking
 from ml_backend.errors import BadInput
@@ -170,6 +172,49 @@ def test_rankings_have_a_count_of_comparisons_of_their_own(
         publish_click_model(project, version, {}, lambda *_: None)
     assert is_usable(project.clicks / "v2")
     assert asked == [(1, 1, None), (2, 1, None), (3, 2, str(project.clicks / "v2"))]
+
+
+@pytest.mark.parametrize(
+    ("network_serves", "earlier", "base", "network"),
+    [(True, True, "v2", None), (False, True, "v1", "v2"), (False, False, "small", "v2")],
+)
+def test_the_job_measures_a_ranking_with_what_will_serve(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network_serves: bool,
+    earlier: bool,
+    base: str,
+    network: str | None,
+) -> None:
+    for seed, name in enumerate(("v1", "v2")):
+        torch.manual_seed(seed)
+        (tmp_path / name).mkdir()
+        save_network(tmp_path / name, ClickNet(8), NetworkManifest(size=48, width=8, first_side=64.0))
+    asked: dict[str, Any] = {}
+
+    def made(*_: object, **named: Any) -> RankingReport:
+        asked.update(named)
+        return RankingReport(True, "better")
+
+    monkeypatch.setattr("ml_backend.clicks.training.ranking.train_ranking", made)
+    spec = ClickJobSpec(
+        train=(), test=(), ranking_look=4, serving=tmp_path / "v1" if earlier else None,
+        options={"device": "cpu"},
+    )  # fmt: skip
+    lines: list[float] = []
+    found = _rank(
+        spec, tmp_path / "v2", Small(), lambda share, line: lines.append(share), network_serves=network_serves
+    )
+    assert (found["use"], asked["look"], asked["model"]) == (True, 4, None)
+    names = [None if s is None else s.folder.name if s.name == "project" else s.name
+             for s in (asked["base"], asked["network"])]  # fmt: skip
+    assert names == [base, network]
+    asked["progress"](0.5, "half of it")
+    assert lines == [pytest.approx(0.95)]
+    missing = spec.model_copy(update={"model": tmp_path / "no model"})
+    failed = _rank(missing, tmp_path / "v2", Small(), lambda *_: None, network_serves=network_serves)
+    assert not failed["use"]
+    assert "no model version" in failed["reason"]
 
 
 def test_proposals_need_the_label(pictures: list[Example]) -> None:

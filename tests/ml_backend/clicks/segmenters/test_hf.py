@@ -122,6 +122,21 @@ def test_clicks_refined_by_their_logits_and_boxes_are_those_of_transformers(fold
         start = start_mask_from(found.masks[0], logits=found.logits[0], from_proposal=False)
 
 
+def test_all_masks_of_a_first_click_can_be_had(folder: Path) -> None:
+    ours = from_settings(settings(folder), None)
+    embedding = ours.embed(picture(HW))
+    click = Prompt(POINTS[:1], None, "x")
+    best, every = ours.segment(embedding, click, None), ours.segment_all(embedding, click)
+    assert (len(best.masks), len(every.masks)) == (1, 3)
+    np.testing.assert_array_equal(every.masks[0], best.masks[0])
+    assert every.iou[0] == best.iou[0]
+    assert (np.diff(every.iou) <= 0).all()
+    assert every.logits is not None
+    assert every.logits.shape[0] == 3
+    assert every.masks[:, int(POINTS[0][1]), int(POINTS[0][0])].all()
+    assert len(ours.segment_all(embedding, Prompt((), BOX, "x")).masks) == 1
+
+
 def test_every_input_matters(folder: Path) -> None:
     """A negative click, the box, the mask before and the picture each change the logits."""
     ours = from_settings(settings(folder), None)

@@ -54,6 +54,11 @@ def test_clicks_with_logits_fed_back_equal_the_predictor(sam: Any, hw: tuple[int
         assert result.logits is not None
         np.testing.assert_array_equal(result.logits[0], logits[best])
         assert result.iou[0] == pytest.approx(float(np.clip(iou[best], 0, 1)))
+        if count == 1:
+            every = ours.segment_all(embedding, Prompt(tuple(points), None, "x"))
+            order = np.argsort(-iou, kind="stable")
+            np.testing.assert_array_equal(every.masks, masks[order])
+            np.testing.assert_allclose(every.iou, np.clip(iou[order], 0, 1), rtol=1e-6)
         fed = logits[best : best + 1]
         start_mask = start_mask_from(result.masks[0], logits=result.logits[0], from_proposal=False)
 

@@ -56,6 +56,11 @@ def test_equals_torch_for_clicks_boxes_and_fed_back_masks(sam: Any, pair: Path, 
         # Pixels may differ only where the logit is zero to within that error.
         assert (ra.masks != rb.masks).mean() < 0.003
         assert rb.iou[0] == pytest.approx(ra.iou[0], abs=1e-3)
+        every, theirs = b.segment_all(eb, prompt), a.segment_all(ea, prompt)
+        assert len(every.masks) == len(theirs.masks) == (3 if len(prompt.points) == 1 else 1)
+        np.testing.assert_allclose(every.iou, theirs.iou, atol=1e-3)
+        if start_mask is None:
+            np.testing.assert_array_equal(every.masks[0], rb.masks[0])
         start_mask = start_mask_from(ra.masks[0], logits=ra.logits[0], from_proposal=False)
 
 

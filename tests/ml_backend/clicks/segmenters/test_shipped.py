@@ -92,6 +92,19 @@ def test_a_start_without_clicks_comes_back_and_a_negative_click_takes_away(
     assert less.sum() < mask.sum()
 
 
+def test_what_it_saw_in_other_windows_can_be_had(
+    shipped: ShippedSegmenter, picture: npt.NDArray[np.uint8]
+) -> None:
+    embedding = shipped.embed(picture)
+    click = Prompt(((float(picture.shape[1] // 2), float(picture.shape[0] // 2), True),), None, "x")
+    best, every = shipped.segment(embedding, click, None), shipped.segment_all(embedding, click)
+    np.testing.assert_array_equal(every.masks[0], best.masks[0])
+    assert every.iou[0] == best.iou[0]
+    assert 1 < len(every.masks) <= 3
+    assert len(every.iou) == len(every.masks)
+    assert every.masks[:, picture.shape[0] // 2, picture.shape[1] // 2].all()
+
+
 def test_kept_masks_equal_those_made_anew(shipped: ShippedSegmenter, picture: npt.NDArray[np.uint8]) -> None:
     points = ((40.0, 40.0, True), (60.0, 40.0, False), (32.0, 50.0, True))
     chains, answers = MaskChains(), []
