@@ -37,6 +37,7 @@ COMMANDS = (
     "import",
     "export",
     "export-model",
+    "more-like-this",
     "predict",
     "rebuild",
     "doctor",

@@ -96,6 +96,14 @@ class Settings(BackendSettings):
     cold_start_options: dict[str, Any] = Field(
         default_factory=dict, description="options of that learner, e.g. its checkpoint and class map"
     )
+    more_like_this: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="before the first round, offer so many masks of each label that look most like those "
+        "drawn so far, on the next 50 pictures, whenever a task is finished; 0: only when `groundswell "
+        "more-like-this` is called",
+    )
     train_on_propagated: bool = Field(
         default=False,
         description="also train on masks that review accepted on unfinished tasks, weighted by how far they "
@@ -381,6 +389,7 @@ PROJECT_OPTIONS = frozenset(
         "min_answer_s",
         "min_finished",
         "mistakes",
+        "more_like_this",
         "order",
         "order_balance",
         "order_diversity",

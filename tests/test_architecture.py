@@ -25,7 +25,7 @@ LAYERS: dict[str, list[str]] = {
         "answers verifier",
         "costs",
         "search",
-        "completeness duplicates matching mistakes propagation quotas remaining simulation task_order "
+        "alike completeness duplicates matching mistakes propagation quotas remaining simulation task_order "
         "thresholds truth_draws typical",
         "price",
     ],
@@ -49,6 +49,7 @@ LAYERS: dict[str, list[str]] = {
         "learners.segmentation",
         "learners.classes",
         "learners.weak",
+        "learners.alike",
         "clicks",
         "clicks.segmenters",
         "clicks.project_network",
@@ -66,7 +67,7 @@ LAYERS: dict[str, list[str]] = {
         "settings",
         "studio store",
         "local rounds store.migrations store.migrations.versions",
-        "mistakes review",
+        "alike mistakes review",
         "exchange.readers",
         "worker exchange",
         "projects",

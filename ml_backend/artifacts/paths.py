@@ -15,6 +15,7 @@ Layout below ``data_dir``::
     projects/<id>/orders/              order in which the tasks are served, by model version
     projects/<id>/mistakes/            likely label mistakes, by model version
     projects/<id>/features/<model>/    feature vectors of whole pictures
+    projects/<id>/alike/               proposals of pictures before the first round ("more like this")
     projects/<id>/rounds/<n>/          trees and plots of a round
     projects/<id>/crops/               rendered review crops
     projects/<id>/dirty                touched by a webhook: "look again"
@@ -41,6 +42,7 @@ class ProjectPaths:
         self.clicks = self.root / "clicks"
         self.pools = self.root / "pools"
         self.features = self.root / "features"
+        self.alike = self.root / "alike"
         self.orders = self.root / "orders"
         self.mistakes_folder = self.root / "mistakes"
         self.rounds = self.root / "rounds"

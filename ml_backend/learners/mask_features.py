@@ -40,6 +40,8 @@ class MaskFeatures:
 
     def __init__(self, choice: str, *, device: str = "cpu", field: str = "features") -> None:
         self._model = picture_features(choice, device=device, field=field)
+        self.name = self._model.name
+        """stands for the model: embeddings of different names are not compared"""
 
     @cached_property
     def dim(self) -> int:

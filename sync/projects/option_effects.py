@@ -63,7 +63,7 @@ COUNTS_FROM: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(("test_fraction", "test_min", "split_by"), _SPLIT),
     **dict.fromkeys(("click_options", "train_clicks"), _CLICKS),
-    **dict.fromkeys(("cold_start", "cold_start_options"), _COLD),
+    **dict.fromkeys(("cold_start", "cold_start_options", "more_like_this"), _COLD),
     **dict.fromkeys(("pool_min_score", "linkage"), _POOL),
     **dict.fromkeys(
         (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ml_backend.errors import BadInput, ModelError
+from sync.alike.step import forget_looks, keep_offers
 from sync.mistakes.step import keep_mistakes
 from sync.review.answers import pull_answers
 from sync.review.labelling_instructions import refresh_labelling_instructions
@@ -96,7 +97,9 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     if record is None:
         if current_round(db) is None:
             typical_first(db, project.studio, settings, paths, project.images, progress)
+        _keep_offers(project, is_changed=bool(pulled.changes))
         return LookReport(project.id, pulled=pulled, error=error, paused=wishes.paused)
+    forget_looks(paths)
     is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record))
     limit_s = infer_limit_s(settings, record)
     record = infer(db, settings, paths, project.images, progress, memo, record, limit_s=limit_s)
@@ -161,6 +164,20 @@ def _keep_mistakes(project: OpenProject, record: RoundRecord, *, is_changed: boo
         project.progress,
         project.memo,
         record,
+        is_changed=is_changed,
+    )
+
+
+def _keep_offers(project: OpenProject, *, is_changed: bool) -> None:
+    keep_offers(
+        project.db,
+        project.studio,
+        project.config,
+        project.settings,
+        project.paths,
+        project.images,
+        project.progress,
+        project.memo,
         is_changed=is_changed,
     )
 

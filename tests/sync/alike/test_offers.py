@@ -1,0 +1,261 @@
+"""More like this: what is offered, that it comes once, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ml_backend.errors import BadInput
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.region_reader import parse_annotation
+from ml_backend.masks.rle import decode_rle
+from sync.alike.ask import Ask
+from sync.alike.push import alike_prefix
+from sync.alike.step import Offered
+from sync.exchange.export import export_project
+from sync.rounds.round_records import trained_round
+from sync.worker.more_like_this import more_like_this
+from tests.sync.conftest import CONFIG_XML, World
+from tests.sync.steps import step
+
+MakeWorld = Callable[..., World]
+CONFIG = parse_label_config(CONFIG_XML)
+
+
+@pytest.fixture(autouse=True)
+def _few_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for pictures with three objects, and quick."""
+    monkeypatch.setattr("sync.alike.looks._CANDIDATES", 20)
+
+
+def offer(world: World, *, dry_run: bool = False, **ask: Any) -> Offered:
+    return more_like_this(
+        world.settings, world.store, world.studio, world.project_id, Ask(**ask), dry_run=dry_run
+    )
+
+
+def shown(world: World) -> dict[int, list[tuple[str, np.ndarray[Any, Any], float]]]:
+    """Label, mask and score of what each unfinished task shows."""
+    found = {}
+    for task in world.tasks:
+        rows = world.studio.predictions(task)
+        assert len(rows) <= 1
+        if rows:
+            assert rows[0].model_version == world.studio.project(world.project_id).model_version
+            parsed = parse_annotation(rows[0].result, CONFIG)
+            found[task] = [(r.label, decode_rle(r.rle), r.score or 0.0) for r in parsed.regions]
+    return found
+
+
+def regions_of(world: World, task: int) -> list[Any]:
+    return [annotation.result for annotation in world.studio.task(task).annotations]
+
+
+def right(world: World, task: int, label: str, mask: np.ndarray[Any, Any]) -> bool:
+    scene = world.scenes[world.tasks.index(task)]
+    return any(
+        name == label and (mask & true).sum() / (mask | true).sum() >= 0.5 for name, true in scene.masks
+    )
+
+
+def test_masks_like_those_of_one_finished_task_are_offered_once(make_world: MakeWorld) -> None:
+    world = make_world(10)
+    world.label(0)
+    drawn = {name for name, _ in world.scenes[0].masks}
+    assert drawn == {"disc", "bar"}
+    first = offer(world, most=8)
+    assert first.examples == {label: sum(n == label for n, _ in world.scenes[0].masks) for label in drawn}
+    assert first.version.startswith(alike_prefix(world.project_id))
+    assert first.looked_at == first.sent == 9
+    seen = shown(world)
+    assert set(seen) == set(world.tasks[1:])
+    masks = [(task, *mask) for task, rows in seen.items() for mask in rows]
+    assert len(masks) == sum(first.masks.values()) == len(first.offers)
+    good = [right(world, task, label, mask) for task, label, mask, _ in masks]
+    assert np.mean(good) >= 0.8
+    for task, rows in seen.items():
+        assert all(0 <= score <= 1 for _, _, score in rows), task
+        for i, (_, one, _) in enumerate(rows):
+            assert not any(
+                (one & other).sum() > 0.7 * min(one.sum(), other.sum()) for _, other, _ in rows[:i]
+            )
+    again = offer(world, most=8)
+    assert (again.version, again.sent) == (first.version, 0)
+    assert world.studio.prediction_versions(world.project_id) == {first.version: 9}
+
+
+def test_the_limits_hold(make_world: MakeWorld) -> None:
+    world = make_world(8)
+    world.label(0)
+    found = offer(world, labels=("disc",), most=4, per_picture=1, pictures=5)
+    assert set(found.masks) == {"disc"}
+    assert found.masks["disc"] <= 4
+    assert len({one.task for one in found.offers}) == len(found.offers)
+    assert found.looked_at == 5
+    similar = [one.similarity for one in found.offers]
+    assert similar == sorted(similar, reverse=True)
+
+
+def test_a_dry_run_sends_nothing(make_world: MakeWorld) -> None:
+    world = make_world(5)
+    world.label(0)
+    found = offer(world, dry_run=True)
+    assert found.offers
+    assert (found.version, found.sent) == ("", 0)
+    assert not world.studio.prediction_versions(world.project_id)
+
+
+def test_finished_tasks_are_examples_and_get_no_offer(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world(6)
+    world.label(0)
+    before = offer(world)
+    opened = world.open()
+    out = tmp_path / "out"
+    report = step(export_project, opened, out, format="coco")
+    assert sum(report.annotations.values()) == 3, "offers are in no export"
+    world.label(1, 2)
+    after = offer(world)
+    assert after.version != before.version
+    assert sum(after.examples.values()) == 9
+    assert not {one.task for one in after.offers} & set(world.tasks[:3])
+    assert list(world.studio.prediction_versions(world.project_id)) == [after.version]
+    one_of_them = offer(world, tasks=(world.tasks[1],), dry_run=True)
+    assert sum(one_of_them.examples.values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        ({"most": 0}, "k"),
+        ({"most": 1001}, "k"),
+        ({"per_picture": -1}, "per_picture"),
+        ({"pictures": 0}, "pictures"),
+        ({"labels": ("ring",)}, "label"),
+        ({"source": "magic"}, "source"),
+        ({"tasks": (999_999,)}, "task"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    make_world: MakeWorld, ask: dict[str, Any], field: str
+) -> None:
+    world = make_world(4)
+    world.label(0)
+    with pytest.raises(BadInput) as error:
+        offer(world, **ask)
+    assert error.value.field == field
+    assert not world.studio.prediction_versions(world.project_id)
+
+
+def test_tasks_that_teach_nothing_are_refused(make_world: MakeWorld) -> None:
+    world = make_world(4)
+    with pytest.raises(BadInput, match="nobody has drawn"):
+        offer(world)
+    world.label(0)
+    world.studio.create_annotation(world.tasks[1], [])
+    with pytest.raises(BadInput, match="is not finished"):
+        offer(world, tasks=(world.tasks[2],))
+    with pytest.raises(BadInput, match="nothing with an outline"):
+        offer(world, tasks=(world.tasks[1],))
+
+
+def test_predictions_of_others_stay(make_world: MakeWorld) -> None:
+    from sync.studio.protocol import PredictionRow
+
+    world = make_world(4)
+    world.label(0)
+    world.studio.import_predictions(world.project_id, [PredictionRow(world.tasks[1], [], 0.5, "theirs")])
+    with pytest.raises(BadInput, match="theirs") as error:
+        offer(world)
+    assert error.value.field == "project"
+    assert world.studio.prediction_versions(world.project_id) == {"theirs": 1}
+
+
+def test_the_first_round_replaces_what_was_offered(make_world: MakeWorld) -> None:
+    world = make_world(8, question_budget=0, min_finished=3, more_like_this=5)
+    world.label(0)
+    look = world.worker().look(world.project_id)
+    assert look is not None
+    assert look.error == ""
+    (version,) = world.studio.prediction_versions(world.project_id)
+    assert version.startswith(alike_prefix(world.project_id))
+    drawn = regions_of(world, world.tasks[0])
+    world.label(1, 2)
+    look = world.worker().look(world.project_id)
+    assert look is not None
+    assert look.error == ""
+    record = trained_round(world.open().db)
+    assert record is not None
+    (version,) = world.studio.prediction_versions(world.project_id)
+    assert version.startswith(record.model_version)
+    assert regions_of(world, world.tasks[0]) == drawn
+    assert not world.open().paths.alike.exists()
+    with pytest.raises(BadInput, match="has a model"):
+        offer(world)
+
+
+def test_the_worker_offers_when_something_changed(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(6, more_like_this=5)
+    worker = world.worker()
+    asked: list[int] = []
+    real = world.studio.import_predictions
+    monkeypatch.setattr(
+        world.studio,
+        "import_predictions",
+        lambda project, rows: (asked.append(len(rows)), real(project, rows))[1],
+    )
+    assert worker.look(world.project_id) is not None
+    assert not asked, "nothing was drawn yet"
+    world.label(0)
+    for _ in range(2):
+        assert worker.look(world.project_id) is not None
+    assert asked == [5]
+    world.label(1)
+    assert worker.look(world.project_id) is not None
+    assert asked == [5, 4]
+
+
+@pytest.mark.parametrize(
+    "place", ["alike.example", "alike.picture", "alike.chunk", "alike.switch", "alike.retire"]
+)
+def test_a_kill_anywhere_doubles_nothing(make_world: MakeWorld, place: str) -> None:
+    world = make_world(5, more_like_this=5, push_rows=2)
+    world.label(0)
+    offer(world, most=3)
+
+    class Killed(BaseException):
+        pass
+
+    count = 0
+
+    def stop(at: str) -> None:
+        nonlocal count
+        count += at == place
+        if at == place and count == (2 if place == "alike.chunk" else 1):
+            raise Killed
+
+    with pytest.raises(Killed):
+        world.worker(stop).look(world.project_id)
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    (version,) = world.studio.prediction_versions(world.project_id)
+    assert world.studio.project(world.project_id).model_version == version
+    twin = make_world(5, name="twin", more_like_this=5)
+    twin.label(0)
+    assert twin.worker().look(twin.project_id) is not None
+    assert [len(rows) for rows in shown(world).values()] == [len(rows) for rows in shown(twin).values()]
+
+
+def test_a_picture_that_cannot_be_read_is_left_out(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world(5)
+    world.label(0)
+    sorted(world.images.iterdir())[2].write_bytes(b"no picture")
+    found = offer(world)
+    assert found.looked_at == 3
+    assert found.sent == 3
