@@ -83,6 +83,8 @@ class Parts:
     base: ClickSegmenter
     network: ClickSegmenter | None
     ranker: Ranker
+    beside: ClickSegmenter | None = None
+    """Where the network is in use: the segmenter that is asked beside it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("--network", type=Path)
     parser.add_argument("--no-model", action="store_true", help="there are no proposals")
     parser.add_argument("--segmenter", default="classical", help="the one in use; `project`: the network")
+    parser.add_argument("--beside", default="classical", help="with --segmenter project: asked beside it")
     parser.add_argument("--train", type=int, default=12, help="pictures (default: 12)")
     parser.add_argument("--learn", type=int, default=20, help="pictures (default: 20)")
     parser.add_argument("--test", type=int, default=20, help="pictures (default: 20)")
@@ -137,7 +140,7 @@ def main() -> None:
     }
     said["proposals"] = not asked.no_model
     if asked.time:
-        print(json.dumps({**said, **timed(test, parts)}))
+        print(json.dumps({**said, "first click": timed(test, parts)}))
         return
     seen = list(look(learn, parts, asked.objects, asked.seed, from_nothing=asked.start == "nothing"))
     for line in chosen(seen):
@@ -183,6 +186,8 @@ def prepare(asked: argparse.Namespace) -> tuple[list[ClickedPicture], list[Click
 
     sizes = usual_sizes([((_LABEL,) * len(image.rle), image.rle) for image in train])
     parts = Parts(base, None if base is network else network, replace(no_ranking(), sizes=sizes))
+    if base is network:
+        parts = replace(parts, beside=build_segmenter(asked.beside, BackendSettings()))
     wanted = asked.test if not asked.choose else 0
     return (
         pictures([] if asked.time else rest[: asked.learn]),
@@ -286,8 +291,9 @@ def _ranker(way: str, learnt: Ranker, wanted: Wanted) -> Ranker:
 def _joint(
     parts: Parts, ranker: Ranker, picture: ClickedPicture, pixels: npt.NDArray[np.uint8]
 ) -> JointSegmenter:
+    second = parts.beside if parts.beside is not None else parts.network
     return JointSegmenter(
-        parts.base, ranker, network=parts.network, proposals=picture.proposals, pixels=lambda: pixels, key=""
+        parts.base, ranker, second=second, proposals=picture.proposals, pixels=lambda: pixels, key=""
     )
 
 

@@ -31,9 +31,10 @@ __all__ = [
 
 Mask = npt.NDArray[np.bool_]
 
-SOURCES: Final = ("segmenter", "more", "start", "proposal", "network")
+SOURCES: Final = ("segmenter", "more", "start", "proposal", "network", "configured")
 """Where a candidate comes from: the segmenter in use, its further masks of the same prompt, the segmenter
-started from a proposal, a proposal as it is, the project's own network.
+started from a proposal, a proposal as it is, the project's own network. Where that network is in use, the
+configured segmenter is another source.
 """
 MIN_WORTH: Final = 0.1
 """Proposals whose score × quality is lower are no candidates."""
@@ -90,13 +91,14 @@ def candidates_of(
     prompt: Prompt,
     start: StartMask | None,
     proposals: Proposals | None,
-    network: Callable[[Prompt], ClickResult] | None,
+    second: Callable[[Prompt], ClickResult] | None,
+    second_source: str = "network",
 ) -> list[Candidate]:
     """All candidates for a first prompt, the usual one first. Others that disagree with the click are left
     out.
 
-    ``start`` is the proposal that the usual answer starts from, ``network`` asks the project's own click
-    network.
+    ``start`` is the proposal that the usual answer starts from; ``second`` asks the other segmenter that the
+    project has, ``second_source`` names it.
     """
     found: list[Candidate] = []
     if start is not None:
@@ -112,9 +114,9 @@ def candidates_of(
         usual = start is None and index == 0
         source = "more" if index else "segmenter"
         found.append(Candidate(mask, float(iou), source, usual, _logits(result, index)))
-    if network is not None:
-        result = network(prompt)
-        found.append(Candidate(result.masks[0], float(result.iou[0]), "network"))
+    if second is not None:
+        result = second(prompt)
+        found.append(Candidate(result.masks[0], float(result.iou[0]), second_source))
     found += proposal_candidates(proposals, prompt, embedding.hw)
     return [c for c in found if c.usual or honours(c.mask, prompt)]
 

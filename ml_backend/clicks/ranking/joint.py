@@ -29,11 +29,12 @@ class JointSegmenter:
     ----------
     base : the segmenter in use
     ranker : chooses
-    network : the project's own click network if it is another one than ``base``; it sees pixels
+    second : the project's own click network; where that is ``base``, the configured segmenter. It must see
+        pixels (``persist`` False)
     proposals : of the task
     pixels : the picture, (H, W, 3) uint8 RGB; asked for at a first click only
-    key : names ranking, network and proposals; part of every mask's key
-    threads : where the network runs beside the segmenter; None: one after the other
+    key : names ranking, second and proposals; part of every mask's key
+    threads : where the second one runs beside the segmenter; None: one after the other
     """
 
     persist = False
@@ -43,7 +44,7 @@ class JointSegmenter:
         base: ClickSegmenter,
         ranker: Ranker,
         *,
-        network: ClickSegmenter | None,
+        second: ClickSegmenter | None,
         proposals: Proposals | None,
         pixels: Pixels,
         key: str,
@@ -51,7 +52,7 @@ class JointSegmenter:
     ) -> None:
         self.base = base
         self.ranker = ranker
-        self.network = network
+        self.second = second
         self.proposals = proposals
         self.pixels = pixels
         self.threads = threads
@@ -78,13 +79,14 @@ class JointSegmenter:
         return ClickResult(chosen.mask[None], np.array([min(max(score, 0.0), 1.0)], np.float32), logits)
 
     def candidates(self, embedding: Embedding, prompt: Prompt, start: StartMask | None) -> list[Candidate]:
-        """All candidates for a first prompt; the network runs beside the segmenter where it can."""
-        network = self.network
-        if network is None:
+        """All candidates for a first prompt; the second segmenter runs beside the first where it can."""
+        second = self.second
+        if second is None:
             return candidates_of(self.base, embedding, prompt, start, self.proposals, None)
 
         def ask() -> ClickResult:
-            return network.segment(network.embed(self.pixels()), prompt, None)
+            return second.segment(second.embed(self.pixels()), prompt, None)
 
+        source = "network" if second.name == "project" else "configured"
         answer = ask if self.threads is None else self.threads.submit(ask).result
-        return candidates_of(self.base, embedding, prompt, start, self.proposals, lambda _: answer())
+        return candidates_of(self.base, embedding, prompt, start, self.proposals, lambda _: answer(), source)

@@ -53,12 +53,13 @@ class Ranker:
     """Immutable; safe under threads.
 
     ``weights`` has one number per name in ``FEATURES``; ``sizes`` the usual size of the objects of each
-    label; ``base`` what segmenter it was measured with.
+    label; ``base`` and ``second`` what segmenters it was measured with (``versions.name_of``).
     """
 
     weights: tuple[float, ...]
     sizes: Mapping[str, UsualSize] = field(default_factory=dict)
     base: str = ""
+    second: str = ""
     lead: float = LEAD
 
     def values(self, features: Floats) -> Floats:
@@ -142,6 +143,7 @@ class _File(BaseModel):
     weights: list[FiniteFloat]
     sizes: dict[str, _Size]
     base: str
+    second: str
     lead: FiniteFloat
 
 
@@ -155,6 +157,7 @@ def save_ranker(folder: Path, ranker: Ranker) -> None:
             "weights": list(ranker.weights),
             "sizes": {name: {"mean": s.mean, "spread": s.spread} for name, s in ranker.sizes.items()},
             "base": ranker.base,
+            "second": ranker.second,
             "lead": ranker.lead,
         },
     )
@@ -170,4 +173,4 @@ def load_ranker(folder: Path) -> Ranker:
     if said.format != FORMAT or said.features != list(FEATURES) or len(said.weights) != len(FEATURES):
         raise ModelError(f"{path} was made by another release of Groundswell")
     sizes = {name: UsualSize(size.mean, size.spread) for name, size in said.sizes.items()}
-    return Ranker(tuple(said.weights), sizes, said.base, said.lead)
+    return Ranker(tuple(said.weights), sizes, said.base, said.second, said.lead)

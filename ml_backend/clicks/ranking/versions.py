@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickSegmenter
 
-__all__ = ["RANKING_CURRENT", "base_of", "current_ranking"]
+__all__ = ["RANKING_CURRENT", "current_ranking", "name_of"]
 
 RANKING_CURRENT = "ranking"
 
@@ -18,6 +18,6 @@ def current_ranking(project: ProjectPaths) -> str | None:
         return None
 
 
-def base_of(segmenter: ClickSegmenter) -> str:
-    """What a ranking calls the segmenter it was measured with; other weights have another name."""
-    return f"{segmenter.name}:{segmenter.encoder}"
+def name_of(segmenter: ClickSegmenter | None) -> str:
+    """What a ranking calls a segmenter it was measured with; other weights have another name. Empty: none."""
+    return "" if segmenter is None else f"{segmenter.name}:{segmenter.encoder}"

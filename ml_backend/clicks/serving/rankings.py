@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.project_network.versions import is_usable
 from ml_backend.clicks.ranking.joint import JointSegmenter, Pixels
 from ml_backend.clicks.ranking.ranker import RANKING_FILE, Ranker, load_ranker
-from ml_backend.clicks.ranking.versions import base_of, current_ranking
+from ml_backend.clicks.ranking.versions import current_ranking, name_of
 from ml_backend.clicks.start_masks import Proposals
 from ml_backend.devices import resolve_device
 from ml_backend.errors import ModelError
@@ -72,29 +73,34 @@ class Rankings:
         self,
         project: ProjectPaths,
         base: ClickSegmenter,
+        configured: Callable[[], ClickSegmenter],
         proposals: Proposals | None,
         task_id: int,
         pixels: Pixels,
     ) -> ClickSegmenter:
         """The segmenter that ranks candidates for clicks on one task, or ``base`` itself if the project
-        adopted no ranking that can be used with it.
+        adopted no ranking that can be used with it. ``configured`` gives the segmenter of the settings, which
+        is asked where ``base`` is the project's network.
         """
         loaded = self._find(project)
         if loaded is None or loaded.ranker is None:
             return base
-        if loaded.ranker.base != base_of(base):
+        second = loaded.network
+        if second is not None and second.encoder == base.encoder:
+            second = configured() if loaded.ranker.second else None
+        answering = name_of(base), name_of(second)
+        if (loaded.ranker.base, loaded.ranker.second) != answering:
             self._say(
-                (loaded.stamp, base_of(base)),
-                "ranking %s was measured with %s, but %s answers clicks now: not used",
-                loaded.stamp.folder, loaded.ranker.base, base_of(base),
+                (loaded.stamp, answering),
+                "ranking %s was measured with %s and %s, but %s and %s answer clicks now: not used",
+                loaded.stamp.folder, loaded.ranker.base, loaded.ranker.second, *answering,
             )  # fmt: skip
             return base
         known = "" if proposals is None else f"+{proposals.version}/{task_id}"
-        same = loaded.network is None or loaded.network.encoder == base.encoder
         return JointSegmenter(
             base,
             loaded.ranker,
-            network=None if same else loaded.network,
+            second=second,
             proposals=proposals,
             pixels=pixels,
             key=f"{loaded.digest}{known}",

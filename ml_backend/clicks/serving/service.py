@@ -181,9 +181,13 @@ class ClickService:
             lambda first, chain: self._chains.mask(image.sha, segmenter, first, chain, embedding).rle,
         )
         chain = None if start is None else start.chain
-        paths = ProjectPaths(self.settings.data_dir, task.project.project_id)
         answering = self._rankings.joint(
-            paths, segmenter, found_here, task.task_id, lambda: self._images.pixels(task, image)
+            ProjectPaths(self.settings.data_dir, task.project.project_id),
+            segmenter,
+            lambda: self.segmenters.get(task.project.segmenter or self.settings.segmenter),
+            found_here,
+            task.task_id,
+            lambda: self._images.pixels(task, image),
         )
         mask = self._chains.mask(image.sha, answering, prompt, chain, embedding)
         embedded = sum(times.seconds.values()) - before

@@ -206,9 +206,10 @@ def _rank(
 
     device = str(spec.options.get("device", "auto"))
     network = ProjectSegmenter(out, device=device)
-    base = incumbent
-    if network_serves:
-        base = network
+    base: ClickSegmenter = incumbent
+    second: ClickSegmenter | None = network
+    if network_serves:  # what is configured is asked beside it, unless that needs an encoder of its own
+        base, second = network, None if incumbent.persist else incumbent
     elif spec.serving is not None:
         base = ProjectSegmenter(spec.serving, device=device)
     try:
@@ -218,7 +219,7 @@ def _rank(
             spec.labels,
             out,
             base=base,
-            network=None if network_serves else network,
+            second=second,
             model=None if spec.model is None else load_proposal_model(spec.model),
             look=spec.ranking_look,
             progress=lambda share, line: progress(

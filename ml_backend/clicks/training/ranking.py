@@ -21,7 +21,7 @@ from ml_backend.clicks.evaluation.robots import ROBOTS, component_robot
 from ml_backend.clicks.evaluation.simulated_clicks import ClickTrace
 from ml_backend.clicks.ranking.joint import JointSegmenter
 from ml_backend.clicks.ranking.ranker import Ranker, Seen, fit_ranker, save_ranker
-from ml_backend.clicks.ranking.versions import base_of
+from ml_backend.clicks.ranking.versions import name_of
 from ml_backend.clicks.start_masks import Proposals
 from ml_backend.clicks.training.project_clicks import (
     ClickedPicture,
@@ -81,7 +81,7 @@ def clicked_pictures(
 def learn_ranking(
     pictures: Sequence[ClickedPicture],
     base: ClickSegmenter,
-    network: ClickSegmenter | None,
+    second: ClickSegmenter | None,
     ranker: Ranker,
     *,
     seed: int = 0,
@@ -94,7 +94,7 @@ def learn_ranking(
     rng = np.random.default_rng(seed)
     seen: list[Seen] = []
     for number, picture in enumerate(pictures):
-        joint, pixels = _joint(picture, base, network, ranker, read)
+        joint, pixels = _joint(picture, base, second, ranker, read)
         embedding = base.embed(pixels)
         rows = [int(i) for i in rng.permutation(len(picture.rle))[:_PER_PICTURE]]
         for wanted in wanted_of(picture, rows):
@@ -108,7 +108,7 @@ def learn_ranking(
 def measure(
     pictures: Sequence[ClickedPicture],
     base: ClickSegmenter,
-    network: ClickSegmenter | None,
+    second: ClickSegmenter | None,
     ranker: Ranker,
     *,
     max_clicks: int = _MAX_CLICKS,
@@ -120,7 +120,7 @@ def measure(
     rng = np.random.default_rng(seed)
     ranked, plain = list[ClickTrace](), list[ClickTrace]()
     for number, picture in enumerate(pictures):
-        joint, pixels = _joint(picture, base, network, ranker, read)
+        joint, pixels = _joint(picture, base, second, ranker, read)
         embedding = base.embed(pixels)
         rows = [int(i) for i in rng.permutation(len(picture.rle))[:_PER_PICTURE]]
         for wanted in wanted_of(picture, rows):
@@ -142,7 +142,7 @@ def train_ranking(
     out: Path,
     *,
     base: ClickSegmenter,
-    network: ClickSegmenter | None,
+    second: ClickSegmenter | None,
     model: Predictor | None,
     look: int,
     progress: Progress,
@@ -166,13 +166,13 @@ def train_ranking(
         )
     progress(0.0, "finding candidates on held-out pictures")
     sizes = usual_sizes([([labels[i] if labels else "" for i in e.label], e.rle) for e in train])
-    start = replace(no_ranking(), sizes=sizes, base=base_of(base))
+    start = replace(no_ranking(), sizes=sizes, base=name_of(base), second=name_of(second))
     ranker = learn_ranking(
-        clicked_pictures(parts[0], labels, model), base, network, start,
+        clicked_pictures(parts[0], labels, model), base, second, start,
         seed=seed, progress=lambda share: progress(0.5 * share, "learning which candidate is kept"),
     )  # fmt: skip
     ranked, plain = measure(
-        clicked_pictures(parts[1], labels, model), base, network, ranker, seed=seed,
+        clicked_pictures(parts[1], labels, model), base, second, ranker, seed=seed,
         progress=lambda share: progress(0.5 + 0.5 * share, "clicking with and without the ranking"),
     )  # fmt: skip
     save_ranker(out, ranker)
@@ -203,12 +203,12 @@ def _first_iou(traces: Sequence[ClickTrace]) -> float:
 def _joint(
     picture: ClickedPicture,
     base: ClickSegmenter,
-    network: ClickSegmenter | None,
+    second: ClickSegmenter | None,
     ranker: Ranker,
     read: ReadImage,
 ) -> tuple[JointSegmenter, npt.NDArray[np.uint8]]:
     pixels = read(picture.image)
     joint = JointSegmenter(
-        base, ranker, network=network, proposals=picture.proposals, pixels=lambda: pixels, key="measured"
+        base, ranker, second=second, proposals=picture.proposals, pixels=lambda: pixels, key="measured"
     )
     return joint, pixels

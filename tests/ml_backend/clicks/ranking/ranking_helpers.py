@@ -48,12 +48,14 @@ class Small:
     click takes it away.
     """
 
-    name = "small"
     device = "cpu"
     nbytes = 0
     persist = False
 
-    def __init__(self, radius: float = 4, score: float = 0.9, encoder: str = "small-1") -> None:
+    def __init__(
+        self, radius: float = 4, score: float = 0.9, encoder: str = "small-1", name: str = "small"
+    ) -> None:
+        self.name = name
         self.radius, self.score, self.encoder = radius, score, encoder
         self.starts: list[StartMask | None] = []
 

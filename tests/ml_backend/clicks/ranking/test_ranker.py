@@ -89,7 +89,7 @@ def test_nothing_to_learn_from_is_said() -> None:
 
 
 def test_a_ranking_is_kept_as_numbers(tmp_path: Path) -> None:
-    ranker = Ranker(weights(from_network=0.25, usual=-1.5), {"Cat": UsualSize(4.0, 0.5)}, "small:small-1")
+    ranker = Ranker(weights(from_network=0.25, usual=-1.5), {"Cat": UsualSize(4.0, 0.5)}, "small:1", "x:2")
     save_ranker(tmp_path, ranker)
     assert load_ranker(tmp_path) == ranker
 
@@ -120,7 +120,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, Any]) -> No
 
 
 def joint(base: Small, **named: Any) -> JointSegmenter:
-    given: dict[str, Any] = {"network": None, "proposals": None, "pixels": lambda: PIXELS, "key": "k"}
+    given: dict[str, Any] = {"second": None, "proposals": None, "pixels": lambda: PIXELS, "key": "k"}
     return JointSegmenter(base, named.pop("ranker", Ranker(weights(from_proposal=1.0))), **given | named)
 
 
@@ -142,12 +142,18 @@ def test_a_first_click_takes_the_best_candidate_and_the_next_one_refines_it() ->
         )
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-def test_the_network_is_asked_beside_the_segmenter(threads: int) -> None:
-    base, network = Small(), Small(7, encoder="net-1")
+@pytest.mark.parametrize(
+    ("threads", "name", "source"),
+    [(0, "project", "network"), (2, "project", "network"), (0, "classical", "configured")],
+)
+def test_the_second_segmenter_is_asked_beside_the_first(threads: int, name: str, source: str) -> None:
+    base, network = Small(), Small(7, encoder="net-1", name=name)
     with ThreadPoolExecutor(2) as pool:
         ranked = joint(
-            base, network=network, ranker=Ranker(weights(from_network=1.0)), threads=pool if threads else None
+            base,
+            second=network,
+            ranker=Ranker(weights(**{f"from_{source}": 1.0})),
+            threads=pool if threads else None,
         )
         found = ranked.segment(ranked.embed(PIXELS), CLICK, None)
     np.testing.assert_array_equal(found.masks[0], disc(HW, 20, 20, 7))

@@ -15,8 +15,16 @@ from ml_backend.app import create_app
 from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
-from ml_backend.clicks.project_network.click_net import ClickNet, NetworkManifest, save_network
+from ml_backend.clicks.project_network.click_net import (
+    ClickNet,
+    NetworkManifest,
+    ProjectSegmenter,
+    save_network,
+)
+from ml_backend.clicks.ranking.joint import JointSegmenter
 from ml_backend.clicks.ranking.ranker import RANKING_FILE, Ranker, save_ranker
+from ml_backend.clicks.ranking.versions import name_of
+from ml_backend.clicks.serving.rankings import Rankings
 from ml_backend.clicks.serving.service import ClickService
 from ml_backend.clicks.start_masks import Proposals
 from ml_backend.images.store import ImageStore
@@ -84,7 +92,7 @@ def version(settings: BackendSettings) -> Path:
     torch.manual_seed(0)
     save_network(folder, ClickNet(8), NetworkManifest(size=48, width=8, first_side=64.0))
     prefers = weights(from_proposal=9.0, score_of_proposal=-1.0)
-    save_ranker(folder, Ranker(prefers, base="small:small-1"))
+    save_ranker(folder, Ranker(prefers, base="small:small-1", second=name_of(ProjectSegmenter(folder))))
     (project.clicks / "ranking").write_text(folder.name)
     return folder
 
@@ -134,7 +142,7 @@ def _bad_name(version: Path) -> None:
         (_torn, "holds no ranking of candidates"),
         (_no_network, "no usable click network"),
         (_old_network, "no click network of this release"),
-        (_other_segmenter, "was measured with sam:sam-1, but small:small-1 answers clicks now"),
+        (_other_segmenter, "was measured with sam:sam-1 and , but small:small-1 and project:"),
         (_bad_name, "cannot be read"),
     ],
 )
@@ -155,7 +163,28 @@ def test_a_ranking_that_cannot_be_used_is_logged_once_and_the_segmenter_answers(
 
 def test_a_ranking_made_later_serves_without_a_restart(ask: Ask, version: Path) -> None:
     np.testing.assert_array_equal(ask(click(50, 50)), OTHER)
-    save_ranker(version, Ranker(weights(from_start=9.0), base="small:small-1"))
+    second = name_of(ProjectSegmenter(version))
+    save_ranker(version, Ranker(weights(from_start=9.0), base="small:small-1", second=second))
     np.testing.assert_array_equal(ask(click(50, 50)), PLAIN)
     (version.parent / "ranking").unlink()
     np.testing.assert_array_equal(ask(click(50, 50)), PLAIN)
+
+
+def test_beside_the_network_the_configured_segmenter_is_asked(
+    settings: BackendSettings, version: Path
+) -> None:
+    project = ProjectPaths(settings.data_dir, 1)
+    network = ProjectSegmenter(version)
+    save_ranker(version, Ranker(weights(), base=name_of(network), second="small:small-1"))
+    configured = Small()
+    pixels = np.zeros((*HW, 3), np.uint8)
+    rankings = Rankings(settings)
+    ranked = rankings.joint(project, network, lambda: configured, None, 7, lambda: pixels)
+    assert isinstance(ranked, JointSegmenter)
+    assert (ranked.base, ranked.second) == (network, configured)
+    other = Small(encoder="small-2")
+    assert rankings.joint(project, network, lambda: other, None, 7, lambda: pixels) is network
+    save_ranker(version, Ranker(weights(), base=name_of(network)))  # nothing was asked beside it
+    alone = rankings.joint(project, network, pytest.fail, None, 7, lambda: pixels)
+    assert isinstance(alone, JointSegmenter)
+    assert alone.second is None

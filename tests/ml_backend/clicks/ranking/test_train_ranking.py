@@ -11,7 +11,12 @@ import torch
 from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.evaluation.robots import component_robot
-from ml_backend.clicks.project_network.click_net import ClickNet, NetworkManifest, save_network
+from ml_backend.clicks.project_network.click_net import (
+    ClickNet,
+    NetworkManifest,
+    ProjectSegmenter,
+    save_network,
+)
 from ml_backend.clicks.project_network.versions import is_usable
 from ml_backend.clicks.ranking.ranker import RANKING_FILE, load_ranker
 from ml_backend.clicks.ranking.versions import current_ranking
@@ -34,7 +39,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
 
 
 def trained(pictures: list[Example], out: Path, look: int = 1, **parts: Any) -> RankingReport:
-    given: dict[str, Any] = {"base": Small(), "network": None, "model": None} | parts
+    given: dict[str, Any] = {"base": Small(), "second": None, "model": None} | parts
     return train_ranking(
         pictures[:3], pictures, ["Cat"], out, look=look, progress=lambda share, line: None, **given
     )
@@ -53,7 +58,7 @@ class Perfect(Small):
 
 
 def test_a_ranking_that_saves_clicks_is_adopted(pictures: list[Example], tmp_path: Path) -> None:
-    report = trained(pictures, tmp_path, network=Perfect(encoder="net"))
+    report = trained(pictures, tmp_path, second=Perfect(encoder="net"))
     assert report.use
     assert report.adoption is not None
     assert (report.adoption.masks, report.adoption.pictures, report.learnt_from) == (34, 17, 17)
@@ -63,19 +68,20 @@ def test_a_ranking_that_saves_clicks_is_adopted(pictures: list[Example], tmp_pat
     assert report.first_iou[0] == 1.0 > report.first_iou[1]
     ranker = load_ranker(tmp_path)
     assert ranker.base == report.base == "small:small-1"
+    assert ranker.second == "small:net"
     assert set(ranker.sizes) == {"Cat"}
     assert "use the ranking" in report.reason
 
 
 def test_a_ranking_that_saves_nothing_is_not_adopted(pictures: list[Example], tmp_path: Path) -> None:
-    report = trained(pictures, tmp_path, base=Perfect(), network=Small(encoder="net"))
+    report = trained(pictures, tmp_path, base=Perfect(), second=Small(encoder="net"))
     assert not report.use
     assert report.clicks == (1.0, 1.0)
     assert "keep it as it is" in report.reason
 
 
 def test_a_lead_that_later_looks_may_not_count_on_is_refused(pictures: list[Example], tmp_path: Path) -> None:
-    report = trained(pictures, tmp_path, look=3000, network=Perfect(encoder="net"))
+    report = trained(pictures, tmp_path, look=3000, second=Perfect(encoder="net"))
     assert report.adoption is not None
     assert report.clicks is not None
     assert report.clicks[0] < report.clicks[1]
@@ -83,7 +89,7 @@ def test_a_lead_that_later_looks_may_not_count_on_is_refused(pictures: list[Exam
 
 
 def test_too_little_held_out_is_said_and_nothing_is_written(pictures: list[Example], tmp_path: Path) -> None:
-    report = trained(pictures[:18], tmp_path, network=Perfect(encoder="net"))
+    report = trained(pictures[:18], tmp_path, second=Perfect(encoder="net"))
     assert not report.use
     assert report.adoption is None
     assert "60 held-out masks on 20 pictures" in report.reason
@@ -96,7 +102,7 @@ def test_proposals_of_the_model_are_candidates_of_the_training(
     """Nobody clicks where proposals are right; those beside the objects are clicked where they are wrong."""
     with pytest.raises(BadInput, match="no click with several candidates"):
         trained(pictures, tmp_path, model=Finder())
-    wrong = trained(pictures, tmp_path, model=Finder(wrong=True), network=Perfect(encoder="net"))
+    wrong = trained(pictures, tmp_path, model=Finder(wrong=True), second=Perfect(encoder="net"))
     assert wrong.clicks is not None
     assert wrong.clicks[0] < wrong.clicks[1]
 
@@ -175,8 +181,8 @@ def test_rankings_have_a_count_of_comparisons_of_their_own(
 
 
 @pytest.mark.parametrize(
-    ("network_serves", "earlier", "base", "network"),
-    [(True, True, "v2", None), (False, True, "v1", "v2"), (False, False, "small", "v2")],
+    ("network_serves", "earlier", "base", "second"),
+    [(True, True, "v2", "small"), (False, True, "v1", "v2"), (False, False, "small", "v2")],
 )
 def test_the_job_measures_a_ranking_with_what_will_serve(
     tmp_path: Path,
@@ -184,7 +190,7 @@ def test_the_job_measures_a_ranking_with_what_will_serve(
     network_serves: bool,
     earlier: bool,
     base: str,
-    network: str | None,
+    second: str,
 ) -> None:
     for seed, name in enumerate(("v1", "v2")):
         torch.manual_seed(seed)
@@ -206,9 +212,10 @@ def test_the_job_measures_a_ranking_with_what_will_serve(
         spec, tmp_path / "v2", Small(), lambda share, line: lines.append(share), network_serves=network_serves
     )
     assert (found["use"], asked["look"], asked["model"]) == (True, 4, None)
-    names = [None if s is None else s.folder.name if s.name == "project" else s.name
-             for s in (asked["base"], asked["network"])]  # fmt: skip
-    assert names == [base, network]
+    names = [
+        s.folder.name if isinstance(s, ProjectSegmenter) else s.name for s in (asked["base"], asked["second"])
+    ]
+    assert names == [base, second]
     asked["progress"](0.5, "half of it")
     assert lines == [pytest.approx(0.95)]
     missing = spec.model_copy(update={"model": tmp_path / "no model"})
