@@ -91,7 +91,7 @@ class Settings(BackendSettings):
     )
     cold_start: str = Field(
         default="",
-        description="learner that makes a first model before any label, e.g. zero-shot; empty: none",
+        description="learner that makes a first model before any label: zero-shot or everything; empty: none",
     )
     cold_start_options: dict[str, Any] = Field(
         default_factory=dict, description="options of that learner, e.g. its checkpoint and class map"

@@ -18,6 +18,7 @@ LEARNERS: dict[str, str] = {
     "fasterrcnn": "ml_backend.learners.boxes.learner:FasterRcnn",
     "fcos": "ml_backend.learners.boxes.learner:OneStage",
     "zero-shot": "ml_backend.learners.cold_start.learner:ZeroShot",
+    "everything": "ml_backend.clicks.serving.everything_learner:EverythingLearner",
     "cim": "ml_backend.learners.weak.learner:Cim",
     "classifier": "ml_backend.learners.classes.learner:Classifier",
     "detectron2": "ml_backend.learners.detectron2.learner:Detectron2",

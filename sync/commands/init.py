@@ -55,8 +55,8 @@ def register(app: typer.Typer) -> None:
         cold_start: Annotated[
             str,
             typer.Option(
-                help="detector that gives predictions before any label: torchvision/…, or the folder or hub "
-                "name of a transformers model"
+                help="what gives predictions before any label: torchvision/…, the folder or hub name of a "
+                "transformers model, or `everything`: masks of all that the click segmenter finds"
             ),
         ] = "",
         cold_option: Annotated[
@@ -129,8 +129,10 @@ def register(app: typer.Typer) -> None:
             raise BadInput("--cold-option belongs to --cold-start", field="cold_option")
         options = parse_options(option or [])
         if cold_start:
-            options["cold_start"] = "zero-shot"
-            options["cold_start_options"] = {"detector": cold_start, **parse_options(cold_option or [])}
+            given = parse_options(cold_option or [])
+            is_learner = cold_start == "everything"
+            options["cold_start"] = cold_start if is_learner else "zero-shot"
+            options["cold_start_options"] = given if is_learner else {"detector": cold_start, **given}
 
         def tell(changes: Sequence[OptionChange], effects: Sequence[str]) -> None:
             if not as_json:

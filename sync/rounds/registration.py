@@ -93,12 +93,24 @@ def check_project_settings(settings: Settings, wanted: Sequence[Wanted]) -> None
     if settings.cold_start:
         try:
             check_options(settings.cold_start, settings.preset, settings.cold_start_options)
+            if settings.cold_start == "everything":
+                _check_everything(settings, wanted)
         except ModelError as error:
             _log.warning("options of the cold start are not checked: %s", error)
         except BadInput as error:
             raise BadInput(error.message, field=f"cold_start.{error.field}", hint=error.hint) from error
     click_options(settings.click_options)
     build_policy(settings, section="options")
+
+
+def _check_everything(settings: Settings, wanted: Sequence[Wanted]) -> None:
+    """Raise BadInput unless masks of everything can be predictions of such a project."""
+    from ml_backend.clicks.serving.everything_learner import label_for  # reads pictures: slow to import
+
+    objects = [target for target in wanted if target.is_of.name in ("instances", "boxes")]
+    if not objects:
+        raise BadInput("everything is for projects of masks or boxes", field="learner")
+    label_for(settings.cold_start_options, [label for target in objects for label in target.labels])
 
 
 def register_project(

@@ -292,5 +292,8 @@ def test_init_hands_on_the_cold_start(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "cold_start": "zero-shot",
         "cold_start_options": {"detector": "owl", "synonyms": {"vehicle": ["car"]}, "nms": 0.5},
     }
+    with pytest.raises(GroundswellError, match="far enough"):
+        _run(made, *words, "--cold-start", "everything", "--cold-option", "most=30")
+    assert given["options"] == {"cold_start": "everything", "cold_start_options": {"most": 30}}
     with pytest.raises(GroundswellError, match="belongs to --cold-start"):
         _run(made, *words, "--cold-option", "nms=0.5")

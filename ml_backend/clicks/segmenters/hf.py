@@ -51,6 +51,8 @@ class HfSegmenter(TorchOnDevice):
 
     name = "hf"
     persist = True
+    points_batch = 8
+    """Clicks that ``segment_points`` is best given at once: each has several masks of the picture's size."""
 
     def __init__(
         self,
@@ -141,28 +143,17 @@ class HfSegmenter(TorchOnDevice):
             prompt, start_mask, hw, self._size, self._low, squeeze=self.family.squeezes
         )
         corners = kinds >= 2
-        levels = [embedding.arrays[name] for name in sorted(embedding.arrays) if name != "features"]
 
         def decode(model: Any, _: Any, device: str) -> tuple[Any, Any, Any]:
-            def tensor(array: npt.NDArray[Any], *shape: int) -> Any:
-                return torch.from_numpy(_owned(array).reshape(shape or array.shape)).to(device)
-
-            given: dict[str, Any] = {"multimask_output": several}
-            coarse = tensor(embedding.arrays["features"])
-            fine = [tensor(level).float() for level in levels]
-            if self.family.squeezes:
-                given["image_embeddings"] = [*fine, coarse]
-            else:
-                given["image_embeddings"] = coarse
-                if fine:
-                    given["intermediate_embeddings"] = fine
+            given = self._features(embedding, device)
+            given["multimask_output"] = several
             if not corners.all():
-                given["input_points"] = tensor(points[~corners], 1, 1, -1, 2)
-                given["input_labels"] = tensor(kinds[~corners], 1, 1, -1)
+                given["input_points"] = _tensor(points[~corners], device, 1, 1, -1, 2)
+                given["input_labels"] = _tensor(kinds[~corners], device, 1, 1, -1)
             if corners.any():
-                given["input_boxes"] = tensor(points[corners], 1, 1, 4)
+                given["input_boxes"] = _tensor(points[corners], device, 1, 1, 4)
             if mask_input is not None:
-                given["input_masks"] = tensor(mask_input, 1, 1, self._low, self._low)
+                given["input_masks"] = _tensor(mask_input, device, 1, 1, self._low, self._low)
             said = model(**given)
             masks, iou = said.pred_masks[0, 0].float(), said.iou_scores[0, 0].float()
             chosen = iou.argsort(descending=True, stable=True)[: None if every else 1]
@@ -178,6 +169,40 @@ class HfSegmenter(TorchOnDevice):
         found = np.stack([honour_clicks(one, prompt, before) for one in full.numpy()])
         return ClickResult(found, iou.clamp(0.0, 1.0).numpy(), logits.numpy())
 
+    def segment_points(self, embedding: Embedding, points: Floats) -> ClickResult:
+        """All masks of each of n clicks (n, 2) xy, every click on its own: k = n times as many as the model
+        gives for one (3), those of the first click first. ``iou`` is what the model predicts.
+        """
+        import torch
+
+        hw = embedding.hw
+        all_of = Prompt(tuple((x, y, True) for x, y in points.tolist()), None, "")
+        frame, kinds, _, _ = decoder_prompt(
+            all_of, None, hw, self._size, self._low, squeeze=self.family.squeezes
+        )
+
+        def decode(model: Any, _: Any, device: str) -> tuple[Any, Any, Any]:
+            given = self._features(embedding, device)
+            given["input_points"] = _tensor(frame, device, 1, -1, 1, 2)
+            given["input_labels"] = _tensor(kinds, device, 1, -1, 1)
+            said = model(**given, multimask_output=True)
+            logits = said.pred_masks[0].flatten(0, 1).float()
+            masks = torch.stack([self._to_image(one[None], hw) > 0 for one in logits])
+            return masks.cpu(), said.iou_scores[0].flatten().float().cpu(), logits.cpu()
+
+        with torch.inference_mode(), self._decoding:
+            masks, iou, logits = self._retry(decode)
+        return ClickResult(masks.numpy(), iou.clamp(0, 1).numpy(), logits.numpy())
+
+    def _features(self, embedding: Embedding, device: str) -> dict[str, Any]:
+        """An embedding as the model takes it."""
+        names = sorted(name for name in embedding.arrays if name != "features")
+        fine = [_tensor(embedding.arrays[name], device).float() for name in names]
+        coarse = _tensor(embedding.arrays["features"], device)
+        if self.family.squeezes:
+            return {"image_embeddings": [*fine, coarse]}
+        return {"image_embeddings": coarse, **({"intermediate_embeddings": fine} if fine else {})}
+
     def _to_image(self, logits: Any, hw: tuple[int, int]) -> Any:
         """(1, low, low) logits → (H, W), as the model's own post-processing does it."""
         from torch.nn.functional import interpolate
@@ -189,6 +214,12 @@ class HfSegmenter(TorchOnDevice):
             )[0]
             logits = logits[:, : int(hw[0] * scale + 0.5), : int(hw[1] * scale + 0.5)]
         return interpolate(logits[None], hw, mode="bilinear", align_corners=False)[0, 0]
+
+
+def _tensor(array: npt.NDArray[Any], device: str, *shape: int) -> Any:
+    import torch
+
+    return torch.from_numpy(_owned(array).reshape(shape or array.shape)).to(device)
 
 
 def _owned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -1,18 +1,14 @@
-"""Masks of everything on a picture: a click segmenter asked at the points of a grid.
-
-This is how "segment anything" makes its automatic masks (Kirillov et al., ICCV 2023, section 4). Here any
-click segmenter with a checkpoint serves as a source of proposals for learning from tags.
-"""
+"""Masks of everything on a picture as proposals for learning from tags."""
 
 from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.clicks.base import ClickSegmenter, Prompt
+from ml_backend.clicks.base import ClickSegmenter
+from ml_backend.clicks.everything import EverythingSettings, segment_everything
 from ml_backend.clicks.serving.catalog import SEGMENTERS, build_segmenter
 from ml_backend.errors import BadInput
 from ml_backend.learners.weak.candidates import Crop, Maps
@@ -21,8 +17,8 @@ from ml_backend.settings import BackendSettings
 __all__ = ["SegmenterMasks", "from_settings"]
 
 _FINEST_GRID = 16
-_MIN_PX, _MAX_SHARE = 10, 0.6
-_OFFSET = 1.0
+_NMS = 0.9
+"""Learning from tags wants parts and wholes: only near-duplicates go."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,23 +30,23 @@ class SegmenterMasks:
 
     def __init__(self, segmenter: ClickSegmenter, most: int) -> None:
         self._segmenter = segmenter
-        self._side = min(_FINEST_GRID, max(2, math.ceil(most**0.5)))
+        self._settings = EverythingSettings(
+            side=min(_FINEST_GRID, max(2, math.ceil(most**0.5))),
+            candidates=most,
+            min_score=0.0,
+            min_stability=0.0,
+            min_trust=0.0,
+            nms=_NMS,
+            overlap=1.0,
+            min_px=10,
+            max_share=0.6,
+            most=4 * most,
+        )
 
     def masks(self, image: npt.NDArray[np.uint8], maps: Maps) -> tuple[list[Crop], Floats]:
-        """All masks that one click at each grid point gives, trusted by predicted IoU times stability."""
-        height, width = image.shape[:2]
-        embedding = self._segmenter.embed(image)
-        crops, trust = [], []
-        for row in range(self._side):
-            for column in range(self._side):
-                point = ((column + 0.5) / self._side * width, (row + 0.5) / self._side * height, True)
-                found = self._segmenter.segment(embedding, Prompt((point,), None, ""), None)
-                logits = [None] * len(found.masks) if found.logits is None else found.logits
-                for mask, iou, logit in zip(found.masks, found.iou, logits, strict=True):
-                    if _MIN_PX <= mask.sum() <= _MAX_SHARE * mask.size:
-                        crops.append(_crop(mask))
-                        trust.append(float(iou) * (1.0 if logit is None else _stability(logit)))
-        return crops, np.clip(np.asarray(trust, np.float32), 0, 1)
+        """All masks of a picture of working size, trusted by predicted IoU times stability."""
+        found = segment_everything(self._segmenter, image, self._settings)
+        return found.crops, found.trust
 
 
 def from_settings(most: int) -> SegmenterMasks:
@@ -65,14 +61,3 @@ def from_settings(most: int) -> SegmenterMasks:
             hint="Name one with a checkpoint (GROUNDSWELL_SEGMENTER=sam), or use proposals=classical",
         )
     return SegmenterMasks(build_segmenter(settings.segmenter, settings), most)
-
-
-def _crop(mask: npt.NDArray[np.bool_]) -> Crop:
-    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    return Crop(int(x), int(y), np.array(mask[y : y + h, x : x + w]))
-
-
-def _stability(logits: Floats) -> float:
-    """IoU of the masks at a higher and a lower threshold: how little the outline depends on it."""
-    inner, outer = int((logits > _OFFSET).sum()), int((logits > -_OFFSET).sum())
-    return inner / max(outer, 1)

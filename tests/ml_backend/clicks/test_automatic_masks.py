@@ -19,7 +19,7 @@ class ByBrightness:
 
     name = encoder = "brightness"
     nbytes = 0
-    persist = False
+    persist = True
     device = "cpu"
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:

@@ -152,6 +152,8 @@ def test_it_comes_back_after_a_rebuild(make_world: MakeWorld) -> None:
     [
         ({"cold_start": "tiny-cold"}, "cold_start.options.colours"),
         ({"cold_start": "no-such"}, "cold_start.learner"),
+        ({"cold_start": "everything"}, "cold_start.options.label"),
+        ({"cold_start": "everything", "cold_start_options": {"most": 0}}, "cold_start.options.most"),
     ],
 )
 def test_wrong_options_are_refused_at_once(
