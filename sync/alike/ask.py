@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ml_backend.errors import BadInput
@@ -22,7 +22,8 @@ class Ask:
 
     ``most`` masks of each label, at most ``per_picture`` of one label on a picture (0: a fifth of ``most``,
     at least 3). ``pictures``: unfinished ones that are looked at. ``tasks``: finished tasks whose masks are
-    the examples, none: all. ``source``: where proposals come from.
+    the examples, none: all. ``source``: where proposals come from. ``concepts``: folder of
+    a SAM 3 that looks for the labels as well; empty: none.
     """
 
     labels: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Ask:
     pictures: int = 200
     tasks: tuple[int, ...] = ()
     source: str = "classical"
+    concepts: str = ""
 
     @property
     def share(self) -> int:
@@ -69,14 +71,8 @@ def checked(ask: Ask, config: LabelConfig, settings: Settings) -> Ask:
             field="source",
             hint=f"One of: {', '.join(SOURCES)}",
         )
-    return Ask(
-        tuple(dict.fromkeys(ask.labels)) or tuple(possible),
-        ask.most,
-        ask.per_picture,
-        ask.pictures,
-        tuple(sorted(set(ask.tasks))),
-        ask.source,
-    )
+    labels = tuple(dict.fromkeys(ask.labels)) or tuple(possible)
+    return replace(ask, labels=labels, tasks=tuple(sorted(set(ask.tasks))))
 
 
 def _has_objects(config: LabelConfig, label: str) -> bool:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from clustering.alike import alikeness, apart, best_rows, scaling_of
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.devices import resolve_device
 from ml_backend.errors import BadImage, BadInput
 from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances, Rle
@@ -25,12 +27,16 @@ from ml_backend.learners.alike.looks import Looks, clash
 from ml_backend.masks.rle import rle_box, rle_hw, rle_iou
 from ml_backend.masks.shapes import box_rle
 from sync.alike.ask import Ask
+from sync.alike.concepts import with_concepts
 from sync.alike.examples import Drawn, drawn_pictures
 from sync.alike.looks import Looker
 from sync.rounds.progress import Progress
 from sync.rounds.task_queries import open_task_ids, task_images
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
+
+if TYPE_CHECKING:
+    from ml_backend.learners.alike.sam3_concepts import Sam3Concepts
 
 __all__ = ["Found", "Offer", "chosen_tasks", "find_alike"]
 
@@ -113,6 +119,7 @@ def find_alike(
             field="label" if named else "project",
             hint="Draw the objects of one picture and submit it; what looks like them is offered then",
         )
+    model = _concepts(settings, ask)
     looker = Looker(settings, paths, images, ask.source, guard=db.write)
     unreadable: dict[int, str] = {}
     lessons = _Lessons(config, labels)
@@ -139,6 +146,11 @@ def find_alike(
         if number % 10 == 0 or number == len(tasks):
             progress.report("alike", number / len(tasks), f"{number} of {len(tasks)} pictures looked at")
     offers = _offers(config, lessons, seen, ask)
+    if model is not None:
+        seen = with_concepts(
+            model, looker, address, seen, [(o.task, o.label, o.rle) for o in offers], labels, progress
+        )
+        offers = _offers(config, lessons, seen, ask)
     return Found(
         tuple(offers),
         {task: looks.hw for task, looks in seen.items()},
@@ -146,6 +158,14 @@ def find_alike(
         sum(len(looks.rle) for looks in seen.values()),
         unreadable,
     )
+
+
+def _concepts(settings: Settings, ask: Ask) -> Sam3Concepts | None:
+    if not ask.concepts:
+        return None
+    from ml_backend.learners.alike.sam3_concepts import Sam3Concepts
+
+    return Sam3Concepts(Path(ask.concepts), device=resolve_device(settings.device))
 
 
 class _Lessons:

@@ -52,15 +52,16 @@ class Looker:
         path = self._folder / f"t{task}-{_short(address)}.npz"
         kept = _read(path)
         if kept is None:
-            kept, _ = propose(self._pixels(task, address), self._describe, self._opened())
+            kept, _ = propose(self.pixels(task, address), self._describe, self._opened())
             write_atomic(path, _packed(kept), guard=self._guard)
         return kept
 
     def drawn(self, task: int, address: str, rles: Sequence[Rle]) -> Floats:
         """(n, f) of n masks on a task's picture, which have its size. Raises BadImage."""
-        return propose(self._pixels(task, address), self._describe, None, drawn=rles)[1]
+        return propose(self.pixels(task, address), self._describe, None, drawn=rles)[1]
 
-    def _pixels(self, task: int, address: str) -> npt.NDArray[np.uint8]:
+    def pixels(self, task: int, address: str) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) RGB of a task's picture. Raises BadImage."""
         return self._images.pixels(self._images.get(address, task_id=task, project_id=self._project))
 
     def _opened(self) -> MaskSource:

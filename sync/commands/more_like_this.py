@@ -31,6 +31,9 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Option(help="where proposals come from: classical, or segmenter (one with a checkpoint)"),
         ] = "classical",
+        concepts: Annotated[
+            str, typer.Option(help="folder with SAM 3 (transformers), to look for the labels as well")
+        ] = "",
         dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be offered")] = False,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         studio_url: Annotated[str, typer.Option(help="Label Studio (default: that of groundswell up)")] = "",
@@ -47,6 +50,8 @@ def register(app: typer.Typer) -> None:
         Example: groundswell more-like-this --project 3 --dry-run
 
         Example: groundswell more-like-this --project 3 --label nucleus --k 100 --task 118
+
+        Example: groundswell more-like-this --project 3 --concepts /models/sam3
         """
         import json
 
@@ -56,7 +61,7 @@ def register(app: typer.Typer) -> None:
         from sync.worker.more_like_this import more_like_this as offer
 
         made = open_installation(data_dir, studio_url=studio_url, api_key=api_key)
-        ask = Ask(tuple(label or ()), k, per_picture, pictures, tuple(task or ()), source)
+        ask = Ask(tuple(label or ()), k, per_picture, pictures, tuple(task or ()), source, concepts)
         with progress(quiet=as_json) as bar:
             offered = offer(
                 made.settings,

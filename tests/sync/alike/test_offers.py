@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from ml_backend.errors import BadInput
+from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_reader import parse_annotation
-from ml_backend.masks.rle import decode_rle
+from ml_backend.learners.alike.sam3_concepts import Concept
+from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.alike.ask import Ask
 from sync.alike.push import alike_prefix
 from sync.alike.step import Offered
 from sync.exchange.export import export_project
 from sync.rounds.round_records import trained_round
 from sync.worker.more_like_this import more_like_this
-from tests.sync.conftest import CONFIG_XML, World
+from tests.sync.conftest import CONFIG_XML, Scene, World
 from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
@@ -259,3 +261,56 @@ def test_a_picture_that_cannot_be_read_is_left_out(make_world: MakeWorld, tmp_pa
     found = offer(world)
     assert found.looked_at == 3
     assert found.sent == 3
+
+
+def test_concepts_of_sam_3_take_the_place_of_proposals(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that finds every disc exactly, once it is shown where one is."""
+    world = make_world(4)
+    world.label(0)
+    asked: list[Concept] = []
+
+    class Finder:
+        def __init__(self, folder: Path, *, device: str) -> None:
+            assert folder == Path("somewhere")
+
+        def __call__(self, image: Any, concepts: list[Concept]) -> list[tuple[list[Rle], Any]]:
+            asked.extend(concepts)
+            (scene,) = (scene for scene in world.scenes if np.array_equal(scene.image, image))
+            found = []
+            for concept in concepts:
+                masks = [mask for label, mask in scene.masks if label == concept.name == "disc"]
+                masks = masks if concept.box is not None else []
+                found.append(([encode_mask(mask) for mask in masks], np.full(len(masks), 0.9, np.float32)))
+            return found
+
+    monkeypatch.setattr("ml_backend.learners.alike.sam3_concepts.Sam3Concepts", Finder)
+    plain = offer(world, dry_run=True)
+    assert not asked
+    found = offer(world, concepts="somewhere")
+    assert [concept.name for concept in asked] == ["disc", "bar"] * 3
+    with_disc = {one.task for one in plain.offers if one.label == "disc"}
+    assert sum(concept.box is not None for concept in asked if concept.name == "disc") == len(with_disc) > 0
+    exact = [
+        any(np.array_equal(decode_rle(one.rle), mask) for _, mask in scene_of(world, one.task).masks)
+        for one in found.offers
+        if one.label == "disc" and one.prior == pytest.approx(0.9)
+    ]
+    assert exact
+    assert all(exact)
+    true = sum(label == "disc" for task in with_disc for label, _ in scene_of(world, task).masks)
+    assert len(exact) == true
+
+
+def scene_of(world: World, task: int) -> Scene:
+    return world.scenes[world.tasks.index(task)]
+
+
+def test_concepts_from_nowhere_are_refused(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world(3)
+    world.label(0)
+    with pytest.raises(BadInput) as error:
+        offer(world, concepts=str(tmp_path / "none"))
+    assert error.value.field == "concepts"
+    assert not world.studio.prediction_versions(world.project_id)
