@@ -124,7 +124,7 @@ class _Frame:
         size = (max(2, round((x1 - x0) * scale)), max(2, round((y1 - y0) * scale)))
         self.masks = np.stack(
             [
-                cv2.resize(c.mask[y0:y1, x0:x1].astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+                cv2.resize(np.uint8(255) * c.mask[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA) >= 128
                 for c in candidates
             ]
         )
@@ -167,19 +167,16 @@ class _Frame:
         outer = (cv2.dilate(part, cross) - part).view(np.bool_)
         if not inner.any() or not outer.any():
             return 0.0, 0.0
-        inside, outside = self._lab[inner], self._lab[outer]
-        step = float(np.linalg.norm(inside.mean(0) - outside.mean(0)))
-        spread = float(np.linalg.norm(self._lab[self.masks[i]].std(0)))
+        inside, outside = (np.array(cv2.mean(self._lab, ring.view(np.uint8))[:3]) for ring in (inner, outer))
+        step = float(np.linalg.norm(inside - outside))
+        spread = float(np.linalg.norm(cv2.meanStdDev(self._lab, mask=part)[1]))
         return float(np.log1p(step)), float(np.log1p(spread))
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """(x0, y0, x1, y1), x1 and y1 exclusive; zeros when empty."""
-    rows = np.flatnonzero(mask.any(1))
-    if len(rows) == 0:
-        return 0, 0, 0, 0
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    x, y, w, h = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    return int(x), int(y), int(x + w), int(y + h)
 
 
 def _overlaps(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
