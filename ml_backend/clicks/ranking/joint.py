@@ -70,8 +70,13 @@ class JointSegmenter:
         return self.base.embed(image)
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
-        """The chosen candidate for a first prompt (``is_first``); else what the segmenter in use says."""
-        if not is_first(prompt) or (start_mask is not None and not start_mask.from_proposal):
+        """The chosen candidate for a first prompt (``is_first``); else what the segmenter in use says.
+
+        Labels with one mask for all of a picture have no first clicks: each click corrects that mask.
+        """
+        whole = self.proposals is not None and prompt.label in self.proposals.whole
+        goes_on = start_mask is not None and not start_mask.from_proposal
+        if whole or goes_on or not is_first(prompt):
             return self.base.segment(embedding, prompt, start_mask)
         chosen = self.ranker.choose(self.candidates(embedding, prompt, start_mask), prompt, self.pixels())
         score = chosen.score if np.isfinite(chosen.score) else 0.0

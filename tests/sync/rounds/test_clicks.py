@@ -81,7 +81,8 @@ class Job:
         assert self.may_end.wait(20)
         if self.error is not None:
             raise self.error
-        report = {"use": True, "reason": "fewer clicks", "n_train_images": len(spec["train"])}
+        report: dict[str, Any] = {"use": True, "reason": "fewer clicks", "n_train_images": len(spec["train"])}
+        report["ranking"] = {"use": False, "reason": "no ranking yet"}
         write_json(out / "click.json", {"format": CLICK_FORMAT})
         write_json(out / "report.json", report)
         return report
@@ -136,6 +137,9 @@ def test_looks_go_on_while_a_click_network_is_trained(make_world: MakeWorld, job
     assert len(test) == 4
     assert not test & {row["task_id"] for row in spec["train"]}
     assert spec["start"] is None
+    model = Path(spec["model"])  # the version whose proposals people saw when the training began
+    assert model.parent == world.open().paths.models
+    assert "-r1-" in model.name
     first = json.loads((world.open().paths.rounds / "1" / "round.json").read_text())["figures"]["clicks"]
     assert (first["serves"], first["reason"]) == (True, "fewer clicks")
     nowhere = {"studio_url": "http://127.0.0.1:1", "backend_url": "http://127.0.0.1:1"}
@@ -145,7 +149,7 @@ def test_looks_go_on_while_a_click_network_is_trained(make_world: MakeWorld, job
     at = shown.index(
         next(line for line in shown if f"{first['version']} serves" in line and "   clicks" in line)
     )
-    assert shown[at + 1].strip() == "fewer clicks"
+    assert [line.strip() for line in shown[at + 1 : at + 3]] == ["fewer clicks", "no ranking yet"]
     assert (world.open().paths.clicks / "current").read_text() == first["version"]
 
 

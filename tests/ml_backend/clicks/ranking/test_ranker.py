@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,18 @@ def test_a_first_click_takes_the_best_candidate_and_the_next_one_refines_it() ->
         np.testing.assert_array_equal(
             ranked.segment(embedding, prompt, None).masks, base.segment(embedding, prompt, None).masks
         )
+
+
+def test_a_label_with_one_mask_for_all_of_a_picture_is_corrected_as_usual() -> None:
+    base = Small()
+    known = replace(proposals([BIG]), whole=frozenset({"Cat"}))
+    prefers = Ranker(weights(from_segmenter=1.0))
+    start = start_mask_from(BIG, from_proposal=True)
+    embedding = base.embed(PIXELS)
+    found = joint(base, proposals=known, ranker=prefers).segment(embedding, CLICK, start)
+    np.testing.assert_array_equal(found.masks[0], BIG)
+    other = joint(base, proposals=proposals([BIG]), ranker=prefers).segment(embedding, CLICK, start)
+    np.testing.assert_array_equal(other.masks[0], disc(HW, 20, 20, 4))
 
 
 @pytest.mark.parametrize(
