@@ -29,6 +29,7 @@ _settings = BackendSettings()
 set_up_logging(_settings)
 
 app = create_app(_settings)
+app.extensions["groundswell"].announce_clicks()
 
 if __name__ == "__main__":
     app.run(host="127.0.0.1", port=int(os.environ.get("PORT", "9090")), threaded=True)

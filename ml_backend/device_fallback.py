@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["DeviceChange", "DeviceFallback", "DeviceListener"]
+__all__ = ["DeviceChange", "DeviceFallback", "DeviceListener", "FallsBack"]
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,22 @@ class DeviceFallback:
     def _tell(self, *, fell_back: bool) -> None:
         if self._listener is not None:
             self._listener(DeviceChange(self.model, self.wanted, fell_back, self.notice))
+
+
+class FallsBack:
+    """Mixin of models that run by a ``DeviceFallback``: where they run now, and why."""
+
+    fallback: DeviceFallback
+
+    @property
+    def device(self) -> str:
+        """Where it runs now."""
+        return self.fallback.device
+
+    @property
+    def notice(self) -> str:
+        """Why the CPU is used although another device was asked for; else empty."""
+        return self.fallback.notice
 
 
 def _line(detail: object) -> str:

@@ -23,7 +23,7 @@ EXTRA_OF: Mapping[str, str] = {
     "werkzeug": "backend",
     "matplotlib": "plots",
     "onnx": "onnx",
-    "onnxruntime": "onnx",
+    "onnxruntime": "models",
     "psycopg": "postgres",
     "transformers": "hf",
     "timm": "hf",
@@ -36,6 +36,12 @@ PARTS_OF: Mapping[str, frozenset[str]] = {
     "worker": frozenset({"models", "cluster"}),
 }
 """Extras that are made of several."""
+
+
+HAS_SUBSTITUTE = frozenset({"onnxruntime"})
+"""Packages of an extra that a start does not insist on: without onnxruntime, clicks are answered by
+``classical``.
+"""
 
 
 class MissingExtra(GroundswellError):
@@ -58,7 +64,8 @@ def require_extra(*extras: str) -> None:
     missing, needed = [], []
     for extra in extras:
         parts = PARTS_OF.get(extra, frozenset({extra}))
-        found = missing_packages([name for name, part in EXTRA_OF.items() if part in parts])
+        wanted = [name for name, part in EXTRA_OF.items() if part in parts and name not in HAS_SUBSTITUTE]
+        found = missing_packages(wanted)
         missing += [name for name in found if name not in missing]
         needed += [extra] if found else []
     if missing:

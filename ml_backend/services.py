@@ -12,7 +12,7 @@ from ml_backend.artifacts.pool_reader import Pools
 from ml_backend.artifacts.project_facts import FactsCache, ProjectFacts
 from ml_backend.artifacts.task_orders import OrderCache
 from ml_backend.artifacts.verdicts import VerdictCache
-from ml_backend.errors import ModelError, StorageError
+from ml_backend.errors import GroundswellError, ModelError, StorageError
 from ml_backend.images.crops import CropStore
 from ml_backend.images.signed_links import LinkSigner
 from ml_backend.images.store import ImageStore
@@ -113,6 +113,16 @@ class Services:
                 if self._clicks is None:
                     self._clicks = self._build_clicks()
         return self._clicks
+
+    def announce_clicks(self) -> None:
+        """Say what answers clicks, in the log and for ``status``; in a thread, since it may import torch."""
+        threading.Thread(target=self._announce_clicks, name="segmenter", daemon=True).start()
+
+    def _announce_clicks(self) -> None:
+        try:
+            self.clicks.segmenters.announce()
+        except GroundswellError as error:
+            _log.error("%s", error)
 
     def _build_clicks(self) -> ClickService:
         try:

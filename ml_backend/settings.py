@@ -64,7 +64,11 @@ class BackendSettings(BaseSettings):
         default="INFO", description="what is logged at least; the worker logs warnings unless it is set"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
-    segmenter: str = Field(default="classical", description="click segmenter when a project names none")
+    segmenter: str = Field(
+        default="auto",
+        description="what answers clicks; auto: the best whose weights are here, else the network that comes "
+        "with the package. `groundswell models` lists the choice",
+    )
     sam_checkpoint: Path | None = Field(
         default=None, description="SAM checkpoint for segmenters 'sam' and 'sam-onnx'"
     )

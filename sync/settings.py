@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from ml_backend.config_file import PREFIX, config_path, read_config, source_of
 from ml_backend.errors import BadInput
@@ -337,6 +337,15 @@ class Settings(BackendSettings):
             return {**CROWD_DEFAULTS, **values}
         return values
 
+    @field_validator("segmenter")
+    @classmethod
+    def _known_segmenter(cls, name: str) -> str:
+        from ml_backend.clicks.serving.segmenter_table import SEGMENTERS
+
+        if name not in SEGMENTERS:
+            raise ValueError(f"no click segmenter is called {name!r}; known: {', '.join(SEGMENTERS)}")
+        return name
+
     def database(self) -> str:
         """The store's URL, with password: never log it."""
         url = self.database_url.get_secret_value()
@@ -415,6 +424,7 @@ PROJECT_OPTIONS = frozenset(
         "review_show_gold",
         "review_show_speed",
         "seed",
+        "segmenter",
         "split_by",
         "test_fraction",
         "test_min",

@@ -83,14 +83,20 @@ def training_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_child(
-    module: str, request: Mapping[str, Any], out: Path, progress: Progress, *, timeout_s: float | None = None
+    module: str,
+    request: Mapping[str, Any],
+    out: Path,
+    progress: Progress,
+    *,
+    timeout_s: float | None = None,
+    what: str = "training",
 ) -> Any:
     """Run the job ``module`` in a child process, relay its progress and return its report.
 
     If ``progress`` raises, the child is killed and the exception is passed on. If the job raised a
     GroundswellError (BadInput, ModelError, …), the same error is raised here. Any other end without a report
     raises ModelError with the exit code or signal and the end of its stderr; so does a job that was stopped
-    because it took longer than ``timeout_s``.
+    because it took longer than ``timeout_s``. ``what`` names the job in these errors.
     """
     with tempfile.TemporaryDirectory(prefix="groundswell-job-") as scratch:
         request_file = Path(scratch) / "request.json"
@@ -109,7 +115,7 @@ def run_child(
     reason = f"took longer than {timeout_s:.0f} s and was stopped" if late and timeout_s else _ending(code)
     out_of_memory = code == -signal.SIGKILL and not late
     raise ModelError(
-        f"the training process {reason}" + (f": {tail}" if tail else ""),
+        f"the {what} process {reason}" + (f": {tail}" if tail else ""),
         hint="SIGKILL often means that memory ran out: lower the options batch or size"
         if out_of_memory
         else "",

@@ -9,6 +9,8 @@ import typer
 
 __all__ = ["register"]
 
+_TAKEN = "The segmenter `auto`, the default, finds it there at the next start of the backend"
+
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(invoke_without_command=True)
@@ -21,11 +23,20 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(help="also look for this project's own click model")
         ] = None,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        probe: Annotated[
+            bool, typer.Option("--probe", help="try large weights too, and what did not work before")
+        ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     ) -> None:
         """List click segmenters, learners and checkpoints, and say what each still needs.
 
+        A segmenter has a ✓ once it was tried: its weights were loaded, and a click on a small picture gave a
+        mask. Weights up to 200 MB are tried by themselves, larger ones with --probe. The result counts until
+        the files change.
+
         Example: groundswell models --project 3
+
+        Example: groundswell models --probe
         """
         if context.invoked_subcommand is not None:
             return
@@ -33,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
         from sync.report.model_list import list_models
 
-        listed = list_models(_settings(data_dir), project)
+        listed = list_models(_settings(data_dir), project, probing="all" if probe else "small")
         if as_json:
             typer.echo(json.dumps(listed, indent=1))
             return
@@ -48,6 +59,8 @@ def register(app: typer.Typer) -> None:
                 chosen = "  (in use)" if row.get("in_use") else ""
                 typer.secho(f"  {mark} {row['name']}", fg=colour, nl=False)
                 typer.echo(f"  {row['summary']}{chosen}" + (f"; {row['reason']}" if row["reason"] else ""))
+                for line in row.get("better", ()):
+                    typer.echo(f"      better: {line}")
                 if row.get("licence"):
                     typer.echo(f"      licence of the weights: {row['licence']}")
 
@@ -98,7 +111,9 @@ def register(app: typer.Typer) -> None:
             typer.echo(json.dumps({"name": name, "path": str(path), "sha256": checkpoint.sha256}))
             return
         typer.echo(f"{path}")
-        typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=sam-onnx GROUNDSWELL_SAM_CHECKPOINT={path}")
+        if folder is None:
+            typer.echo(_TAKEN)
+        typer.echo(f"To name it: GROUNDSWELL_SEGMENTER=sam-onnx GROUNDSWELL_SAM_CHECKPOINT={path}")
 
     @group.command("export-clicks")
     def export_clicks(
@@ -160,7 +175,9 @@ def _pull_from_hub(
     typer.echo(f"Licence of the weights, as the model's card says: {licence}")
     used = str(path) if folder else name
     more = f" GROUNDSWELL_HF_REVISION={revision}" if revision and not folder else ""
-    typer.echo(f"To use it: GROUNDSWELL_SEGMENTER=hf GROUNDSWELL_HF_MODEL={used}{more}")
+    if folder is None:
+        typer.echo(_TAKEN)
+    typer.echo(f"To name it: GROUNDSWELL_SEGMENTER=hf GROUNDSWELL_HF_MODEL={used}{more}")
 
 
 def _settings(data_dir: Path | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,10 +31,17 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="API key for --studio-url", envvar="GROUNDSWELL_API_KEY")
         ] = "",
         no_worker: Annotated[bool, typer.Option("--no-worker", help="without the worker")] = False,
+        yes: Annotated[
+            bool,
+            typer.Option("--yes", "-y", help="fetch weights for clicks if none are here, do not ask"),
+        ] = False,
     ) -> None:
         """Start Label Studio, the ML backend and one worker; Ctrl-C stops them.
 
         The administrator is made at the first start and kept in the data directory, with everything else.
+
+        Where no weights of a large click model are here, it asks once whether to fetch some. Without a
+        terminal nothing is asked and nothing fetched, unless --yes is given.
 
         Example: groundswell up --port 8080
 
@@ -41,6 +49,7 @@ def register(app: typer.Typer) -> None:
         """
         from ml_backend.extras import require_extra
         from sync.console import interruptible, say, show_login
+        from sync.local.click_weights import can_ask, offer_weights
         from sync.local.up import Stack, check_token
         from sync.settings import load_settings
 
@@ -60,6 +69,8 @@ def register(app: typer.Typer) -> None:
         )
         if studio_url:
             say(f"using Label Studio at {studio_url} as {check_token(stack.settings)}")
+        ask = partial(typer.confirm, default=False) if can_ask() else None
+        offer_weights(stack.settings, yes=yes, ask=ask, say=say)
         with interruptible(), stack:
             show_login(stack)
             for line in stack.running_on():

@@ -109,7 +109,7 @@ def init_project(
     serve : ``upload`` copies the pictures into Label Studio, ``local`` serves them from where they are
     files_root : for ``local``: the LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of the server; default: that of
         the running ``groundswell up``
-    segmenter : click segmenter of this project, default that of the settings
+    segmenter : click segmenter of this project, default that of the settings; the same as the option
     options : further settings of the worker for this project (see ``sync.settings.PROJECT_OPTIONS``);
         options that a project has already and that are not named here stay
     groups : table with columns file,group: which pictures belong together; the test split takes all or none
@@ -129,6 +129,8 @@ def init_project(
         Label Studio refused something; calling again goes on from there.
     """
     studio = as_studio(client)
+    if segmenter:
+        options = {**(options or {}), "segmenter": segmenter}
     settings = settings or effective_settings(None)
     if connect:
         _webhook_secret(settings)
@@ -165,7 +167,7 @@ def init_project(
         wanted=parse_label_config(row.label_config).wanted,
         maximum_annotations=settings.review_overlap,
     )
-    _write_facts(settings, store, row, review_id, segmenter=segmenter)
+    _write_facts(settings, store, row, review_id)
 
     added = Added(0)
     if images is not None:
@@ -224,9 +226,7 @@ def _review_studio(studio: StudioClient, settings: Settings, given: AnyClient | 
     return studio
 
 
-def _write_facts(
-    settings: Settings, store: Store, row: ProjectRow, review_id: int, *, segmenter: str
-) -> None:
+def _write_facts(settings: Settings, store: Store, row: ProjectRow, review_id: int) -> None:
     config = parse_label_config(row.label_config)
     with store.read() as session:
         options = session.get_one(ProjectRecord, row.id).options
@@ -240,8 +240,8 @@ def _write_facts(
         "options": dict(options),
         "learner": str(options.get("learner", "")),
     }
-    if segmenter:
-        changes["segmenter"] = segmenter
+    if "segmenter" in options:
+        changes["segmenter"] = str(options["segmenter"])
     if ProjectPaths(settings.data_dir, row.id).facts.exists():
         facts = load_facts(settings.data_dir, row.id).with_changes(**changes)
     else:

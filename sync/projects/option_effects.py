@@ -39,6 +39,7 @@ __all__ = ["COUNTS_FROM", "effects_of"]
 _TRAINING = "counts from the next training on; the model of now stays until then"
 _SPLIT = "counts when a test split is drawn: at the first training, or by `groundswell repartition`"
 _CLICKS = "counts from the next training of the click network on"
+_NOW = "counts for clicks from the worker's next look on"
 _COLD = "counts before the first training only"
 _POOL = "counts from the next round on; the clusters of this one stay"
 _ORDER = "the order of unfinished tasks is worked out anew at the next look"
@@ -63,6 +64,7 @@ COUNTS_FROM: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(("test_fraction", "test_min", "split_by"), _SPLIT),
     **dict.fromkeys(("click_options", "train_clicks"), _CLICKS),
+    "segmenter": _NOW,
     **dict.fromkeys(("cold_start", "cold_start_options", "more_like_this"), _COLD),
     **dict.fromkeys(("pool_min_score", "linkage"), _POOL),
     **dict.fromkeys(

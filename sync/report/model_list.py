@@ -8,22 +8,25 @@ from typing import Any
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.segmenters.sam_checkpoints import CHECKPOINTS
-from ml_backend.clicks.serving.catalog import list_segmenters
+from ml_backend.clicks.serving.segmenter_list import Probing, list_segmenters
 from ml_backend.learners.registry import LEARNERS
 from sync.settings import Settings
 
 __all__ = ["list_models"]
 
 
-def list_models(settings: Settings, project: int | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Rows of ``segmenters``, ``learners`` and ``checkpoints``.
+def list_models(
+    settings: Settings, project: int | None = None, *, probing: Probing = "small"
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of ``segmenters``, ``learners`` and ``checkpoints``; ``probing`` says which segmenters are tried.
 
     Each row has name, summary, ready, reason (what is missing, "" when nothing is) and in_use; those with
     weights of others also their licence. ``project``: the click network of this project is looked for too.
     """
     paths = None if project is None else ProjectPaths(settings.data_dir, project)
     segmenters = [
-        {**asdict(row), "in_use": row.name == settings.segmenter} for row in list_segmenters(settings, paths)
+        {**asdict(row), "in_use": row.name == settings.segmenter}
+        for row in list_segmenters(settings, paths, probing=probing)
     ]
     learners = []
     for name, target in LEARNERS.items():

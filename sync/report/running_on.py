@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_backend.clicks.segmenters.sam_checkpoints import CHECKPOINTS
-from ml_backend.clicks.serving.catalog import SegmenterStatus, list_segmenters
+from ml_backend.clicks.serving.auto_choice import choose
+from ml_backend.clicks.serving.catalog import inspect_segmenter
+from ml_backend.clicks.serving.segmenter_table import AUTO
 from ml_backend.errors import ModelError
 from sync.settings import Settings, load_settings
 
 __all__ = ["Machine", "look_at_machine", "running_on"]
-
-_CLASSICAL = "classical"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +54,19 @@ def look_at_machine() -> Machine:
 def running_on(settings: Settings, machine: Machine) -> list[str]:
     """Lines for people: device, learner and its weights, click segmenter; below them what would be better."""
     uses_gpu = bool(machine.gpu) and settings.device != "cpu"
-    segmenters = {row.name: row for row in list_segmenters(settings)}
+    clicks, better_clicks = _clicks(settings)
     lines = [
         f"computes on the GPU {machine.gpu}" if uses_gpu else f"computes on the CPU ({machine.cores} cores)",
         f"learner {settings.learner}, preset {settings.preset}; published weights here: "
         + (", ".join(machine.weights) or "none"),
-        f"clicks by {settings.segmenter}" + _unready(segmenters.get(settings.segmenter)),
+        clicks,
     ]
     better = [
         *_device(settings, machine, uses_gpu),
         *_weights(settings, machine),
-        *_clicks(settings, uses_gpu),
+        *better_clicks,
     ]
     return [*lines, *(f"better: {line}" for line in better)]
-
-
-def _unready(row: SegmenterStatus | None) -> str:
-    """Why a segmenter cannot answer; ``project`` is one of a project, so nothing is said of it."""
-    if row is None or row.ready or row.name == "project":
-        return ""
-    return f", which is not ready: {row.reason}"
 
 
 def _device(settings: Settings, machine: Machine, uses_gpu: bool) -> list[str]:
@@ -97,19 +90,19 @@ def _weights(settings: Settings, machine: Machine) -> list[str]:
     ]
 
 
-def _clicks(settings: Settings, uses_gpu: bool) -> list[str]:
-    if settings.segmenter != _CLASSICAL:
-        return []
-    name = "sam" if uses_gpu else "sam-onnx"
-    for checkpoint in CHECKPOINTS.values():
-        path = settings.data_dir / "checkpoints" / checkpoint.file
-        if path.exists():
-            return [f"GROUNDSWELL_SEGMENTER={name} GROUNDSWELL_SAM_CHECKPOINT={path}: fewer clicks per mask"]
-    smallest = min(CHECKPOINTS.values(), key=lambda checkpoint: checkpoint.size)
-    return [
-        f"`groundswell models pull {smallest.name}` ({smallest.size / 1e6:.0f} MB) and "
-        f"GROUNDSWELL_SEGMENTER={name}: fewer clicks per mask"
-    ]
+def _clicks(settings: Settings) -> tuple[str, Sequence[str]]:
+    """What answers clicks and why; what would be better."""
+    name = settings.segmenter
+    if name == AUTO:
+        choice = choose(settings)
+        return f"clicks by {choice.line}", choice.better
+    # ``project`` is one of each project, so nothing is said of it here
+    problem = "" if name == "project" else inspect_segmenter(name, settings).problem
+    advice = "GROUNDSWELL_SEGMENTER=auto, the default, takes the best that is here"
+    return (
+        f"clicks by {name}" + (f", which is not ready: {problem}" if problem else ""),
+        [advice] if problem or name == "classical" else [],
+    )
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.serving.segmenter_note import read_note
 from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
 from sync.review.nouns import noun_of
@@ -63,6 +64,7 @@ def status(settings: Settings, store: Store, *, only: int | None = None) -> dict
             "label_studio": _health(f"{settings.studio_url}/health"),
             "backend": _health(f"{settings.backend_url}/health"),
         },
+        "clicks": _clicks(settings),
         "at_work": [
             {
                 "what": lease.name,
@@ -74,6 +76,12 @@ def status(settings: Settings, store: Store, *, only: int | None = None) -> dict
         ],
         "projects": found,
     }
+
+
+def _clicks(settings: Settings) -> dict[str, Any]:
+    """What answers clicks and what would be better, as the backend said when it started."""
+    note = read_note(settings.data_dir)
+    return {"line": "", "better": []} if note is None else note.model_dump(mode="json")
 
 
 def _positives_left(
@@ -159,6 +167,7 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "answer_at": _review_projects(settings, session, project),
         "queue": asdict(waiting(session, project_id=project.id)),
         "serving": ModelRegistry(settings.data_dir).current(project.id),
+        "segmenter": str(project.options.get("segmenter", "")),
         "click_model": _current_click_model(settings, project.id),
         "rounds": [_round_status(session, record) for record in rounds],
     }

@@ -27,6 +27,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"Label Studio  {found['services']['label_studio']}",
         f"backend       {found['services']['backend']}",
+        f"clicks        {found['clicks']['line'] or 'the backend decides by what when it starts'}",
+        *(f"              better: {line}" for line in found["clicks"]["better"]),
     ]
     lines += [
         f"at work       {row['what']} ({row['worker']}, last sign of life {row['silent_s']} s ago)"
@@ -49,7 +51,7 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         f"project {project['id']}  {project['title']}",
         f"  tasks      {counts if project['pulled_at'] else 'a worker will count them at its first look'}",
         f"  serving    {project['serving'] or 'nothing yet'}"
-        + (f", clicks by {project['click_model']}" if project["click_model"] else ""),
+        + (f", clicks by {clicks}" if (clicks := _clicks_by(project)) else ""),
     ]
     if project["next_training"] is not None:
         lines.append(f"  training   {project['next_training']['text']}")
@@ -83,6 +85,11 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
     if project["rounds"]:
         lines += _round_lines(project["rounds"][-1], project["noun"])
     return lines
+
+
+def _clicks_by(project: dict[str, Any]) -> str:
+    """What the project has of its own: a segmenter that an admin chose, a network of its masks."""
+    return ", ".join(name for name in (project["segmenter"], project["click_model"]) if name)
 
 
 def _undrawn_line(undrawn: Sequence[int], size: int) -> str:

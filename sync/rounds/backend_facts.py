@@ -16,7 +16,10 @@ __all__ = ["write_facts"]
 
 
 def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> None:
-    """Write the facts of a project when they changed; fields that others set (the segmenter) are kept."""
+    """Write the facts of a project when they changed; fields that others set are kept.
+
+    So is a segmenter that an earlier release wrote there without making it an option of the project.
+    """
     data_dir = settings.data_dir
     with db.read() as session:
         record = session.get_one(ProjectRecord, db.id)
@@ -38,8 +41,11 @@ def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> No
         changes["review_project_id"] = record.review_project_id
     try:
         known = load_facts(data_dir, db.id)
+        if "segmenter" in {*record.options, *known.options}:
+            changes["segmenter"] = str(record.options.get("segmenter", ""))
         fresh = known.with_changes(**changes)
     except BadInput:
+        changes["segmenter"] = str(record.options.get("segmenter", ""))
         known, fresh = None, ProjectFacts(project_id=db.id, **changes)
     if fresh != known:
         save_facts(data_dir, fresh, guard=db.write)

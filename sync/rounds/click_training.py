@@ -22,6 +22,7 @@ from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.evaluation.adoption import MIN_MASKS, MIN_PICTURES
 from ml_backend.clicks.project_network.versions import is_usable
+from ml_backend.clicks.serving.segmenter_table import AUTO
 from ml_backend.clicks.training.job import job_spec, publish_click_model
 from ml_backend.errors import GroundswellError, LeaseLost
 from ml_backend.images.store import ImageStore
@@ -78,7 +79,7 @@ class ClickTraining:
             examples_of(db, images, snapshot["train"], labels, wanted),
             examples_of(db, images, snapshot["test"], labels, wanted),
             labels,
-            incumbent=settings.segmenter,
+            incumbent=AUTO if settings.segmenter == "project" else settings.segmenter,
             options=settings.click_options,
             start=start,
             model=_model(paths),

@@ -19,3 +19,4 @@ set_up_logging(_settings)
 
 app = create_web_app(_settings)
 start_queue_thread(services_of(app))
+app.extensions["groundswell"].announce_clicks()

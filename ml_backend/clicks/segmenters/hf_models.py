@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.segmenters.inspection import Inspection
 from ml_backend.clicks.segmenters.sam_identify import identify
 from ml_backend.errors import ModelError
 from ml_backend.extras import missing_packages
@@ -23,8 +25,7 @@ __all__ = [
     "card_licence",
     "check_folder",
     "find_folder",
-    "folder_problem",
-    "licence_of",
+    "inspect",
     "load_model",
     "pulled_folder",
 ]
@@ -32,6 +33,7 @@ __all__ = [
 _FIELD = "hf_model"
 _APACHE = "Apache-2.0"
 _SAM3 = "SAM License (Meta's own: read it before use)"
+_LICENCES = "SAM, HQ-SAM, SAM 2, EdgeTAM: Apache-2.0; SAM 3: SAM License; others: see the model's card"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,33 +160,33 @@ def check_folder(path: Path) -> Path:
 def _model_type(folder: Path) -> str:
     try:
         return str(json.loads((folder / "config.json").read_text()).get("model_type", ""))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):  # the last: brackets in brackets in …
         return ""
 
 
-def folder_problem(settings: BackendSettings) -> str:
-    """Why the configured model cannot be used, in one line; empty when its folder looks right."""
-    try:
-        find_folder(settings)
-    except ModelError as error:
-        return error.message if settings.hf_model else "GROUNDSWELL_HF_MODEL is not set"
-    return ""
-
-
-def licence_of(settings: BackendSettings) -> str:
-    """The licence of the configured model's weights, as far as it is known.
+def inspect(settings: BackendSettings, project: ProjectPaths | None) -> Inspection:
+    """What the configured folder holds, and the licence of its weights as far as it is known.
 
     That is what the model's card says, else what the authors of its architecture published theirs under.
     """
+    if not settings.hf_model:
+        return Inspection(
+            "GROUNDSWELL_HF_MODEL is not set",
+            "Set it to a folder with config.json, or to a name on the hub",
+            licence=_LICENCES,
+        )
     try:
         folder = find_folder(settings)
-    except ModelError:
-        return "SAM, HQ-SAM, SAM 2, EdgeTAM: Apache-2.0; SAM 3: SAM License; others: see the model's card"
+    except ModelError as error:
+        return Inspection.refused(error, licence=_LICENCES)
     said = card_licence(folder)
-    if said:
-        return f"{said} (says the model's card)"
     family = FAMILIES[_model_type(folder)]
-    return f"unknown, there is no model card; the authors published {family.title} under {family.licence}"
+    licence = (
+        f"{said} (says the model's card)"
+        if said
+        else f"unknown, there is no model card; the authors published {family.title} under {family.licence}"
+    )
+    return Inspection(files=(*_described(folder), *_weight_files(folder)), licence=licence)
 
 
 def card_licence(folder: Path) -> str:
@@ -239,10 +241,17 @@ _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 def _digest(folder: Path) -> str:
     """sha256 of config, image processor and weights."""
-    weights = next(files for files in (sorted(folder.glob(end)) for end in _WEIGHTS) if files)
     whole = hashlib.sha256()
-    for path in (folder / "config.json", *(folder / name for name in _PROCESSOR_FILES), *weights):
-        if path.is_file():
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+    for path in (*_described(folder), *_weight_files(folder)):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
+
+
+def _described(folder: Path) -> tuple[Path, ...]:
+    names = ("config.json", *_PROCESSOR_FILES)
+    return tuple(folder / name for name in names if (folder / name).is_file())
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    return tuple(next(files for files in (sorted(folder.glob(end)) for end in _WEIGHTS) if files))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
+from ml_backend.clicks.segmenters.inspection import Inspection, check_sam_file, inspect_file
 from ml_backend.clicks.segmenters.sam_device import TorchOnDevice
 from ml_backend.clicks.segmenters.sam_weights import build_sam, load_sam
 from ml_backend.clicks.start_masks import mask_logits
@@ -207,3 +208,9 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Sa
         )
     model, digest = load_sam(path)
     return SamSegmenter(model, digest, device=resolve_device(settings.device))
+
+
+def inspect(settings: BackendSettings, project: ProjectPaths | None) -> Inspection:
+    """What the file of GROUNDSWELL_SAM_CHECKPOINT is."""
+    found = inspect_file(settings, ("sam_checkpoint",))
+    return found if found.problem else check_sam_file(found.files[0])

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from ml_backend.device_fallback import DeviceFallback
+from ml_backend.device_fallback import DeviceFallback, FallsBack
 from ml_backend.devices import is_out_of_memory
 
 __all__ = ["TorchOnDevice"]
 
 
-class TorchOnDevice:
+class TorchOnDevice(FallsBack):
     """Base of the segmenters in torch. Thread-safe: the model is read-only, calls share nothing.
 
     ``_state`` is (model, what ``_prepare`` made of it, device), replaced as a whole when the model moves.
@@ -47,16 +47,6 @@ class TorchOnDevice:
 
     def _place(self, model: Any, device: str) -> None:
         self._state = (model, self._prepare(model), device)
-
-    @property
-    def device(self) -> str:
-        """Where it runs now."""
-        return self.fallback.device
-
-    @property
-    def notice(self) -> str:
-        """Why the CPU is used although another device was asked for; else empty."""
-        return self.fallback.notice
 
     @property
     def model(self) -> Any:

@@ -38,7 +38,7 @@ def identify(path: Path) -> Identity | None:
         if path.suffix == ".safetensors":
             return identify_names(_safetensors_names(path))
         return _pickled(path)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, zipfile.BadZipFile, RecursionError):  # the last: JSON nested too deeply
         return None
 
 

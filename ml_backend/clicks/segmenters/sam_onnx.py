@@ -31,10 +31,12 @@ import numpy.typing as npt
 from ml_backend.artifacts.files import publish_dir
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
+from ml_backend.clicks.segmenters.inspection import Inspection, check_sam_file, inspect_file
 from ml_backend.clicks.segmenters.onnx_sessions import OnnxSessions
 from ml_backend.clicks.segmenters.sam import decoder_prompt, zero_click
 from ml_backend.clicks.segmenters.sam_identify import identify
 from ml_backend.clicks.segmenters.sam_weights import PIXEL_MEAN, PIXEL_STD, file_digest
+from ml_backend.device_fallback import FallsBack
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
 
@@ -49,7 +51,7 @@ _HINT = (
 )
 
 
-class SamOnnxSegmenter:
+class SamOnnxSegmenter(FallsBack):
     """An ONNX pair on the CPU (or CUDA where the installed onnxruntime has it). Thread-safe.
 
     While the device fails, for lack of memory or another reason, the CPU is used: see ``OnnxSessions``.
@@ -95,16 +97,6 @@ class SamOnnxSegmenter:
         self._mask_output = next((n for n in outputs if "low_res" in n), outputs[0])
         self._single_token = "low_res" in self._mask_output
         self._gives_one = False  # files seldom say it, the first answer does
-
-    @property
-    def device(self) -> str:
-        """Where it runs now."""
-        return self.fallback.device
-
-    @property
-    def notice(self) -> str:
-        """Why the CPU is used although another device was asked for; else empty."""
-        return self.fallback.notice
 
     # -- encode -----------------------------------------------------------------------------------------
 
@@ -386,3 +378,17 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Sa
             log.warning("exporting %s to ONNX once, into %s; this can take a minute", path, folder)
             export_sam_onnx(load_sam(path)[0], folder)
     return SamOnnxSegmenter(folder, device=device, threads=threads)
+
+
+def inspect(settings: BackendSettings, project: ProjectPaths | None) -> Inspection:
+    """What the folder, or the .pth that would be exported, is."""
+    found = inspect_file(settings, ("sam_onnx", "sam_checkpoint"))
+    if found.problem:
+        return found
+    (path,) = found.files
+    if not path.is_dir():
+        return check_sam_file(path)
+    try:
+        return Inspection(files=_find(path))
+    except ModelError as error:
+        return Inspection.refused(error)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.segmenters.click_onnx import ClickOnnxSegmenter
+from ml_backend.clicks.segmenters.inspection import Inspection
 from ml_backend.devices import omp_threads
 from ml_backend.settings import BackendSettings
 
-__all__ = ["SHIPPED_NETWORK", "ShippedSegmenter", "from_settings"]
+__all__ = ["SHIPPED_NETWORK", "ShippedSegmenter", "from_settings", "inspect"]
 
 SHIPPED_NETWORK = Path(__file__).parent / "shipped_network"
 """Folder with network.onnx and, as a click version, weights.safetensors (half precision) and click.json."""
@@ -34,3 +35,11 @@ class ShippedSegmenter(ClickOnnxSegmenter):
 def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> ShippedSegmenter:
     """The segmenter needs no settings."""
     return ShippedSegmenter(threads=omp_threads())
+
+
+def inspect(settings: BackendSettings, project: ProjectPaths | None) -> Inspection:
+    """The network's file."""
+    network = SHIPPED_NETWORK / "network.onnx"
+    if network.is_file():
+        return Inspection(files=(network,))
+    return Inspection(f"{network} is not there", "Install Groundswell again: its files are not whole")

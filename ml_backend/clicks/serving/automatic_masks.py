@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.everything import EverythingSettings, segment_everything
+from ml_backend.clicks.serving.auto_choice import choose
 from ml_backend.clicks.serving.catalog import SEGMENTERS, build_segmenter
+from ml_backend.clicks.serving.segmenter_table import AUTO
 from ml_backend.errors import BadInput
 from ml_backend.learners.weak.candidates import Crop, Maps
 from ml_backend.settings import BackendSettings
@@ -53,6 +55,8 @@ def from_settings(most: int) -> SegmenterMasks:
     """The segmenter that the settings name. Raises BadInput for one without a checkpoint: its masks of single
     clicks are no better than what is found without clicks; ModelError when its checkpoint is missing."""
     settings = BackendSettings()
+    if settings.segmenter == AUTO:
+        settings = choose(settings).best.settings
     entry = SEGMENTERS.get(settings.segmenter)
     if entry is None or not entry.needs_checkpoint:
         raise BadInput(

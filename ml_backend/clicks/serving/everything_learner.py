@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ml_backend.artifacts.files import write_json
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.everything import EverythingSettings, segment_everything
+from ml_backend.clicks.serving.auto_choice import settings_for
 from ml_backend.clicks.serving.catalog import SEGMENTERS, build_segmenter
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.instances import Instances
@@ -185,4 +186,5 @@ def _segmenter(name: str, device: str) -> ClickSegmenter:
         settings = settings.model_copy(update={"device": device})
     name = name or settings.segmenter
     # a project's own click network is trained on finished tasks, of which there are none yet
-    return build_segmenter("classical" if name == "project" else name, settings)
+    name = "classical" if name == "project" else name
+    return build_segmenter(name, settings_for(name, settings))

@@ -16,7 +16,6 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.clicks.base import ClickSegmenter, Embedding
 from ml_backend.clicks.device_gate import BACKGROUND, CLICK
-from ml_backend.clicks.serving.catalog import SegmenterPool
 from ml_backend.clicks.serving.embeddings import EmbeddingStore
 from ml_backend.clicks.serving.mask_chain import MaskChains
 from ml_backend.clicks.serving.prewarm import Prewarmer, TaskRef, Upcoming
@@ -29,6 +28,7 @@ from ml_backend.clicks.serving.prompts import (
 )
 from ml_backend.clicks.serving.proposal_start import find_start, meant_label
 from ml_backend.clicks.serving.rankings import Rankings
+from ml_backend.clicks.serving.segmenter_pool import SegmenterPool
 from ml_backend.clicks.serving.task_images import ImageSource, Observe, PhaseTimes, TaskImages
 from ml_backend.clicks.start_masks import Proposals
 from ml_backend.device_fallback import DeviceListener

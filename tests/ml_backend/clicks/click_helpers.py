@@ -14,7 +14,7 @@ from PIL import Image
 
 from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
-from ml_backend.clicks.serving.catalog import SegmenterPool
+from ml_backend.clicks.serving.segmenter_pool import SegmenterPool
 from ml_backend.settings import BackendSettings
 
 CONFIG = """<View>

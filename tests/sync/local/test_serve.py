@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -38,11 +39,15 @@ def test_the_backend_runs_alone_and_ends_when_asked(tmp_path: Path) -> None:
         assert answer is not None, log.read_text()
         assert answer.status_code == 200
         assert httpx.get(f"http://127.0.0.1:{port}/review/", timeout=20).status_code == 200  # pages as well
+        note = tmp_path / "own data" / "segmenter.json"
+        while not note.exists() and time.monotonic() < end:
+            time.sleep(0.1)  # a thread writes it
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=30)
     text = log.read_text()
     assert code == 0, text
     assert "computes on the" in text
-    assert "clicks by classical" in text
+    assert "clicks by shipped (auto: no other weights are here)" in text
+    assert json.loads(note.read_text())["line"] == "shipped (auto: no other weights are here)"
     assert (tmp_path / "own data").is_dir()

@@ -21,13 +21,13 @@ from ml_backend.clicks.segmenters.hf import HfSegmenter, from_settings
 from ml_backend.clicks.segmenters.hf_models import (
     FAMILIES,
     find_folder,
-    licence_of,
+    inspect,
     load_model,
     pulled_folder,
 )
 from ml_backend.clicks.segmenters.honour_clicks import honour_clicks
-from ml_backend.clicks.serving.catalog import list_segmenters
 from ml_backend.clicks.serving.embeddings import EmbeddingStore
+from ml_backend.clicks.serving.segmenter_list import list_segmenters
 from ml_backend.clicks.start_masks import start_mask_from
 from ml_backend.device_fallback import DeviceFallback
 from ml_backend.errors import BadPrompt, ModelError
@@ -412,10 +412,10 @@ def test_the_list_says_whether_it_is_ready_and_under_which_licence(sam2: Path, t
     assert "GROUNDSWELL_HF_MODEL is not set" in unset.reason
     assert "SAM 3: SAM License" in unset.licence
     ready = row(settings(sam2))
-    assert ready.ready
+    assert ready.here
     assert ready.licence.startswith("unknown")
     assert "Apache-2.0" in ready.licence
     copy = shutil.copytree(sam2, tmp_path / "copy")
     (copy / "README.md").write_text("---\nlicense: other\nlicense_name: sam-license\n---\n# Card\n")
-    assert licence_of(settings(copy)) == "sam-license (says the model's card)"
+    assert inspect(settings(copy), None).licence == "sam-license (says the model's card)"
     assert "does not exist" in row(settings(tmp_path / "gone")).reason

@@ -1,64 +1,56 @@
-"""Fetching a model from the hub, with a stand-in for the hub: nothing here leaves the machine."""
+"""Fetching a model from a hub on this machine: broken connections, wrong content, refusals."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-from fnmatch import fnmatch
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import httpx
 import huggingface_hub
 import pytest
 import typer
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from typer.testing import CliRunner
 
-from ml_backend.clicks.segmenters.hf_models import find_folder, pulled_folder
-from ml_backend.clicks.segmenters.hf_pull import pull_hf_model
+from ml_backend.clicks.segmenters.hf_models import check_folder, find_folder, pulled_folder
+from ml_backend.clicks.segmenters.hf_pull import PART, pull_hf_model
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
 from sync.commands import models
 from tests.ml_backend.clicks.hf_folders import save
+from tests.ml_backend.clicks.segmenters.hub_server import COMMIT, HubServer
 
 NAME = "somebody/sam2-tiny"
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository on the stand-in hub; gives its folder."""
-    there = save("sam2", tmp_path / "hub")
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    there = save("sam2", tmp_path_factory.mktemp("repository"))
     (there / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     (there / "sam2.pt").write_bytes(b"a pickle")
-
-    def snapshot(name: str, *, revision: str | None, local_dir: Path, allow_patterns: list[str]) -> str:
-        assert name == NAME
-        assert revision in (None, "v2")
-        Path(local_dir).mkdir(parents=True, exist_ok=True)
-        for file in there.iterdir():
-            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
-                shutil.copy(file, local_dir)
-        return str(local_dir)
-
-    weights = (there / "model.safetensors").read_bytes()
-    listed = SimpleNamespace(
-        siblings=[
-            SimpleNamespace(
-                rfilename="model.safetensors", lfs=SimpleNamespace(sha256=hashlib.sha256(weights).hexdigest())
-            ),
-            SimpleNamespace(rfilename="config.json", lfs=None),
-            SimpleNamespace(rfilename="sam2.pt", lfs=SimpleNamespace(sha256="0" * 64)),
-        ]
-    )
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: SimpleNamespace(model_info=lambda *_, **__: listed))
     return there
 
 
-def test_the_command_fetches_what_the_setting_then_finds(hub: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def hub(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    server = HubServer(repository, NAME)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub, "HfApi", partial(huggingface_hub.HfApi, endpoint=server.url))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def ranges(hub: HubServer) -> list[str]:
+    """The Range headers of the downloads of the weights."""
+    return [
+        asked for method, path, asked in hub.asked if method == "GET" and path.endswith("model.safetensors")
+    ]
+
+
+def test_the_command_fetches_what_the_setting_then_finds(hub: HubServer, tmp_path: Path) -> None:
     app = typer.Typer()
     models.register(app)
     data = tmp_path / "data"
@@ -67,7 +59,7 @@ def test_the_command_fetches_what_the_setting_then_finds(hub: Path, tmp_path: Pa
         command = ["models", "pull", NAME, "--data-dir", str(data), *arguments]
         result = CliRunner().invoke(app, command, catch_exceptions=False)
         assert result.exit_code == 0, result.output
-        return result.output
+        return result.stdout
 
     said = run()
     assert f"GROUNDSWELL_HF_MODEL={NAME}" in said
@@ -75,6 +67,8 @@ def test_the_command_fetches_what_the_setting_then_finds(hub: Path, tmp_path: Pa
     folder = pulled_folder(data, NAME)
     assert find_folder(BackendSettings(data_dir=data, hf_model=NAME)) == folder
     assert not (folder / "sam2.pt").exists()
+    assert not folder.with_name(folder.name + PART).exists()
+    assert all(COMMIT in path for _, path, _ in hub.asked if "/resolve/" in path)
     versioned = json.loads(run("--revision", "v2", "--json"))
     assert Path(versioned["path"]) == pulled_folder(data, NAME, "v2") != folder
     assert versioned["licence"] == "apache-2.0"
@@ -82,36 +76,88 @@ def test_the_command_fetches_what_the_setting_then_finds(hub: Path, tmp_path: Pa
     assert CliRunner().invoke(app, ["models", "pull", NAME, "--mirror", "https://m"]).exit_code == 2
 
 
-def test_a_damaged_file_does_not_stay(hub: Path, tmp_path: Path) -> None:
-    weights = hub / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    with pytest.raises(ModelError, match=r"model\.safetensors of somebody/sam2-tiny came damaged"):
+def test_what_is_there_is_not_fetched_again(hub: HubServer, tmp_path: Path) -> None:
+    folder = pull_hf_model(NAME, tmp_path / "here")
+    before = len(ranges(hub))
+    assert pull_hf_model(NAME, tmp_path / "here") == folder
+    assert len(ranges(hub)) == before == 1
+
+
+def test_a_broken_download_goes_on_where_it_broke(
+    hub: HubServer, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    hub.break_after, hub.breaks = 60_000, 2
+    folder = pull_hf_model(NAME, tmp_path / "here")
+    assert (folder / "model.safetensors").read_bytes() == (repository / "model.safetensors").read_bytes()
+    begins = [int(asked.removeprefix("bytes=").split("-")[0]) for asked in ranges(hub)[1:]]
+    assert len(begins) == 2
+    assert 0 < begins[0] < begins[1]
+
+
+def test_a_download_that_was_given_up_shows_nothing_and_goes_on_later(hub: HubServer, tmp_path: Path) -> None:
+    hub.break_after, hub.breaks = 0, 1000
+    with pytest.raises(ModelError, match="could not be fetched") as caught:
         pull_hf_model(NAME, tmp_path / "here")
-    assert not (tmp_path / "here" / "model.safetensors").exists()
+    assert "Run the command again" in caught.value.hint
+    assert not (tmp_path / "here").exists()
+    hub.breaks = 0
+    assert check_folder(pull_hf_model(NAME, tmp_path / "here")) == tmp_path / "here"
 
 
-def test_a_model_of_another_kind_is_named(hub: Path, tmp_path: Path) -> None:
-    (hub / "config.json").write_text('{"model_type": "detr"}')
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_damaged_file_does_not_stay(hub: HubServer, tmp_path: Path, file: str) -> None:
+    content = hub.listed[file]
+    hub.served[file] = content[:-2] + bytes([content[-2] ^ 1]) + content[-1:]
+    with pytest.raises(ModelError, match=rf"{file} of somebody/sam2-tiny came damaged"):
+        pull_hf_model(NAME, tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+    hub.served.clear()
+    assert (pull_hf_model(NAME, tmp_path / "here") / file).read_bytes() == content
+
+
+def test_a_damaged_copy_is_mended(hub: HubServer, tmp_path: Path) -> None:
+    weights = pull_hf_model(NAME, tmp_path / "here") / "model.safetensors"
+    weights.write_bytes(b"rubbish")
+    pull_hf_model(NAME, tmp_path / "here")
+    assert weights.read_bytes() == hub.listed["model.safetensors"]
+
+
+def test_a_file_outside_of_the_folder_is_refused(hub: HubServer, tmp_path: Path) -> None:
+    hub.extra = [{"rfilename": "../../evil.json", "size": 2, "blobId": "0" * 40}]
+    with pytest.raises(ModelError, match="outside of its folder"):
+        pull_hf_model(NAME, tmp_path / "a" / "here")
+    assert not any(path.endswith("evil.json") for _, path, _ in hub.asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_another_kind_is_named(hub: HubServer, tmp_path: Path) -> None:
+    hub.listed["config.json"] = b'{"model_type": "detr"}'
     with pytest.raises(ModelError, match=r"detection model \(detr\)"):
         pull_hf_model(NAME, tmp_path / "here")
+    assert not (tmp_path / "here").exists()
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("refuse", "words"),
     [
-        (GatedRepoError, "accepted its licence.*HF_TOKEN"),
-        (RepositoryNotFoundError, "the hub has no somebody/sam2-tiny"),
-        (httpx.ConnectError, "could not be fetched.*Without internet"),
+        ((403, "GatedRepo"), "accepted its licence.*HF_TOKEN"),
+        ((404, "RepoNotFound"), "the hub has no somebody/sam2-tiny"),
+        ((404, "RevisionNotFound"), "the hub has no somebody/sam2-tiny at revision v9"),
+        ((500, "Oops"), "could not be fetched.*Without internet"),
     ],
 )
 def test_what_the_hub_refuses_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, words: str
+    hub: HubServer, tmp_path: Path, refuse: tuple[int, str], words: str
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        if error is httpx.ConnectError:
-            raise httpx.ConnectError("no route")
-        raise error("no", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    hub.refuse = refuse
     with pytest.raises(ModelError, match=words):
+        pull_hf_model(NAME, tmp_path / "here", revision="v9")
+
+
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = partial(huggingface_hub.HfApi, endpoint="http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub, "HfApi", nowhere)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(ModelError, match=r"could not be fetched.*Without internet"):
         pull_hf_model(NAME, tmp_path / "here")

@@ -143,6 +143,9 @@ def test_command_lists_and_pulls(server: Server, tmp_path: Path, monkeypatch: py
     assert listed.exit_code == 0, listed.output
     for word in ("classical", "sam-onnx", "project", "maskrcnn", "sam_vit_b"):
         assert word in listed.output
+    assert "✓ auto" in listed.output
+    assert "now shipped (auto: no other weights are here)" in listed.output
+    assert "better: `groundswell models pull" in listed.output
     monkeypatch.setitem(CHECKPOINTS, "m", checkpoint(server))
     pulled = runner.invoke(app, ["models", "pull", "m", "--json"])
     assert pulled.exit_code == 0, pulled.output

@@ -17,8 +17,9 @@ from ml_backend.clicks.evaluation.simulated_clicks import compare, evaluate_clic
 from ml_backend.clicks.project_network.click_net import ProjectSegmenter, load_network
 from ml_backend.clicks.segmenters.classical import ClassicalSegmenter
 from ml_backend.clicks.segmenters.shipped import SHIPPED_NETWORK, ShippedSegmenter
-from ml_backend.clicks.serving.catalog import build_segmenter, list_segmenters
+from ml_backend.clicks.serving.catalog import build_segmenter
 from ml_backend.clicks.serving.mask_chain import MaskChains
+from ml_backend.clicks.serving.segmenter_list import list_segmenters
 from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.clicks.training.options import ClickOptions
 from ml_backend.clicks.training.trainer import _initial
@@ -44,7 +45,7 @@ def picture() -> npt.NDArray[np.uint8]:
 
 def test_it_is_ready_without_any_setting_and_small(tmp_path: Path) -> None:
     settings = BackendSettings(data_dir=tmp_path)
-    assert next(row for row in list_segmenters(settings) if row.name == "shipped").ready
+    assert next(row for row in list_segmenters(settings) if row.name == "shipped").here
     built = build_segmenter("shipped", settings)
     assert built.encoder.startswith("shipped-")
     assert 0 < built.nbytes < 8e6
