@@ -152,9 +152,11 @@ def choose(settings: BackendSettings, *, again: bool = False) -> AutoChoice:
         elif files in seen:
             continue
         elif report.nbytes > SLOW_BYTES and not on_gpu:
+            named = {"segmenter": name, **({} if offer.named else offer.changes)}
+            use = " ".join(f"GROUNDSWELL_{key.upper()}={value}" for key, value in named.items() if value)
             passed_over.append(
                 f"{offer.what} is not used: {report.nbytes / 1e6:.0f} MB take many seconds a picture on "
-                f"a CPU. GROUNDSWELL_SEGMENTER={name} uses them all the same"
+                f"a CPU. To use them all the same: {use}"
             )
         else:
             found.append(Candidate(name, concrete, offer.what, offer.named, report.nbytes))

@@ -138,7 +138,14 @@ def test_on_a_cpu_weights_that_take_many_seconds_are_passed_over(
     monkeypatch.setattr(auto_choice, "SLOW_BYTES", 4000)
     choice = choose(settings(tmp_path, sam_onnx=pair(tmp_path / "pair")))
     assert names(choice) == ["shipped", "classical"]
-    assert "many seconds a picture on a CPU. GROUNDSWELL_SEGMENTER=sam-onnx" in choice.passed_over[0]
+    assert choice.passed_over[0].endswith(
+        "on a CPU. To use them all the same: GROUNDSWELL_SEGMENTER=sam-onnx"
+    )
+    monkeypatch.setattr(auto_choice, "SLOW_BYTES", 10)
+    pulled = checkpoint(tmp_path / "checkpoints" / "large.pth")
+    (line,) = choose(settings(tmp_path)).passed_over
+    assert line.endswith(f"GROUNDSWELL_SEGMENTER=sam-onnx GROUNDSWELL_SAM_CHECKPOINT={pulled}")
+    pulled.unlink()
     monkeypatch.setattr(auto_choice, "resolve_device", lambda name: "cuda")
     assert names(choose(settings(tmp_path, sam_onnx=tmp_path / "pair")))[0] == "sam-onnx"
 
