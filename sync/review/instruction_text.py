@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ml_backend.kinds.registry import Wanted
 
-__all__ = ["Example", "example_rows", "instructions"]
+__all__ = ["Example", "about", "example_rows", "instructions"]
 
 _EXAMPLE_PX = 92  # six stand beside each other in the dialog
 
@@ -37,9 +37,21 @@ def instructions(wanted: Sequence[Wanted], *, form: str, examples: Sequence[Exam
     else:
         how = "<p>Tick every card that is <b>wrong</b>. Do not tick the good ones. Then press Ctrl+Enter.</p>"
     labels = [label for target in wanted for label in target.labels]
-    about = "".join(_about(target) for target in wanted if target.labels)
     keep, refuse = ("<b>y</b>", "<b>n</b>") if form == "single" else ("leave", "<b>tick</b>")
-    return how + about + example_rows(labels, examples, keep, refuse)
+    return how + about(wanted) + example_rows(labels, examples, keep, refuse)
+
+
+def about(wanted: Sequence[Wanted]) -> str:
+    """What is good, as HTML: a paragraph for each kind, with the labels that are of it."""
+    return "".join(
+        f"<p>{_names(target)}: good is {html.escape(target.is_of.check)}.</p>"
+        for target in wanted
+        if target.labels
+    )
+
+
+def _names(target: Wanted) -> str:
+    return ", ".join(f"<b>{html.escape(label)}</b>" for label in target.labels)
 
 
 def example_rows(labels: Sequence[str], examples: Sequence[Example], keep: str, refuse: str) -> str:
@@ -48,11 +60,6 @@ def example_rows(labels: Sequence[str], examples: Sequence[Example], keep: str, 
     """
     rows = [[example for example in examples if example.label == label] for label in labels]
     return "".join(_example_row(row, keep, refuse) for row in rows if row)
-
-
-def _about(target: Wanted) -> str:
-    names = ", ".join(f"<b>{html.escape(label)}</b>" for label in target.labels)
-    return f"<p>{names}: good is {html.escape(target.is_of.check)}.</p>"
 
 
 def _example_row(examples: Sequence[Example], keep: str, refuse: str) -> str:

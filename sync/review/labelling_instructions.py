@@ -7,39 +7,37 @@ made from masks that people drew.
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import LabelConfig
-from sync.review.instruction_text import Example, example_rows
+from sync.review.instruction_text import Example, about, example_rows
 from sync.review.instructions import example_pictures
+from sync.review.nouns import noun_of, plural_noun
+from sync.rounds.progress import Memo
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.studio.protocol import StudioClient
 
 __all__ = ["labelling_instructions", "note_sent", "refresh_labelling_instructions"]
 
-_TOOL_ROWS = (
+_KEPT = "labelling instructions that gave way to a text of the project's own"
+_CLICK_ROWS = (
     ("a new object", "<b>K</b>, number of its label, click on it, ✓"),
     ("the same with a box", "<b>R</b>, number of its label, drag a box around it, ✓"),
-    ("more of a mask", "<b>K</b>, number of its label, click on what is missing, ✓"),
-    ("less of a mask", "<b>K</b>, number of its label, <b>Ctrl+Alt</b>+click on what is too much, ✓"),
-    ("another label", "click on the mask, number of the label"),
-    ("no mask there", "click on the mask, <b>Backspace</b>"),
+    ("more of a {noun}", "<b>K</b>, number of its label, click on what is missing, ✓"),
+    ("less of a {noun}", "<b>K</b>, number of its label, <b>Ctrl+Alt</b>+click on what is too much, ✓"),
+)
+_HAND_ROWS = (("a new object", "number of its label, draw"),)
+_COMMON_ROWS = (
+    ("another label", "click on the {noun}, number of the label"),
+    ("no {noun} there", "click on the {noun}, <b>Backspace</b>"),
     ("one step back", "<b>Ctrl+Z</b>"),
     ("task done", "<b>Ctrl+Enter</b>"),
-)
-_HAND_ROWS = (
-    ("a new object", "number of its label, draw"),
-    *(
-        row
-        for row in _TOOL_ROWS
-        if row[0] in ("another label", "no mask there", "one step back", "task done")
-    ),
 )
 
 
@@ -54,40 +52,45 @@ def labelling_instructions(config: LabelConfig, examples: Sequence[Example] = ()
             "<p>Say what the picture shows: press the number of its label. Then press <b>Ctrl+Enter</b>.</p>"
         )
     clicks = bool(config.prompts)
+    noun = noun_of(wanted)
     parts = [
-        "<p>Masks that the model found are drawn already. Delete the wrong ones, correct the rest, add what "
-        "is missing. The task you get is one where that helps the model most.</p>"
+        f"<p>{plural_noun(noun).capitalize()} that the model found are drawn already. Delete the wrong ones, "
+        "correct the rest, add what is missing. The task you get is one where that helps the model most.</p>"
     ]
     if clicks:
         parts.append(
             "<p>First turn on <b>Auto-Annotation</b> in the bar at the bottom, and leave Auto-Accept off. A "
-            "click then suggests a mask. More clicks correct it. It counts only when you press <b>✓</b>.</p>"
+            f"click then suggests a {noun}. More clicks correct it. It counts only when you press "
+            "<b>✓</b>.</p>"
         )
     rows = "".join(
-        f"<tr><td><b>{html.escape(what)}</b></td><td>{keys}</td></tr>"
-        for what, keys in (_TOOL_ROWS if clicks else _HAND_ROWS)
+        f"<tr><td><b>{what.format(noun=noun)}</b></td><td>{keys.format(noun=noun)}</td></tr>"
+        for what, keys in (*(_CLICK_ROWS if clicks else _HAND_ROWS), *_COMMON_ROWS)
     )
     parts.append(f'<table cellpadding="3" cellspacing="0"><tbody>{rows}</tbody></table>')
     if clicks:
         parts.append(
-            "<p>On a mask that is there already, hold <b>Ctrl</b> while you click: without it, a click only "
-            "selects the mask. <b>Alt</b>+click says “not this”.</p>"
+            f"<p>On a {noun} that is there already, hold <b>Ctrl</b> while you click: without it, a click "
+            f"only selects the {noun}. <b>Alt</b>+click says “not this”.</p>"
         )
     if not any(control.type == "labels" for control in config.controls):
         parts.append("<p>Take the number from the row of your tool: Click, Box or Draw.</p>")
-    for target in wanted:
-        names = ", ".join(f"<b>{html.escape(label)}</b>" for label in target.labels)
-        parts.append(f"<p>{names}: good is {html.escape(target.is_of.check)}.</p>")
-    return "".join(parts) + example_rows(config.labels, examples, "good", "not good")
+    return "".join(parts) + about(wanted) + example_rows(config.labels, examples, "good", "not good")
 
 
 def refresh_labelling_instructions(
-    db: ProjectStore, studio: StudioClient, config: LabelConfig, settings: Settings, paths: ProjectPaths
+    db: ProjectStore,
+    studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    memo: Memo,
 ) -> bool:
     """Set the instructions of the labelled project where they changed; True when something was sent.
 
     Call it after ``refresh_instructions``, which makes the pictures. A project that has a text which we did
-    not send keeps it, and so does one whose text somebody removed.
+    not send keeps it, and so does one whose text somebody removed; Label Studio is then asked again only when
+    our own text has changed.
     """
     examples = [
         Example(label, key, crop_url(settings, db.id, key), is_good, caption)
@@ -95,11 +98,12 @@ def refresh_labelling_instructions(
     ]
     text = labelling_instructions(config, examples)
     sent = _sent(paths)
-    if sent == _digest(text):
+    if _digest(text) in (sent, memo.get((_KEPT, db.id))):
         return False
     there = studio.project(db.id).instruction
     if there != text:
         if _digest(there) != sent if sent else there:
+            memo[(_KEPT, db.id)] = _digest(text)
             return False
         studio.set_instruction(db.id, text)
     write_json(_path(paths), {"sent": _digest(text)}, guard=db.write)
@@ -118,7 +122,7 @@ def _sent(paths: ProjectPaths) -> str:
     return str(found.get("sent", ""))
 
 
-def _path(paths: ProjectPaths) -> Any:
+def _path(paths: ProjectPaths) -> Path:
     return paths.root / "labelling-instructions.json"
 
 

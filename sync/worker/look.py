@@ -148,7 +148,7 @@ def _review(project: OpenProject, record: RoundRecord, *, may_ask: bool) -> Revi
         may_ask=may_ask,
     )
     refresh_labelling_instructions(
-        project.db, project.studio, project.config, project.settings, project.paths
+        project.db, project.studio, project.config, project.settings, project.paths, project.memo
     )
     return report
 

@@ -40,6 +40,18 @@ def test_the_text_names_the_keys_of_the_project() -> None:
     assert "draw" not in named
 
 
+def test_what_is_drawn_has_its_name() -> None:
+    for clicks in (True, False):
+        config = parse_label_config(build_label_config(["a"], kind="boxes", clicks=clicks, one_row=True))
+        text = labelling_instructions(config)
+        assert "Boxes that the model found" in text
+        assert "no box there" in text
+        assert "mask" not in text.lower()
+    drawn = labelling_instructions(parse_label_config(build_label_config(["a"], one_row=True)))
+    assert "less of a mask" in drawn
+    assert "{" not in drawn
+
+
 def test_good_and_bad_masks_are_shown() -> None:
     config = parse_label_config(build_label_config(["a"], one_row=True))
     examples = [
@@ -87,7 +99,25 @@ def test_an_admins_text_stays(make_world: MakeWorld) -> None:
     assert not step(refresh_labelling_instructions, project)
     assert world.studio.project(world.project_id).instruction == ""
     world.studio.set_instruction(world.project_id, "an older text of ours")
-    assert step(refresh_labelling_instructions, project)
+    assert step(refresh_labelling_instructions, world.open())
+
+
+def test_a_text_that_stays_is_asked_for_once(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(1)
+    project = world.open()
+    world.studio.set_instruction(world.project_id, "<b>Ask Ann</b>")
+    asked: list[int] = []
+    there = world.studio.project
+    monkeypatch.setattr(world.studio, "project", lambda number: asked.append(number) or there(number))
+    for _ in range(3):
+        assert not step(refresh_labelling_instructions, project)
+    assert len(asked) == 1
+    write_json(
+        project.paths.root / "instructions.json",
+        {"pictures": [[project.config.labels[0], "example-1", True, "good"]]},
+    )
+    assert not step(refresh_labelling_instructions, project)  # our text is another one by now
+    assert len(asked) == 2
 
 
 def test_a_kill_after_sending_sends_nothing_else(make_world: MakeWorld) -> None:
