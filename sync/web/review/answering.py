@@ -29,6 +29,7 @@ from sync.web.review.deck import (
     give,
     give_back,
     held_card,
+    held_cards,
     held_tasks,
     is_over,
     note_shown,
@@ -116,7 +117,8 @@ class Answering:
         now = utc_now()
         with self._web.store.write() as session:
             cards = self._project(session, person).of(mode)
-            names = {task: name for task, name in ids.items() if held_card(session, person, mode, task)}
+            given = held_cards(session, person, mode, ids.keys())
+            names = {task: name for task, name in ids.items() if task in given}
             held = held_tasks(session, person, mode, now) & names.keys()
             most = min(count, max(0, _MOST_HELD - len(held)))
             found = cards.next_cards(

@@ -11,7 +11,7 @@ somebody skipped is shared as well: they may take the skip back while another ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     "give_back",
     "half_of",
     "held_card",
+    "held_cards",
     "held_tasks",
     "is_over",
     "last_label",
@@ -63,6 +64,18 @@ def held_card(session: Session, person: Person, mode: Mode, task_id: int) -> Car
     return session.get(CardRecord, (person.id, mode, task_id))
 
 
+def held_cards(
+    session: Session, person: Person, mode: Mode, tasks: Collection[int]
+) -> dict[int, CardRecord]:
+    """``held_card`` of many tasks, in one statement; tasks that were never given to the person are left out.
+    While the result is kept, the session looks up none of them again.
+    """
+    query = select(CardRecord).where(
+        CardRecord.person == person.id, CardRecord.mode == mode, CardRecord.task_id.in_(tasks)
+    )
+    return {card.task_id: card for card in session.scalars(query)}
+
+
 def is_over(session: Session, person: Person, mode: Mode, task_id: int, now: datetime) -> bool:
     """Whether a card is kept for the person no longer; it is while a rebuild reads its question again."""
     card = held_card(session, person, mode, task_id)
@@ -91,8 +104,9 @@ def give(
 ) -> None:
     """Keep these tasks (with the classes suggested) for a person, in a write session."""
     shared = _shared(session, person, mode, [task_id for task_id, _ in tasks])
+    held = held_cards(session, person, mode, [task_id for task_id, _ in tasks])
     for task_id, suggested in tasks:
-        card = held_card(session, person, mode, task_id)
+        card = held.get(task_id)
         if card is None:
             card = CardRecord(person=person.id, mode=mode, task_id=task_id, given_at=now, shared=False)
             session.add(card)

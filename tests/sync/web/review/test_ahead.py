@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from sync.review.outbox import CLASSES
 from sync.store.review_tables import CardRecord
@@ -157,6 +157,28 @@ def test_nobody_gives_back_or_takes_what_is_not_theirs_to_take(asking: Asking) -
     others = names(ask(eve, [], n=30))
     assert not set(others) & set(mine)
     assert not set(names(ask(eve, others, others[0], n=30))) & set(mine)
+
+
+def test_what_a_page_has_is_looked_up_in_one_statement(asking: Asking) -> None:
+    place = asking()
+    ana, eve = place.person("Ana"), place.person("Eve")
+    cards = everything(ana)
+    theirs = names(ask(eve, []))
+    lookups: list[str] = []
+
+    def note(_: object, __: object, statement: str, ___: object, ____: object, _____: object) -> None:
+        if "FROM review_cards" in statement and "SELECT" in statement:
+            lookups.append(statement)
+
+    def cost(have: list[str]) -> int:
+        lookups.clear()
+        ask(ana, have, cards[0], n=0)
+        return len(lookups)
+
+    event.listen(place.world.store._engine, "before_cursor_execute", note)
+    assert 0 < cost(cards[:4]) == cost(cards[:2])
+    event.remove(place.world.store._engine, "before_cursor_execute", note)
+    assert ask(ana, theirs, cards[0])["lost"] == sorted(set(theirs) & set(cards)), "given to her once"
 
 
 def test_where_two_people_answer_each_question_a_third_gets_one_place(asking: Asking) -> None:

@@ -250,7 +250,7 @@ def test_two_writers_never_take_the_same_row(queue: Queue) -> None:
         queue.put(task)
     calls: list[int] = []
     create = queue.studio.create_persons_annotation
-    inside = threading.Barrier(2, timeout=20)
+    inside = threading.Barrier(2, timeout=60)
 
     def slow(row: PersonsAnnotation) -> int:
         calls.append(row.task_id)
@@ -266,7 +266,7 @@ def test_two_writers_never_take_the_same_row(queue: Queue) -> None:
     inside.wait()
     assert queue.flush() == (0, 0)
     inside.wait()
-    first.join(timeout=20)
+    first.join(timeout=60)
     assert found == [(3, 0)]
     assert sorted(calls) == sorted(queue.tasks)
 
