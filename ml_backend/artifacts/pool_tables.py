@@ -6,12 +6,15 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ml_backend.instances import Instances, Rle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "ALL_COLUMNS",
@@ -22,6 +25,7 @@ __all__ = [
     "instance_key",
     "joined",
     "task_of_key",
+    "tasks_of_keys",
 ]
 
 ALL_COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality", "embedding", "edges")
@@ -46,6 +50,18 @@ def task_of_key(key: str) -> int:
     if not head.startswith("t") or not tail:
         raise ValueError(f"{key!r} is not an instance key")
     return int(head[1:])
+
+
+def tasks_of_keys(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """``task_of_key`` of a column of texts, (n,) int64. Raises ValueError when one is not an instance key."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parts = pc.extract_regex(keys, r"^t(?P<task>\d+)-(?:.|\n)")
+    if parts.null_count:
+        raise ValueError(f"{keys.filter(pc.is_null(parts))[0].as_py()!r} is not an instance key")
+    found: npt.NDArray[np.int64] = pc.struct_field(parts, "task").cast(pa.int64()).to_numpy()
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

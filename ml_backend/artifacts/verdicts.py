@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.files import Guard, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.artifacts.pool_tables import tasks_of_keys
 from ml_backend.caches import ByteCache
 from ml_backend.errors import StorageError
 from ml_backend.label_studio.regions import provenance_meta
@@ -210,7 +211,6 @@ class VerdictPages:
     """
 
     def __init__(self, folder: Path) -> None:
-        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         path = folder / _FILE
@@ -220,9 +220,7 @@ class VerdictPages:
             return
         with _damage(path):
             self._rows = pq.read_table(path)
-            heads = pc.split_pattern(self._rows["key"], "-", max_splits=1)
-            numbers = pc.utf8_ltrim(pc.list_element(heads, 0), "t")
-            self._task = numbers.cast("int64").to_numpy()
+            self._task = tasks_of_keys(self._rows["key"])
 
     def tasks(self, *, or_test: str) -> list[int]:
         """Tasks with an accepted instance, or with one decided by the test of this name; ascending."""
@@ -247,7 +245,7 @@ def _damage(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise StorageError(
             f"{path} cannot be read ({error})", hint="Delete it: the worker makes it again from the answers"
         ) from error

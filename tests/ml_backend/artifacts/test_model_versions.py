@@ -111,7 +111,7 @@ def test_a_version_is_loaded_once_by_many_threads(tmp_path: Path) -> None:
     together = threading.Barrier(8)
 
     def job() -> int:
-        together.wait(10)
+        together.wait(60)
         with cache.use(3, "v1", device="cpu") as predictor:
             return id(predictor)
 

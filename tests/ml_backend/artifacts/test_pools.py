@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ml_backend.artifacts import pool_index
@@ -14,7 +15,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_index import PoolIndex, read_index
 from ml_backend.artifacts.pool_parts import has_edges
 from ml_backend.artifacts.pool_reader import PoolReader, Pools
-from ml_backend.artifacts.pool_tables import instance_key, joined, task_of_key
+from ml_backend.artifacts.pool_tables import instance_key, joined, task_of_key, tasks_of_keys
 from ml_backend.artifacts.pool_writer import PoolWriter, write_pool
 from ml_backend.artifacts.pools import done_tasks, read_pool, read_replaced, read_tasks
 from ml_backend.errors import StorageError
@@ -55,6 +56,7 @@ def test_round_trip_of_all_columns(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pool.score, np.concatenate([a.score, b.score]))
     assert pool.key[0] == instance_key(7, pool.label[0], str(a.rle[0]["counts"]))
     assert [task_of_key(k) for k in pool.key] == pool.task_id.tolist()
+    assert tasks_of_keys(pa.chunked_array([pool.key[:2], pool.key[2:]])).tolist() == pool.task_id.tolist()
     tasks = read_tasks(tmp_path)
     assert tasks.task_id.tolist() == [7, 9, 11]
     assert tasks.n_instances.tolist() == [3, 0, 2]
@@ -64,6 +66,15 @@ def test_round_trip_of_all_columns(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.label, a.label)
     assert list(back.rle) == list(a.rle)
     assert len(pool.instances(["dog"])) == int((pool.label == "dog").sum())
+
+
+@pytest.mark.parametrize("bad", ["", "7-0011aabb", "t-0011aabb", "tt7-0011aabb", "t7", "t7-", "tx-0", None])
+def test_what_is_no_instance_key_names_no_task(bad: str | None) -> None:
+    with pytest.raises(ValueError, match="not an instance key"):
+        tasks_of_keys(pa.chunked_array([["t7-0011aabb", bad]], pa.string()))
+    if bad is not None:
+        with pytest.raises(ValueError, match=r"not an instance key|invalid literal"):
+            task_of_key(bad)
 
 
 def test_columns_and_tasks_are_read_apart(tmp_path: Path) -> None:
