@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from PIL import Image
 from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
 from ml_backend.clicks.serving.segmenter_pool import SegmenterPool
+from ml_backend.clicks.serving.service import ClickService
+from ml_backend.clicks.start_masks import Proposals, box_of_mask
+from ml_backend.instances import Instances
+from ml_backend.label_studio.codecs.brush import decode_brush
+from ml_backend.masks.rle import encode_mask
 from ml_backend.settings import BackendSettings
 
+Build = Callable[..., ClickService]
 CONFIG = """<View>
 <KeyPointLabels name="kp" toName="image" smart="true" smartOnly="true"><Label value="Cat"/><Label
 value="Dog"/> </KeyPointLabels> <RectangleLabels name="rect" toName="image" smart="true"
@@ -127,3 +134,37 @@ class FixedPool(SegmenterPool):
 
 def sha_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def mask_of(reply: dict[str, Any], hw: tuple[int, int] = (60, 80)) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    (region,) = reply["result"]
+    assert (region["original_height"], region["original_width"]) == hw
+    return decode_brush(region["value"]["rle"], hw)
+
+
+class OneProposal:
+    def __init__(
+        self,
+        masks: list[np.ndarray[Any, np.dtype[np.bool_]]],
+        *,
+        score: float = 0.9,
+        whole: frozenset[str] = frozenset(),
+    ) -> None:
+        boxes = np.array([box_of_mask(mask) for mask in masks], np.float32)
+        worth = np.full(len(masks), score, np.float32)
+        self.found = Proposals(
+            "v1",
+            ("Cat", "Dog"),
+            Instances(
+                np.zeros(len(masks), np.int64),
+                boxes,
+                [encode_mask(m) for m in masks],
+                worth,
+                worth,
+                np.zeros((len(masks), 0), np.float32),
+            ),
+            whole,
+        )
+
+    def proposals(self, project: ProjectFacts, task_id: int) -> Proposals | None:
+        return self.found if task_id == 7 else None
