@@ -204,6 +204,15 @@ def test_answered_masks_cost_nothing_and_a_finished_review_costs_nothing_more() 
     assert 0.3 * whole.questions < half.questions < 0.7 * whole.questions
 
 
+def test_unseen_is_what_nobody_looked_at() -> None:
+    case = _case()
+    every = one_play(make_policy("verify-all"), case.project, case.good, seed=1, costs=Costs())
+    assert (every.unseen, every.verified) == (0, case.good.sum())
+    some = one_play(make_policy("certified", purity=0.85), case.project, case.good, seed=1, costs=Costs())
+    assert some.unseen > 0
+    assert some.verified <= some.questions < len(case.good)
+
+
 def test_a_sample_is_scaled_by_the_looks_at_single_masks_alone() -> None:
     case = _case()
     policy = make_policy("certified", purity=0.85)

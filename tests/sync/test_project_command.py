@@ -126,14 +126,8 @@ def test_every_option_says_from_when_it_counts() -> None:
 def test_what_would_become_of_propagated_masks_is_tried_on_a_copy(make_world: MakeWorld) -> None:
     world = make_world(24, policy="original", policy_options={"min_size": 2}, review_form="single")
     world.label(*range(6))
-    for _ in range(12):
-        report = world.worker().look(world.project_id)
-        assert report is not None
-        assert report.review is not None
-        if report.review.done:
-            break
-        world.answer_all()
-    unseen = report.review.accepted - report.review.verified
+    reviewed = world.review_to_the_end()
+    unseen = reviewed.accepted - reviewed.verified
     assert unseen > 0
     with world.store.read() as session:
         asked = session.query(QuestionRecord).count()

@@ -485,13 +485,7 @@ def test_what_a_person_finished_hides_its_accepted_masks_from_every_origin(
 ) -> None:
     world = make_world(16, policy="original", policy_options={"min_size": 2}, review_form="single")
     world.label(*range(6))
-    for _ in range(12):
-        report = world.worker().look(world.project_id)
-        assert report is not None
-        assert report.review is not None
-        if report.review.done:
-            break
-        world.answer_all()
+    world.review_to_the_end()
 
     def accepted() -> set[int]:
         out = tmp_path / "found.json"

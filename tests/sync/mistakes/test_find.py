@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from ml_backend.artifacts.mistakes import MistakeTable, read_mistakes
 from ml_backend.artifacts.model_versions import ModelRegistry
@@ -312,6 +314,32 @@ def test_duplicates_and_leaks(make_world: Callable[..., World], tmp_path: Any) -
     assert "labels differ" in found[copies[1], "duplicate"].reason
     assert found[copies[1], "duplicate"].score > found[tested, "leak"].score
     assert len(found) == 2
+
+
+def test_a_near_duplicate_counts_less_than_an_exact_one(make_world: Callable[..., World]) -> None:
+    world = make_world(10, early_s=0, train_clicks=False)
+    world.label(*range(8))
+    look(world)
+    project = world.open()
+    record = trained_round(project.db)
+    assert record is not None
+    from sync.rounds.task_queries import test_split
+
+    trained = min(set(world.tasks[:8]) - test_split(project.db, record.split))
+    (same,) = world.studio.import_tasks(
+        world.project_id, [{"image": world.studio.task(trained).data["image"]}]
+    )
+    brighter = world.images / "brighter.png"
+    Image.fromarray(world.scenes[world.tasks.index(trained)].image + 1).save(brighter)
+    world.studio.upload_images(world.project_id, [brighter])
+    (near,) = set(world.studio.task_ids(world.project_id)) - {*world.tasks, same}
+    for task in (same, near):
+        world.studio.create_annotation(task, world.studio.task(trained).annotations[0].result[:1])
+    look(world)
+    found = {f.task_id: f for f in listed(world).findings if f.other_task >= 0}
+    assert (found[same].kind, found[near].kind) == ("duplicate", "near duplicate")
+    assert found[near].other_task == trained
+    assert found[near].score == pytest.approx(0.7 * found[same].score)
 
 
 def test_the_list_needs_nothing_but_the_files(make_world: Callable[..., World]) -> None:
