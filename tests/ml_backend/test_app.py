@@ -219,7 +219,7 @@ def test_many_threads_on_two_projects(backend: Backend) -> None:
     together = threading.Barrier(8)
 
     def job(worker: int) -> None:
-        together.wait(10)
+        together.wait(60)
         client = backend.app.test_client()
         for step in range(12):
             number = 1 + (7 * worker + step) % 20

@@ -213,7 +213,7 @@ def test_the_backend_answers_label_studio_and_nobody_without_the_password(
     body = {"tasks": [{"id": task_id, "data": {"image": "/api/users"}}], "project": project.key}
     url = f"{site.settings.backend_url}/predict"
     for auth in (None, ("groundswell", "guess"), ("", "")):
-        assert httpx.post(url, json=body, auth=auth, timeout=10).status_code == 401
+        assert httpx.post(url, json=body, auth=auth, timeout=30).status_code == 401
 
     # Label Studio with the wrong password, then with the right one: connecting again mends it
     user, password = site.basic_auth

@@ -34,7 +34,7 @@ def pictures(folder: Path, count: int) -> list[tuple[int, str]]:
     return [(number, str(save_picture(folder / f"{number}.png", number))) for number in range(1, count + 1)]
 
 
-def wait_for(condition: object, seconds: float = 10.0) -> None:
+def wait_for(condition: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:  # type: ignore[operator]
         time.sleep(0.005)

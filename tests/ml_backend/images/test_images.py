@@ -515,7 +515,7 @@ def test_two_threads_fetch_one_cold_image_once(tmp_path: Path) -> None:
     gate = threading.Event()
 
     def slow(request: httpx.Request) -> bytes:
-        gate.wait(10)
+        gate.wait(60)
         return PNG
 
     server = FakeStudioServer({"/data/upload/1/a.png": slow})
@@ -525,7 +525,7 @@ def test_two_threads_fetch_one_cold_image_once(tmp_path: Path) -> None:
         while not server.requests:
             time.sleep(0.001)
         gate.set()
-        refs = {job.result(timeout=10) for job in jobs}
+        refs = {job.result(timeout=60) for job in jobs}
     assert len(refs) == 1
     assert len(server.requests) == 1
 
