@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.review_screen import DESKTOP, Opener, escape
+from tests.browser.review_screen import DESKTOP, SEEN, Opener, escape
 from tests.browser.review_stand_in import StandIn, serve
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ def open_page(browser: Browser) -> Iterator[Opener]:
         def open_one(state: StandIn, *, welcome: bool = False, **context: Any) -> Page:
             url = stack.enter_context(serve(state))
             made: BrowserContext = browser.new_context(**(context or DESKTOP))
+            made.add_init_script(SEEN)
             stack.callback(made.close)
             page = made.new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(30_000)
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.on("console", lambda m: errors.append(m.text) if "Content Security" in m.text else None)
             page.goto(url)

@@ -90,6 +90,6 @@ def confirm(page: Page, button: str, says: str) -> None:
     """Press a button, read what will happen, and agree."""
     page.get_by_role("button", name=button).first.click()
     dialog = page.get_by_role("dialog")
-    assert says in dialog.inner_text()
+    dialog.filter(has_text=says).wait_for()
     dialog.get_by_role("button", name=button).click()
     dialog.wait_for(state="hidden")

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
+from playwright.sync_api import TimeoutError as TooSlow
 from werkzeug.serving import make_server
 
 from ml_backend.app import create_app
@@ -181,9 +183,16 @@ def open_stream(page: Page, url: str, project_id: int, *, guide: bool = False) -
 
 def close_guide(page: Page) -> None:
     """Close the instructions with Escape."""
-    page.get_by_text("Labeling Instructions").wait_for()
-    page.keyboard.press("Escape")
-    page.get_by_text("Labeling Instructions").wait_for(state="hidden")
+    guide = page.get_by_text("Labeling Instructions")
+    guide.wait_for()
+    for _ in range(10):  # it is seen before it hears keys
+        page.keyboard.press("Escape")
+        try:
+            guide.wait_for(state="hidden", timeout=3000)
+        except TooSlow:
+            continue
+        return
+    pytest.fail("the instructions do not close")
 
 
 def regions(page: Page) -> list[dict[str, Any]]:

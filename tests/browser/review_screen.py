@@ -33,11 +33,56 @@ def shown(page: Page, card: str) -> None:
     page.locator(f"#stage[data-card='{card}']").wait_for()
 
 
+SEEN = """(() => {
+    window.groundswellSeen = {said: [], turns: [], at: {}};
+    const look = () => {
+        const note = (list, text) => text && text !== list.at(-1) && list.push(text);
+        note(groundswellSeen.said, document.getElementById('toast')?.textContent);
+        note(groundswellSeen.turns, document.querySelector('.turn')?.textContent);
+        const card = document.getElementById('stage')?.dataset.card;
+        if (card) groundswellSeen.at[card] ??= performance.now();
+    };
+    const what = {subtree: true, childList: true, attributeFilter: ['data-card']};
+    new MutationObserver(look).observe(document, what);
+})()"""
+"""Notes what is on the page for a few seconds only, and when each card was seen: slow machines look late."""
+
+
+def told(page: Page, text: str) -> None:
+    """Wait until the page has said this in the line that goes away by itself."""
+    page.wait_for_function("text => groundswellSeen.said.some(said => said.includes(text))", arg=text)
+
+
+def settled(page: Page, ahead: int = 0) -> None:
+    """Wait until so many cards are at hand, the server is asked for none, and no answer is on its way."""
+    page.wait_for_function(
+        """ahead => {
+            const {card, asking, ahead: held} = document.getElementById('stage').dataset;
+            return card && asking === undefined && Number(held) >= ahead
+                && !Object.keys(localStorage).some(key => key.startsWith('groundswell-answer:'));
+        }""",
+        arg=ahead,
+    )
+
+
+def counts(page: Page, text: str) -> None:
+    """Wait until the counts above the card say this."""
+    page.wait_for_function("text => document.getElementById('counts').textContent === text", arg=text)
+
+
+def keeps(page: Page, count: int) -> None:
+    """Wait until so many answers wait on the device: the page hears of an arrival after the server has it."""
+    page.wait_for_function(
+        "n => Object.keys(localStorage).filter(key => key.startsWith('groundswell-answer:')).length === n",
+        arg=count,
+    )
+
+
 def escape(page: Page) -> None:
-    """Close the dialog; keys mean the card again only when it is gone."""
+    """Close the dialog; what it covered counts again only when its content is gone."""
     page.keyboard.press("Escape")
     page.locator("dialog[open]").wait_for(state="hidden")
-    page.wait_for_timeout(200)  # the page hears of it a moment later, sooner than a finger finds the next key
+    page.locator("#dialog-body:empty").wait_for(state="attached")
 
 
 def awake(page: Page) -> None:
@@ -53,7 +98,7 @@ def press(page: Page, key: str, then: str) -> None:
 
 
 def wait_answers(page: Page, state: StandIn, count: int) -> None:
-    for _ in range(300):
+    for _ in range(600):
         if len(state.answers) >= count:
             return
         page.wait_for_timeout(50)

@@ -121,7 +121,8 @@ class StandIn:
     mode: Mapping[str, str] = field(default_factory=dict)
     auto_s: float | None = 3.0
     show: bool = True
-    slow_s: float = 0.0
+    door: threading.Event = field(default_factory=threading.Event)
+    """while it is not set, the API answers nothing"""
     away: bool = False
     link: str = ""
     """what is wrong with the link: "", "expired" or "revoked" """
@@ -141,13 +142,16 @@ class StandIn:
     orders: tuple[str, ...] = ()
     """orders that every stream offers; "surest" turns the cards round"""
 
+    def __post_init__(self) -> None:
+        self.door.set()
+
     def values(self) -> list[Any]:
         """What was said, in order."""
         return [a.get("value", a.get("wrong", a.get("choices"))) for a in self.answers]
 
     def said(self, count: int) -> list[Any]:
         """The same, when so many answers have arrived: they leave after the next card is painted."""
-        end = time.monotonic() + 5.0
+        end = time.monotonic() + 30.0
         while len(self.answers) < count and time.monotonic() < end:
             time.sleep(0.02)
         return self.values()
@@ -169,9 +173,9 @@ def _app(state: StandIn) -> Flask:
 
     @app.before_request
     def condition() -> Response | tuple[Response, int] | None:
-        time.sleep(state.slow_s if "/api/" in request.path else 0)
         if "/review/api/" not in request.path:
             return None
+        state.door.wait(60)
         if state.away:
             return jsonify(error="Label Studio is away", field="", hint=""), 503
         if state.link:

@@ -15,6 +15,7 @@ from ml_backend.label_studio.regions import Region, provenance_meta
 from ml_backend.masks.rle import decode_rle, encode_mask, rle_box
 from sync.studio.client import Studio
 from sync.studio.protocol import PredictionRow
+from tests.browser.editor import drawn, wait_for_annotations
 from tests.browser.place import DISCS, HW, disc_mask, open_stream, place, sign_in
 
 if TYPE_CHECKING:
@@ -44,18 +45,13 @@ def test_the_editor_shows_and_keeps_the_mask_that_was_sent(
         studio.set_model_version(here.made.project_id, "v1")
         sign_in(page, studio.url)
         open_stream(page, studio.url, here.made.project_id, guide=True)
-        page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.length === 2")
-        page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.every(r => r.bbox)")
+        drawn(page, 2)
         for (width, height, alpha), mask in zip(page.evaluate(ALPHA), masks, strict=True):
             assert (height, width) == HW
             np.testing.assert_array_equal(np.array(alpha).reshape(HW) > 0, mask)
         page.get_by_test_id("bottombar-submit-button").click()
-        for _ in range(100):
-            stored = here.tasks[0].annotations
-            if stored:
-                break
-            page.wait_for_timeout(100)
-        parsed = parse_annotation(stored[0].result, config, HW)
+        (task,) = wait_for_annotations(studio, here.made.project_id, 1, page)
+        parsed = parse_annotation(task.annotations[0].result, config, HW)
         assert {dropped.reason for dropped in parsed.dropped} == {"the label of another result"}
         for region, mask in zip(parsed.regions, masks, strict=True):
             np.testing.assert_array_equal(decode_rle(region.rle), mask)

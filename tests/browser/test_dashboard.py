@@ -59,8 +59,8 @@ def world(studio: Studio, tmp_path: Path, training: Training) -> Iterator[World]
         yield made
 
 
-def text_of(page: Page, part: str, world: World) -> str:
-    return page.locator(f"#{part}-{world.project_id}").inner_text()
+def wait_for_text(page: Page, part: str, world: World, text: str) -> None:
+    page.locator(f"#{part}-{world.project_id}", has_text=text).wait_for()
 
 
 def record(world: World) -> ProjectRecord:
@@ -82,7 +82,8 @@ def test_a_round_is_watched_from_the_button_to_its_version(
         shot(page, "dashboard-sign-in")
         sign_in(page, url)
         page.get_by_role("link", name="Shapes").click()
-        assert "Waiting for answers" in text_of(page, "live", world)
+        page.wait_for_url(f"{url}/dashboard/{world.project_id}")  # its buttons are heard by now
+        wait_for_text(page, "live", world, "Waiting for answers")
         page.evaluate("window.stillHere = true")
 
         # a round: asked for with the button, watched step by step, never a reload
@@ -101,14 +102,14 @@ def test_a_round_is_watched_from_the_button_to_its_version(
         page.locator("[data-step=train].now").wait_for()
         page.get_by_text("half way").wait_for()
         page.locator("[data-live=left]", has_text="s left").wait_for()
-        assert page.locator("[data-live=share]").evaluate("bar => bar.value") == 0.5
+        page.wait_for_function("document.querySelector('[data-live=share]').value === 0.5")
         shot(page, "dashboard-live")
         training.may_go_on.set()
         look.join()
         page.locator(f"#versions-{world.project_id} tbody tr").nth(1).wait_for()
         page.get_by_role("heading", name="Round 2").wait_for()
         page.locator("[data-step=train].done").wait_for()
-        assert "8" in text_of(page, "tiles", world)
+        wait_for_text(page, "tiles", world, "8")
         assert page.evaluate("window.stillHere")
         assert curve.get_attribute("open") is not None, "what was open stays open"
 
@@ -126,6 +127,7 @@ def test_a_round_is_watched_from_the_button_to_its_version(
         page.get_by_text(f"{first} is to serve again").wait_for()
         world.worker().look(world.project_id)
         page.get_by_text(f"a copy of {first}").wait_for()
+        page.locator("tr.serving", has_text=f"a copy of {first}").wait_for()
         serving = page.locator("tr.serving code").inner_text()
         assert studio.project(world.project_id).model_version.startswith(serving)
         assert serving not in (first, second)
@@ -155,7 +157,7 @@ def test_it_is_usable_on_a_phone_and_says_when_the_server_is_lost(world: World, 
         assert record(world).paused == ""
         page.get_by_role("link", name="Clusters").click()
         page.get_by_text("Clusters of Shapes").wait_for()
-        assert page.evaluate("document.querySelectorAll('img').length") > 0
+        page.locator("img").first.wait_for(state="attached")
         page.goto(f"{url}{path}")
     page.get_by_text("The server cannot be reached").wait_for()
     with served(world):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.masks.rle import decode_rle
 from sync.studio.client import Studio
+from tests.browser.editor import Editor, auto_annotation, drawn, wait_for_annotations
 from tests.browser.place import HW, Place, open_stream, place, sign_in
-from tests.browser.test_labelling import canvas_point, wait_for_annotations
 from tests.ml_backend.clicks.hf_folders import save
 
 if TYPE_CHECKING:
@@ -39,37 +39,18 @@ def test_click_negative_click_accept_submit(here: Place, page: Page) -> None:
     what is stored is what was shown.
     """
     sign_in(page, here.studio.url)
-    page.evaluate("localStorage.setItem('autoAnnotation', 'true')")
-    page.evaluate("localStorage.setItem('autoAcceptSuggestions', 'false')")
-    replies: list[dict[str, Any]] = []
-    page.on(
-        "response",
-        lambda r: replies.append(r.json()) if "interactive-annotating" in r.url and r.ok else None,
-    )
+    auto_annotation(page)
+    editor = Editor(page)
     open_stream(page, here.studio.url, here.made.project_id, guide=True)
-    page.wait_for_timeout(1500)
-    page.keyboard.press("m")  # the first smart tool: points
-    page.keyboard.press("1")  # the first label
-    page.mouse.click(*canvas_point(page, *INSIDE))
-    page.wait_for_function("Htx.annotationStore.selected.suggestions.size === 1")
-    page.wait_for_timeout(500)
-    first = len(replies)
-    page.keyboard.down("Alt")
-    page.mouse.click(*canvas_point(page, *OUTSIDE))
-    page.keyboard.up("Alt")
-    for _ in range(100):
-        if len(replies) > first:
-            break
-        page.wait_for_timeout(100)
-    assert len(replies) == first + 1, "the negative click did not reach the backend"
-    page.wait_for_timeout(800)
-    answer = replies[-1]["data"]
+    drawn(page, 0)
+    editor.choose("m", "1")  # the first smart tool: points; the first label
+    editor.click(*INSIDE)
+    editor.click(*OUTSIDE, "Alt")
+    answer = editor.replies[-1]
     assert answer["model_version"].startswith("hf:hf-sam2model-")
-    page.get_by_text("1 suggestions").locator("xpath=following::button[2]").click()  # ✗, then ✓
-    page.wait_for_function("Htx.annotationStore.selected.suggestions.size === 0")
-    page.wait_for_timeout(500)
+    editor.accept()
     page.get_by_test_id("bottombar-submit-button").click()
-    tasks = wait_for_annotations(here, here.made.project_id, 1, page)
+    tasks = wait_for_annotations(here.studio, here.made.project_id, 1, page)
     config = parse_label_config(here.studio.project(here.made.project_id).label_config)
     (stored,) = [a for t in tasks for a in t.annotations]
     (region,) = parse_annotation(stored.result, config, HW).regions

@@ -28,7 +28,7 @@ from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.tables import ProjectRecord
 from sync.studio.client import Studio
-from tests.browser.place import open_stream, sign_in
+from tests.browser.place import close_guide, open_stream, sign_in
 from tests.browser.shots import shot
 from tests.conftest import LOGIN, free_port
 from tests.sync.steps import step
@@ -115,7 +115,6 @@ def test_examples_of_every_class_are_seen_before_the_first_question(
         assert len({round(top) for _, _, top in row["pictures"]}) == 1  # one row
         assert all(right - left >= 80 for left, right, _ in row["pictures"])  # large enough to see
         assert max(right for _, right, _ in row["pictures"]) <= row["dialog"][1] + 1  # nothing is cut off
-    assert page.get_by_text("a part").last.is_visible()
+    page.get_by_text("a part").last.wait_for()
     shot(page, "review-instructions")
-    page.keyboard.press("Escape")
-    page.get_by_text("Labeling Instructions").wait_for(state="hidden")
+    close_guide(page)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from ml_backend.images.signed_links import crop_url
@@ -18,7 +17,16 @@ from sync.review.review_project import ReviewOwner, ensure_review_project
 from sync.review.review_tasks import parse_answers, sheet_task, single_task
 from sync.studio.client import Studio
 from sync.studio.protocol import TaskRow
-from tests.browser.place import DISCS, HW, Place, close_guide, disc_mask, open_stream, place, regions, sign_in
+from tests.browser.editor import (
+    Editor,
+    auto_annotation,
+    canvas_point,
+    drawn,
+    iou,
+    press_until,
+    wait_for_annotations,
+)
+from tests.browser.place import DISCS, HW, Place, close_guide, disc_mask, open_stream, place, sign_in
 from tests.browser.shots import shot
 
 if TYPE_CHECKING:
@@ -33,52 +41,35 @@ def here(studio: Studio, tmp_path: Path) -> Iterator[Place]:
         yield made
 
 
-def canvas_point(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Screen position of a pixel of the picture."""
-    box = page.locator(".konvajs-content").first.bounding_box()
-    assert box is not None
-    scale = min(box["width"] / HW[1], box["height"] / HW[0])  # fitted, top left
-    return box["x"] + x * scale, box["y"] + y * scale
-
-
-def wait_for_annotations(here: Place, project_id: int, count: int, page: Page) -> list[TaskRow]:
-    """Tasks of the project once ``count`` annotations are stored; a lost submit fails the test."""
-    for _ in range(100):
-        tasks = list(here.studio.tasks(project_id))
-        if sum(len(t.annotations) for t in tasks) >= count:
-            return tasks
-        page.wait_for_timeout(200)
-    pytest.fail(f"{count} annotations were expected in project {project_id}")
-
-
-def iou(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    return float((a & b).sum() / (a | b).sum())
-
-
 def test_a_pre_annotated_task_shows_its_masks_and_why_it_comes_and_is_submitted(
     here: Place, page: Page
 ) -> None:
     here.push_discs(why="About 1 of 3 masks may be wrong.")
     sign_in(page, here.studio.url)
     open_stream(page, here.studio.url, here.made.project_id, guide=True)
-    page.wait_for_function("Htx.annotationStore.selected.regionStore.regions.length === 3")
-    page.wait_for_timeout(1000)  # masks are decoded after the regions exist
+    drawn(page, 3)
+    assert page.evaluate("Htx.annotationStore.selected.regionStore.regions.length") == 3
     shot(page, "labelling-discs")
     reason = page.locator(".groundswell-why")
-    assert reason.get_by_text("About 1 of 3 masks may be wrong.").is_visible()
+    reason.get_by_text("About 1 of 3 masks may be wrong.").wait_for()
     reason.hover()
     assert not reason.get_by_role("button").first.is_visible()
     # seen, not only stored: the middle of a disc changes colour when its masks are hidden
     x, y = canvas_point(page, *DISCS[0][:2])
     clip = {"x": x - 3, "y": y - 3, "width": 6, "height": 6}
-    shown = page.screenshot(clip=clip)  # type: ignore[arg-type]
-    page.evaluate("Htx.annotationStore.selected.regionStore.regions.forEach(r => r.toggleHidden())")
-    page.wait_for_timeout(500)
-    assert page.screenshot(clip=clip) != shown  # type: ignore[arg-type]
-    page.evaluate("Htx.annotationStore.selected.regionStore.regions.forEach(r => r.toggleHidden())")
+    seen = set()
+    for _ in range(40):
+        seen.add(page.screenshot(clip=clip))  # type: ignore[arg-type]
+        page.evaluate("Htx.annotationStore.selected.regionStore.regions.forEach(r => r.toggleHidden())")
+        if len(seen) > 1:
+            break
+        page.wait_for_timeout(250)
+    assert len(seen) > 1
+    hidden = "Htx.annotationStore.selected.regionStore.regions.filter(r => r.hidden)"
+    page.evaluate(f"{hidden}.forEach(r => r.toggleHidden())")
 
     page.get_by_test_id("bottombar-submit-button").click()
-    done = [t for t in wait_for_annotations(here, here.made.project_id, 1, page) if t.annotations]
+    done = [t for t in wait_for_annotations(here.studio, here.made.project_id, 1, page) if t.annotations]
     assert len(done) == 1
     config = parse_label_config(here.studio.project(here.made.project_id).label_config)
     parsed = parse_annotation(done[0].annotations[0].result, config, HW)
@@ -135,12 +126,10 @@ def test_a_review_question_is_answered_by_keyboard(here: Place, page: Page) -> N
     for key in ("y", "n", "u"):
         page.wait_for_function("Htx.annotationStore.selected?.objects[0]?.imageIsLoaded === true")
         if key == "y":
-            page.wait_for_timeout(800)
             shot(page, "review-single")
-        page.keyboard.press(key)
-        page.wait_for_function("Htx.annotationStore.selected.serializeAnnotation().length === 1")
+        press_until(page, key, "Htx.annotationStore.selected.serializeAnnotation().length === 1")
         page.keyboard.press("Control+Enter")
-        stored = wait_for_annotations(here, review, len(done) + 1, page)
+        stored = wait_for_annotations(here.studio, review, len(done) + 1, page)
         done.append(key)
         if len(done) < len(asked):
             page.wait_for_function("Htx.annotationStore.selected?.serializeAnnotation().length === 0")
@@ -162,14 +151,12 @@ def test_a_contact_sheet_is_answered_by_keyboard(here: Place, page: Page) -> Non
         open_stream(page, here.studio.url, review)
         close_guide(page)
         loaded_pictures(page, len(asked))
-        page.keyboard.press("2")
-        page.keyboard.press("5")
-        page.wait_for_function(
-            "Htx.annotationStore.selected.serializeAnnotation()[0]?.value.choices.length === 2"
-        )
+        for ticked, key in enumerate("25", 1):
+            ticks = "Htx.annotationStore.selected.serializeAnnotation()[0]?.value.choices.length"
+            press_until(page, key, f"{ticks} === {ticked}")
         shot(page, "review-sheet")
         page.keyboard.press("Control+Enter")
-        (task,) = wait_for_annotations(here, review, 1, page)
+        (task,) = wait_for_annotations(here.studio, review, 1, page)
         answers = parse_answers(task.data, task.annotations[0])
         assert [a.value for a in answers] == ["yes", "no", "yes", "yes", "no", "yes"]
     finally:
@@ -179,38 +166,19 @@ def test_a_contact_sheet_is_answered_by_keyboard(here: Place, page: Page) -> Non
 def test_click_suggestion_negative_click_accept_submit(here: Place, page: Page) -> None:
     """Smart tool, click, suggestion, negative click, accept, submit: what is stored is what was shown."""
     sign_in(page, here.studio.url)
-    page.evaluate("localStorage.setItem('autoAnnotation', 'true')")
-    page.evaluate("localStorage.setItem('autoAcceptSuggestions', 'false')")
-    replies: list[dict[str, Any]] = []
-    page.on(
-        "response",
-        lambda r: replies.append(r.json()) if "interactive-annotating" in r.url and r.ok else None,
-    )
+    auto_annotation(page)
+    editor = Editor(page)
     open_stream(page, here.studio.url, here.made.project_id, guide=True)
-    page.wait_for_timeout(1500)
-    page.keyboard.press("m")  # the first smart tool: points
-    page.keyboard.press("1")  # the first label
-    page.mouse.click(*canvas_point(page, *DISCS[1][:2]))
-    page.wait_for_function("Htx.annotationStore.selected.suggestions.size === 1")
-    page.wait_for_timeout(500)
+    drawn(page, 0)
+    editor.choose("m", "1")  # the first smart tool: points; the first label
+    editor.click(*DISCS[1][:2])
     shot(page, "click-suggestion")
-    first = len(replies)
-    page.keyboard.down("Alt")
-    page.mouse.click(*canvas_point(page, 200, 30))
-    page.keyboard.up("Alt")
-    for _ in range(100):
-        if len(replies) > first:
-            break
-        page.wait_for_timeout(100)
-    assert len(replies) == first + 1, "the negative click did not reach the backend"
-    page.wait_for_timeout(800)
-    shown = replies[-1]["data"]["result"]
+    editor.click(200, 30, "Alt")
+    shown = editor.replies[-1]["result"]
     assert [item["type"] for item in shown] == ["brush", "labels"]
-    page.get_by_text("1 suggestions").locator("xpath=following::button[2]").click()  # ✗, then ✓
-    page.wait_for_function("Htx.annotationStore.selected.suggestions.size === 0")
-    page.wait_for_timeout(500)
+    editor.accept()
     page.get_by_test_id("bottombar-submit-button").click()
-    tasks = wait_for_annotations(here, here.made.project_id, 1, page)
+    tasks = wait_for_annotations(here.studio, here.made.project_id, 1, page)
     config = parse_label_config(here.studio.project(here.made.project_id).label_config)
     stored = [a for t in tasks for a in t.annotations]
     assert len(stored) == 1
@@ -221,4 +189,3 @@ def test_click_suggestion_negative_click_accept_submit(here: Place, page: Page) 
     seen = parse_annotation(shown, config, HW).regions[0]
     assert (mask == decode_rle(seen.rle)).all()
     assert iou(mask, disc_mask(*DISCS[1])) > 0.8
-    assert regions(page) is not None

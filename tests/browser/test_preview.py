@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ml_backend.learners.registry import LEARNERS
+from sync.report.preview_data import make_preview
 from sync.studio.client import Studio
 from tests.browser.dashboard_place import opened, served, shown_world, sign_in, train_here
 from tests.browser.review_screen import DESKTOP, PHONE
@@ -22,6 +24,24 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.studio, pytest.mark.browser, pytest.mark.slow]
 
 
+class Making:
+    """Makes the preview, but not before somebody has seen that it is being made."""
+
+    def __init__(self) -> None:
+        self.was_seen = threading.Event()
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        assert self.was_seen.wait(60)
+        return make_preview(*args, **more)
+
+
+@pytest.fixture
+def making(monkeypatch: pytest.MonkeyPatch) -> Making:
+    made = Making()
+    monkeypatch.setattr("sync.web.preview.making.make_preview", made)
+    return made
+
+
 @pytest.fixture
 def world(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Forty-four of sixty pictures drawn, eleven of them to test on; one whole round."""
@@ -31,7 +51,7 @@ def world(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield made
 
 
-def test_a_preview_is_made_and_its_slider_moves(world: World, browser: Browser) -> None:
+def test_a_preview_is_made_and_its_slider_moves(world: World, browser: Browser, making: Making) -> None:
     errors: list[str] = []
     path = f"/dashboard/{world.project_id}/preview"
     with served(world) as url:
@@ -39,6 +59,7 @@ def test_a_preview_is_made_and_its_slider_moves(world: World, browser: Browser) 
         sign_in(page, url, path)
         page.get_by_role("button", name="Make the preview").click()
         page.locator("#share").wait_for()
+        making.was_seen.set()
         page.locator("#sheet figure").first.wait_for(timeout=120_000)
         assert page.locator("#sheet figure").count() == 16
         assert page.locator(".slider").count() == 3

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.review_screen import Opener, press, shown, singles, wait_answers
+from tests.browser.review_screen import (
+    Opener,
+    escape,
+    press,
+    settled,
+    shown,
+    singles,
+    told,
+    wait_answers,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -23,7 +32,7 @@ HIDE = """hidden => {
 
 
 def wait_for(page: Page, is_there: object) -> None:
-    for _ in range(200):
+    for _ in range(600):
         if is_there():  # type: ignore[operator]
             return
         page.wait_for_timeout(50)
@@ -33,8 +42,8 @@ def wait_for(page: Page, is_there: object) -> None:
 def full(page: Page, state: StandIn, first: str) -> None:
     """Wait until the deck is filled and the server knows which card is on the screen."""
     shown(page, first)
+    settled(page, 8)
     wait_for(page, lambda: first in state.shown)
-    page.wait_for_load_state("networkidle")
 
 
 def test_the_server_hears_which_card_is_on_the_screen(open_page: Opener) -> None:
@@ -57,11 +66,11 @@ def test_a_hidden_page_gives_its_cards_back_and_asks_which_are_still_its_own(ope
     assert "s0" not in state.given_back, "somebody looks at it again when they come back"
     assert {"s1", "s2", "s3"} <= set(state.given_back)
     state.lost = {"s1", "s3"}  # somebody else got these
-    state.slow_s = 1.0
+    state.door.clear()
     page.evaluate(HIDE, False)
     page.keyboard.press("y")
     page.get_by_text("Loading").wait_for()  # not a card that may be somebody else's
-    state.slow_s = 0.0
+    state.door.set()
     shown(page, "s2")
     press(page, "n", "s4")
     wait_answers(page, state, 2)
@@ -87,7 +96,7 @@ def test_a_card_that_somebody_else_got_makes_way_for_the_next(open_page: Opener)
     full(page, state, "s0")
     state.lost = {"s1", "s3"}
     page.keyboard.press("y")
-    page.get_by_text("That card went to somebody else").wait_for()
+    told(page, "That card went to somebody else")
     shown(page, "s2")
     press(page, "n", "s4")
     wait_answers(page, state, 2)
@@ -100,7 +109,7 @@ def test_another_order_of_the_same_pictures_gives_nothing_back(open_page: Opener
     full(page, state, "s0")
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Which pictures come first").select_option("surest")
-    page.keyboard.press("Escape")
+    escape(page)
     shown(page, "s29")
-    page.wait_for_load_state("networkidle")
+    settled(page, 8)
     assert state.given_back == []

@@ -14,20 +14,24 @@ from sync.store.tables import ProjectRecord
 from sync.studio.client import Studio
 from sync.web.review.invites import revoke_invite
 from tests.browser.review_place import ReviewPlace, review_place
-from tests.browser.review_screen import DESKTOP, PHONE, awake, escape
+from tests.browser.review_screen import DESKTOP, PHONE, SEEN, awake, counts, escape, settled, told
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.studio, pytest.mark.browser]
 
+CARDS = "**/review/api/cards*"
+
 
 def enter(browser: Browser, link: str, *, phone: bool = False) -> Page:
     """Open an invite link and close the welcome."""
-    page = browser.new_context(**(PHONE if phone else DESKTOP)).new_page()
+    context = browser.new_context(**(PHONE if phone else DESKTOP))
+    context.add_init_script(SEEN)
+    page = context.new_page()
     page.set_default_timeout(30_000)
     page.goto(link)
-    assert page.url.endswith("/review/")  # the link leaves the address bar
+    page.wait_for_url("**/review/")  # the link leaves the address bar
     page.locator("dialog[open]").wait_for()
     escape(page)
     page.locator("#stage[data-card]").wait_for()
@@ -42,12 +46,16 @@ def answer(page: Page, key: str) -> None:
     page.wait_for_function("c => document.getElementById('stage').dataset.card !== c", arg=card)
 
 
+CARD_OR_END = """() => document.getElementById('stage').dataset.card
+    || document.getElementById('counts').textContent.endsWith('· 0 left')"""
+
+
 def written(
     here: ReviewPlace, page: Page, count: int, review_id: int = 0
 ) -> list[tuple[int | None, str, str]]:
     """Who said what to which question, once Label Studio holds this many annotations."""
     review_id = review_id or here.made.review_project_id
-    for _ in range(150):
+    for _ in range(300):
         tasks = list(here.studio.tasks(review_id))
         found = [
             (a.completed_by, raw) for t in tasks for a in t.annotations for raw in parse_answers(t.data, a)
@@ -61,7 +69,8 @@ def written(
 def test_answers_of_two_people_at_once_are_their_own_annotations(
     studio: Studio, tmp_path: Path, browser: Browser
 ) -> None:
-    with review_place(studio, tmp_path, questions=30) as here:
+    # more than both can hold: neither gets a card that the other one has only fetched
+    with review_place(studio, tmp_path, questions=48, pictures=4) as here:
         ada = enter(browser, here.invite("Ada").link)
         ben = enter(browser, here.invite("Ben").link, phone=True)
         pages = {"yes": ada, "no": ben}
@@ -72,10 +81,10 @@ def test_answers_of_two_people_at_once_are_their_own_annotations(
         assert len(found) == len({key for _, key, _ in found}) == 16  # nobody got the other's question
         said = {user: {value for u, _, value in found if u == user} for user, _, _ in found}
         assert sorted(map(sorted, said.values())) == [["no"], ["yes"]]
-        ada.keyboard.press("Backspace")
-        ada.get_by_text("Taken back").wait_for()
+        answer(ada, "Backspace")
+        told(ada, "Taken back")
         answer(ada, "u")
-        for _ in range(150):
+        for _ in range(300):
             found = written(here, ada, 16)
             if "unsure" in {value for _, _, value in found}:
                 break
@@ -92,15 +101,15 @@ def test_near_the_end_nobody_waits_for_cards_that_others_only_hold(
     with review_place(studio, tmp_path, questions=10) as here:
         ada = enter(browser, here.invite("Ada").link)
         ada.wait_for_function("() => document.getElementById('counts').textContent.includes('10 left')")
-        ada.wait_for_load_state("networkidle")  # by now she holds all ten of them
+        settled(ada, 9)  # by now she holds all ten of them
         ben = enter(browser, here.invite("Ben").link)  # and he gets some at once
         for page in (ada, ben, ben):
             answer(page, "y")
         ada.close()  # what she held comes back
-        for _ in range(10):
-            if len(written(here, ben, 3)) == 10 or ben.get_by_text("All answered").is_visible():
+        for _ in range(20):
+            ben.wait_for_function(CARD_OR_END)
+            if ben.locator("#counts").inner_text().endswith("· 0 left"):
                 break
-            ben.locator("#stage[data-card]").wait_for()
             answer(ben, "y")
         found = written(here, ben, 10)
         assert len(found) == len({key for _, key, _ in found}) == 10  # each question once
@@ -129,11 +138,16 @@ def test_a_sheet_is_written_and_bad_links_let_nobody_in(
         assert sheets is not None
         said = written(here, page, tiles, sheets)
         assert [value for _, _, value in said] == ["no", "yes", "no"] + ["yes"] * (tiles - 3)
+        settled(page)
+        page.route(
+            CARDS, lambda route: route.abort()
+        )  # else a question of the page itself may hear of it first
         revoke_invite(here.settings, here.store, first.id)
         awake(page)
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="This link was withdrawn").wait_for()
-        assert page.get_by_text("1 answer not sent yet: kept on this device.").is_visible()
+        page.get_by_text("1 answer not sent yet: kept on this device.").wait_for()
+        page.unroute(CARDS)
         page.goto(first.link)
         page.get_by_role("heading", name="This link was withdrawn").wait_for()
         page.goto(here.invite("Ada").link)  # a new link of the same person, in the same browser
@@ -160,7 +174,7 @@ def test_classes_are_annotations_of_the_label_project(
         answer(page, "Backspace")
         answer(page, str(keys[3]))
         found: list[str] = []
-        for _ in range(150):
+        for _ in range(300):
             tasks = sorted(here.studio.tasks(here.made.project_id), key=lambda task: task.id)
             found = [str(a.result[0]["value"]["choices"][0]) for task in tasks for a in task.annotations]
             if found == [LABELS[1], LABELS[3]]:
@@ -169,5 +183,5 @@ def test_classes_are_annotations_of_the_label_project(
         assert found == [LABELS[1], LABELS[3]]
         page.reload()  # resumes where it was
         page.locator("#stage[data-card]").wait_for()
-        assert page.locator("#counts").text_content() == "2 answered · 1 left"
+        counts(page, "2 answered · 1 left")
         page.context.close()

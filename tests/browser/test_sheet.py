@@ -17,6 +17,7 @@ from ml_backend.masks.rle import Rle, encode_mask
 from sync.review.question import Question
 from sync.review.review_tasks import parse_answers, read_questions, sheet_task
 from sync.studio.client import Studio
+from tests.browser.editor import press_until, wait_for_annotations
 from tests.browser.place import disc_mask, open_stream, sign_in
 from tests.browser.shots import shot
 
@@ -91,11 +92,13 @@ def test_every_card_is_in_the_window_of_a_laptop(
         assert card["bottom"] <= submit["y"]
     for tick in page.evaluate(TICKS):
         assert min(tick["width"], tick["height"]) >= 24
+    ticks = "Htx.annotationStore.selected.serializeAnnotation()[0]?.value.choices.length"
     page.locator(".groundswell-sheet img").nth(1).click()
-    page.keyboard.press("3")
+    page.wait_for_function(f"{ticks} === 1")
+    press_until(page, "3", f"{ticks} === 2")
     page.get_by_test_id("bottombar-submit-button").click()
-    page.get_by_text("Loading").wait_for(state="hidden")
-    row = studio.task(task)
+    (row,) = wait_for_annotations(studio, project.id, 1, page)
+    assert row.id == task
     asked = read_questions(row.data)[1]
     said = {answer.question_key: answer.value for answer in parse_answers(row.data, row.annotations[0])}
     assert [said[question.key] for question in asked] == ["yes", "no", "no", *["yes"] * (count - 3)]

@@ -64,9 +64,7 @@ def held_card(session: Session, person: Person, mode: Mode, task_id: int) -> Car
     return session.get(CardRecord, (person.id, mode, task_id))
 
 
-def held_cards(
-    session: Session, person: Person, mode: Mode, tasks: Collection[int]
-) -> dict[int, CardRecord]:
+def held_cards(session: Session, person: Person, mode: Mode, tasks: Collection[int]) -> dict[int, CardRecord]:
     """``held_card`` of many tasks, in one statement; tasks that were never given to the person are left out.
     While the result is kept, the session looks up none of them again.
     """

@@ -13,8 +13,9 @@ const SHEETS = { size: 3, low: 2 };
 
 export class Deck {
   /**
-   * `on` has ready() when the first card of the deck can be shown, counts(reply), failed(error), empty(), and
-   * lost(ids): of cards that somebody else has by now.
+   * `on` has ready() when the first card of the deck can be shown, counts(reply), failed(error), empty(),
+   * lost(ids): of cards that somebody else has by now, and held(count, isAsking): how many can be shown at once, and
+   * whether the server is asked now or in a moment.
    */
   constructor(stream, order, busyCards, onScreen, on) {
     this._stream = stream;
@@ -27,6 +28,7 @@ export class Deck {
     this._form = ""; // of the newest card
     this._fetching = false;
     this._wasCalled = false; // while it was fetching
+    this._isSoon = false; // it fetches again in a moment
     this._closed = false;
     this._isAway = false; // the cards were given back: none is shown before the server says which are still ours
     this._timer = null;
@@ -46,13 +48,16 @@ export class Deck {
 
   /** The next card if it is ready to be shown, else null. */
   take() {
-    return !this._isAway && this._cards.length && this._cards[0].isReady ? this._cards.shift() : null;
+    const card = !this._isAway && this._cards.length && this._cards[0].isReady ? this._cards.shift() : null;
+    this._tell();
+    return card;
   }
 
   /** A card comes back: it is the next one. */
   putBack(card) {
     this._answered.delete(card.id);
     this._cards.unshift(card);
+    this._tell();
   }
 
   /** This card was answered: it does not come again, whatever the server thinks. */
@@ -75,6 +80,7 @@ export class Deck {
     if (this._closed) return;
     this._isAway = true;
     clearTimeout(this._timer);
+    this._isSoon = false;
     this._giveBack(withScreen ? [this._onScreen()] : []);
   }
 
@@ -87,6 +93,7 @@ export class Deck {
   drop(ids) {
     const gone = new Set(ids);
     this._cards = this._cards.filter((card) => !gone.has(card.id));
+    this._tell();
   }
 
   /** Fetch more when there are few; `isCalled`: ask in any case, since the server must hear what is on the screen. */
@@ -100,6 +107,8 @@ export class Deck {
     if (!isCalled && this._cards.length >= low) return;
     clearTimeout(this._timer);
     this._fetching = true;
+    this._isSoon = false;
+    this._tell();
     let added = 0;
     try {
       const have = [...new Set([...this._cards.map((card) => card.id), ...this._busyCards()])];
@@ -130,11 +139,17 @@ export class Deck {
       if (!(error instanceof api.Gone)) this._later(error.after ?? 2, isCalled);
     } finally {
       this._fetching = false;
+      this._tell();
     }
     if (this._wasCalled) {
       this._wasCalled = false;
       this._later(0.05, true);
     } else if (added && this._cards.length < this._wanted().low) this._later(0.05);
+  }
+
+  _tell() {
+    if (this._closed) return; // another deck is on the desk
+    this._on.held(this._cards.filter((card) => card.isReady).length, this._fetching || this._isSoon);
   }
 
   _wanted() {
@@ -145,7 +160,13 @@ export class Deck {
 
   _later(seconds, isCalled = false) {
     clearTimeout(this._timer);
-    this._timer = setTimeout(() => this.fill({ isCalled: isCalled || this._isAway }), seconds * 1000);
+    this._isSoon = seconds < 1;
+    this._timer = setTimeout(() => {
+      this._isSoon = false;
+      this.fill({ isCalled: isCalled || this._isAway });
+      this._tell();
+    }, seconds * 1000);
+    this._tell();
   }
 
   _giveBack(more = []) {
@@ -158,6 +179,8 @@ export class Deck {
     this._form = card.form;
     this._cards.push(card);
     await card.loading;
-    if (!this._closed && this._cards[0] === card) this._on.ready();
+    if (this._closed) return;
+    this._tell();
+    if (this._cards[0] === card) this._on.ready();
   }
 }

@@ -24,6 +24,7 @@ export class Desk {
     this._label = null;
     this._examples = "";
     this._isBusy = false;
+    this._isResting = false; // keys mean nothing for a moment: they may have been meant for the card before
     this._counts = { answered: 0, left: 0 };
     this._clock = new Clock();
     this._history = new History(this.person.id, this.stream.id);
@@ -38,6 +39,10 @@ export class Desk {
       },
       empty: () => this.card || this._nothing(),
       lost: (ids) => this.lost(ids),
+      held: (count, isAsking) => {
+        at("stage").dataset.ahead = String(count);
+        at("stage").toggleAttribute("data-asking", isAsking);
+      },
     });
     this._showHistory();
     this._wait("");
@@ -91,9 +96,7 @@ export class Desk {
 
   /** Give the card on screen this answer and show the next one. */
   answer(answer, isAuto = false) {
-    const now = performance.now();
-    if (!this.card || this._paintedAt === null || this._isBusy) return;
-    if (this._isGuarded && now - this._paintedAt < GUARD_MS) return; // the buttons are pale meanwhile
+    if (!this.card || this._paintedAt === null || this._isBusy || this._isResting) return;
     const card = this.card;
     const sent = { uuid: crypto.randomUUID?.() ?? uuid4(), card: card.id, ...answer, seconds: this._clock.seconds() };
     if (isAuto) sent.auto = true;
@@ -192,14 +195,13 @@ export class Desk {
     this._paintedAt = null;
     const label = card.form === "class" ? "" : card.label;
     this._turned = this._label !== null && label !== this._label;
-    this._isGuarded = this._turned || isSwapped; // a key may have been meant for the card before
+    this._rest(this._turned || isSwapped);
     this._label = label;
     document.body.dataset.form = card.form;
     card.element.classList.remove("swapped");
     this.centre();
     at("stage").replaceChildren(card.element, ...(this._turned && label ? [turn(label)] : []));
     this._bar.show(card, before);
-    this._rest(this._isGuarded);
     this._showExamples(card.data);
     fitTiles();
     painted().then((time) => {
@@ -208,7 +210,7 @@ export class Desk {
       this._clock.start(time);
       this.autoChanged();
       at("stage").dataset.card = card.id; // the card that a person now sees
-      if (this._isGuarded) setTimeout(() => this.card === card && this._rest(false), GUARD_MS);
+      if (this._isResting) setTimeout(() => this.card === card && this._rest(false), GUARD_MS);
       if (!this.outbox.size) this._deck.fill({ isCalled: true }); // else the answer on its way tells what is shown
     });
     if (this._turned && label) this.say(`Now: ${label}.`);
@@ -216,6 +218,7 @@ export class Desk {
 
   /** While keys rest, the buttons look it. */
   _rest(isResting) {
+    this._isResting = isResting;
     at("stage").toggleAttribute("data-resting", isResting);
     at("bottom").classList.toggle("resting", isResting);
   }
