@@ -33,6 +33,8 @@ _SIDE = 640
 """Longest side of a window in pixels; larger windows are reduced to it."""
 _MASK_EDGE = 60.0
 """Jump at the present mask's edge, in units of 8-bit Lab, when a correction is looked for."""
+_FIRST_REACH = 0.6
+"""Farthest that a first outline may be from the click, as a share of the longer side of the window."""
 _BAND_NEW, _BAND_FIX = 0.5, 0.35
 """Half width of the band in which colour decides, as a share of the region's radius."""
 _REACH, _MORE_PX, _NEAR = 2.0, 0.5, 0.8
@@ -40,6 +42,8 @@ _REACH, _MORE_PX, _NEAR = 2.0, 0.5, 0.8
 present mask, plus ``_MORE_PX``. People click in the middle of what is wrong, and most of that lies along
 the edge.
 """
+_CORE = 0.7
+"""A correction always covers a disc of this share of the click's distance from that edge."""
 _ANEW = 0.35
 """With one object click so far, let d be its distance from a new background click. If the background click
 lies deeper inside the mask than this share of d, the first guess had the wrong scale. It is made again, and
@@ -114,7 +118,7 @@ def _first(pixels: npt.NDArray[np.uint8], point: Point, known: list[Point]) -> M
         view = _View(pixels, point, half)
         x, y = view.inwards(point)
         bars = [view.inwards(p) for p in known if not p[2]]
-        region = outline(view.lab, x, y, reach_px=0.6 * max(view.lab.shape[:2]), barred=bars)
+        region = outline(view.lab, x, y, reach_px=_FIRST_REACH * max(view.lab.shape[:2]), barred=bars)
         # Look again at full size if the object is small enough for that; else keep this answer.
         closer = 3 * float(np.sqrt(np.count_nonzero(region))) / view.scale
         if view.scale == 1.0 or closer > half / 2:
@@ -166,7 +170,7 @@ def _correct(
     sure[~domain] = -1
     region = _one_piece(polish(view.crop, region, band=_BAND_FIX, sure=sure), view.pixel(point)) & domain
     core = np.zeros(region.shape, np.uint8)
-    cv2.circle(core, view.pixel(point)[::-1], max(1, int(0.7 * depth * view.scale)), 1, -1)
+    cv2.circle(core, view.pixel(point)[::-1], max(1, int(_CORE * depth * view.scale)), 1, -1)
     region |= core.view(np.bool_) & domain
     changed = view.put(np.zeros(mask.shape, np.bool_), region)
     return mask | changed if positive else mask & ~changed
