@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pytest
-from playwright.sync_api import TimeoutError as TooSlow
 
 from sync.studio.client import Studio
 from sync.studio.protocol import TaskRow
@@ -90,6 +89,8 @@ def eventually(page: Page, read: Callable[[], Value], expected: Value) -> None:
 
 def press_until(page: Page, key: str, shows: str) -> None:
     """Press a key until the page shows that it was heard: keys of a task count some time after it is seen."""
+    from playwright.sync_api import TimeoutError as TooSlow
+
     for _ in range(10):
         page.keyboard.press(key)
         try:

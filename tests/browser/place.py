@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import TimeoutError as TooSlow
 from werkzeug.serving import make_server
 
 from ml_backend.app import create_app
@@ -183,6 +182,8 @@ def open_stream(page: Page, url: str, project_id: int, *, guide: bool = False) -
 
 def close_guide(page: Page) -> None:
     """Close the instructions with Escape."""
+    from playwright.sync_api import TimeoutError as TooSlow
+
     guide = page.get_by_text("Labeling Instructions")
     guide.wait_for()
     for _ in range(10):  # it is seen before it hears keys
