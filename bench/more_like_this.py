@@ -9,9 +9,10 @@ when its IoU with an object of the class is at least one half. One line of JSON 
 precision over classes and draws of the given masks with its 95 % interval (bootstrap over draws), and as
 baseline the proposals by objectness. Ways:
 
-- ``alike``: what the command does: nearer to the masks given than to what else is on the finished pictures;
-- ``nearest``: cosine with the nearest masks given alone; ``mean``: with their mean;
-- ``alike_cut``: the first, with features of the masks cut out (``--features``) in place of the built-in ones;
+- ``alike``: what the command does: similarity with the nearest masks given, and objectness;
+- ``alike_cut``: the same with features of the masks cut out (``--features``) in place of the built-in ones;
+- ``nearest``: similarity alone; ``mean``: cosine with the mean of the masks given;
+- ``contrast``: as ``alike``, less the similarity with what else is on the finished pictures;
 - ``objectness``: the proposals by their own score; ``random``: in any order.
 
 ``more_like_this_ceiling``: the share of objects that some proposal fits; none of the ways can show more.
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.detection_set import add_arguments, load_examples, print_figure
-from clustering.alike import Scaling, alikeness, apart, best_rows, scaling_of
+from clustering.alike import Scaling, alikeness, apart, best_rows, rank_score, scaling_of
 from ml_backend.examples import Example
 from ml_backend.images.decode import read_image
 from ml_backend.learners.alike.looks import Looks, clash, describer, propose
@@ -173,22 +174,24 @@ def one_draw(
         "objectness": [s.looks.prior.astype(np.float64) for s in rest],
         "random": [rng.random(len(s.looks.rle)) for s in rest],
     }
+    prior = scores["objectness"]
     for which, scale in scales.items():
         good = np.concatenate([scale(seen[i].drawn[which])[r] for i, r in zip(used, rows, strict=True)])
-        none = good[:0]
         points = [scale(s.feature[which]) for s in rest]
-        other = none
+        near = [alikeness(p, good) for p in points]
+        suffix = "" if which == "own" else "_cut"
+        scores[f"alike{suffix}"] = [rank_score(a, p) for a, p in zip(near, prior, strict=True)]
+        if which == "cut":
+            continue
+        mean = good.mean(axis=0)
+        scores["nearest"] = near
+        scores["mean"] = [np.asarray(p @ mean, np.float64) for p in points]
         if pictures:
             parts = [scale(seen[i].drawn[which])[seen[i].label != label] for i in used]
             parts += [scale(seen[i].feature[which])[(seen[i].iou < _ELSE).all(axis=1)] for i in used]
-            other = np.concatenate(parts)
-        suffix = "" if which == "own" else "_cut"
-        scores[f"alike{suffix}"] = [alikeness(p, good, other) for p in points]
-        if which == "own":
-            mean = good.mean(axis=0)
-            scores["mean"] = [np.asarray(p @ mean, np.float64) for p in points]
-            if pictures:
-                scores["nearest"] = [alikeness(p, good, none) for p in points]
+            far = [alikeness(p, np.concatenate(parts)) for p in points]
+            less = [np.clip(0.5 + a - b, 0, 1) for a, b in zip(near, far, strict=True)]
+            scores["contrast"] = [rank_score(a, p) for a, p in zip(less, prior, strict=True)]
     return {(way, k): precision(value, rest, label, k) for way, value in scores.items() for k in _KS}
 
 

@@ -1,8 +1,7 @@
 """Find the masks that look most like those that people drew.
 
-A finished task says two things: what was drawn is wanted, and the other proposals of its picture are not.
 Each proposal of an unfinished picture gets the label whose drawn masks it looks most like, the best of
-overlapping ones stays, and of each label the most alike are taken.
+overlapping ones stays, and of each label the best are taken.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from clustering.alike import alikeness, apart, best_rows, scaling_of
+from clustering.alike import alikeness, apart, best_rows, rank_score, scaling_of
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.devices import resolve_device
 from ml_backend.errors import BadImage, BadInput
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "Offer", "chosen_tasks", "find_alike"]
 
-_NOT_DRAWN: Final = 0.3
-"""A proposal whose IoU with all that was drawn is below this is something else."""
 _SAME_BOX: Final = 0.5
 _EXAMPLE_PICTURES: Final = 50
 """finished pictures that are looked at, the newest tasks; more examples tell no more"""
@@ -53,12 +50,14 @@ Floats = npt.NDArray[np.float32]
 class Offer:
     """A mask that is offered.
 
-    ``similarity`` in 0..1 sorts and is no probability; ``prior``: how much it looks like any whole object.
+    ``score`` in 0..1 sorts and is no probability. It comes from ``similarity`` with what was drawn and
+    ``prior``, how much the mask looks like a whole object of any kind, both in 0..1.
     """
 
     task: int
     label: str
     rle: Rle
+    score: float
     similarity: float
     prior: float
 
@@ -169,19 +168,17 @@ def _concepts(settings: Settings, ask: Ask) -> Sam3Concepts | None:
 
 
 class _Lessons:
-    """Numbers of what was drawn, by label, and of what is nothing of it."""
+    """Numbers of what was drawn, by label, also of labels of which nothing is ``wanted``."""
 
-    def __init__(self, config: LabelConfig, labels: Sequence[str]) -> None:
-        self._config, self.labels = config, labels
-        self.count = dict.fromkeys(labels, 0)
-        self.wanted: dict[str, list[Floats]] = {label: [] for label in labels}
-        self.others: dict[str, list[Floats]] = {}
-        self.background: list[Floats] = []
+    def __init__(self, config: LabelConfig, wanted: Sequence[str]) -> None:
+        self._config, self.wanted = config, wanted
+        self.count = dict.fromkeys(wanted, 0)
+        self.drawn: dict[str, list[Floats]] = {}
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is an example of any label."""
-        return any(self.wanted.values())
+        """Whether there is an example of any label that is wanted."""
+        return any(self.count.values())
 
     def add(self, one: Drawn, looker: Looker) -> None:
         looks = looker.proposals(one.task, one.image)
@@ -189,73 +186,53 @@ class _Lessons:
         if not masks:
             return  # the picture was replaced by one of another size
         feature = looker.drawn(one.task, one.image, [rle for _, rle in masks])
-        away = np.ones(len(looks.rle), np.bool_)
         for label in dict.fromkeys(label for label, _ in masks):
             rows = [i for i, (name, _) in enumerate(masks) if name == label]
-            drawn = [masks[i][1] for i in rows]
-            is_box = self._config.kind_of(label).unit == "box"
-            overlap = rle_iou([_shape(rle, is_box) for rle in looks.rle], drawn)
-            away &= (overlap < _NOT_DRAWN).all(axis=1)
             mine = feature[rows]
-            if is_box and len(looks.rle):  # a box says nothing of the outline: what lies in it does
+            if self._config.kind_of(label).unit == "box" and looks.rle:
+                # a box says nothing of the outline: what lies in it does
+                boxes = [_shape(rle, True) for rle in looks.rle]
+                overlap = rle_iou(boxes, [masks[i][1] for i in rows])
                 fits = overlap.max(axis=0) >= _SAME_BOX
                 mine = np.where(fits[:, None], looks.feature[overlap.argmax(axis=0)], mine)
+            self.drawn.setdefault(label, []).append(mine)
             if label in self.count:
                 self.count[label] += len(rows)
-                self.wanted[label].append(mine)
-            else:
-                self.others.setdefault(label, []).append(mine)
-        self.background.append(looks.feature[away])
-
-    def other_than(self, label: str) -> list[Floats]:
-        """Parts of what is not of that label."""
-        every = {**self.wanted, **self.others}
-        return [*self.background, *(part for name, parts in every.items() if name != label for part in parts)]
 
 
 def _offers(config: LabelConfig, lessons: _Lessons, seen: Mapping[int, Looks], ask: Ask) -> list[Offer]:
-    """The most alike of each label."""
-    pictures = [task for task, looks in seen.items() if len(looks.rle)]
+    """The best of each label that is wanted."""
+    pictures = [task for task, looks in seen.items() if looks.rle]
     if not pictures:
         return []
     every = np.concatenate([seen[task].feature for task in pictures])
-    scale = scaling_of(np.concatenate([every, *lessons.background]))
+    scale = scaling_of(every)
     points = scale(every)
-    labels = [label for label in lessons.labels if lessons.wanted[label]]
-    score = np.stack(
-        [
-            alikeness(
-                points,
-                scale(np.concatenate(lessons.wanted[label])),
-                scale(np.concatenate(lessons.other_than(label))),
-            )
-            for label in labels
-        ]
-    )
-    of = score.argmax(axis=0)
-    top = score.max(axis=0)
-    offers: list[list[Offer]] = [[] for _ in labels]
+    labels = list(lessons.drawn)
+    alike = np.stack([alikeness(points, scale(np.concatenate(lessons.drawn[label]))) for label in labels])
+    of, similarity = alike.argmax(axis=0), alike.max(axis=0)
+    score = rank_score(similarity, np.concatenate([seen[task].prior for task in pictures]))
+    offers: dict[str, list[Offer]] = {label: [] for label in lessons.wanted}
     start = 0
     for task in pictures:
         looks = seen[task]
         here = slice(start, start + len(looks.rle))
         start += len(looks.rle)
-        for row in apart(top[here], clash(looks.rle)).tolist():
+        for row in apart(score[here], clash(looks.rle)).tolist():
             label = labels[int(of[here][row])]
-            rle = _shape(looks.rle[row], config.kind_of(label).unit == "box")
-            offers[int(of[here][row])].append(
-                Offer(task, label, rle, round(float(top[here][row]), 4), round(float(looks.prior[row]), 4))
-            )
+            if label in offers:
+                numbers = (score[here][row], similarity[here][row], looks.prior[row])
+                rle = _shape(looks.rle[row], config.kind_of(label).unit == "box")
+                offers[label].append(
+                    Offer(task, label, rle, *(round(float(number), 4) for number in numbers))
+                )
     kept: list[Offer] = []
-    for mine in offers:
-        rows = best_rows(
-            np.array([offer.similarity for offer in mine], np.float64),
-            [offer.task for offer in mine],
-            most=ask.most,
-            per_picture=ask.share,
-        )
+    for mine in offers.values():
+        scores = np.array([offer.score for offer in mine], np.float64)
+        tasks = [offer.task for offer in mine]
+        rows = best_rows(scores, tasks, most=ask.most, per_picture=ask.share)
         kept += [mine[int(row)] for row in rows]
-    return sorted(kept, key=lambda offer: -offer.similarity)
+    return sorted(kept, key=lambda offer: -offer.score)
 
 
 def _shape(rle: Rle, is_box: bool) -> Rle:
@@ -266,12 +243,12 @@ def _shape(rle: Rle, is_box: bool) -> Rle:
 
 
 def as_instances(offers: Sequence[Offer], labels: Sequence[str]) -> Instances:
-    """Offers of one picture as instances: the score is the similarity."""
+    """Offers of one picture as instances: the score is what they are sorted by."""
     return Instances(
         np.array([labels.index(offer.label) for offer in offers], np.int64),
         np.array([rle_box(offer.rle) for offer in offers], np.float32).reshape(-1, 4),
         [offer.rle for offer in offers],
-        np.array([offer.similarity for offer in offers], np.float32),
+        np.array([offer.score for offer in offers], np.float32),
         np.array([offer.prior for offer in offers], np.float32),
         np.zeros((len(offers), 0), np.float32),
     )

@@ -57,7 +57,13 @@ class Offered:
         }
         told |= {name: dict(getattr(self, name)) for name in ("masks", "examples", "unreadable")}
         told["offers"] = [
-            {"task": one.task, "label": one.label, "similarity": one.similarity, "objectness": one.prior}
+            {
+                "task": one.task,
+                "label": one.label,
+                "score": one.score,
+                "similarity": one.similarity,
+                "objectness": one.prior,
+            }
             for one in self.offers
         ]
         return told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clustering.alike import alikeness, apart, best_rows, scaling_of
+from clustering.alike import alikeness, apart, best_rows, rank_score, scaling_of
 
 
 def test_scaled_rows_have_length_one_and_constant_numbers_tell_nothing() -> None:
@@ -22,26 +22,29 @@ def test_scaled_rows_have_length_one_and_constant_numbers_tell_nothing() -> None
     assert scaling_of(points[:0])(points).shape == (200, 4)
 
 
-def test_what_is_nearer_to_the_wanted_than_to_the_rest_comes_first() -> None:
+def test_what_looks_like_the_wanted_comes_first() -> None:
     rng = np.random.default_rng(1)
-    centres = np.eye(3, dtype=np.float32)
-    groups = [centre + rng.normal(0, 0.1, (20, 3)).astype(np.float32) for centre in centres]
+    groups = [
+        centre + rng.normal(0, 0.1, (20, 3)).astype(np.float32) for centre in np.eye(3, dtype=np.float32)
+    ]
     points = np.concatenate(groups)
-    none = points[:0]
-    alone = alikeness(points, groups[0][:1], none)
-    assert alone[:20].min() > alone[20:].max()
-    assert ((alone >= 0) & (alone <= 1)).all()
-    # halfway between wanted and rest: both count
-    middle = ((centres[0] + centres[1]) / np.sqrt(2))[None]
-    with_rest = alikeness(np.concatenate([groups[0][:1], middle]), groups[0], groups[1])
-    without = alikeness(np.concatenate([groups[0][:1], middle]), groups[0], none)
-    assert with_rest[1] == pytest.approx(0.5, abs=0.1)
-    assert without[1] > 0.75
+    found = alikeness(points, groups[0][:1])
+    assert found[:20].min() > found[20:].max()
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_looking_like_a_whole_object_counts_half() -> None:
+    alike, objectness = np.array([0.8, 0.8, 0.6, 1.0]), np.array([0.2, 0.6, 0.7, 1.0])
+    found = rank_score(alike, objectness)
+    assert found[1] > found[0]
+    assert found[2] > found[0], "0.25 more of an object make up for 0.2 less alike"
+    assert found[3] == pytest.approx(1.0)
+    assert rank_score(np.zeros(1), np.zeros(1)).tolist() == [0.0]
 
 
 def test_one_odd_example_does_not_decide() -> None:
     wanted = np.array([[1, 0], [1, 0.05], [1, -0.05], [0, 1]], np.float32)
-    found = alikeness(np.array([[1, 0], [0, 1]], np.float32), wanted, wanted[:0])
+    found = alikeness(np.array([[1, 0], [0, 1]], np.float32), wanted)
     assert found[0] > found[1] + 0.2
 
 

@@ -98,8 +98,8 @@ def test_the_limits_hold(make_world: MakeWorld) -> None:
     assert found.masks["disc"] <= 4
     assert len({one.task for one in found.offers}) == len(found.offers)
     assert found.looked_at == 5
-    similar = [one.similarity for one in found.offers]
-    assert similar == sorted(similar, reverse=True)
+    scores = [one.score for one in found.offers]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_a_dry_run_sends_nothing(make_world: MakeWorld) -> None:
