@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,5 +95,7 @@ def _read(path: Path) -> Looks | None:
             height, width = (int(side) for side in file["hw"])
             rles: list[Rle] = [{"size": [height, width], "counts": str(text)} for text in file["counts"]]
             return Looks((height, width), rles, file["prior"], file["feature"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError):
+        return None
+    except (SyntaxError, tokenize.TokenError):  # the header of an array in it is a Python literal
         return None
