@@ -94,7 +94,7 @@ def _rows(
     for offer in found.offers:
         by_task.setdefault(offer.task, []).append(offer)
     looked_at = list(found.looked_at) if by_task else []
-    tasks = [*looked_at, *(task for task in places if task not in looked_at)]
+    tasks = [*looked_at, *(task for task in places if not by_task or task not in found.looked_at)]
     score = {task: (i + 0.5) / len(tasks) for i, task in enumerate(tasks)}
     rows = []
     for task in tasks:

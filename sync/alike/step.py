@@ -14,12 +14,13 @@ from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.alike.ask import Ask, checked
+from sync.alike.examples import drawn_pictures
 from sync.alike.find import Found, Offer, chosen_tasks, find_alike
-from sync.alike.push import foreign_predictions, push_offers
+from sync.alike.push import alike_prefix, foreign_predictions, push_offers
 from sync.rounds.progress import Memo, Progress
-from sync.rounds.round_records import trained_round
+from sync.rounds.round_records import digest_of, trained_round
 from sync.rounds.start_order import START
-from sync.rounds.task_queries import open_task_ids
+from sync.rounds.task_queries import finished_digests, open_task_ids
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.studio.protocol import StudioClient
@@ -102,18 +103,7 @@ def offer_alike(
             field="project",
             hint="Only one set of predictions can be shown: delete those in Label Studio to see others",
         )
-    order = read_order(paths.order(START))
-    open_ids = open_task_ids(db)
-    there = set(open_ids)
-    places = (
-        {}
-        if order is None
-        else {
-            task: score
-            for task, score in zip(order.task_id.tolist(), order.score.tolist(), strict=True)
-            if task in there
-        }
-    )
+    places = _places(db, paths)
     tasks = chosen_tasks(db, settings, sorted(places, key=places.__getitem__), ask.pictures)
     found = find_alike(db, config, settings, paths, images, progress, ask, tasks)
     version, sent = "", 0
@@ -161,8 +151,6 @@ def keep_offers(
     images: ImageStore,
     progress: Progress,
     memo: Memo,
-    *,
-    is_changed: bool,
 ) -> None:
     """The step of a look before the first round: offer again when annotations or tasks changed.
 
@@ -172,16 +160,44 @@ def keep_offers(
     if not settings.more_like_this:
         return
     name = ("alike", db.id)
-    state = (config.digest, settings.more_like_this, settings.cluster_features)
-    if memo.get(name) == state and not is_changed:
+    # of the store and not of this look's pull: a look that failed before it came here has pulled already
+    drawn = digest_of([sorted(finished_digests(db).items()), open_task_ids(db)])
+    state = (config.digest, settings.more_like_this, settings.cluster_features, drawn)
+    if memo.get(name) == state:
         return
-    memo.pop(name, None)  # an error below must not make the next look forget it
+    memo.pop(name, None)  # what an error below leaves half done must not pass for this or an earlier state
     ask = Ask(most=settings.more_like_this, pictures=_PICTURES)
     try:
         offer_alike(db, studio, config, settings, paths, images, progress, ask)
     except BadInput as error:
         progress.report("alike", 1.0, f"nothing is offered: {error}")
+        if not drawn_pictures(db, config):
+            _withdraw(db, studio, config, settings, paths, progress)
     memo[name] = state
+
+
+def _withdraw(
+    db: ProjectStore,
+    studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    paths: ProjectPaths,
+    progress: Progress,
+) -> None:
+    """What was offered like masks that nobody has drawn any more is shown no longer."""
+    shown = studio.prediction_versions(db.id)
+    if any(name.startswith(alike_prefix(db.id)) for name in shown) and not foreign_predictions(studio, db.id):
+        push_offers(db, studio, config, settings, progress, Found((), {}, {}, 0), _places(db, paths))
+
+
+def _places(db: ProjectStore, paths: ProjectPaths) -> dict[int, float]:
+    """Scores of unfinished tasks in the order before the first round, the lowest served first."""
+    order = read_order(paths.order(START))
+    if order is None:
+        return {}
+    there = set(open_task_ids(db))
+    scores = zip(order.task_id.tolist(), order.score.tolist(), strict=True)
+    return {task: score for task, score in scores if task in there}
 
 
 def forget_looks(paths: ProjectPaths) -> None:

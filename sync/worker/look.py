@@ -97,7 +97,7 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     if record is None:
         if current_round(db) is None:
             typical_first(db, project.studio, settings, paths, project.images, progress)
-        _keep_offers(project, is_changed=bool(pulled.changes))
+        _keep_offers(project)
         return LookReport(project.id, pulled=pulled, error=error, paused=wishes.paused)
     forget_looks(paths)
     is_new = not has_finished(record, "infer") or bool(tasks_to_infer(db, paths, memo, record))
@@ -168,7 +168,7 @@ def _keep_mistakes(project: OpenProject, record: RoundRecord, *, is_changed: boo
     )
 
 
-def _keep_offers(project: OpenProject, *, is_changed: bool) -> None:
+def _keep_offers(project: OpenProject) -> None:
     keep_offers(
         project.db,
         project.studio,
@@ -178,7 +178,6 @@ def _keep_offers(project: OpenProject, *, is_changed: bool) -> None:
         project.images,
         project.progress,
         project.memo,
-        is_changed=is_changed,
     )
 
 
