@@ -41,7 +41,7 @@ __all__ = ["Found", "Offer", "chosen_tasks", "find_alike"]
 
 _SAME_BOX: Final = 0.5
 _EXAMPLE_PICTURES: Final = 50
-"""finished pictures that are looked at, the newest tasks; more examples tell no more"""
+"""finished pictures that are looked at where no task is named; more examples tell no more"""
 
 Floats = npt.NDArray[np.float32]
 
@@ -122,7 +122,7 @@ def find_alike(
     looker = Looker(settings, paths, images, ask.source, guard=db.write)
     unreadable: dict[int, str] = {}
     lessons = _Lessons(config, labels)
-    for one in examples[-_EXAMPLE_PICTURES:]:
+    for one in examples if ask.tasks else _newest(examples, labels):
         progress.at("alike.example")
         try:
             lessons.add(one, looker)
@@ -157,6 +157,19 @@ def find_alike(
         sum(len(looks.rle) for looks in seen.values()),
         unreadable,
     )
+
+
+def _newest(examples: Sequence[Drawn], labels: Sequence[str]) -> list[Drawn]:
+    """The newest tasks, in turn of each of the labels: one drawn long ago alone has its examples, too."""
+    newer = dict.fromkeys(labels, 0)
+    turn: dict[int, int] = {}
+    for row in reversed(range(len(examples))):
+        here = {name for name, _ in examples[row].masks} & newer.keys()
+        turn[row] = min((newer[name] for name in here), default=len(examples))
+        for name in here:
+            newer[name] += 1
+    rows = sorted(turn, key=lambda row: (turn[row], -row))[:_EXAMPLE_PICTURES]
+    return [examples[row] for row in sorted(rows)]
 
 
 def _concepts(settings: Settings, ask: Ask) -> Sam3Concepts | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_backend.errors import BadInput
+from ml_backend.errors import BadInput, StudioError
 from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_reader import parse_annotation
@@ -314,3 +314,104 @@ def test_concepts_from_nowhere_are_refused(make_world: MakeWorld, tmp_path: Path
         offer(world, concepts=str(tmp_path / "none"))
     assert error.value.field == "concepts"
     assert not world.studio.prediction_versions(world.project_id)
+
+
+def test_a_label_that_was_last_drawn_long_ago_has_examples_too(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many finished pictures only some are looked at."""
+    monkeypatch.setattr("sync.alike.find._EXAMPLE_PICTURES", 2)
+    world = make_world(8)
+    for number in range(4):
+        label = "bar" if number == 0 else "disc"
+        mine = [item for item in world.scenes[number].result() if item["value"]["brushlabels"] == [label]]
+        assert mine, "each picture shows what is drawn on it"
+        world.studio.create_annotation(world.tasks[number], mine)
+    found = offer(world, labels=("bar",), dry_run=True)
+    assert found.examples["bar"] > 0
+    both = offer(world, dry_run=True)
+    assert set(both.examples) == {"disc", "bar"}
+    assert all(both.examples.values())
+    of_newest = sum(label == "disc" for label, _ in world.scenes[3].masks)
+    assert both.examples["disc"] == of_newest
+    named = offer(world, tasks=tuple(world.tasks[:4]), dry_run=True)
+    assert named.examples["disc"] > of_newest, "who names tasks gets all of them"
+
+
+def test_a_look_that_failed_after_its_pull_offers_at_the_next(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(6, more_like_this=5)
+    worker = world.worker()
+    world.label(0)
+    assert worker.look(world.project_id) is not None
+    before = world.studio.prediction_versions(world.project_id)
+    world.label(1)
+    with monkeypatch.context() as broken:
+
+        def fails(*_: object, **__: object) -> None:
+            raise StudioError("Label Studio answered 502", field="project")
+
+        broken.setattr("sync.worker.look.note_people", fails)
+        failed = worker.look(world.project_id)
+        assert failed is None or "502" in failed.error
+    assert worker.look(world.project_id) is not None
+    after = world.studio.prediction_versions(world.project_id)
+    assert list(after) != list(before)
+    assert list(after.values()) == [4]
+
+
+def test_damaged_proposals_are_made_again(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    world.label(0)
+    first = offer(world, dry_run=True)
+    kept = sorted(world.open().paths.alike.rglob("*.npz"))
+    assert len(kept) == 3
+    whole = [path.read_bytes() for path in kept]
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        for path, data in zip(kept, whole, strict=True):
+            damaged = bytearray(data)
+            damaged[int(share * len(data)) :: 61] = b"\xff" * len(damaged[int(share * len(data)) :: 61])
+            path.write_bytes(damaged)
+        assert offer(world, dry_run=True).offers == first.offers
+
+
+def test_what_is_like_masks_that_somebody_took_back_is_shown_no_longer(make_world: MakeWorld) -> None:
+    world = make_world(5, more_like_this=5)
+    worker = world.worker()
+    assert worker.look(world.project_id) is not None
+    world.label(0)
+    assert worker.look(world.project_id) is not None
+    assert any(shown(world).values())
+    (drawn,) = world.studio.task(world.tasks[0]).annotations
+    world.studio.delete_annotation(drawn.id)
+    report = worker.look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    assert not world.studio.prediction_versions(world.project_id)
+
+
+def test_a_project_that_had_an_order_of_tasks_keeps_it(make_world: MakeWorld) -> None:
+    """Offers, and their end, leave the places of all tasks as they are."""
+    world = make_world(7, more_like_this=3, order_start=True)
+    worker = world.worker()
+    assert worker.look(world.project_id) is not None
+    (start,) = world.studio.prediction_versions(world.project_id)
+    assert not start.startswith(alike_prefix(world.project_id))
+
+    def places() -> dict[int, float | None]:
+        return {task: row.score for task in world.tasks[1:] for row in world.studio.predictions(task)}
+
+    before = places()
+    assert len(set(before.values())) == 6
+    world.label(0)
+    assert worker.look(world.project_id) is not None
+    (version,) = world.studio.prediction_versions(world.project_id)
+    assert version.startswith(alike_prefix(world.project_id))
+    assert any(shown(world).values())
+    assert places() == pytest.approx(before)
+    (drawn,) = world.studio.task(world.tasks[0]).annotations
+    world.studio.delete_annotation(drawn.id)
+    assert worker.look(world.project_id) is not None
+    assert not any(shown(world).values())
+    assert places() == pytest.approx(before)
