@@ -231,13 +231,19 @@ def _offers(config: LabelConfig, lessons: _Lessons, seen: Mapping[int, Looks], a
         looks = seen[task]
         here = slice(start, start + len(looks.rle))
         start += len(looks.rle)
-        for row in apart(score[here], clash(looks.rle)).tolist():
-            label = labels[int(of[here][row])]
+        named = [labels[int(at)] for at in of[here]]
+        shapes = [
+            _shape(rle, config.kind_of(label).unit == "box")
+            for rle, label in zip(looks.rle, named, strict=True)
+        ]
+        # two masks beside each other may have the same box
+        same = rle_iou(shapes, shapes) > [config.kind_of(label).same_iou for label in named]
+        for row in apart(score[here], clash(looks.rle) | same).tolist():
+            label = named[row]
             if label in offers:
                 numbers = (score[here][row], similarity[here][row], looks.prior[row])
-                rle = _shape(looks.rle[row], config.kind_of(label).unit == "box")
                 offers[label].append(
-                    Offer(task, label, rle, *(round(float(number), 4) for number in numbers))
+                    Offer(task, label, shapes[row], *(round(float(number), 4) for number in numbers))
                 )
     kept: list[Offer] = []
     for mine in offers.values():
