@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ml_backend.artifacts.files import Guard, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.devices import resolve_device
+from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageStore
 from ml_backend.instances import Rle
 from ml_backend.learners.alike.looks import Looks, describer, propose
@@ -42,10 +43,8 @@ class Looker:
     ) -> None:
         self._images, self._project, self._guard = images, paths.project_id, guard
         self._describe = describer(settings.cluster_features, device=resolve_device(settings.device))
-        self._source_name = source
-        self._source: MaskSource | None = None
-        weights = (settings.segmenter, str(settings.sam_checkpoint)) if source != "classical" else ()
-        self.name = _short(source, *weights, self._describe.name)
+        self._source = _opened(source)
+        self.name = _short(self._source.name, self._describe.name)
         """stands for where proposals come from and how masks are described"""
         self._folder = paths.alike / self.name
 
@@ -54,7 +53,7 @@ class Looker:
         path = self._folder / f"t{task}-{_short(address)}.npz"
         kept = _read(path)
         if kept is None:
-            kept, _ = propose(self.pixels(task, address), self._describe, self._opened())
+            kept, _ = propose(self.pixels(task, address), self._describe, self._source)
             write_atomic(path, _packed(kept), guard=self._guard)
         return kept
 
@@ -66,10 +65,16 @@ class Looker:
         """(H, W, 3) RGB of a task's picture. Raises BadImage."""
         return self._images.pixels(self._images.get(address, task_id=task, project_id=self._project))
 
-    def _opened(self) -> MaskSource:
-        if self._source is None:
-            self._source = get_source(self._source_name, _CANDIDATES)
-        return self._source
+
+def _opened(source: str) -> MaskSource:
+    try:
+        return get_source(source, _CANDIDATES)
+    except BadInput as error:  # the field and the hint are those of an option of learners
+        raise BadInput(
+            error.message,
+            field="source",
+            hint="Set GROUNDSWELL_SEGMENTER to one with a checkpoint, or use classical",
+        ) from error
 
 
 def _short(*texts: str) -> str:

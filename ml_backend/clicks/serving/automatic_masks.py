@@ -26,11 +26,13 @@ Floats = npt.NDArray[np.float32]
 
 
 class SegmenterMasks:
-    """See ``ml_backend.learners.weak.proposals.MaskSource``. ``most``: proposals wanted of a picture."""
+    """See ``ml_backend.learners.weak.proposals.MaskSource``. ``most``: proposals wanted of a picture.
 
-    name = "segmenter"
+    ``name`` stands for the weights as well: other weights give other masks.
+    """
 
     def __init__(self, segmenter: ClickSegmenter, most: int) -> None:
+        self.name = f"segmenter {segmenter.encoder}"
         self._segmenter = segmenter
         self._settings = EverythingSettings(
             side=min(_FINEST_GRID, max(2, math.ceil(most**0.5))),

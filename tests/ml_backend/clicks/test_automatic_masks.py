@@ -55,3 +55,9 @@ def test_a_segmenter_without_checkpoint_is_refused(monkeypatch: pytest.MonkeyPat
         get_source("segmenter", 100)
     with pytest.raises(BadInput, match="no source"):
         get_source("guess", 100)
+
+
+def test_its_name_tells_weights_apart() -> None:
+    one, other = ByBrightness(), ByBrightness()
+    other.encoder = "other weights"
+    assert SegmenterMasks(one, 8).name == SegmenterMasks(one, 64).name != SegmenterMasks(other, 8).name

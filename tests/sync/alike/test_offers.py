@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ml_backend.instances import Rle
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.region_reader import parse_annotation
 from ml_backend.learners.alike.sam3_concepts import Concept
+from ml_backend.learners.weak.proposals import ClassicalMasks
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.alike.ask import Ask
 from sync.alike.push import alike_prefix
@@ -415,3 +417,30 @@ def test_a_project_that_had_an_order_of_tasks_keeps_it(make_world: MakeWorld) ->
     assert worker.look(world.project_id) is not None
     assert not any(shown(world).values())
     assert places() == pytest.approx(before)
+
+
+def test_proposals_of_other_weights_are_not_mixed(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept proposals are those of the weights that are asked now, whichever setting names them."""
+    world = make_world(3)
+    world.label(0)
+    folder = world.open().paths.alike
+    for weights in ("a", "b", "a"):
+        made = replace(ClassicalMasks(20), name=f"segmenter {weights}")
+        with monkeypatch.context() as now:
+            now.setattr("sync.alike.looks.get_source", lambda name, most, made=made: made)
+            offer(world, source="segmenter", dry_run=True)
+    assert sorted(len(list(kept.iterdir())) for kept in folder.iterdir()) == [3, 3]
+
+
+def test_a_segmenter_that_makes_no_masks_is_refused_by_the_option_that_named_it(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDSWELL_SEGMENTER", "classical")
+    world = make_world(3)
+    world.label(0)
+    with pytest.raises(BadInput, match="no automatic masks") as error:
+        offer(world, source="segmenter")
+    assert error.value.field == "source"
+    assert "proposals=" not in error.value.hint
