@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ml_backend.errors import BadInput, StudioError
 from ml_backend.instances import Rle
@@ -18,10 +19,12 @@ from ml_backend.learners.alike.sam3_concepts import Concept
 from ml_backend.learners.weak.proposals import ClassicalMasks
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.alike.ask import Ask
+from sync.alike.find import chosen_tasks
 from sync.alike.push import alike_prefix
 from sync.alike.step import Offered
 from sync.exchange.export import export_project
 from sync.rounds.round_records import trained_round
+from sync.store.tables import ProjectRecord
 from sync.worker.more_like_this import more_like_this
 from tests.sync.conftest import CONFIG_XML, Scene, World
 from tests.sync.steps import step
@@ -444,3 +447,49 @@ def test_a_segmenter_that_makes_no_masks_is_refused_by_the_option_that_named_it(
         offer(world, source="segmenter")
     assert error.value.field == "source"
     assert "proposals=" not in error.value.hint
+
+
+def test_a_paused_project_gets_no_offers(make_world: MakeWorld) -> None:
+    world = make_world(4, more_like_this=3)
+    world.label(0)
+    with world.store.write() as session:
+        session.get_one(ProjectRecord, world.project_id).paused = "all"
+    with pytest.raises(BadInput, match="is paused"):
+        offer(world)
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.paused == "all"
+    assert not world.studio.prediction_versions(world.project_id)
+    assert offer(world, dry_run=True).offers, "to look does no harm"
+
+
+def test_masks_drawn_on_a_picture_that_was_replaced_are_no_examples(make_world: MakeWorld) -> None:
+    """The picture of a finished task has another size by now: nothing can be learned from what is there."""
+    world = make_world(5)
+    world.label(0, 1)
+    path = sorted(world.images.iterdir())[0]
+    before = path.read_bytes()
+    try:
+        Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(path)
+        found = offer(world, dry_run=True)
+    finally:
+        path.write_bytes(before)
+    assert sum(found.examples.values()) == 3
+
+
+def test_which_pictures_are_looked_at_is_drawn_by_lot(make_world: MakeWorld) -> None:
+    world = make_world(12)
+    world.label(0)
+    offer(world, dry_run=True)
+    db = world.open().db
+    orders = [
+        chosen_tasks(db, world.settings.model_copy(update={"seed": seed}), (), 4) for seed in (0, 0, 1, 2)
+    ]
+    assert orders[0] == orders[1]
+    assert len({tuple(order) for order in orders}) == 3
+    assert not any(order == sorted(order) for order in orders)
+    served = world.tasks[9], world.tasks[3]
+    assert chosen_tasks(db, world.settings, served, 4)[:2] == list(served), (
+        "an order that is there goes first"
+    )
+    assert world.tasks[0] not in chosen_tasks(db, world.settings, served, 99)
