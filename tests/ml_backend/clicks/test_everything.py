@@ -96,6 +96,52 @@ def test_masks_that_are_unsure_unstable_or_of_a_wrong_size_do_not_count() -> Non
     assert len(boxes(image, Plain(), replace(ALL, most=1))) == 1
 
 
+def test_points_on_a_large_mask_are_asked_too() -> None:
+    """It may hold further objects."""
+    image = np.zeros((160, 160, 3), np.uint8)
+    image[32:128, 32:128] = 120  # 36 % of the picture
+    image[72:78, 72:78] = 220  # between the points of the coarse grids
+    found = boxes(image, Plain(), replace(ALL, side=32, max_share=0.5, min_px=10))
+    assert [72, 72, 78, 78] in found
+    assert [32, 32, 128, 128] in found
+
+
+class Soft(Plain):
+    """Sure of what is bright, and in doubt about as much beside it."""
+
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
+        sure = super().segment(embedding, prompt, start_mask)
+        assert sure.logits is not None
+        beside = np.roll(sure.masks, 15, axis=2) & ~sure.masks
+        return ClickResult(sure.masks, sure.iou, np.where(beside, np.float32(-0.5), sure.logits))
+
+
+def test_a_mask_that_would_grow_at_a_lower_threshold_is_unstable() -> None:
+    stable = segment_everything(Plain(), scene(), ALL)
+    assert stable.stability.tolist() == [1.0, 1.0]
+    soft = segment_everything(Soft(), scene(), ALL)
+    assert len(soft.crops) == 2
+    assert ((soft.stability > 0.4) & (soft.stability < 0.8)).all()
+
+
+class Partial(Plain):
+    """Answers a box with the left quarter of it."""
+
+    def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
+        assert prompt.box is not None
+        x0, y0, x1, y1 = (round(v) for v in prompt.box)
+        here = np.zeros(embedding.hw, np.bool_)
+        here[y0:y1, x0 : x0 + max(1, (x1 - x0) // 4)] = True
+        return ClickResult(here[None], np.array([0.9], np.float32), None)
+
+
+def test_an_answer_unlike_its_candidate_is_not_trusted() -> None:
+    found = segment_everything(Partial(persist=False), scene(), ALL)
+    assert len(found.crops)
+    assert found.stability.max() < 0.5
+    assert boxes(scene(), Partial(persist=False), replace(ALL, min_trust=0.5)) == []
+
+
 def test_small_parts_and_holes_are_dropped() -> None:
     image = scene()
     image[2:4, 96:98] = 120  # a speck of the brightness of the first object

@@ -65,6 +65,19 @@ def test_a_model_of_transformers_serves_too(tmp_path: Path, monkeypatch: pytest.
         assert len(getattr(found, field)) == len(found)
 
 
+@pytest.mark.parametrize(("named", "used"), [("project", "classical"), ("classical", "classical")])
+def test_a_version_stays_with_the_segmenter_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, used: str
+) -> None:
+    """A project's own network is trained on finished tasks: there is none yet."""
+    monkeypatch.setenv("GROUNDSWELL_SEGMENTER", named)
+    start(tmp_path, {})
+    monkeypatch.setenv("GROUNDSWELL_SEGMENTER", "sam")
+    assert json.loads((tmp_path / "learner.json").read_text())["options"]["segmenter"] == used
+    (found,) = get_learner("everything").load(tmp_path, device="cpu").predict([picture()[0]])
+    assert len(found)
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [
