@@ -84,8 +84,7 @@ class ClickTraining:
             start=start,
             model=_model(paths),
         )
-        version = f"click-r{record.number}-{record.digest[:10]}"
-        work = (paths, version, spec)
+        work = (paths, _version_of(record), spec)
         self._thread = threading.Thread(target=self._run, args=work, name="click-training", daemon=True)
         self._thread.start()
 
@@ -152,6 +151,16 @@ def click_lease(db: ProjectStore, settings: Settings) -> Lease:
     )
 
 
+def _version_of(record: RoundRecord) -> str:
+    """Name of the click version that is trained from a round."""
+    return f"click-r{record.number}-{record.digest[:10]}"
+
+
+def _is_noted(record: RoundRecord) -> bool:
+    """Whether the result of the round's training is written down."""
+    return bool(record.figures.get("clicks", {}).get("trained") == record.digest)
+
+
 def _model(paths: ProjectPaths) -> Path | None:
     """Folder of the model version whose proposals people see, None while there is none."""
     try:
@@ -202,6 +211,8 @@ def training_reason(paths: ProjectPaths, record: RoundRecord) -> str:
     if masks < MIN_TRAINING_MASKS or sum(held_out) < MIN_MASKS or len(held_out) < MIN_PICTURES:
         return ""  # a network that cannot be compared could not serve
     last = last_version(paths)
+    if last is not None and last.usable and last.version == _version_of(record) and not _is_noted(record):
+        return f"{last.version} was trained, but its worker ended before the result was taken"
     if last is None:
         return f"{masks} masks are finished"
     if not last.usable:

@@ -220,6 +220,30 @@ def test_a_network_that_could_not_be_compared_is_not_trained(
     assert bool(training_reason(project.paths, record)) is is_due
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_network_whose_worker_was_killed_at_the_end_serves(
+    make_world: MakeWorld, job: Job, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """Killed between publishing the version, naming it, and writing the result down: no second training."""
+    world = make_world(20, train_clicks=True)
+    world.label(*range(14))
+    worker = world.worker()
+    _look(worker, world)
+    _end(worker, world)
+    current = world.open().paths.clicks / "current"
+    version = current.read_text()
+    if not named:
+        current.unlink()
+    assert "trained" not in _figures(world)
+    after = world.worker()  # knows nothing of the first one's memory
+    _look(after, world)
+    _end(after, world)
+    _look(after, world)
+    assert current.read_text() == version
+    assert _figures(world)["version"] == version
+    assert len(job.asked) == 1
+
+
 def test_a_click_network_that_fails_leaves_the_round_alone(make_world: MakeWorld, job: Job) -> None:
     job.error = ModelError("no memory left")
     world = make_world(20, train_clicks=True)
