@@ -38,7 +38,9 @@ def identify(path: Path) -> Identity | None:
         if path.suffix == ".safetensors":
             return identify_names(_safetensors_names(path))
         return _pickled(path)
-    except (OSError, ValueError, zipfile.BadZipFile, RecursionError):  # the last: JSON nested too deeply
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    except (AttributeError, TypeError, RecursionError):  # JSON of another shape, or nested too deeply
         return None
 
 
@@ -113,7 +115,7 @@ _DETECTORS = {
 def _folder(path: Path) -> Identity | None:
     config = path / "config.json"
     if config.is_file():
-        kind = str(json.loads(config.read_text()).get("model_type", ""))
+        kind = str(json.loads(config.read_text()).get("model_type") or "")
         if kind in _DETECTORS:
             return Identity(
                 f"a detection model ({kind}): it finds objects by itself, but takes no clicks",
