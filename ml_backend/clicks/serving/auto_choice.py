@@ -25,7 +25,7 @@ from ml_backend.clicks.serving.catalog import build_segmenter, inspect_segmenter
 from ml_backend.clicks.serving.probe import known_probe
 from ml_backend.clicks.serving.segmenter_table import AUTO, SEGMENTERS
 from ml_backend.devices import resolve_device
-from ml_backend.errors import ModelError
+from ml_backend.errors import GroundswellError, ModelError
 from ml_backend.extras import missing_packages
 from ml_backend.settings import BackendSettings
 
@@ -191,12 +191,16 @@ def build_best(
         best = choice.best
         try:
             return choice, build(best)
-        except ModelError as error:
+        except Exception as error:  # a full disk, no memory, whatever libraries raise about foreign weights
             if len(choice.ranked) == 1:
                 raise
             after = choice.ranked[1]
-            log.error("%s cannot answer clicks: %s. Now %s does", best.segmenter, error, after.segmenter)
-            choice = choice.without_best(str(error))
+            why = str(error) if isinstance(error, GroundswellError) else f"{type(error).__name__}: {error}"
+            log.error(
+                "%s cannot answer clicks: %s. Now %s does", best.segmenter, why, after.segmenter,
+                exc_info=None if isinstance(error, GroundswellError) else error,
+            )  # fmt: skip
+            choice = choice.without_best(why)
 
 
 def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> ClickSegmenter:

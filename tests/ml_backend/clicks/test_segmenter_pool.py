@@ -11,13 +11,15 @@ import pytest
 
 from ml_backend.artifacts.files import write_atomic, write_json
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
 from ml_backend.clicks.serving import auto_choice, catalog, segmenter_pool
 from ml_backend.clicks.serving.segmenter_note import read_note
 from ml_backend.clicks.serving.segmenter_pool import SegmenterPool
 from ml_backend.device_fallback import DeviceChange, DeviceFallback
-from ml_backend.errors import ModelError
+from ml_backend.errors import ModelError, StorageError
 from ml_backend.settings import BackendSettings
+from tests.ml_backend.clicks.hf_folders import save
 
 
 def settings(tmp_path: Path, **changes: Any) -> BackendSettings:
@@ -214,6 +216,29 @@ def test_what_cannot_be_loaded_is_told_and_the_next_answers(
     assert note.line.startswith("shipped")
     assert "does not fit" in note.better[0]
     assert pool.get("auto") is pool.get("shipped")
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("no space left"), MemoryError(), OSError(5, "I/O"), RuntimeError("CUDA error")]
+)
+def test_whatever_goes_wrong_while_loading_the_next_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    real = segmenter_pool.build_segmenter
+
+    def build(name: str, given: BackendSettings, project: ProjectPaths | None = None) -> ClickSegmenter:
+        if name == "hf":
+            raise error
+        return real(name, given, project)
+
+    monkeypatch.setattr(segmenter_pool, "build_segmenter", build)
+    pool = SegmenterPool(settings(tmp_path, hf_model=str(save("sam2", tmp_path / "sam2"))))
+    assert pool.get("auto").name == "shipped"
+    said = str(error) if isinstance(error, StorageError) else type(error).__name__
+    assert f"hf cannot answer clicks: {said}" in caplog.text
+    note = read_note(tmp_path)
+    assert note is not None
+    assert said in note.better[0]
 
 
 def test_a_named_segmenter_is_noted_too(tmp_path: Path) -> None:
