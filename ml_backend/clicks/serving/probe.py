@@ -2,7 +2,7 @@
 
 ``python -m ml_backend.clicks.serving.probe`` does it in a process of its own, which ends at a time limit and
 gives its memory back. The result is kept in ``data_dir/probes.json`` under sizes and times of the files of
-weights, so the next question costs nothing until a file changes.
+weights and the releases of the libraries, so the next question costs nothing until one of them changes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import tempfile
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickSegmenter, Prompt
 from ml_backend.clicks.segmenters.inspection import Inspection
 from ml_backend.clicks.serving.catalog import build_segmenter
+from ml_backend.clicks.serving.segmenter_table import SEGMENTERS
 from ml_backend.devices import is_out_of_memory
 from ml_backend.errors import GroundswellError, ModelError, StorageError
 from ml_backend.learners.base import Progress
@@ -109,8 +111,19 @@ def try_click(segmenter: ClickSegmenter) -> None:
 def _key(name: str, settings: BackendSettings, report: Inspection) -> str:
     stats = [(str(path), path.stat()) for path in report.files if path.exists()]
     files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    text = json.dumps([name, settings.device, settings.hf_precision, files])
+    text = json.dumps([name, settings.device, settings.hf_precision, files, _releases(name)])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _releases(name: str) -> list[str]:
+    """Releases of what runs the weights: after an update they are tried again."""
+    found = []
+    for package in ("groundswell", *SEGMENTERS[name].needs):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:  # a copy that was not installed, or a build of another name
+            found.append(package)
+    return found
 
 
 def _read(data_dir: Path) -> dict[str, Probe]:

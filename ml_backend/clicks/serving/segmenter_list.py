@@ -100,7 +100,3 @@ def _probe(
     if probing == "small" and known is None and report.nbytes <= SMALL_BYTES:
         return probe(name, settings, report, project, timeout_s=_SMALL_S)
     return known
-
-
-def _joined(said: str, more: str) -> str:
-    return f"{said}; {more}" if said else more

@@ -183,6 +183,29 @@ def test_foreign_weights_are_named_and_passed_over(
     assert choice.better[0] == choice.passed_over[0]
 
 
+@pytest.mark.parametrize(
+    "config", ["[1]", "5", "null", '"sam2"', '{"model_type": null}', "[" * 200_000, "\x00"]
+)
+def test_a_config_that_holds_something_else_is_passed_over(tmp_path: Path, config: str) -> None:
+    """The start of the service looks at every folder: none may stop it."""
+    folder = tmp_path / "checkpoints" / "somebody--model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config)
+    choice = choose(settings(tmp_path))
+    assert names(choice) == ["shipped", "classical"]
+    (said,) = choice.passed_over
+    assert "holds no model of transformers that takes clicks" in said
+
+
+@pytest.mark.parametrize("header", [b"[1, 2]", b"5", b'{"a": 1}', b"[" * 50_000, b"\xff"])
+def test_weights_with_a_strange_header_are_passed_over(tmp_path: Path, header: bytes) -> None:
+    folder = tmp_path / "checkpoints" / "somebody--model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert len(choose(settings(tmp_path)).passed_over) == 1
+
+
 def test_what_is_offered_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(*names: str) -> None:
         monkeypatch.setattr(
@@ -260,6 +283,28 @@ def test_what_failed_a_probe_is_passed_over_until_it_is_tried_again(
     (tmp_path / "broken").unlink()
     assert "now hf" in row(tmp_path, "auto", hf_model=str(sam2), probing="all").reason
     assert names(choose(settings(tmp_path, hf_model=str(sam2))))[0] == "hf"
+
+
+def test_what_failed_is_tried_again_with_another_release_of_the_library(
+    tmp_path: Path, sam2: Path, tried: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").touch()
+    given = settings(tmp_path, hf_model=str(sam2))
+    row(tmp_path, "hf", hf_model=str(sam2), probing="small")
+    assert names(choose(given))[0] == "shipped"
+    monkeypatch.setattr(probe, "version", lambda package: "99.0")
+    assert names(choose(given))[0] == "hf"
+    (tmp_path / "broken").unlink()
+    assert row(tmp_path, "hf", hf_model=str(sam2), probing="small").ready
+    assert tried.count("hf") == 2
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"a": 1}', b"[" * 200_000, b"\xff"])
+def test_a_damaged_list_of_probes_is_made_again(tmp_path: Path, tried: list[str], content: bytes) -> None:
+    (tmp_path / "probes.json").write_bytes(content)
+    assert not row(tmp_path, "shipped").ready
+    assert row(tmp_path, "shipped", probing="small").ready
+    assert row(tmp_path, "shipped").ready
 
 
 def test_a_missing_device_and_a_time_out_are_not_remembered(
