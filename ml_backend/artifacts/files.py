@@ -99,8 +99,11 @@ def write_json(path: Path, value: Any, *, guard: Guard = nullcontext) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; FileNotFoundError when it is not there."""
-    return json.loads(path.read_text())
+    """Read a JSON file; FileNotFoundError when it is not there, ValueError when it is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except RecursionError as error:  # a damaged file must not look like a fault of the program
+        raise ValueError("brackets in brackets, too deep to read") from error
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from ml_backend.clicks.ranking.ranker import RANKING_FILE, Ranker, load_ranker
 from ml_backend.clicks.ranking.versions import current_ranking, name_of
 from ml_backend.clicks.start_masks import Proposals
 from ml_backend.devices import resolve_device
-from ml_backend.errors import ModelError
+from ml_backend.errors import GroundswellError, ModelError
 from ml_backend.settings import BackendSettings
 
 __all__ = ["Rankings"]
@@ -87,7 +87,7 @@ class Rankings:
             return base
         second = loaded.network
         if second is not None and second.encoder == base.encoder:
-            second = configured() if loaded.ranker.second else None
+            second = self._beside(loaded, configured) if loaded.ranker.second else None
         answering = name_of(base), name_of(second)
         if (loaded.ranker.base, loaded.ranker.second) != answering:
             self._say(
@@ -106,6 +106,20 @@ class Rankings:
             key=f"{loaded.digest}{known}",
             threads=self._threads,
         )
+
+    def _beside(self, loaded: _Loaded, configured: Callable[[], ClickSegmenter]) -> ClickSegmenter | None:
+        """The segmenter of the settings; None when it cannot be built: the network answers without it. It is
+        not tried again for this ranking, because that can take seconds of each click.
+        """
+        failed = loaded.stamp, "configured"
+        if failed in self._said:
+            return None
+        try:
+            return configured()
+        except GroundswellError as error:
+            folder = loaded.stamp.folder
+            self._say(failed, "what ranking %s asks beside the network cannot be used: %s", folder, error)
+            return None
 
     def _find(self, project: ProjectPaths) -> _Loaded | None:
         try:

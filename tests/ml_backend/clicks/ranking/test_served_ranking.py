@@ -15,6 +15,7 @@ from ml_backend.app import create_app
 from ml_backend.artifacts.files import write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
+from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.project_network.click_net import (
     ClickNet,
     NetworkManifest,
@@ -27,6 +28,7 @@ from ml_backend.clicks.ranking.versions import name_of
 from ml_backend.clicks.serving.rankings import Rankings
 from ml_backend.clicks.serving.service import ClickService
 from ml_backend.clicks.start_masks import Proposals
+from ml_backend.errors import ModelError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.codecs.brush import decode_brush
 from ml_backend.services import Services
@@ -119,6 +121,15 @@ def _torn(version: Path) -> None:
     (version / RANKING_FILE).write_text('{"format": 1, "wei')
 
 
+def _too_deep(version: Path) -> None:
+    (version / RANKING_FILE).write_text("[" * 200_000)
+
+
+def _not_a_number(version: Path) -> None:
+    text = (version / RANKING_FILE).read_text()
+    (version / RANKING_FILE).write_text(text.replace('"lead": 0.0', '"lead": NaN'))
+
+
 def _no_network(version: Path) -> None:
     (version / "weights.safetensors").write_bytes(b"nothing")
 
@@ -140,6 +151,8 @@ def _bad_name(version: Path) -> None:
     [
         (_gone, "ranking.json is not used"),
         (_torn, "holds no ranking of candidates"),
+        (_too_deep, "holds no ranking of candidates"),
+        (_not_a_number, "holds no ranking of candidates"),
         (_no_network, "no usable click network"),
         (_old_network, "no click network of this release"),
         (_other_segmenter, "was measured with sam:sam-1 and , but small:small-1 and project:"),
@@ -188,3 +201,23 @@ def test_beside_the_network_the_configured_segmenter_is_asked(
     alone = rankings.joint(project, network, pytest.fail, None, 7, lambda: pixels)
     assert isinstance(alone, JointSegmenter)
     assert alone.second is None
+
+
+def test_the_network_answers_where_the_configured_segmenter_is_gone(
+    settings: BackendSettings, version: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = ProjectPaths(settings.data_dir, 1)
+    network = ProjectSegmenter(version)
+    save_ranker(version, Ranker(weights(), base=name_of(network), second="click-onnx:click-onnx-1"))
+    asked: list[int] = []
+
+    def gone() -> ClickSegmenter:
+        asked.append(1)
+        raise ModelError("net.onnx is no file")
+
+    rankings = Rankings(settings)
+    pixels = np.zeros((*HW, 3), np.uint8)
+    for _ in range(3):
+        assert rankings.joint(project, network, gone, None, 7, lambda: pixels) is network
+    assert len(asked) == 1  # building it can take seconds, of each click
+    assert caplog.text.count("net.onnx is no file") == 1
