@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -24,6 +25,9 @@ __all__ = ["PART", "pull_hf_model"]
 
 PART = ".part"
 """Ending of the folder that an unfinished download is in."""
+
+_ANSWER_S = 30.0
+"""for the list of files; by itself the hub's client waits for ever. The files have limits of their own."""
 
 # No pickles: safetensors hold numbers only.
 _FILES = ("*.json", "*.safetensors", "README.md")
@@ -43,7 +47,7 @@ def pull_hf_model(name: str, folder: Path, *, revision: str = "") -> Path:
     part = folder.with_name(folder.name + PART)
     try:
         hub = HfApi()
-        listed = hub.model_info(name, revision=revision or None, files_metadata=True)
+        listed = hub.model_info(name, revision=revision or None, files_metadata=True, timeout=_ANSWER_S)
         wanted = _wanted(listed.siblings or [], name, folder)
         if all(_is_whole(folder / file.rfilename, file) for file in wanted):
             return check_folder(folder)
@@ -65,7 +69,7 @@ def pull_hf_model(name: str, folder: Path, *, revision: str = "") -> Path:
             hint="Check the spelling (owner/name). Private models need HF_TOKEN",
         ) from error
     except Exception as error:  # httpx, the hub's own errors and the file system's
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        line = _without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
         raise ModelError(
             f"{name} could not be fetched ({line})",
             field="name",
@@ -76,6 +80,11 @@ def pull_hf_model(name: str, folder: Path, *, revision: str = "") -> Path:
     with storage_errors(folder):
         _publish(wanted, part, folder)
     return check_folder(folder)
+
+
+def _without_secrets(line: str) -> str:
+    """A line without what addresses in it hold beside the place: passwords, signatures."""
+    return re.sub(r"(://[^\s'\"?#]*)[?#][^\s'\"]*", r"\1", re.sub(r"://[^\s/'\"]*@", "://", line))
 
 
 def _wanted(listed: Sequence[Any], name: str, folder: Path) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ml_backend.clicks.segmenters import hf_pull
 from ml_backend.clicks.segmenters.hf_models import check_folder, find_folder, pulled_folder
 from ml_backend.clicks.segmenters.hf_pull import PART, pull_hf_model
 from ml_backend.errors import ModelError
@@ -153,6 +155,29 @@ def test_what_the_hub_refuses_is_said(
     hub.refuse = refuse
     with pytest.raises(ModelError, match=words):
         pull_hf_model(NAME, tmp_path / "here", revision="v9")
+
+
+def test_a_hub_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up` waits for this: a connection that is open and silent must not stop it for ever."""
+    monkeypatch.setattr(hf_pull, "_ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nowhere = partial(huggingface_hub.HfApi, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(huggingface_hub, "HfApi", nowhere)
+        with pytest.raises(ModelError, match=r"could not be fetched.*timed out"):
+            pull_hf_model(NAME, tmp_path / "here")
+
+
+def test_errors_say_no_password_and_no_signature(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_password = hub.url.replace("http://", "http://me:hunter2@")
+    monkeypatch.setattr(huggingface_hub, "HfApi", partial(huggingface_hub.HfApi, endpoint=with_password))
+    hub.refuse = (500, "Oops")
+    with pytest.raises(ModelError, match="could not be fetched") as caught:
+        pull_hf_model(NAME, tmp_path / "here")
+    assert hub.url in caught.value.message
+    assert "hunter2" not in str(caught.value)
+    assert "?" not in caught.value.message
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
