@@ -46,7 +46,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StorageError(f"cannot write {path}", hint="Check who owns GROUNDSWELL_DATA_DIR") from error
-        if error.errno in (errno.EISDIR, errno.ENOTDIR):
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
             raise StorageError(
                 f"cannot write {path}: a folder is where a file should be, or the other way round",
                 hint="Name another file",

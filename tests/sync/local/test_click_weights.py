@@ -134,3 +134,13 @@ def test_a_checkpoint_with_a_known_hash(
     assert any(asked.startswith("bytes=") for asked in server.asked)
     assert hashlib.sha256(CONTENT).hexdigest() == CHECKPOINTS["m"].sha256
     assert "5 of 5 MB" in person.heard
+
+
+def test_a_file_where_the_folder_of_weights_should_be_stops_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").write_text("a note")
+    monkeypatch.setattr(click_weights, "fetchable", lambda: Fetchable("sam_vit_b", 1, "Apache-2.0"))
+    person = Person(True)
+    offer(settings(tmp_path), person, yes=True)
+    assert any("not fetched" in line and "checkpoints" in line for line in person.heard)
