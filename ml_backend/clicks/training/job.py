@@ -102,7 +102,8 @@ def publish_click_model(
     """Train ``version`` unless it exists, and publish it by rename. Returns the report.
 
     If the report says to use the version, its name is written to the file ``current``, by rename too. If not,
-    an earlier version that passed its test goes on serving. The same holds for the version's ranking of
+    an earlier version that passed its test goes on serving, unless it only beat ``classical`` and this one
+    lost to ``shipped``. The same holds for the version's ranking of
     candidates and the file ``ranking``.
 
     Safe to call again after a kill at any point: a finished version is not trained twice, unless another
@@ -123,6 +124,11 @@ def publish_click_model(
             run_click_job({**spec, **known}, staging, progress)
     report: dict[str, Any] = read_json(folder / "report.json")
     _name_or_not(current, version, guard, use=bool(report["use"]))
+    if not report["use"] and _incumbent(report) == "shipped":
+        earlier = _serving(current)
+        if earlier and _incumbent(_report_of(project, earlier)) == "classical":
+            with guard():  # it never beat the network of the package, and its successor did not
+                current.unlink(missing_ok=True)
     ranks = bool(report.get("ranking", {}).get("use")) and (folder / RANKING_FILE).exists()
     _name_or_not(ranking, version, guard, use=ranks)
     return report
@@ -135,6 +141,21 @@ def _name_or_not(path: Path, version: str, guard: Guard, *, use: bool) -> None:
     elif _serving(path) == version:
         with guard():
             path.unlink(missing_ok=True)
+
+
+def _report_of(project: ProjectPaths, version: str) -> Any:
+    try:
+        return read_json(project.clicks / version / "report.json")
+    except (OSError, ValueError):
+        return {}
+
+
+def _incumbent(report: Any) -> str:
+    """The segmenter that a version was measured against; empty where its report does not say."""
+    try:
+        return str(report["incumbent"]["segmenter"])
+    except (KeyError, TypeError):
+        return ""
 
 
 def _serving(current: Path) -> str:

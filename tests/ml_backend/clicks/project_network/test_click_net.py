@@ -474,6 +474,29 @@ def test_a_report_decides_what_serves(folder: Path, tmp_path: Path) -> None:
         assert (current.read_text() if current.exists() else None) == serves
 
 
+@pytest.mark.parametrize(
+    ("beaten", "lost_to", "serves"),
+    [
+        ("classical", "shipped", None),  # made before the package had a network
+        ("classical", "classical", "v1"),
+        ("shipped", "shipped", "v1"),
+        ("shipped", "classical", "v1"),  # onnxruntime is gone
+        ("classical", "hf", "v1"),  # under auto it does not stand against a large model anyway
+        ("", "shipped", "v1"),
+    ],
+)
+def test_what_only_beat_classical_ends_when_its_successor_loses_to_the_network_of_the_package(
+    tmp_path: Path, beaten: str, lost_to: str, serves: str | None
+) -> None:
+    project = ProjectPaths(tmp_path, 7)
+    for version, use, against in (("v1", True, beaten), ("v2", False, lost_to)):
+        report = {"use": use} | ({"incumbent": {"segmenter": against}} if against else {})
+        write_json(project.clicks / version / "report.json", report)
+        publish_click_model(project, version, {}, lambda *_: pytest.fail("trained again"))
+    current = project.clicks / "current"
+    assert (current.read_text() if current.exists() else None) == serves
+
+
 def test_every_version_of_a_project_is_another_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = ProjectPaths(tmp_path, 7)
     asked: list[int] = []
