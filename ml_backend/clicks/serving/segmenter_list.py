@@ -7,7 +7,7 @@ from typing import Literal
 
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.segmenters.inspection import Inspection
-from ml_backend.clicks.serving.auto_choice import choose
+from ml_backend.clicks.serving.auto_choice import choose, settings_for
 from ml_backend.clicks.serving.catalog import inspect_segmenter
 from ml_backend.clicks.serving.probe import Probe, known_probe, probe
 from ml_backend.clicks.serving.segmenter_table import AUTO, SEGMENTERS
@@ -56,6 +56,7 @@ def _status(
 ) -> SegmenterStatus:
     if name == AUTO:
         return _auto_status(settings, probing)
+    settings = settings_for(name, settings)  # a project that names it is served with these weights
     report = inspect_segmenter(name, settings, project)
     found = None if report.problem else _probe(name, settings, report, project, probing)
     return _row(name, report, found)

@@ -15,7 +15,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.caches import ByteCache
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.project_network.versions import is_outdated, version_stamp
-from ml_backend.clicks.serving.auto_choice import AutoChoice, Candidate, build_best, choose
+from ml_backend.clicks.serving.auto_choice import AutoChoice, Candidate, build_best, choose, settings_for
 from ml_backend.clicks.serving.catalog import build_segmenter, current_version
 from ml_backend.clicks.serving.segmenter_note import write_note
 from ml_backend.clicks.serving.segmenter_table import AUTO
@@ -88,9 +88,13 @@ class SegmenterPool:
         with self._one_builder(name):
             loaded = self._shared.get(name)
             if loaded is None:
-                built = self._best() if name == AUTO else build_segmenter(name, self.settings)
+                built = self._best() if name == AUTO else self._of_name(name)
                 loaded = self._shared[name] = self._watched(built)
             return loaded
+
+    def _of_name(self, name: str) -> ClickSegmenter:
+        """With the weights that ``auto`` would give it, where no setting names some."""
+        return build_segmenter(name, settings_for(name, self.settings))
 
     def _choice(self) -> AutoChoice:
         with self._one_builder("choice"):
@@ -111,7 +115,7 @@ class SegmenterPool:
 
     def _of_candidate(self, best: Candidate) -> ClickSegmenter:
         """Shared with projects that ask for the same segmenter by its name, if the weights are the same."""
-        if best.settings == self.settings.model_copy(update={"segmenter": best.segmenter}):
+        if best.settings == settings_for(best.segmenter, self.settings):
             return self._shared_segmenter(best.segmenter)
         return build_segmenter(best.segmenter, best.settings)
 

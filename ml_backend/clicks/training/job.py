@@ -185,6 +185,7 @@ def _looks(project: ProjectPaths, *where: str) -> int:
 
 def _train(request: Any, out: Path, progress: Progress) -> dict[str, Any]:
     from ml_backend.clicks.evaluation.report import as_json
+    from ml_backend.clicks.serving.auto_choice import settings_for
     from ml_backend.clicks.serving.catalog import build_segmenter
     from ml_backend.clicks.training.trainer import train_click_model
     from ml_backend.settings import BackendSettings
@@ -195,7 +196,7 @@ def _train(request: Any, out: Path, progress: Progress) -> dict[str, Any]:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"the description of the training is damaged ({first['msg']})", field=where) from error
-    incumbent = build_segmenter(spec.incumbent, BackendSettings())
+    incumbent = build_segmenter(spec.incumbent, settings_for(spec.incumbent, BackendSettings()))
     report = train_click_model(
         spec.train,
         spec.test,

@@ -229,6 +229,8 @@ def test_whatever_goes_wrong_while_loading_the_next_answers(
     def build(name: str, given: BackendSettings, project: ProjectPaths | None = None) -> ClickSegmenter:
         if name == "hf":
             raise error
+        if name == "project":
+            return SimpleNamespace(name="project", nbytes=1)  # type: ignore[return-value]
         return real(name, given, project)
 
     monkeypatch.setattr(segmenter_pool, "build_segmenter", build)
@@ -239,6 +241,21 @@ def test_whatever_goes_wrong_while_loading_the_next_answers(
     note = read_note(tmp_path)
     assert note is not None
     assert said in note.better[0]
+    project = ProjectPaths(tmp_path, 1)
+    publish(project, "click-a", "classical")  # of what answers now it could be the better one
+    assert pool.get("auto", project).name == "project"
+
+
+def test_a_project_that_names_what_was_pulled_is_served_with_it(tmp_path: Path) -> None:
+    save("sam2", tmp_path / "checkpoints" / "somebody--sam2")
+    pool = SegmenterPool(settings(tmp_path))
+    named = pool.get("hf", ProjectPaths(tmp_path, 1))
+    assert named.name == "hf"
+    assert pool.get("auto") is named  # in memory once
+    with pytest.raises(ModelError, match="no SAM checkpoint"):
+        pool.get("sam")
+    with pytest.raises(ModelError, match="GROUNDSWELL_HF_MODEL"):  # a setting that names another is kept to
+        SegmenterPool(settings(tmp_path, segmenter="classical")).get("hf")
 
 
 def test_a_named_segmenter_is_noted_too(tmp_path: Path) -> None:
