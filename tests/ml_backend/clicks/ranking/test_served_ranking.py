@@ -221,3 +221,22 @@ def test_the_network_answers_where_the_configured_segmenter_is_gone(
         assert rankings.joint(project, network, gone, None, 7, lambda: pixels) is network
     assert len(asked) == 1  # building it can take seconds, of each click
     assert caplog.text.count("net.onnx is no file") == 1
+
+
+def test_a_mask_is_not_remembered_for_other_proposals_or_another_task(
+    settings: BackendSettings, version: Path
+) -> None:
+    """Two tasks may show the same picture; masks are kept under the picture and the segmenter's encoder."""
+    project, rankings, base = ProjectPaths(settings.data_dir, 1), Rankings(settings), Small()
+    pixels = np.zeros((*HW, 3), np.uint8)
+
+    def encoder(found: Proposals | None, task_id: int) -> str:
+        return rankings.joint(project, base, pytest.fail, found, task_id, lambda: pixels).encoder
+
+    first, second = proposals([GOOD], version="v1"), proposals([OTHER], version="v2")
+    kept = {encoder(None, 7), encoder(first, 7), encoder(second, 7), encoder(first, 8)}
+    assert len(kept) == 4
+    assert base.encoder not in kept
+    assert encoder(first, 7) in kept
+    save_ranker(version, Ranker(weights(), base="small:small-1", second=name_of(ProjectSegmenter(version))))
+    assert encoder(first, 7) not in kept

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -105,6 +106,28 @@ def test_a_download_that_was_given_up_shows_nothing_and_goes_on_later(hub: HubSe
     assert not (tmp_path / "here").exists()
     hub.breaks = 0
     assert check_folder(pull_hf_model(NAME, tmp_path / "here")) == tmp_path / "here"
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_kill_while_files_are_moved_shows_no_half_model(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """A folder counts from its config.json on, so that comes last; the command mends what was left."""
+    with monkeypatch.context() as patched:
+        left = iter(range(moved))
+
+        def replace(source: Path, target: Path) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            source.rename(target)
+
+        patched.setattr(hf_pull, "os", SimpleNamespace(replace=replace))
+        with pytest.raises(KeyboardInterrupt):
+            pull_hf_model(NAME, tmp_path / "here")
+    assert not (tmp_path / "here" / "config.json").exists()
+    folder = pull_hf_model(NAME, tmp_path / "here")
+    wanted = sorted(name for name in hub.listed if not name.endswith(".pt"))
+    assert sorted(path.name for path in folder.iterdir()) == wanted
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
