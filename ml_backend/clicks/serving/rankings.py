@@ -150,7 +150,7 @@ class Rankings:
             ranker = load_ranker(stamp.folder)
             network = _network(stamp.folder, self._settings.device)
             digest = hashlib.sha256((stamp.folder / RANKING_FILE).read_bytes()).hexdigest()[:12]
-        except (ModelError, OSError) as error:
+        except (ModelError, OSError, RuntimeError, MemoryError) as error:  # torch's are RuntimeErrors
             log.warning("the ranking of candidates in %s is not used: %s", stamp.folder, error)
             return _Loaded(stamp, None, None, "")
         return _Loaded(stamp, ranker, network, f"ranked-{digest}")

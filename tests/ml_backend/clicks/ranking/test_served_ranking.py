@@ -203,6 +203,23 @@ def test_beside_the_network_the_configured_segmenter_is_asked(
     assert alone.second is None
 
 
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError()])
+def test_a_network_that_does_not_fit_into_memory_stops_no_click(
+    ask: Ask,
+    version: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def load(_: ProjectSegmenter) -> None:
+        raise error
+
+    monkeypatch.setattr(ProjectSegmenter, "load", load)
+    for _ in range(2):
+        np.testing.assert_array_equal(ask(click(50, 50)), PLAIN)
+    assert caplog.text.count("is not used") == 1
+
+
 def test_the_network_answers_where_the_configured_segmenter_is_gone(
     settings: BackendSettings, version: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
