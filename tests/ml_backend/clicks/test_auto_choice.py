@@ -322,6 +322,15 @@ def test_a_missing_device_and_a_time_out_are_not_remembered(
         assert known_probe("hf", given, report) is None
 
 
+def test_a_probe_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    report = inspect_segmenter("shipped", given)
+    found = probe.probe("shipped", given, report, timeout_s=0.01)  # Python alone takes longer to start
+    assert found.problem.startswith("the probe process took longer than")
+    assert known_probe("shipped", given, report) is None
+    assert probe.probe("shipped", given, report, timeout_s=120).problem == ""
+
+
 def test_a_real_probe_loads_weights_and_clicks(tmp_path: Path) -> None:
     given = settings(tmp_path)
     report = inspect_segmenter("shipped", given)

@@ -22,6 +22,7 @@ from ml_backend.clicks.ranking.ranker import RANKING_FILE, load_ranker
 from ml_backend.clicks.ranking.versions import current_ranking
 from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
 from ml_backend.clicks.start_masks import Proposals
+from ml_backend.clicks.training import ranking as steps
 from ml_backend.clicks.training.job import ClickJobSpec, _rank, publish_click_model
 from ml_backend.clicks.training.project_clicks import ClickedPicture, play, usual_sizes, wanted_of
 from ml_backend.clicks.training.ranking import RankingReport, train_ranking
@@ -71,6 +72,27 @@ def test_a_ranking_that_saves_clicks_is_adopted(pictures: list[Example], tmp_pat
     assert ranker.second == "small:net"
     assert set(ranker.sizes) == {"Cat"}
     assert "use the ranking" in report.reason
+
+
+def test_no_picture_decides_that_was_learnt_from(
+    pictures: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[Path]] = {}
+
+    def note(step: str) -> None:
+        real = getattr(steps, step)
+
+        def noted(given: list[ClickedPicture], *arguments: Any, **named: Any) -> Any:
+            seen[step] = {one.image for one in given}
+            return real(given, *arguments, **named)
+
+        monkeypatch.setattr(steps, step, noted)
+
+    note("learn_ranking")
+    note("measure")
+    trained(pictures, tmp_path, second=Perfect(encoder="net"))
+    assert len(seen["learn_ranking"]) == len(seen["measure"]) == 17
+    assert not seen["learn_ranking"] & seen["measure"]
 
 
 def test_a_ranking_that_saves_nothing_is_not_adopted(pictures: list[Example], tmp_path: Path) -> None:
