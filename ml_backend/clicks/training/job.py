@@ -103,8 +103,7 @@ def publish_click_model(
 
     If the report says to use the version, its name is written to the file ``current``, by rename too. If not,
     an earlier version that passed its test goes on serving, unless it only beat ``classical`` and this one
-    lost to ``shipped``. The same holds for the version's ranking of
-    candidates and the file ``ranking``.
+    did not beat ``shipped``. The ranking of candidates and the file ``ranking`` are treated alike.
 
     Safe to call again after a kill at any point: a finished version is not trained twice, unless another
     release of Groundswell made it.

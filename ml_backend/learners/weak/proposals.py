@@ -37,7 +37,8 @@ class MaskSource(Protocol):
     """Where proposals come from.
 
     ``masks`` gives candidates of an (h, w, 3) uint8 RGB picture of working size, and how far each is trusted
-    (n,) float32 in 0..1, or None where only the picture can say.
+    (n,) float32 in 0..1, or None where only the picture can say. ``name`` stands for all that its masks
+    depend on, weights too.
     """
 
     name: str
