@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from ml_backend.artifacts.files import read_json, storage_errors
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import load_facts
+from ml_backend.clicks.serving.everything_options import label_for
 from ml_backend.clicks.training.options import click_options
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.kinds.registry import Wanted
@@ -105,8 +106,6 @@ def check_project_settings(settings: Settings, wanted: Sequence[Wanted]) -> None
 
 def _check_everything(settings: Settings, wanted: Sequence[Wanted]) -> None:
     """Raise BadInput unless masks of everything can be predictions of such a project."""
-    from ml_backend.clicks.serving.everything_learner import label_for  # reads pictures: slow to import
-
     objects = [target for target in wanted if target.is_of.name in ("instances", "boxes")]
     if not objects:
         raise BadInput("everything is for projects of masks or boxes", field="learner")

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.clicks.base import ClickSegmenter
-from ml_backend.clicks.everything import EverythingSettings, segment_everything
+from ml_backend.clicks.everything import segment_everything
+from ml_backend.clicks.everything_settings import EverythingSettings
 from ml_backend.clicks.serving.auto_choice import choose
 from ml_backend.clicks.serving.catalog import SEGMENTERS, build_segmenter
 from ml_backend.clicks.serving.segmenter_table import AUTO

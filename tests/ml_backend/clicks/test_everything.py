@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ml_backend.clicks.base import ClickResult, Embedding, Prompt, StartMask
-from ml_backend.clicks.everything import EverythingSettings, PointsSegmenter, segment_everything
+from ml_backend.clicks.everything import PointsSegmenter, segment_everything
+from ml_backend.clicks.everything_settings import EverythingSettings
 from ml_backend.clicks.segmenters.classical import ClassicalSegmenter
 from ml_backend.clicks.segmenters.hf import HfSegmenter
 from ml_backend.clicks.segmenters.hf_models import load_model

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_backend.clicks.serving.everything_learner import label_for
+from ml_backend.clicks.serving.everything_options import label_for
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import check_options, get_learner

@@ -40,7 +40,12 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path:
     calm, killed, mark = tmp_path / "calm", tmp_path / "killed", tmp_path / "mark"
     model, _ = run(calm, ema=0.9)
     child = _start(killed, mark, 0.05)
-    _wait_until(lambda: mark.exists() and mark.read_text().isdigit() and int(mark.read_text()) > 11, child)
+
+    def is_half_done() -> bool:
+        text = mark.read_text() if mark.exists() else ""  # read once: the child writes it all the time
+        return text.isdigit() and int(text) > 11
+
+    _wait_until(is_half_done, child)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not (killed / "result.safetensors").exists()
