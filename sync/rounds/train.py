@@ -19,6 +19,8 @@ from typing import Any
 
 from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.serving.everything_learner import EVERYTHING
+from ml_backend.clicks.serving.segmenter_table import AUTO
 from ml_backend.errors import BadImage, BadInput, ModelError
 from ml_backend.examples import Example
 from ml_backend.images.store import ImageStore
@@ -124,12 +126,22 @@ def _cold_snapshot(config: LabelConfig, settings: Settings) -> dict[str, Any]:
         "origin": COLD,
         "learner": settings.cold_start,
         "labels": labels,
-        "options": settings.cold_start_options,
+        "options": _cold_options(settings),
         "split": 0,
         "start": "",
         "train": [],
         "test": [],
     }
+
+
+def _cold_options(settings: Settings) -> Mapping[str, Any]:
+    """The options of the cold start; masks of everything come from the segmenter that answers clicks here."""
+    options = settings.cold_start_options
+    if settings.cold_start != EVERYTHING or options.get("segmenter"):
+        return options
+    if settings.segmenter in (AUTO, "project"):  # a process that predicts chooses by itself
+        return options
+    return {**options, "segmenter": settings.segmenter}
 
 
 def start_adopted(

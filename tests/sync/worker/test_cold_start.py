@@ -148,6 +148,29 @@ def test_it_comes_back_after_a_rebuild(make_world: MakeWorld) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"segmenter": "classical"}, {"segmenter": "classical"}),
+        (
+            {"segmenter": "classical", "cold_start_options": {"segmenter": "shipped"}},
+            {"segmenter": "shipped"},
+        ),
+        ({"segmenter": "auto"}, {}),
+        ({"segmenter": "project"}, {}),
+    ],
+)
+def test_masks_of_everything_come_from_the_segmenter_of_the_project(
+    make_world: MakeWorld, options: dict[str, Any], told: dict[str, str]
+) -> None:
+    given = {"label": "disc", "most": 3, **options.get("cold_start_options", {})}
+    world = make_world(2, **{**options, "cold_start": "everything", "cold_start_options": given})
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    assert load_snapshot(world.open().paths, 1)["options"] == {"label": "disc", "most": 3, **told}
+
+
+@pytest.mark.parametrize(
     ("options", "field"),
     [
         ({"cold_start": "tiny-cold"}, "cold_start.options.colours"),
