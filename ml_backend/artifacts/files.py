@@ -26,6 +26,7 @@ __all__ = [
     "open_atomic",
     "publish_dir",
     "read_json",
+    "read_name",
     "storage_errors",
     "write_atomic",
     "write_json",
@@ -104,6 +105,14 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except RecursionError as error:  # a damaged file must not look like a fault of the program
         raise ValueError("brackets in brackets, too deep to read") from error
+
+
+def read_name(path: Path) -> str | None:
+    """The version that a file names; None when the file is empty or not there."""
+    try:
+        return path.read_text().strip() or None
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ml_backend.artifacts.files import Guard, format_errors, publish_dir, read_json, write_atomic
+from ml_backend.artifacts.files import Guard, format_errors, publish_dir, read_json, read_name, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError
 
@@ -98,10 +98,7 @@ class ModelRegistry:
 
     def current(self, project_id: int) -> str | None:
         """Name of the version that serves, None before the first."""
-        try:
-            return self._current_file(project_id).read_text().strip() or None
-        except FileNotFoundError:
-            return None
+        return read_name(self._current_file(project_id))
 
     def set_current(self, project_id: int, version: str, *, guard: Guard = nullcontext) -> None:
         """Make a published version the one that serves. Raises ModelError when it is not published."""

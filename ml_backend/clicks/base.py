@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClickResult", "ClickSegmenter", "Embedding", "Prompt", "StartMask"]
+__all__ = ["ClickResult", "ClickSegmenter", "Embedding", "ManyMasks", "Prompt", "StartMask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +94,13 @@ class ClickSegmenter(Protocol):
 
     def segment(self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None) -> ClickResult:
         """Masks for the prompt. With no points and no box, the answer is the start mask itself, unchanged."""
+        ...
+
+
+@runtime_checkable
+class ManyMasks(Protocol):
+    """A segmenter that knows several masks for a first click."""
+
+    def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
+        """As ``segment`` without a start mask; the same mask first, then the others it considered."""
         ...

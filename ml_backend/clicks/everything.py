@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, Prompt
+from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, ManyMasks, Prompt
 from ml_backend.clicks.everything_settings import EverythingSettings
 from ml_backend.clicks.sifting import FoundMask, apart, found_mask, without_doubles
 from ml_backend.instances import Rle
@@ -56,7 +56,7 @@ class Everything:
     """n masks of a picture, the most trusted first.
 
     ``crops`` lie at the worked size ``work_hw``, ``hw`` is that of the picture. ``score`` (n,), the
-    expected IoU, and ``stability`` (n,) are float32 in 0..1. ``asked``: how many prompts the segmenter got.
+    expected IoU, and ``stability`` (n,) are float32 in 0..1.
     """
 
     hw: tuple[int, int]
@@ -64,7 +64,6 @@ class Everything:
     crops: list[Crop]
     score: Floats
     stability: Floats
-    asked: int
 
     @property
     def trust(self) -> Floats:
@@ -87,13 +86,6 @@ class PointsSegmenter(Protocol):
         ...
 
 
-@runtime_checkable
-class _AllMasks(Protocol):
-    def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
-        """All masks of a first click, not only the best one."""
-        ...
-
-
 def segment_everything(
     segmenter: ClickSegmenter, image: npt.NDArray[np.uint8], settings: EverythingSettings | None = None
 ) -> Everything:
@@ -103,9 +95,9 @@ def segment_everything(
     hw = (small.shape[0], small.shape[1])
     embedding = segmenter.embed(small)
     if segmenter.persist:
-        found, asked = _from_grid(segmenter, embedding, settings)
+        found = _from_grid(segmenter, embedding, settings)
     else:
-        found, asked = _from_candidates(segmenter, embedding, small, settings)
+        found = _from_candidates(segmenter, embedding, small, settings)
     found = [mask for mask in found if mask.trust >= settings.min_trust]
     found = apart(found, settings.overlap)[: settings.most]
     return Everything(
@@ -114,21 +106,18 @@ def segment_everything(
         [mask.crop for mask in found],
         np.array([mask.score for mask in found], np.float32),
         np.array([mask.stability for mask in found], np.float32),
-        asked,
     )
 
 
 def _from_grid(
     segmenter: ClickSegmenter, embedding: Embedding, settings: EverythingSettings
-) -> tuple[list[FoundMask], int]:
-    """Masks of the points of a grid, without doubles, and the number of points asked."""
+) -> list[FoundMask]:
+    """Masks of the points of a grid, without doubles."""
     hw = embedding.hw
     found: list[FoundMask] = []
     covered = np.zeros(hw, np.bool_)
-    asked = 0
     for points in _grids(hw, settings.side):
         points = points[~covered[points[:, 1].astype(int), points[:, 0].astype(int)]]
-        asked += len(points)
         for result in _answers(segmenter, embedding, points):
             sure = (
                 (mask, float(score), stability)
@@ -142,7 +131,7 @@ def _from_grid(
             if mask.area <= _COVERS * covered.size and mask.trust >= settings.min_trust:
                 h, w = mask.crop.inside.shape
                 covered[mask.crop.y : mask.crop.y + h, mask.crop.x : mask.crop.x + w] |= mask.crop.inside
-    return found, asked
+    return found
 
 
 def _from_candidates(
@@ -150,8 +139,8 @@ def _from_candidates(
     embedding: Embedding,
     image: npt.NDArray[np.uint8],
     settings: EverythingSettings,
-) -> tuple[list[FoundMask], int]:
-    """Masks of the boxes of classical candidates, without doubles, and the number of boxes asked."""
+) -> list[FoundMask]:
+    """Masks of the boxes of classical candidates, without doubles."""
     hw = embedding.hw
     source = get_source("classical", _CLASSICAL_MOST)
     candidates = find_proposals(image, source, most=settings.candidates, work_side=_CANDIDATES_SIDE)
@@ -165,7 +154,7 @@ def _from_candidates(
             mask = result.masks[0]
             yield mask, float(result.iou[0]), _agreement(mask, rle_at(crop, candidates.work_hw, hw))
 
-    return without_doubles([*_counting(answers(), settings, hw)], settings.nms), len(candidates)
+    return without_doubles([*_counting(answers(), settings, hw)], settings.nms)
 
 
 def _reduced(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
@@ -198,7 +187,7 @@ def _answers(segmenter: ClickSegmenter, embedding: Embedding, points: Floats) ->
         return
     for x, y in points.tolist():
         prompt = Prompt(((x, y, True),), None, "")
-        if isinstance(segmenter, _AllMasks):
+        if isinstance(segmenter, ManyMasks):
             yield segmenter.segment_all(embedding, prompt)
         else:
             yield segmenter.segment(embedding, prompt, None)

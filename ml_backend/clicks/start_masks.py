@@ -17,6 +17,7 @@ from ml_backend.masks.rle import rle_hw
 
 __all__ = [
     "Proposals",
+    "box_iou",
     "box_of_mask",
     "keeps_shape",
     "label_under",
@@ -111,7 +112,7 @@ def proposal_for(
     worth = found.score * found.quality
     usable = _usable(proposals, prompt.label, hw)
     if prompt.box is not None:
-        overlap = np.where(usable, _box_iou(found.box_xyxy, prompt.box), 0.0)
+        overlap = np.where(usable, box_iou(found.box_xyxy, prompt.box), 0.0)
         best = int(overlap.argmax())
         return (best, _start_mask(found, best)) if overlap[best] >= MIN_BOX_IOU else None
     if not prompt.points:
@@ -209,9 +210,10 @@ def _start_mask(found: Instances, row: int) -> StartMask:
     return start_mask_from(mask, from_proposal=True)
 
 
-def _box_iou(
+def box_iou(
     boxes: npt.NDArray[np.float32], box: tuple[float, float, float, float]
 ) -> npt.NDArray[np.float64]:
+    """(n,) IoU of boxes (n, 4) with one box, all xyxy in pixels; 0 where both are empty."""
     x0, y0, x1, y1 = box
     w = np.clip(np.minimum(boxes[:, 2], x1) - np.maximum(boxes[:, 0], x0), 0, None)
     h = np.clip(np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0), 0, None)

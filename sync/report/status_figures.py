@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ml_backend.artifacts.files import read_name
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.serving.segmenter_note import read_note
@@ -236,8 +237,7 @@ def _round_status(session: Session, record: RoundRecord) -> dict[str, Any]:
 
 
 def _current_click_model(settings: Settings, project_id: int) -> str:
-    path = ProjectPaths(settings.data_dir, project_id).clicks / "current"
-    return path.read_text().strip() if path.exists() else ""
+    return read_name(ProjectPaths(settings.data_dir, project_id).clicks / "current") or ""
 
 
 def _health(url: str) -> str:

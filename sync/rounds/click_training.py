@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ml_backend.artifacts.files import read_json
+from ml_backend.artifacts.files import read_json, read_name
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.evaluation.adoption import MIN_MASKS, MIN_PICTURES
 from ml_backend.clicks.project_network.versions import is_usable
@@ -163,10 +163,7 @@ def _is_noted(record: RoundRecord) -> bool:
 
 def _model(paths: ProjectPaths) -> Path | None:
     """Folder of the model version whose proposals people see, None while there is none."""
-    try:
-        name = paths.current.read_text().strip()
-    except FileNotFoundError:
-        return None
+    name = read_name(paths.current)
     return paths.model(name) if name and paths.model(name).is_dir() else None
 
 

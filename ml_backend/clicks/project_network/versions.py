@@ -1,13 +1,16 @@
-"""Whether a click version on disk was made by this release of Groundswell. Reads one small file."""
+"""What can be told of a click version on disk from its small files alone."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ml_backend.artifacts.files import read_json
 from ml_backend.clicks.segmenters.input_maps import CLICK_FORMAT
 
-__all__ = ["is_outdated", "is_usable", "version_stamp"]
+__all__ = ["incumbent_of", "is_outdated", "is_usable", "version_stamp"]
+
+log = logging.getLogger(__name__)
 
 
 def _format(folder: Path) -> object:
@@ -25,6 +28,15 @@ def is_usable(folder: Path) -> bool:
 def is_outdated(folder: Path) -> bool:
     """Whether ``folder`` holds a click network of another release; False if it is damaged or missing."""
     return _format(folder) not in (None, CLICK_FORMAT)
+
+
+def incumbent_of(folder: Path) -> str:
+    """The segmenter that the version was measured against; empty, with a warning, when no report says it."""
+    try:
+        return str(read_json(folder / "report.json")["incumbent"]["segmenter"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("click model %s has no readable report: %r", folder, error)
+        return ""
 
 
 def version_stamp(folder: Path) -> tuple[int, int] | None:

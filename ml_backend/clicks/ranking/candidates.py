@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, Prompt, StartMask
-from ml_backend.clicks.start_masks import Proposals
+from ml_backend.clicks.base import ClickResult, ClickSegmenter, Embedding, ManyMasks, Prompt, StartMask
+from ml_backend.clicks.start_masks import Proposals, box_iou
 from ml_backend.masks.rle import rle_hw
 
 __all__ = [
     "SOURCES",
     "Candidate",
-    "ManyMasks",
     "candidates_of",
     "honours",
     "is_first",
@@ -55,15 +54,6 @@ class Candidate:
     source: str
     usual: bool = False
     logits: npt.NDArray[np.float32] | None = None
-
-
-@runtime_checkable
-class ManyMasks(Protocol):
-    """A segmenter that knows several masks for a first click."""
-
-    def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
-        """As ``segment`` without a start mask; the same mask first, then the others it considered."""
-        ...
 
 
 def is_first(prompt: Prompt) -> bool:
@@ -132,8 +122,7 @@ def proposal_candidates(proposals: Proposals | None, prompt: Prompt, hw: tuple[i
     label = proposals.labels.index(prompt.label)
     near = (found.label == label) & (worth >= MIN_WORTH)
     if prompt.box is not None:
-        drawn = np.array([[prompt.box[0], prompt.box[1], prompt.box[2], prompt.box[3]]])
-        near &= _box_iou(found.box_xyxy.astype(np.float64), drawn[0]) >= _MIN_BOX_IOU
+        near &= box_iou(found.box_xyxy, prompt.box) >= _MIN_BOX_IOU
     else:
         x, y, _ = prompt.points[0]
         box = found.box_xyxy
@@ -152,14 +141,6 @@ def proposal_candidates(proposals: Proposals | None, prompt: Prompt, hw: tuple[i
 
 def _logits(result: ClickResult, index: int) -> npt.NDArray[np.float32] | None:
     return None if result.logits is None else result.logits[index]
-
-
-def _box_iou(boxes: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    w = np.clip(np.minimum(boxes[:, 2], box[2]) - np.maximum(boxes[:, 0], box[0]), 0, None)
-    h = np.clip(np.minimum(boxes[:, 3], box[3]) - np.maximum(boxes[:, 1], box[1]), 0, None)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    union = area + (box[2] - box[0]) * (box[3] - box[1]) - w * h
-    return np.asarray(w * h / np.maximum(union, 1e-9), np.float64)
 
 
 def usual_of(candidates: Sequence[Candidate]) -> Candidate:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ml_backend.clicks.base import Prompt
 from ml_backend.clicks.ranking.candidates import SOURCES, Candidate
+from ml_backend.clicks.start_masks import box_iou
 
 __all__ = ["FEATURES", "UsualSize", "features_of"]
 
@@ -191,11 +192,7 @@ def _box_fit(box: tuple[int, int, int, int], prompt: Prompt) -> float:
     """IoU of the mask's box with the drawn one; 0 where none was drawn."""
     if prompt.box is None:
         return 0.0
-    drawn = prompt.box
-    w = max(0.0, min(box[2], drawn[2]) - max(box[0], drawn[0]))
-    h = max(0.0, min(box[3], drawn[3]) - max(box[1], drawn[1]))
-    union = (box[2] - box[0]) * (box[3] - box[1]) + (drawn[2] - drawn[0]) * (drawn[3] - drawn[1]) - w * h
-    return w * h / union if union > 0 else 0.0
+    return float(box_iou(np.array([box], np.float32), prompt.box)[0])
 
 
 def _at_border(mask: npt.NDArray[np.bool_]) -> float:

@@ -31,8 +31,6 @@ FORMAT: Final = 1
 SHARPNESS: Final = 0.05
 """Of two candidates whose IoU differs by this, the better one should get e times the share."""
 RIDGE: Final = 0.003
-LEAD: Final = 0.0
-"""By how much the value of another candidate must exceed that of the usual one."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,7 +58,6 @@ class Ranker:
     sizes: Mapping[str, UsualSize] = field(default_factory=dict)
     base: str = ""
     second: str = ""
-    lead: float = LEAD
 
     def values(self, features: Floats) -> Floats:
         """(n, m) features → (n,) values; higher is better."""
@@ -81,9 +78,8 @@ class Ranker:
         values = self.values(features_of(shown, prompt, pixels, self.sizes.get(prompt.label)))
         if not np.isfinite(values).all():
             return usual
-        least = values[shown.index(usual)] + self.lead
         best = max(range(len(shown)), key=lambda i: (round(float(values[i]), 9), *_order(shown[i])))
-        return shown[best] if values[best] > least else usual
+        return shown[best] if values[best] > values[shown.index(usual)] else usual
 
 
 def _order(candidate: Candidate) -> tuple[bool, int, int, int]:
@@ -144,7 +140,6 @@ class _File(BaseModel):
     sizes: dict[str, _Size]
     base: str
     second: str
-    lead: FiniteFloat
 
 
 def save_ranker(folder: Path, ranker: Ranker) -> None:
@@ -158,7 +153,6 @@ def save_ranker(folder: Path, ranker: Ranker) -> None:
             "sizes": {name: {"mean": s.mean, "spread": s.spread} for name, s in ranker.sizes.items()},
             "base": ranker.base,
             "second": ranker.second,
-            "lead": ranker.lead,
         },
     )
 
@@ -173,4 +167,4 @@ def load_ranker(folder: Path) -> Ranker:
     if said.format != FORMAT or said.features != list(FEATURES) or len(said.weights) != len(FEATURES):
         raise ModelError(f"{path} was made by another release of Groundswell")
     sizes = {name: UsualSize(size.mean, size.spread) for name, size in said.sizes.items()}
-    return Ranker(tuple(said.weights), sizes, said.base, said.second, said.lead)
+    return Ranker(tuple(said.weights), sizes, said.base, said.second)

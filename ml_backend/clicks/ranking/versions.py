@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ml_backend.artifacts.files import read_name
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickSegmenter
 
@@ -12,10 +13,7 @@ RANKING_CURRENT = "ranking"
 
 def current_ranking(project: ProjectPaths) -> str | None:
     """Name of the click version whose ranking serves, None when none was adopted."""
-    try:
-        return (project.clicks / RANKING_CURRENT).read_text().strip() or None
-    except FileNotFoundError:
-        return None
+    return read_name(project.clicks / RANKING_CURRENT)
 
 
 def name_of(segmenter: ClickSegmenter | None) -> str:

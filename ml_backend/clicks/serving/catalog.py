@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ml_backend.artifacts.files import read_name
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.project_network.versions import is_outdated
@@ -106,7 +107,4 @@ def inspect_project(settings: BackendSettings, project: ProjectPaths | None) -> 
 
 def current_version(project: ProjectPaths) -> str | None:
     """Name of the click version that a project's ``current`` names, None when there is none."""
-    try:
-        return (project.clicks / "current").read_text().strip() or None
-    except FileNotFoundError:
-        return None
+    return read_name(project.clicks / "current")

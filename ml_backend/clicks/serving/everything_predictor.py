@@ -13,6 +13,7 @@ from ml_backend.clicks.everything_settings import EverythingSettings
 from ml_backend.clicks.serving.auto_choice import settings_for
 from ml_backend.clicks.serving.catalog import build_segmenter
 from ml_backend.clicks.serving.everything_options import EverythingOptions
+from ml_backend.clicks.serving.segmenter_table import AUTO
 from ml_backend.instances import Instances
 from ml_backend.learners.mask_features import MaskFeatures
 from ml_backend.masks.empty import without_empty_masks
@@ -61,7 +62,7 @@ def everything_segmenter(name: str, device: str) -> ClickSegmenter:
     settings = BackendSettings()
     if device != "auto":
         settings = settings.model_copy(update={"device": device})
+    if settings.segmenter == "project":  # trained on finished tasks, of which there are none yet
+        settings = settings.model_copy(update={"segmenter": AUTO})
     name = name or settings.segmenter
-    # a project's own click network is trained on finished tasks, of which there are none yet
-    name = "classical" if name == "project" else name
     return build_segmenter(name, settings_for(name, settings))

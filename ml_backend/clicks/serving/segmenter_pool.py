@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.caches import ByteCache
 from ml_backend.clicks.base import ClickSegmenter
-from ml_backend.clicks.project_network.versions import is_outdated, version_stamp
+from ml_backend.clicks.project_network.versions import incumbent_of, is_outdated, version_stamp
 from ml_backend.clicks.serving.auto_choice import AutoChoice, Candidate, build_best, choose, settings_for
 from ml_backend.clicks.serving.catalog import build_segmenter, current_version
 from ml_backend.clicks.serving.segmenter_note import write_note
@@ -182,9 +181,5 @@ class _Network:
 
 @functools.lru_cache(maxsize=1024)
 def _incumbent(version: _Version) -> str:
-    """The segmenter that a click version was measured against; empty when its report cannot be read."""
-    try:
-        return str(read_json(version.folder / "report.json")["incumbent"]["segmenter"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("click model %s has no readable report: %r", version.folder, error)
-        return ""
+    """As ``incumbent_of``, read once per training."""
+    return incumbent_of(version.folder)

@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ml_backend.artifacts.files import Guard, publish_dir, read_json, write_atomic, write_json
+from ml_backend.artifacts.files import Guard, publish_dir, read_json, read_name, write_atomic, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickSegmenter
-from ml_backend.clicks.project_network.versions import is_outdated, is_usable
+from ml_backend.clicks.project_network.versions import incumbent_of, is_outdated, is_usable
 from ml_backend.clicks.ranking.ranker import RANKING_FILE
 from ml_backend.clicks.ranking.versions import RANKING_CURRENT
 from ml_backend.clicks.training.options import click_options
@@ -110,7 +110,8 @@ def publish_click_model(
     """
     folder = project.clicks / version
     current, ranking = project.clicks / "current", project.clicks / RANKING_CURRENT
-    serving = project.clicks / _serving(current) if _serving(current) else None
+    earlier = read_name(current)
+    serving = None if earlier is None else project.clicks / earlier
     known = {
         "look": _looks(project, "adoption") + 1,
         "ranking_look": _looks(project, "ranking", "adoption") + 1,
@@ -123,11 +124,10 @@ def publish_click_model(
             run_click_job({**spec, **known}, staging, progress)
     report: dict[str, Any] = read_json(folder / "report.json")
     _name_or_not(current, version, guard, use=bool(report["use"]))
-    if not report["use"] and _incumbent(report) == "shipped":
-        earlier = _serving(current)
-        if earlier and _incumbent(_report_of(project, earlier)) == "classical":
-            with guard():  # it never beat the network of the package, and its successor did not
-                current.unlink(missing_ok=True)
+    lost_to_shipped = not report["use"] and incumbent_of(folder) == "shipped"
+    if lost_to_shipped and serving is not None and incumbent_of(serving) == "classical":
+        with guard():  # neither beat the network of the package
+            current.unlink(missing_ok=True)
     ranks = bool(report.get("ranking", {}).get("use")) and (folder / RANKING_FILE).exists()
     _name_or_not(ranking, version, guard, use=ranks)
     return report
@@ -137,31 +137,9 @@ def _name_or_not(path: Path, version: str, guard: Guard, *, use: bool) -> None:
     """Write the version's name into a file if it is to be used; if it is not, take it out again."""
     if use:
         write_atomic(path, version.encode(), guard=guard)
-    elif _serving(path) == version:
+    elif read_name(path) == version:
         with guard():
             path.unlink(missing_ok=True)
-
-
-def _report_of(project: ProjectPaths, version: str) -> Any:
-    try:
-        return read_json(project.clicks / version / "report.json")
-    except (OSError, ValueError):
-        return {}
-
-
-def _incumbent(report: Any) -> str:
-    """The segmenter that a version was measured against; empty where its report does not say."""
-    try:
-        return str(report["incumbent"]["segmenter"])
-    except (KeyError, TypeError):
-        return ""
-
-
-def _serving(current: Path) -> str:
-    try:
-        return current.read_text().strip()
-    except FileNotFoundError:
-        return ""
 
 
 def _looks(project: ProjectPaths, *where: str) -> int:

@@ -232,6 +232,5 @@ def test_random_weights_of_transformers_give_masks_of_everything(hf: HfSegmenter
     image = (np.random.default_rng(1).random((90, 130, 3)) * 255).astype(np.uint8)
     settings = replace(ALL, side=4, max_share=1.0, min_px=1)
     found = segment_everything(hf, image, settings)
-    assert found.asked == 4 * 3
-    assert all(rle_hw(rle) == (90, 130) for rle in found.rles())
+    assert {rle_hw(rle) for rle in found.rles()} == {(90, 130)}
     assert found.rles() == segment_everything(hf, image, settings).rles()

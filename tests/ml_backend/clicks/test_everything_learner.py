@@ -65,7 +65,7 @@ def test_a_model_of_transformers_serves_too(tmp_path: Path, monkeypatch: pytest.
         assert len(getattr(found, field)) == len(found)
 
 
-@pytest.mark.parametrize(("named", "used"), [("project", "classical"), ("classical", "classical")])
+@pytest.mark.parametrize(("named", "used"), [("project", "shipped"), ("classical", "classical")])
 def test_a_version_stays_with_the_segmenter_that_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, used: str
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ml_backend.app import create_app
-from ml_backend.artifacts.files import write_json
+from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import ProjectFacts, save_facts
 from ml_backend.clicks.base import ClickSegmenter
@@ -126,8 +126,8 @@ def _too_deep(version: Path) -> None:
 
 
 def _not_a_number(version: Path) -> None:
-    text = (version / RANKING_FILE).read_text()
-    (version / RANKING_FILE).write_text(text.replace('"lead": 0.0', '"lead": NaN'))
+    said = read_json(version / RANKING_FILE)
+    write_json(version / RANKING_FILE, said | {"weights": [float("nan"), *said["weights"][1:]]})
 
 
 def _no_network(version: Path) -> None:
