@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -122,7 +124,13 @@ class BackendSettings(BaseSettings):
     )
     allow_image_hosts: str = Field(
         default="",
-        description="comma-separated extra hosts that images may be fetched from, besides Label Studio's own",
+        description="comma-separated extra hosts that images may be fetched from, besides Label Studio's "
+        "own; with the port if it is not 80 or 443",
+    )
+    allow_image_networks: str = Field(
+        default="",
+        description="comma-separated networks of your own, such as 10.0.0.0/8, in which hosts of "
+        "allow_image_hosts may lie; no other private address is called",
     )
     allow_image_dirs: str = Field(
         default="", description="colon-separated folders from which file:// and plain paths may be read"
@@ -143,6 +151,27 @@ class BackendSettings(BaseSettings):
         paths = {name for name, field in fields if field.annotation in (Path, Path | None)}
         from_file = InitSettingsSource(settings_cls, read_config(secrets, paths))
         return init_settings, env_settings, from_file
+
+    def image_hosts(self) -> frozenset[tuple[str, int]]:
+        """Hosts and ports of ``allow_image_hosts``; without a port the ports of http and https are meant."""
+        return _hosts(self.allow_image_hosts)
+
+    def image_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """Networks of ``allow_image_networks``."""
+        return [ipaddress.ip_network(part) for part in _listed(self.allow_image_networks)]
+
+    @field_validator("allow_image_hosts")
+    @classmethod
+    def _are_hosts(cls, text: str) -> str:
+        _hosts(text)
+        return text
+
+    @field_validator("allow_image_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in _listed(text):
+            ipaddress.ip_network(part)
+        return text
 
     def current_studio_token(self) -> str:
         """The API key as it is now, "" when there is none.
@@ -167,3 +196,18 @@ class BackendSettings(BaseSettings):
         if info.data.get("basic_auth_user") and not password.get_secret_value():
             raise ValueError("is empty, but basic_auth_user is set")
         return password
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _hosts(text: str) -> frozenset[tuple[str, int]]:
+    """Hosts with ports. Raises ValueError at what is no host."""
+    found: set[tuple[str, int]] = set()
+    for entry in _listed(text.lower()):
+        parts = urlsplit(f"//{entry}")
+        if not parts.hostname or parts.netloc != entry or "@" in entry:
+            raise ValueError(f"{entry!r} is no host, such as pictures.example or minio.lan:9000")
+        found.update((parts.hostname, port) for port in ([parts.port] if parts.port else (80, 443)))
+    return frozenset(found)

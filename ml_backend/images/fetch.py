@@ -7,7 +7,10 @@ Anybody who may import tasks chooses the addresses, so they are not trusted:
   (see ``studio_routes``);
 * cloud addresses (``s3://``, ``gs://``, ``azure-blob://``) are resolved by Label Studio, which signs them;
 * other ``http(s)`` hosts are refused unless ``GROUNDSWELL_ALLOW_IMAGE_HOSTS`` names them, so that a task
-  cannot make this server call into its own network; redirects are followed by the same rules;
+  cannot make this server call into its own network; redirects are followed by the same rules, and none leads
+  from another host to Label Studio;
+* hosts besides Label Studio must have public addresses, unless they are named and lie in a network of
+  ``GROUNDSWELL_ALLOW_IMAGE_NETWORKS``; what was checked is what is called (see ``network``);
 * files are read only below the folders of ``GROUNDSWELL_ALLOW_IMAGE_DIRS`` (after resolving links);
 * ``data:`` addresses contain the image.
 
@@ -19,12 +22,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
-import socket
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -43,84 +42,20 @@ from ml_backend.images.addresses import (
     scheme_of,
     short_address,
 )
+from ml_backend.images.network import AddressRule, PrivateAddress, TooSlow, ends_at, guarded_client
+from ml_backend.images.studio_auth import StudioAuth
 from ml_backend.images.studio_routes import is_image_route
 from ml_backend.settings import BackendSettings
 
-__all__ = ["Fetcher", "StudioAuth"]
+__all__ = ["Fetcher"]
 
 _CLOUD: Final = frozenset({"s3", "s3s", "gs", "azure-blob", "azure_blob", "gcs"})
 _MAX_REDIRECTS: Final = 4
-_ACCESS_LIFE_S: Final = 240.0
 _CONNECT_S: Final = 5.0
-
-
-class _TooSlow(httpx.TimeoutException):
-    """The whole fetch reached its deadline, although no single read timed out."""
 
 
 _PASSING: Final = frozenset({401, 403, 408, 409, 425, 429})
 """statuses that may change when a token, a permission or the load changes; so may all from 500 on"""
-
-
-class StudioAuth:
-    """The Authorization header for Label Studio, from either kind of token. Safe under threads.
-
-    The token appears in no message.
-
-    ``read_token`` gives the token as it is now; it is asked at the start and whenever one was refused.
-    """
-
-    def __init__(self, url: str, read_token: Callable[[], str], *, client: httpx.Client) -> None:
-        self._url = url.rstrip("/")
-        self._read_token = read_token
-        self._token = read_token().strip()
-        self._client = client
-        self._lock = threading.Lock()
-        self._access = ""
-        self._until = 0.0
-
-    @property
-    def is_personal(self) -> bool:
-        """True for a personal access token (three dot-separated parts), False for a legacy one."""
-        return self._token.count(".") == 2
-
-    def can_renew(self) -> bool:
-        """Whether another header can be tried after a 401: the token is a personal one, or it has changed."""
-        return self.is_personal or self._read_token().strip() != self._token
-
-    def header(self, *, renew: bool = False) -> dict[str, str]:
-        """Header to send; ``renew`` reads the token again (after a 401). Raises StudioError."""
-        if renew and (token := self._read_token().strip()) != self._token:
-            with self._lock:
-                self._token, self._until = token, 0.0
-        if not self._token:
-            return {}
-        if not self.is_personal:
-            return {"Authorization": f"Token {self._token}"}
-        with self._lock:
-            if renew or time.monotonic() >= self._until:
-                self._access = self._refresh()
-                self._until = time.monotonic() + _ACCESS_LIFE_S
-            return {"Authorization": f"Bearer {self._access}"}
-
-    def _refresh(self) -> str:
-        try:
-            reply = self._client.post(f"{self._url}/api/token/refresh/", json={"refresh": self._token})
-        except httpx.HTTPError as error:
-            raise StudioError(
-                f"Label Studio at {self._url} cannot be reached ({type(error).__name__})",
-                hint="Check GROUNDSWELL_STUDIO_URL",
-            ) from None
-        if reply.status_code != 200:
-            raise StudioError(
-                f"Label Studio refused the personal access token (HTTP {reply.status_code})",
-                hint="Make a new one under Account & Settings and set GROUNDSWELL_STUDIO_TOKEN",
-                status=reply.status_code,
-            )
-        try:
-            return str(reply.json()["access"])
-        except (ValueError, KeyError, TypeError):
-            raise StudioError("Label Studio's token reply has no access token") from None
 
 
 class Fetcher:
@@ -129,13 +64,14 @@ class Fetcher:
     def __init__(self, settings: BackendSettings, *, client: httpx.Client | None = None) -> None:
         self._base = settings.studio_url.rstrip("/")
         self._origin = origin_of(self._base)
-        self._allowed_hosts = {h.strip().lower() for h in settings.allow_image_hosts.split(",") if h.strip()}
+        self._named = settings.image_hosts()
         self._allowed_dirs = [Path(d).resolve() for d in settings.allow_image_dirs.split(":") if d.strip()]
         self._max_bytes = settings.max_image_bytes
         self._timeout_s = settings.fetch_timeout_s
         self._deadline_s = settings.fetch_deadline_s
         timeout = httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s))
-        self._client = client or httpx.Client(timeout=timeout, follow_redirects=False)
+        rule = AddressRule(self._origin[1:], self._named, settings.image_networks())
+        self._client = client or guarded_client(rule, timeout)
         self._auth = StudioAuth(self._base, settings.current_studio_token, client=self._client)
 
     @property
@@ -242,13 +178,19 @@ class Fetcher:
         end = time.monotonic() + self._deadline_s
         start = urlsplit(address)
         from_studio = self._is_studio(address)
+        abroad = not from_studio
         renewed = False
         hop = 0
         while hop <= _MAX_REDIRECTS:
             self._check_host(address, field, tried, redirected_by_studio=from_studio and hop > 0)
             own = self._is_studio(address)
-            headers = self._auth.header(renew=renewed) if own else {}
-            status, location, body = self._request(address, headers, field, tried, end)
+            if own and abroad:
+                tried.append(f"GET {short_address(address)}: another host led to Label Studio")
+                raise _nothing(start.geturl(), tried, field)
+            abroad = abroad or not own
+            with ends_at(end):
+                headers = self._auth.header(renew=renewed) if own else {}
+                status, location, body = self._request(address, headers, field, tried, end)
             if body is not None:
                 return body
             if location is not None:
@@ -293,8 +235,18 @@ class Fetcher:
                         )
                     parts.append(part)
                 return 200, None, b"".join(parts)
+        except PrivateAddress as error:
+            tried.append(f"GET {short_address(address)}: {error}")
+            raise _nothing(
+                address,
+                tried,
+                field,
+                hint="If it is a host of your own network, name it in GROUNDSWELL_ALLOW_IMAGE_HOSTS and its "
+                f"network (such as {error.address}) in GROUNDSWELL_ALLOW_IMAGE_NETWORKS",
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            what = str(error) if isinstance(error, _TooSlow) else type(error).__name__
+            slow = isinstance(error, TooSlow)
+            what = f"it took longer than {self._deadline_s:g} s" if slow else type(error).__name__
             tried.append(f"GET {short_address(address)}: {what}")
             if self._is_studio(address):
                 raise StudioError(
@@ -308,7 +260,7 @@ class Fetcher:
         """Time-outs of one request, within what is left of the deadline of the fetch."""
         left = end - time.monotonic()
         if left <= 0:
-            raise _TooSlow(f"it took longer than {self._deadline_s:g} s")
+            raise TooSlow("the fetch took too long")
         one = min(self._timeout_s, left)
         return httpx.Timeout(one, connect=min(_CONNECT_S, one))
 
@@ -350,17 +302,18 @@ class Fetcher:
                 "GROUNDSWELL_ALLOW_IMAGE_HOSTS. If Label Studio itself led here, it asks to log in: check "
                 "GROUNDSWELL_STUDIO_TOKEN",
             )
-        host = parts.hostname.lower()
-        if {host, f"{host}:{parts.port}"} & self._allowed_hosts:
+        host, port = origin_of(address)[1:]
+        if (host, port) in self._named:
             return
-        if redirected_by_studio and _is_public(host):  # a storage link that Label Studio signed
-            return
+        if redirected_by_studio and (host, port) != self._origin[1:]:
+            return  # a storage link that Label Studio signed; the connection takes public addresses only
         tried.append(f"GET {short_address(address)}: host {host} is not allowed")
+        name = host if port == DEFAULT_PORT[parts.scheme.lower()] else f"{host}:{port}"
         raise _nothing(
             address,
             tried,
             field,
-            hint=f"Label Studio is {self._base} here; GROUNDSWELL_ALLOW_IMAGE_HOSTS may name {host}",
+            hint=f"Label Studio is {self._base} here; GROUNDSWELL_ALLOW_IMAGE_HOSTS may name {name}",
         )
 
 
@@ -370,12 +323,3 @@ def _nothing(
     return kind(
         f"cannot read {short_address(value)}: {'; '.join(tried) or 'nothing to try'}", field=field, hint=hint
     )
-
-
-def _is_public(host: str) -> bool:
-    """Whether every address of a host is a public one."""
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
-    return bool(found) and all(ipaddress.ip_address(str(a).split("%")[0]).is_global for a in found)
