@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from ml_backend.errors import BadInput
 from ml_backend.examples import Example
 from ml_backend.instances import Rle
+from ml_backend.masks.outlines import check_outline
 from ml_backend.masks.rle import parse_rle
 
 __all__ = ["CocoImage", "CocoSet", "box_to_rle", "load_coco", "segmentation_to_rle"]
@@ -190,7 +192,9 @@ def _corners(polygon: object, hw: tuple[int, int], field: str) -> list[float]:
     if not all(_is_number(v) for v in polygon):
         raise BadInput("a corner of a polygon is not a number of pixels", field=field)
     far = 4 * max(hw)  # corners far outside would cost the fill time and memory
-    return [float(min(max(v, -far), far)) for v in polygon]
+    corners = [float(min(max(v, -far), far)) for v in polygon]
+    check_outline(np.array(corners).reshape(-1, 2), hw, field=field)
+    return corners
 
 
 def _is_number(value: object) -> bool:

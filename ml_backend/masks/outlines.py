@@ -12,13 +12,16 @@ from pycocotools import mask as coco
 
 from ml_backend.errors import BadRegion
 from ml_backend.instances import Rle
-from ml_backend.masks.rle import decode_rle, empty_rle, encode_mask, rle_box, rle_iou
+from ml_backend.masks.rle import decode_rle, empty_rle, rle_box, rle_iou
 
-__all__ = ["FAITHFUL_IOU", "outline_rings", "polygon_to_rle", "rle_to_polygon"]
+__all__ = ["FAITHFUL_IOU", "check_outline", "outline_rings", "polygon_to_rle", "rle_to_polygon"]
 
 FAITHFUL_IOU: Final = 0.95
 """A polygon whose IoU with its mask is lower does not show the mask."""
 _LEAST_TOLERANCE_PX: Final = 0.1
+_LONGEST_OUTLINE_PX: Final = 2_000_000
+_LONGEST_SIDE_PX: Final = 100_000_000
+"""COCO's fill counts fifths of pixels in 32 bits"""
 _NEAR_ENOUGH: Final = 0.99
 """Where holes and further parts cost most of the IoU, a polygon with this share of the best one is enough."""
 
@@ -43,26 +46,49 @@ def polygon_to_rle(points: npt.NDArray[np.float64], hw: tuple[int, int]) -> Rle:
     if not np.isfinite(points).all():
         raise BadRegion("a corner is not a finite number", field="value.points")
     height, width = hw
-    limit = 4 * max(height, width) + 1  # far corners would only cost time
-    ring = np.clip(points, -limit, limit)
-    if (
-        ring[:, 0].min() >= 0
-        and ring[:, 1].min() >= 0
-        and ring[:, 0].max() <= width
-        and ring[:, 1].max() <= height
-    ):
-        found = coco.frPyObjects([ring.reshape(-1).tolist()], height, width)[0]
-        return {"size": [height, width], "counts": found["counts"].decode("ascii")}
-    # COCO's fill needs all corners inside: fill on a canvas that holds the whole polygon, then cut out the
-    # image
-    x0, y0 = np.floor(np.minimum(ring.min(axis=0), 0)).astype(int)
-    x1, y1 = np.ceil(np.maximum(ring.max(axis=0), (width, height))).astype(int)
-    found = coco.frPyObjects([(ring - (x0, y0)).reshape(-1).tolist()], int(y1 - y0), int(x1 - x0))[0]
-    canvas = decode_rle({"size": found["size"], "counts": found["counts"].decode("ascii")})
-    mask = canvas[-y0 : height - y0, -x0 : width - x0]
-    if not mask.any():
+    limit = 4 * max(height, width) + 1  # keeps the sums below exact
+    ring = _cut(np.clip(points, -limit, limit), width, height)
+    if len(ring) < 3:
         return empty_rle(hw)
-    return encode_mask(mask)
+    check_outline(ring, hw)
+    found = coco.frPyObjects([ring.reshape(-1).tolist()], height, width)[0]
+    return {"size": [height, width], "counts": found["counts"].decode("ascii")}
+
+
+def check_outline(ring: npt.NDArray[np.float64], hw: tuple[int, int], *, field: str = "value.points") -> None:
+    """Raise BadRegion, naming ``field``, for a closed ring of (n, 2) corners that COCO's fill would take
+    gigabytes for: it stores five points for every pixel along the ring.
+    """
+    along = np.abs(np.roll(ring, -1, axis=0) - ring).max(axis=1).sum()
+    if along > _LONGEST_OUTLINE_PX or max(hw) > _LONGEST_SIDE_PX:
+        raise BadRegion(
+            f"an outline of {along:.0f} pixels on an image of {hw[1]}×{hw[0]} is too long to be one",
+            field=field,
+            hint="Draw the object as a mask instead",
+        )
+
+
+def _cut(ring: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.float64]:
+    """The part of a closed ring inside the image, as one ring (Sutherland and Hodgman 1974).
+
+    COCO's fill needs all corners inside. Parts that the border cuts off from each other stay joined along the
+    border, where they enclose nothing.
+    """
+    for axis, edge, side in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        if not len(ring):
+            break
+        ahead = np.roll(ring, -1, axis=0)
+        depth, depth_ahead = side * (ring[:, axis] - edge), side * (ahead[:, axis] - edge)
+        crosses = (depth >= 0) != (depth_ahead >= 0)
+        if not crosses.any():
+            ring = ring if depth[0] >= 0 else ring[:0]
+            continue
+        share = np.where(crosses, depth, 0.0) / np.where(crosses, depth - depth_ahead, 1.0)
+        meet = ring + share[:, None] * (ahead - ring)
+        meet[:, axis] = edge
+        keep = np.stack([crosses, depth_ahead >= 0], axis=1)
+        ring = np.stack([meet, ahead], axis=1)[keep]
+    return np.clip(ring, 0, (width, height))  # a last rounding
 
 
 def rle_to_polygon(rle: Rle, *, tolerance_px: float = 1.0) -> tuple[npt.NDArray[np.float64], float]:

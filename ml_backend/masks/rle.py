@@ -36,6 +36,8 @@ __all__ = [
 ]
 DENSE: Final = 16
 """A mask with more than one toggle in this many pixels is noise, and faster to handle as pixels."""
+_MOST_TOGGLES: Final = 1 << 24
+"""A few bytes can describe lines whose transposed scan has a toggle for every pixel."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -185,7 +187,7 @@ def transpose_toggles(toggles: Ints, major: int, minor: int) -> Ints:
 
     ``toggles`` are sorted positions in a scan of ``major`` lines of ``minor`` pixels; returns those of the
     scan of ``minor`` lines of ``major`` pixels. O(k log k) time and memory in the number of toggles of both
-    scans.
+    scans. Raises BadInput for stripes whose transposed scan would take gigabytes.
     """
     if len(toggles) == 0:
         return toggles
@@ -194,6 +196,12 @@ def transpose_toggles(toggles: Ints, major: int, minor: int) -> Ints:
     changes = _cancel_pairs(np.sort(np.concatenate((ends, ends + minor))))
     start, stop = changes[0::2], changes[1::2]
     length = stop - start
+    if length.sum() > _MOST_TOGGLES:
+        raise BadInput(
+            f"the mask changes {length.sum()} times from line to line, at most {_MOST_TOGGLES} are read",
+            field="rle",
+            hint="Is it noise, or stripes?",
+        )
     offset = np.cumsum(length) - length
     position = np.repeat(start - offset, length) + np.arange(int(length.sum()))
     line, pixel = np.divmod(position, minor)

@@ -9,7 +9,7 @@ any stream of the format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 import numpy as np
@@ -39,6 +39,7 @@ _LONGEST: Final = 1 << 16
 _MOST_BITS: Final = 3 + 16 + 8
 """Most bits that one value can take: a token for it alone, with the largest run size. Bits after the last
 value are not read, so an overlong list costs no more than its image can need."""
+_BLOCK_BITS: Final = 1 << 16
 
 
 # Label Studio's brush RLE
@@ -126,75 +127,89 @@ def brush_to_rle(data: Sequence[int] | bytes, hw: tuple[int, int], *, threshold:
 
 
 def _decode_toggles(data: Sequence[int] | bytes, hw: tuple[int, int], *, threshold: int) -> Ints:
-    """Row-major toggles of the alpha channel."""
-    value, length = _decode_runs(data, hw)
-    end = np.cumsum(length)
-    if (end & 3).any():  # an RGBA stream whose channels differ: look at every fourth byte
-        alpha = np.arange(3, int(end[-1]), 4)
-        inside = (value > threshold)[np.searchsorted(end, alpha, side="right")]
-        return np.flatnonzero(np.diff(inside, prepend=False)).astype(np.int64, copy=False)
-    inside = value > threshold
-    before = np.concatenate(([False], inside[:-1]))
-    start = (end - length) >> 2
-    return np.asarray(start[inside != before], np.int64)
+    """Row-major toggles of the alpha channel.
+
+    Of the four values of a pixel only the last counts. A run holds the last values of the pixels from
+    start // 4 to end // 4, also where the channels differ and a run ends inside of a pixel.
+    """
+    parts: list[Ints] = []
+    done, before = 0, False
+    for value, length in _runs(data, hw):
+        end = done + np.cumsum(length)
+        start, stop = (end - length) >> 2, end >> 2
+        inside, start = (value > threshold)[stop > start], start[stop > start]
+        if len(start):
+            parts.append(start[inside != np.concatenate(([before], inside[:-1]))])
+            before = bool(inside[-1])
+        done = int(end[-1])
+    return np.concatenate(parts).astype(np.int64, copy=False)
 
 
-def _decode_runs(data: Sequence[int] | bytes, hw: tuple[int, int]) -> tuple[Ints, Ints]:
-    """(values, lengths) of the byte stream, both (k,)."""
+def _runs(data: Sequence[int] | bytes, hw: tuple[int, int]) -> Iterator[tuple[Ints, Ints]]:
+    """(values, lengths) of the byte stream, both (k,), block by block: tables of all its bits at once would
+    take hundreds of times the memory of the stream.
+    """
     check_brush(data, hw)
     longest = (_HEADER_BITS + hw[0] * hw[1] * 4 * _MOST_BITS) // 8 + 1
     try:
         raw = np.frombuffer(bytes(data[:longest]), np.uint8)
     except (TypeError, ValueError) as error:
         raise BadRegion("rle is not a list of bytes (0..255)", field="value.rle") from error
-    # window[p] = the 24 bits from bit p on
-    padded = np.concatenate((raw, np.zeros(8, np.uint8))).astype(np.int32)
-    words = (padded[:-3] << 16) | (padded[1:-2] << 8) | padded[2:-1]  # 24 bits from byte i
-    follow = padded[3:]
-    shift = np.arange(8)
-    window = ((words[:, None].astype(np.int64) << 8 | follow[:, None]) >> (8 - shift) & 0xFFFFFF).reshape(-1)
-    total = int(window[0]) << 8 | int(window[24]) >> 16
-    word = (int(window[32]) >> 19) + 1
-    sizes = [((int(window[37 + 4 * k]) >> 20) & 15) + 1 for k in range(4)]
+    padded = np.concatenate((raw, np.zeros(8, np.uint8)))
+    total, n_bits = int.from_bytes(raw[:4].tobytes(), "big"), len(raw) * 8
+    if not total:
+        raise BadRegion("rle is empty", field="value.rle")
+    word, *sizes = (_bits(padded, np.array([32, 37, 41, 45, 49])) >> (19, 20, 20, 20, 20)).tolist()
+    word, run_bits = word + 1, np.array([size % 16 + 1 for size in sizes], np.int64)
     if word > 8:
         raise BadRegion(f"rle has words of {word} bits, expected at most 8", field="value.rle")
-    return _walk_tokens(window, len(raw) * 8, total, word, np.array(sizes, np.int64))
-
-
-def _walk_tokens(window: Ints, n_bits: int, total: int, word: int, sizes: Ints) -> tuple[Ints, Ints]:
-    """Find where tokens start (the one sequential part), then read all of them at once."""
-    code = window >> 21
-    size = sizes[code & 3]
-    count = ((window >> (21 - size)) & ((1 << size) - 1)) + 1
-    is_run = code >= 4
-    step = 3 + size + word * np.where(is_run, 1, count)
-    steps, counts = step.tolist(), count.tolist()
-    starts: list[int] = []
     position, done = _HEADER_BITS, 0
     while done < total:
         if position >= n_bits:
             raise BadRegion(f"rle ends after {done} of {total} values", field="value.rle")
-        starts.append(position)
-        done += counts[position]
-        position += steps[position]
-    if position > n_bits:
-        raise BadRegion("rle ends inside its last value", field="value.rle")
-    at = np.array(starts, np.int64)
-    if len(at) == 0:
-        raise BadRegion("rle is empty", field="value.rle")
-    number = np.where(is_run[at], 1, count[at])  # words that follow the token
-    length = np.where(is_run[at], count[at], 1)
-    offset = np.cumsum(number) - number
-    nth = np.arange(int(number.sum())) - np.repeat(offset, number)
-    where = np.repeat(at + 3 + size[at], number) + nth * word
-    value = window[where] >> (24 - word)
-    lengths = np.repeat(length, number)
-    surplus = int(lengths.sum()) - total
-    if surplus:  # a last run may reach beyond the end
-        lengths[-1] -= surplus
-        if lengths[-1] <= 0:
-            raise BadRegion("rle is longer than its header says", field="value.rle")
-    return value, lengths
+        first = position
+        size, count, is_run = _tokens(padded, np.arange(first, min(first + _BLOCK_BITS, n_bits)), run_bits)
+        steps = (3 + size + word * np.where(is_run, 1, count)).tolist()
+        counts = count.tolist()
+        starts: list[int] = []
+        # where tokens start: the one sequential part; then all of the block are read at once
+        while done < total and (place := position - first) < len(steps):
+            starts.append(place)
+            done += counts[place]
+            position += steps[place]
+        if position > n_bits:
+            where = "inside its last value" if done >= total else f"after {done} of {total} values"
+            raise BadRegion(f"rle ends {where}", field="value.rle")
+        at = np.array(starts, np.int64)
+        number = np.where(is_run[at], 1, count[at])  # words that follow the token
+        offset = np.cumsum(number) - number
+        nth = np.arange(int(number.sum())) - np.repeat(offset, number)
+        value = _bits(padded, np.repeat(first + at + 3 + size[at], number) + nth * word) >> (24 - word)
+        length = np.repeat(np.where(is_run[at], count[at], 1), number)
+        if done > total:  # a last run may reach beyond the end
+            length[-1] -= done - total
+            if length[-1] <= 0:
+                raise BadRegion("rle is longer than its header says", field="value.rle")
+        yield value, length
+
+
+def _bits(padded: npt.NDArray[np.uint8], at: Ints) -> Ints:
+    """The 24 bits from each of these bits on."""
+    byte = at >> 3
+    four = np.zeros(len(at), np.int64)
+    for k in range(4):
+        four = four << 8 | padded[byte + k]
+    return four >> (8 - (at & 7)) & 0xFFFFFF
+
+
+def _tokens(
+    padded: npt.NDArray[np.uint8], at: Ints, run_bits: Ints
+) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+    """Size of the count, count, and whether it is a run, of the tokens that would start at these bits."""
+    window = _bits(padded, at)
+    code = window >> 21
+    size = run_bits[code & 3]
+    return size, ((window >> (21 - size)) & ((1 << size) - 1)) + 1, code >= 4
 
 
 def _read(value: Mapping[str, Any], hw: tuple[int, int]) -> Rle:

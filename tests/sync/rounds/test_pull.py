@@ -26,7 +26,7 @@ from sync.rounds.project import refreshed
 from sync.rounds.pull import TaskDifferences, compare_tasks, is_comparison_due, pull
 from sync.rounds.registration import register_project
 from sync.rounds.task_queries import effective_annotation
-from sync.store.tables import AnnotationRecord, TaskRecord
+from sync.store.tables import AnnotationRecord, ProjectRecord, TaskRecord
 from tests.sync.conftest import World
 from tests.sync.steps import step
 
@@ -179,6 +179,20 @@ def test_an_annotation_committed_late_is_found_by_the_next_comparison(make_world
     step(pull, world.open())
     world.label(1)
     _committed_late(world, world.tasks[1])
+    assert step(pull, world.open()).annotations_created == 1
+
+
+def test_an_annotation_committed_a_little_late_is_found_without_a_comparison(make_world: MakeWorld) -> None:
+    """Its time lies before the newest change that was seen, by less than the overlap."""
+    world = make_world(3, overlap_s=60.0, compare_s=1e9)
+    world.label(0)
+    step(pull, world.open())
+    with world.store.read() as session:
+        newest = session.get_one(ProjectRecord, world.project_id).watermark
+    assert newest is not None
+    world.label(1)
+    late = (newest - timedelta(seconds=30)).isoformat()
+    world.studio._db["tasks"][str(world.tasks[1])]["updated_at"] = late
     assert step(pull, world.open()).annotations_created == 1
 
 

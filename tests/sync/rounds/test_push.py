@@ -19,6 +19,7 @@ from sync.rounds.push import push
 from sync.rounds.push_plan import PushPlan, Shown, plan_push
 from sync.rounds.round_records import trained_round
 from sync.store.tables import AnnotationRecord, RoundRecord
+from sync.studio.protocol import PredictionRow
 from tests.sync.conftest import HW, LABELS, World
 from tests.sync.steps import step
 
@@ -122,6 +123,30 @@ def test_many_changed_decisions_send_a_new_set_and_switch_to_it(make_world: Make
     assert report.sent == 24
     assert report.version != label
     assert list(world.studio.prediction_versions(world.project_id)) == [report.version]
+
+
+def test_at_every_moment_a_whole_set_is_shown_and_other_people_s_predictions_stay(
+    make_world: MakeWorld,
+) -> None:
+    world, record = _pushed(make_world, push_rows=5)
+    _decide(world, record, *range(8, 16))
+    foreign = [PredictionRow(world.tasks[number], [], 0.5, "another-model") for number in (7, 8)]
+    world.studio.import_predictions(world.project_id, foreign)
+    project = world.studio._db["projects"][str(world.project_id)]
+    seen: list[tuple[str, int]] = []
+
+    def shown(name: str) -> None:
+        rows = world.studio._db["predictions"].values()
+        tasks = {row["task"] for row in rows if row["model_version"] == project["model_version"]}
+        seen.append((name, len(tasks & set(world.tasks[6:]))))
+
+    world.studio.before_call = shown
+    report = step(push, world.open(), _record(world))
+    world.studio.before_call = None
+    shown("afterwards")
+    assert {"import_predictions", "set_model_version", "delete_predictions"} <= {name for name, _ in seen}
+    assert [part for part in seen if part[1] != 24] == []
+    assert world.studio.prediction_versions(world.project_id) == {report.version: 24, "another-model": 2}
 
 
 def test_a_submitted_annotation_sends_and_lists_nothing(make_world: MakeWorld) -> None:

@@ -222,6 +222,19 @@ def test_release_frees_at_once_and_spares_a_successor(store: Store) -> None:
         first.check()
 
 
+def test_a_worker_that_was_replaced_cannot_free_the_lease_of_its_successor(store: Store) -> None:
+    clock = Clock()
+    first = Lease(store, "x", "a", ttl_s=60, heartbeat_s=0, now=clock)
+    second = Lease(store, "x", "b", ttl_s=60, heartbeat_s=0, now=clock)
+    third = Lease(store, "x", "c", ttl_s=60, heartbeat_s=0, now=clock)
+    assert first.acquire()
+    clock.forward(61)
+    assert second.acquire()
+    first.release()  # it wakes up, and does not know yet that it was replaced
+    assert second.holder() == "b"
+    assert not third.acquire()
+
+
 def test_the_heartbeat_thread_notices_a_takeover(store: Store) -> None:
     lease = Lease(store, "x", "a", ttl_s=60, heartbeat_s=0.01)
     assert lease.acquire()
