@@ -8,6 +8,7 @@ white, 16-bit greys are scaled by their range, palettes and CMYK become RGB.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -28,6 +29,7 @@ MAX_PIXELS: Final = 200_000_000
 """Limit in pixels where the settings give none."""
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+_MARKUP: Final = re.compile(rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*<")
 _DAMAGE: Final = (
     OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, RuntimeError,
     TypeError, AttributeError, LookupError, struct.error, zlib.error,
@@ -63,6 +65,12 @@ def open_image(data: bytes, *, max_pixels: int, field: str) -> Iterator[Image.Im
     """The picture behind ``data``, not decoded yet. Raises BadImage when it is empty or too large."""
     if not data:
         raise BadImage("the file is empty", field=field)
+    if _MARKUP.match(data):
+        raise BadImage(
+            "the file is a web page or a drawing (SVG), whatever its name says",
+            field=field,
+            hint="JPEG, PNG, WebP, TIFF, BMP and GIF work",
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about size (we check it ourselves) and odd metadata
         # Pillow refuses pictures larger than twice its own limit, before ours is checked

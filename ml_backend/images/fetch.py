@@ -42,6 +42,7 @@ from ml_backend.images.addresses import (
     scheme_of,
     short_address,
 )
+from ml_backend.images.bodies import ASKED, read_body
 from ml_backend.images.network import AddressRule, PrivateAddress, TooSlow, ends_at, guarded_client
 from ml_backend.images.studio_auth import StudioAuth
 from ml_backend.images.studio_routes import is_image_route
@@ -210,31 +211,24 @@ class Fetcher:
     ) -> tuple[int, str | None, bytes | None]:
         """(status, target of a redirect, body): one of the last two at most. ``end`` as of time.monotonic."""
         try:
-            with self._client.stream("GET", address, headers=headers, timeout=self._time_left(end)) as reply:
+            with self._client.stream(
+                "GET", address, headers=ASKED | headers, timeout=self._time_left(end)
+            ) as reply:
                 if reply.is_redirect:
                     return reply.status_code, reply.headers.get("location", ""), None
                 if reply.status_code != 200:
                     return reply.status_code, None, None
-                if reply.headers.get("content-type", "").startswith("text/html"):
-                    raise BadImage(
-                        f"{short_address(address)} answered with a web page, not an image",
-                        field=field,
-                        hint="Label Studio asks to log in: check GROUNDSWELL_STUDIO_TOKEN"
-                        if headers == {}
-                        else "",
-                    )
-                parts, size = [], 0
-                for part in reply.iter_bytes():
-                    self._time_left(end)
-                    size += len(part)
-                    if size > self._max_bytes:
-                        raise BadImage(
-                            f"{short_address(address)} is larger than {self._max_bytes} bytes",
-                            field=field,
-                            hint="Raise GROUNDSWELL_MAX_IMAGE_BYTES",
-                        )
-                    parts.append(part)
-                return 200, None, b"".join(parts)
+                body = read_body(
+                    reply,
+                    name=short_address(address),
+                    limit=self._max_bytes,
+                    field=field,
+                    between=lambda: self._time_left(end),
+                    page_hint=""
+                    if headers
+                    else "If it is Label Studio that asks to log in: check GROUNDSWELL_STUDIO_TOKEN",
+                )
+                return 200, None, body
         except PrivateAddress as error:
             tried.append(f"GET {short_address(address)}: {error}")
             raise _nothing(

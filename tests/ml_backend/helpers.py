@@ -46,11 +46,11 @@ class FakeStudioServer:
         if found is None:
             return httpx.Response(404, text="not here")
         if isinstance(found, bytes):
-            return httpx.Response(200, content=found, headers={"content-type": "image/png"})
+            found = (200, {"content-type": "image/png"}, found)
         if isinstance(found, Exception):
             raise found
         status, headers, body = found
-        return httpx.Response(status, headers=headers, content=body)
+        return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
     @property
     def client(self) -> httpx.Client:
