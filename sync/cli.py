@@ -39,6 +39,8 @@ COMMANDS = (
     "export-model",
     "more-like-this",
     "predict",
+    "backup",
+    "restore",
     "rebuild",
     "doctor",
     "models",

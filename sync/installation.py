@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sync.rounds.progress import Progress
     from sync.rounds.project import OpenProject
 
-__all__ = ["Installation", "effective_settings", "open_installation", "open_store"]
+__all__ = ["Installation", "effective_settings", "open_installation", "open_store", "settings_of_data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,13 @@ def open_store(
     if not create:
         _refuse_without_data(settings)
     return settings, Store(settings.database())
+
+
+def settings_of_data(data_dir: Path | None) -> Settings:
+    """Settings for what reads a data directory without opening its store; BadInput when there is no data."""
+    settings = effective_settings(data_dir)
+    _refuse_without_data(settings)
+    return settings
 
 
 def _refuse_without_data(settings: Settings) -> None:

@@ -16,7 +16,10 @@ OrderMethod = Literal[
     "ours", "entropy", "margin", "quality", "mask_entropy", "tta", "max_probability", "random", "sequential"
 ]
 
-__all__ = ["CROWD_DEFAULTS", "PROJECT_OPTIONS", "Settings", "load_settings"]
+__all__ = ["CROWD_DEFAULTS", "PROJECT_OPTIONS", "RESTORE_NOTE", "Settings", "load_settings"]
+
+RESTORE_NOTE = ".restore/note.json"
+"""file of the data directory that is there while a restore is under way"""
 
 
 CROWD_DEFAULTS: Mapping[str, Any] = {
@@ -347,7 +350,20 @@ class Settings(BackendSettings):
         return name
 
     def database(self) -> str:
-        """The store's URL, with password: never log it."""
+        """The store's URL, with password: never log it.
+
+        Raises BadInput while a restore into the data directory is not finished: half of it may be there.
+        """
+        if (self.data_dir / RESTORE_NOTE).exists():
+            raise BadInput(
+                f"a restore into {self.data_dir} was not finished",
+                field="data_dir",
+                hint="Run the same `groundswell restore` again: it goes on where it was",
+            )
+        return self.database_address()
+
+    def database_address(self) -> str:
+        """The same, also while a restore is under way: for the restore itself."""
         url = self.database_url.get_secret_value()
         return url or f"sqlite:///{(self.data_dir / 'groundswell.db').absolute()}"
 

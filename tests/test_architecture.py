@@ -70,7 +70,7 @@ LAYERS: dict[str, list[str]] = {
         "alike mistakes review",
         "exchange.readers",
         "worker exchange",
-        "projects",
+        "backup projects",
         "console installation",
         "report lab",
         "dashboard",

@@ -27,7 +27,7 @@ from sync.store import review_tables
 from sync.store.migrate import bring_up_to_date, is_up_to_date
 from sync.store.tables import Base, LeaseRecord, ProjectRecord
 
-__all__ = ["Fence", "Store", "database_now", "utc_now"]
+__all__ = ["Fence", "Store", "compare_everything", "database_now", "utc_now"]
 
 _BUSY_TIMEOUT_MS = 30_000
 _IDLE_TIMEOUT_MS = 600_000
@@ -64,6 +64,16 @@ def database_now(session: Session) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def compare_everything(session: Session) -> None:
+    """Let the next look of each project compare all that Label Studio holds, not only what changed."""
+    for project in session.scalars(select(ProjectRecord)):
+        project.watermark = None
+        project.review_watermark = None
+        project.sheet_watermark = None
+        project.pulled_at = None
+        project.compared_at = None
+
+
 class Fence:
     """Proof of holding a lease: its name and the fencing number it was given."""
 
@@ -83,6 +93,8 @@ class Store:
     Parameters
     ----------
     url : SQLAlchemy URL. For SQLite the file and its folder are made when missing.
+    upgrade : bring tables of an earlier release up to date. Without, they stay as they are: for a backup
+        before an upgrade, which reads nothing but columns that every release has
 
     Raises
     ------
@@ -92,7 +104,7 @@ class Store:
         The database cannot be opened, or a newer release of Groundswell made it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, upgrade: bool = True) -> None:
         try:
             parsed = make_url(url)
             if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
@@ -117,7 +129,7 @@ class Store:
         try:
             with self._writers.begin() as connection:
                 _wait_for_turn(connection)  # several workers may be started on one database at once
-                if not is_up_to_date(connection):
+                if upgrade and not is_up_to_date(connection):
                     bring_up_to_date(connection)
         except _GONE as error:
             raise StorageError(
@@ -184,12 +196,7 @@ class Store:
             Base.metadata.drop_all(connection, tables=derived)
             Base.metadata.create_all(connection, tables=derived)
         with self.write() as session:
-            for project in session.scalars(select(ProjectRecord)):
-                project.watermark = None
-                project.review_watermark = None
-                project.sheet_watermark = None
-                project.pulled_at = None
-                project.compared_at = None
+            compare_everything(session)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -7,13 +7,16 @@ was made before there were migrations: its tables are those of the first migrati
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, inspect, text
 
 from ml_backend.errors import StorageError
 
-__all__ = ["NEWEST", "VERSION_TABLE", "bring_up_to_date", "is_up_to_date"]
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = ["NEWEST", "VERSION_TABLE", "bring_up_to_date", "is_up_to_date", "known_revisions", "revision_of"]
 
 NEWEST: Final = "0010"
 """The last of the migrations in ``sync/store/migrations/versions``."""
@@ -24,7 +27,14 @@ _FOLDER: Final = Path(__file__).parent / "migrations"
 
 def is_up_to_date(connection: Connection) -> bool:
     """Whether the database has the tables of this release; costs one or two short queries."""
-    return _version(connection) == NEWEST
+    return revision_of(connection) == NEWEST
+
+
+def known_revisions() -> frozenset[str]:
+    """The revisions that this release can bring up to date, and its own."""
+    from alembic.script import ScriptDirectory
+
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def bring_up_to_date(connection: Connection) -> None:
@@ -34,15 +44,11 @@ def bring_up_to_date(connection: Connection) -> None:
     release made the database; nothing is changed then.
     """
     from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config = _config()
     config.attributes["connection"] = connection
-    found = _version(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found and found not in known:
+    found = revision_of(connection)
+    if found and found not in known_revisions():
         raise StorageError(
             f"the store was made by a newer release of Groundswell (schema {found}, this one knows {NEWEST})",
             hint="Install that release, or name another store with GROUNDSWELL_DATABASE_URL",
@@ -52,7 +58,15 @@ def bring_up_to_date(connection: Connection) -> None:
     command.upgrade(config, NEWEST)
 
 
-def _version(connection: Connection) -> str:
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    return config
+
+
+def revision_of(connection: Connection) -> str:
     """Schema version of the database; empty when it does not say."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return ""
