@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.base import ClickResult, Embedding, Prompt
+from ml_backend.clicks.segmenters.classical import ClassicalSegmenter
 from ml_backend.clicks.segmenters.click_onnx import ClickOnnxSegmenter
 from ml_backend.clicks.segmenters.inspection import Inspection
 from ml_backend.devices import omp_threads
@@ -30,6 +32,11 @@ class ShippedSegmenter(ClickOnnxSegmenter):
         """Load the network. ModelError when the package was damaged."""
         super().__init__(SHIPPED_NETWORK / "network.onnx", threads=threads)
         self.encoder = self.encoder.replace("click-onnx", self.name)
+        self._classical = ClassicalSegmenter()
+
+    def _other_opinion(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
+        """The answer of ``classical``: it follows edges of the whole picture, and knows no window."""
+        return self._classical.segment(embedding, prompt, None)
 
 
 def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> ShippedSegmenter:

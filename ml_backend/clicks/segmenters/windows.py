@@ -5,7 +5,9 @@ Pure arrays: no torch, no onnxruntime.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ __all__ = [
     "crop_image",
     "crop_mask",
     "fit_window",
+    "mean_agreement",
     "paste_logits",
     "windows_agree",
 ]
@@ -177,6 +180,22 @@ def windows_agree(
     found = tight > 0
     union = int(np.count_nonzero(seen | found))
     return union > 0 and int(np.count_nonzero(seen & found)) >= SAME_OBJECT_IOU * union
+
+
+def mean_agreement(masks: Sequence[Mask]) -> npt.NDArray[np.float64]:
+    """(n,) mean IoU of each (H, W) mask with the others; 0 for a mask that is alone, and with an empty one."""
+    boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
+    filled = [(x, y, x + w, y + h) for x, y, w, h in boxes if w]
+    out = np.zeros(len(masks), np.float64)
+    if len(masks) < 2 or not filled:
+        return out
+    x0, y0, x1, y1 = (int(v) for v in box_around(filled))
+    parts = [mask[y0:y1, x0:x1] for mask in masks]
+    for i, j in combinations(range(len(parts)), 2):
+        common = int(np.count_nonzero(parts[i] & parts[j]))
+        union = int(np.count_nonzero(parts[i] | parts[j]))
+        out[[i, j]] += common / max(union, 1)
+    return out / (len(masks) - 1)
 
 
 def paste_logits(

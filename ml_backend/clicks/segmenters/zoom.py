@@ -12,6 +12,7 @@ Pure arrays: no torch, no onnxruntime.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from ml_backend.clicks.segmenters.windows import (
     crop_image,
     crop_mask,
     fit_window,
+    mean_agreement,
     paste_logits,
     windows_agree,
 )
@@ -45,8 +47,17 @@ that part. This happens only if the new window has at most ``FOCUS_GAIN`` times 
 """
 
 Mask = npt.NDArray[np.bool_]
-Answer = tuple[Window, npt.NDArray[np.float32]]
-"""A window and the network's (size, size) logits in it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answer:
+    """What a first click could mean. ``window`` and ``logits`` (size, size) are None for an answer that is not
+    the network's.
+    """
+
+    result: ClickResult
+    window: Window | None = None
+    logits: npt.NDArray[np.float32] | None = None
 
 
 class ZoomSegmenter(ABC):
@@ -65,8 +76,8 @@ class ZoomSegmenter(ABC):
     first_side: float
     """Side of the window for a first click with nothing else known, in pixels of the picture."""
     more_first_sides: tuple[float, ...] = ()
-    """Further windows for a first click; the surest answer counts. For networks that serve pictures of which
-    nobody knows how large their objects are.
+    """Further windows for a first click. For networks that serve pictures of which nobody knows how large
+    their objects are; the answer counts with which the others agree most.
     """
     min_side: float = 32.0
 
@@ -96,19 +107,19 @@ class ZoomSegmenter(ABC):
         return self._segment(embedding, prompt, start_mask)[0]
 
     def segment_all(self, embedding: Embedding, prompt: Prompt) -> ClickResult:
-        """The mask of ``segment`` without a start, then what the other windows show; no further network
-        runs.
+        """The mask of ``segment`` without a start, then the other answers that were considered; no further
+        network runs.
         """
         best, others = self._segment(embedding, prompt, None)
-        found = [best, *(self._plain(answer, window, prompt, embedding.hw) for window, answer in others)]
+        found = [best, *others]
         return ClickResult(
             np.concatenate([one.masks for one in found]), np.concatenate([one.iou for one in found]), None
         )
 
     def _segment(
         self, embedding: Embedding, prompt: Prompt, start_mask: StartMask | None
-    ) -> tuple[ClickResult, list[Answer]]:
-        """The answer, and the windows of a first click that were not chosen."""
+    ) -> tuple[ClickResult, list[ClickResult]]:
+        """The answer, and the answers to a first click that were not chosen."""
         image = np.asarray(embedding.arrays["pixels"], np.uint8)
         if start_mask is not None and not start_mask.mask.any():
             start_mask = None
@@ -116,9 +127,13 @@ class ZoomSegmenter(ABC):
             raise BadPrompt("a click, a box or a mask to start from is needed", field="prompt")
         window = self._first_window(embedding.hw, prompt, start_mask, self.first_side)
         logits = self._look(image, prompt, start_mask, window)
-        others: list[Answer] = []
-        if start_mask is None and prompt.box is None:
-            (window, logits), *others = self._surest_first(image, prompt, window, logits)
+        others: list[ClickResult] = []
+        if start_mask is None and prompt.box is None and self.more_first_sides:
+            answers = self._first_answers(embedding, prompt, window, logits)
+            best, others = answers[0], [answer.result for answer in answers[1:]]
+            if best.window is None or best.logits is None:
+                return best.result, others
+            window, logits = best.window, best.logits
         if not prompt.points and prompt.box is None and start_mask is not None:
             return _result(start_mask.mask, window, logits), others
         for _ in range(MAX_REFITS):
@@ -181,20 +196,31 @@ class ZoomSegmenter(ABC):
             return patch
         return blend_logits(patch, at, self._look(image, prompt, start_mask, closer), closer, hw)
 
-    def _surest_first(
-        self,
-        image: npt.NDArray[np.uint8],
-        prompt: Prompt,
-        window: Window,
-        logits: npt.NDArray[np.float32],
-    ) -> list[Answer]:
-        """The answers in ``window`` and in windows of ``more_first_sides``, highest expected IoU first."""
-        found: list[Answer] = [(window, logits)]
+    def _first_answers(
+        self, embedding: Embedding, prompt: Prompt, window: Window, logits: npt.NDArray[np.float32]
+    ) -> list[_Answer]:
+        """The answers in ``window``, in windows of ``more_first_sides`` and of ``_other_opinion``.
+
+        First comes the one whose mean IoU with the others is highest. The network's own expectation cannot
+        compare windows: it does not know what lies outside of each.
+        """
+        image = np.asarray(embedding.arrays["pixels"], np.uint8)
+        seen = [(window, logits)]
         for side in self.more_first_sides:
-            other = self._first_window((image.shape[0], image.shape[1]), prompt, None, side)
-            if all(other != seen for seen, _ in found):
-                found.append((other, self._look(image, prompt, None, other)))
-        return sorted(found, key=lambda answer: -_expected_iou(answer[1], answer[1] > 0))
+            other = self._first_window(embedding.hw, prompt, None, side)
+            if all(other != known for known, _ in seen):
+                seen.append((other, self._look(image, prompt, None, other)))
+        seen.sort(key=lambda look: -_expected_iou(look[1], look[1] > 0))
+        found = [_Answer(self._plain(at, near, prompt, embedding.hw), near, at) for near, at in seen]
+        opinion = self._other_opinion(embedding, prompt)
+        if opinion is not None:
+            found.append(_Answer(opinion))
+        agreed = mean_agreement([answer.result.masks[0] for answer in found])
+        return [found[int(i)] for i in np.argsort(-agreed, kind="stable")]
+
+    def _other_opinion(self, embedding: Embedding, prompt: Prompt) -> ClickResult | None:
+        """What a first click means to somebody else than the network; None: nobody is asked."""
+        return None
 
     def _first_window(
         self, hw: tuple[int, int], prompt: Prompt, start_mask: StartMask | None, first_side: float
