@@ -183,7 +183,7 @@ def windows_agree(
 
 
 def mean_agreement(masks: Sequence[Mask]) -> npt.NDArray[np.float64]:
-    """(n,) mean IoU of each (H, W) mask with the others; 0 for a mask that is alone, and with an empty one."""
+    """(n,) mean IoU of each (H, W) mask with the others: 0 with an empty one, and for one that is alone."""
     boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
     filled = [(x, y, x + w, y + h) for x, y, w, h in boxes if w]
     out = np.zeros(len(masks), np.float64)

@@ -36,7 +36,7 @@ from ml_backend.clicks.segmenters.windows import (
 from ml_backend.clicks.start_masks import box_of_mask
 from ml_backend.errors import BadPrompt
 
-__all__ = ["ZoomSegmenter"]
+__all__ = ["FirstAnswer", "ZoomSegmenter"]
 
 MARGIN = 1.8
 """Side of a window, as a multiple of the object's extent."""
@@ -50,10 +50,8 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Answer:
-    """What a first click could mean. ``window`` and ``logits`` (size, size) are None for an answer that is not
-    the network's.
-    """
+class FirstAnswer:
+    """What a first click could mean; ``window`` and ``logits`` (size, size) where the network says so."""
 
     result: ClickResult
     window: Window | None = None
@@ -125,15 +123,16 @@ class ZoomSegmenter(ABC):
             start_mask = None
         if not prompt.points and prompt.box is None and start_mask is None:
             raise BadPrompt("a click, a box or a mask to start from is needed", field="prompt")
-        window = self._first_window(embedding.hw, prompt, start_mask, self.first_side)
-        logits = self._look(image, prompt, start_mask, window)
         others: list[ClickResult] = []
         if start_mask is None and prompt.box is None and self.more_first_sides:
-            answers = self._first_answers(embedding, prompt, window, logits)
-            best, others = answers[0], [answer.result for answer in answers[1:]]
+            best, *rest = self.first_answers(embedding, prompt)
+            others = [answer.result for answer in rest]
             if best.window is None or best.logits is None:
                 return best.result, others
             window, logits = best.window, best.logits
+        else:
+            window = self._first_window(embedding.hw, prompt, start_mask, self.first_side)
+            logits = self._look(image, prompt, start_mask, window)
         if not prompt.points and prompt.box is None and start_mask is not None:
             return _result(start_mask.mask, window, logits), others
         for _ in range(MAX_REFITS):
@@ -196,25 +195,24 @@ class ZoomSegmenter(ABC):
             return patch
         return blend_logits(patch, at, self._look(image, prompt, start_mask, closer), closer, hw)
 
-    def _first_answers(
-        self, embedding: Embedding, prompt: Prompt, window: Window, logits: npt.NDArray[np.float32]
-    ) -> list[_Answer]:
-        """The answers in ``window``, in windows of ``more_first_sides`` and of ``_other_opinion``.
+    def first_answers(self, embedding: Embedding, prompt: Prompt) -> list[FirstAnswer]:
+        """What a first click could mean: seen in windows of ``first_side`` and ``more_first_sides``, and by
+        ``_other_opinion``; not refined yet.
 
         First comes the one whose mean IoU with the others is highest. The network's own expectation cannot
         compare windows: it does not know what lies outside of each.
         """
         image = np.asarray(embedding.arrays["pixels"], np.uint8)
-        seen = [(window, logits)]
-        for side in self.more_first_sides:
-            other = self._first_window(embedding.hw, prompt, None, side)
-            if all(other != known for known, _ in seen):
-                seen.append((other, self._look(image, prompt, None, other)))
+        seen: list[tuple[Window, npt.NDArray[np.float32]]] = []
+        for side in (self.first_side, *self.more_first_sides):
+            window = self._first_window(embedding.hw, prompt, None, side)
+            if all(window != known for known, _ in seen):
+                seen.append((window, self._look(image, prompt, None, window)))
         seen.sort(key=lambda look: -_expected_iou(look[1], look[1] > 0))
-        found = [_Answer(self._plain(at, near, prompt, embedding.hw), near, at) for near, at in seen]
+        found = [FirstAnswer(self._plain(at, near, prompt, embedding.hw), near, at) for near, at in seen]
         opinion = self._other_opinion(embedding, prompt)
         if opinion is not None:
-            found.append(_Answer(opinion))
+            found.append(FirstAnswer(opinion))
         agreed = mean_agreement([answer.result.masks[0] for answer in found])
         return [found[int(i)] for i in np.argsort(-agreed, kind="stable")]
 

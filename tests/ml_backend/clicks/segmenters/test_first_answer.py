@@ -25,7 +25,7 @@ def iou(one: Mask, two: Mask) -> float:
 
 
 class Windows(ZoomSegmenter):
-    """Sees a disc around the click, of another radius in each window; ``sure`` is the height of its logits."""
+    """Sees a disc around the click, of another radius in each window; ``sure``: how high its logits are."""
 
     name = encoder = "windows"
     size = 64
@@ -109,8 +109,13 @@ def test_later_clicks_and_boxes_have_one_window() -> None:
 
 @pytest.mark.parametrize(
     ("radii", "wanted"),
-    [((10.0,), [0.0]), ((10.0, 10.0), [1.0, 1.0]), ((10.0, 10.0, -1.0), [0.5, 0.5, 0.0]), ((-1.0, -1.0), [0.0, 0.0])],
-)  # fmt: skip
+    [
+        ((10.0,), [0.0]),
+        ((10.0, 10.0), [1.0, 1.0]),
+        ((10.0, 10.0, -1.0), [0.5, 0.5, 0.0]),
+        ((-1.0, -1.0), [0.0, 0.0]),
+    ],
+)
 def test_agreement_is_the_mean_iou_with_the_others(radii: tuple[float, ...], wanted: list[float]) -> None:
     masks = [disc(radius) if radius > 0 else np.zeros(HW, bool) for radius in radii]
     np.testing.assert_allclose(mean_agreement(masks), wanted)
