@@ -9,7 +9,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # where tests and `groundswell up` find the Label Studio server
 export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
 
-.PHONY: help install install-dev demo test lint format docs site bench clean
+.PHONY: help install install-dev demo test fuzz lint format docs site bench clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ demo: install  ## the whole loop on a sample set: Label Studio, backend, worker,
 
 test: install-dev  ## all tests (a real Label Studio and, where it is there, Chromium), two processes at a time
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+fuzz: install-dev  ## the tests that throw odd input at every edge, with 50 times the examples; says how many were tried
+	GROUNDSWELL_FUZZ=50 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --timeout 3600 --hypothesis-show-statistics $$(grep -rl 'from tests.fuzzing import' tests) $(ARGS)
 
 lint: install-dev  ## ruff and mypy
 	$(BIN)/ruff check .

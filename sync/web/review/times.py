@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -11,6 +10,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput
+from ml_backend.label_studio.codecs.base import finite
 from sync.review.outbox import find_answer
 from sync.store.review_tables import CardRecord, OutboxRecord
 from sync.web.review.deck import held_card
@@ -33,9 +33,10 @@ def passed_since(given_at: datetime, now: datetime) -> float:
 
 def claimed_seconds(value: object) -> float:
     """Seconds as a page sent them, an hour at most. Raises BadInput."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    seconds = finite(value)
+    if seconds is None or seconds < 0:
         raise BadInput("seconds is a number from 0 on", field="seconds")
-    return min(float(value), _LONGEST_S)
+    return min(seconds, _LONGEST_S)
 
 
 def time_scale(session: Session, person: Person, raw: Sequence[object], now: datetime) -> float:

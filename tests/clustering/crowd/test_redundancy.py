@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from scipy.special import expit
 
 from clustering.crowd import fit_crowd, next_workers, verdicts
 from tests.clustering.crowd.played_workers import answers_of
@@ -36,3 +39,13 @@ def test_adaptive_redundancy_is_cheap_and_right() -> None:
     item, p_yes = verdicts(answers, prior=prior)
     assert len(rows) < 2.0 * items
     assert ((p_yes > 0.5) != good[item]).mean() < 0.05
+
+
+def test_an_item_is_open_until_a_wrong_verdict_is_as_rare_as_promised() -> None:
+    answers = answers_of([(item, 0, 1.0) for item in range(6)])
+    model = fit_crowd(answers, prior=[0.5] * 6)
+    for delta in (0.01, 0.05, 0.2):
+        edge = np.log((1 - delta) / delta)
+        log_odds = np.array([0.0, -edge + 0.01, edge - 0.01, edge + 0.01, -edge - 0.01, 9.0])
+        ask, _ = next_workers(answers, replace(model, p_yes=expit(log_odds)), delta=delta)
+        assert sorted(ask.tolist()) == [0, 1, 2]

@@ -16,7 +16,7 @@ from clustering.evidence import Noise
 from clustering.pool import Pool
 from clustering.project_pool import Lessons, ProjectPool
 from clustering.search import Certified, make_policy
-from clustering.search._plan import HARVEST_PHASE, calibration_phase
+from clustering.search._plan import HARVEST_PHASE, calibration_phase, error_of_certificate
 from clustering.search.certified import LABEL_ESTIMATE
 from tests.clustering.search_pools import (
     answer_all,
@@ -355,6 +355,21 @@ def test_one_certificate_covers_all_labels_with_estimates_beside_it() -> None:
     assert not np.isin(estimates, step.decision).any()  # an estimate is no promise
     assert (step.decisions.lower[estimates] < step.decisions.upper[estimates]).all()
     assert ((log.item >= 0) & (log.item < len(project))).all()
+
+
+def test_tests_and_noise_share_the_error_that_was_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: list[float] = []
+
+    def noise(*counts: int, alpha: float) -> tuple[None, Noise]:
+        spent.append(alpha)
+        return None, Noise(sensitivity=0.9, specificity=0.9)
+
+    monkeypatch.setattr("clustering.search.certified.noise_from_gold", noise)
+    for number in (1, 2, 7):
+        promised = error_of_certificate(0.02, number)
+        assert Certified(delta=0.02)._terms(number).alpha == pytest.approx(promised)
+        left = Certified(delta=0.02, gold=(45, 50, 45, 50))._terms(number).alpha
+        assert left + spent.pop() == pytest.approx(promised)
 
 
 def test_a_later_certificate_needs_more_evidence() -> None:

@@ -85,3 +85,14 @@ def test_the_first_step_asks_the_same_sample_again() -> None:
 def test_bad_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         PacLabels(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("delta", [0.05, 0.2])
+def test_no_sample_that_chance_gives_more_often_than_promised_is_accepted(delta: float) -> None:
+    """Where one mask in ten is bad, n draws show no bad one with probability 0.9^n: below delta, or no."""
+    policy = PacLabels(purity=0.9, delta=delta, least=1.0)
+    uncertain = np.linspace(0.01, 0.5, 400)
+    accepted = [n for n in range(1, 120) if policy._threshold(uncertain, np.full(n, 0.005), np.zeros(n)) > 0]
+    assert accepted
+    assert 0.9 ** min(accepted) <= delta
+    assert 0.9 ** min(accepted) > delta / 10, "the bound asks for no more than it needs"

@@ -8,7 +8,9 @@ import io
 import json
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ml_backend.artifacts.pool_tables import task_of_key
+from ml_backend.artifacts.verdicts import read_verdicts, write_verdicts
 from ml_backend.errors import BadInput, StorageError
 from sync.exchange.content import Choice, origins_of
 from sync.exchange.export import export_project
@@ -28,6 +32,7 @@ from sync.exchange.readers.rows import Problem
 from sync.exchange.task_names import TaskNames
 from sync.projects.pictures import find_images
 from sync.rounds.pull import pull
+from sync.rounds.round_records import trained_round
 from tests.sync.conftest import World
 from tests.sync.exchange.test_import import SQUARE, coco_file, polygon, yolo
 from tests.sync.exchange.test_round_trip import LABELS, bring_in, drawn, make
@@ -498,3 +503,28 @@ def test_what_a_person_finished_hides_its_accepted_masks_from_every_origin(
     world.label(world.tasks.index(task))
     step(pull, world.open())
     assert accepted() == before - {task}
+
+
+def test_a_rejected_mask_beside_an_accepted_one_is_not_exported(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = make_world(16, policy="original", policy_options={"min_size": 2}, review_form="single")
+    world.label(*range(6))
+    world.review_to_the_end()
+    record = trained_round(world.open().db)
+    assert record is not None
+    folder = world.open().paths.round(record.number)
+
+    def exported() -> set[str]:
+        out = tmp_path / "found.json"
+        step(export_project, world.open(), out, choice=Choice(origins_of(["verified", "propagated"])))
+        return {row["instance"] for row in json.loads(out.read_text())["annotations"]}
+
+    before = exported()
+    tasks = Counter(task_of_key(key) for key in before)
+    rejected = min(key for key in before if tasks[task_of_key(key)] > 1)
+    rows = [
+        replace(row, verdict=-1) if row.key == rejected else row for row in read_verdicts(folder).values()
+    ]
+    write_verdicts(folder, rows)
+    assert exported() == before - {rejected}

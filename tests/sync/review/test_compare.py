@@ -238,3 +238,19 @@ def test_the_newest_word_of_an_expert_counts_and_gold_where_there_is_none() -> N
     assert by_expert(said, [9]) == 1.0
     assert by_expert(replace(said, gold=0.0), []) == 0.0
     assert np.isnan(by_expert(said, []))
+
+
+def test_answers_of_a_suspended_worker_do_not_count() -> None:
+    gold = [
+        AskedMask("disc", -1, gold=1.0, told=[told(i, 1, 1.0), told(i, 2, 0.0), told(i, 3, 1.0)])
+        for i in range(30)
+    ]
+    asked = mask(told(40, 2, 1.0))
+    weighed = weigh([*gold, asked], Settings(review_overlap_max=3))
+    assert [row["worker"] for row in weighed.workers if row["suspended"]] == [2]
+    assert weighed.said[-1] == []
+    assert weighed.p_yes[-1] == 0.5
+    assert len(gold) in weighed.again  # somebody else is asked
+    careful = weigh([*gold, mask(told(40, 1, 1.0))], Settings(review_overlap_max=3))
+    assert careful.p_yes[-1] > 0.8
+    assert [one.worker for one in careful.said[-1]] == [1]

@@ -20,7 +20,7 @@ from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.rle import decode_rle, encode_mask
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
-from sync.review.question import Question
+from sync.review.question import HIDDEN, Question
 from sync.review.questions import gold_questions, spread
 from sync.review.review import review
 from sync.review.review_project import ReviewOwner, ensure_review_project
@@ -148,6 +148,20 @@ def test_unsure_and_unsettled_questions_go_to_other_workers(make_world: MakeWorl
     workers = _figures(world)["workers"]
     assert len(workers) == 3
     assert not any(row["suspended"] for row in workers)
+
+
+def test_answered_questions_are_asked_again_among_the_others(make_world: MakeWorld) -> None:
+    world = _reviewing(make_world, policy="random", repeat_share=0.4, gold_share=0.0, question_batch=8)
+    for _ in range(2):
+        world.answer_all()
+        world.worker().look(world.project_id)
+    with world.store.read() as session:
+        questions = session.scalars(select(QuestionRecord)).all()
+    hidden = [question for question in questions if question.repeat >= HIDDEN]
+    first = {question.instance for question in questions if question.repeat == 0}
+    assert hidden
+    assert {question.instance for question in hidden} <= first
+    assert all(question.review_task_id is not None for question in hidden)
 
 
 def test_a_careless_worker_is_found_and_the_labels_hold(make_world: MakeWorld) -> None:

@@ -207,6 +207,24 @@ def test_a_failed_training_leaves_the_last_version_serving(
     assert _state(world)["rounds"][-1][0] == 2
 
 
+def test_a_training_that_failed_three_times_is_not_tried_for_ever(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(8)
+    world.label(*range(5))
+    monkeypatch.setenv("TINY_FAIL", "1")
+    worker = world.worker()
+    tried = []
+    for _ in range(5):
+        report = worker.look(world.project_id)
+        assert report is not None
+        tried.append("told to fail" in report.error)
+        with world.store.write() as session:  # all waits are over
+            row = session.get_one(RoundRecord, (world.project_id, 1))
+            row.updated_at = row.started_at.replace(year=2020)
+    assert tried == [True, True, True, False, False]
+
+
 def test_one_bad_project_does_not_stop_the_others(make_world: MakeWorld) -> None:
     world = make_world(8)
     world.label(*range(5))
