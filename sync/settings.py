@@ -267,6 +267,15 @@ class Settings(BackendSettings):
         "off: do not look for any",
     )
 
+    keep_rounds: int | None = Field(
+        default=None,
+        ge=0,
+        description="how many rounds keep their pool (the masks found on unfinished pictures) and trees when "
+        "newer ones have taken their place. Older ones lose them: `export --round` is not possible for "
+        "these, and their models judge no likely label mistakes. Models, labels, answers and verdicts stay; "
+        "empty: all keep them",
+    )
+
     # review page
     review_auto_s: float | None = Field(
         default=3.0,
@@ -405,6 +414,7 @@ PROJECT_OPTIONS = frozenset(
         "infer_batch",
         "infer_part",
         "iterations",
+        "keep_rounds",
         "learner",
         "features",
         "cluster_features",

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
+from sync.rounds.round_records import reviewed_round
 from sync.rounds.wanted_version import wanted_version
 from sync.store.tables import RoundRecord
 
@@ -54,27 +55,27 @@ Versions = Mapping[int, frozenset[str]]
 
 
 def needed_versions(session: Session, data_dir: Path) -> Versions:
-    """The versions that serve, that the newest rounds use or start from, and that somebody asked for.
+    """The versions that serve, that somebody asked for, that the newest rounds use or start from, and the one
+    whose accepted masks are exported.
 
     Versions of click networks are not among them: they are small, and all of them are taken.
     """
-    rows = session.execute(
-        select(RoundRecord.project_id, RoundRecord.number, RoundRecord.model_version).order_by(
-            RoundRecord.project_id, RoundRecord.number.desc()
-        )
-    ).all()
-    rounds: dict[int, list[tuple[int, str]]] = {}
-    for project, number, version in rows:
-        if len(newest := rounds.setdefault(project, [])) < _ROUNDS_NEEDED:
-            newest.append((number, version))
+    # columns that the store of every release has
+    columns = ("project_id", "number", "model_version", "step", "review_done", "figures")
+    rounds: dict[int, list[RoundRecord]] = {}
+    for row in session.execute(select(*(getattr(RoundRecord, name) for name in columns))):
+        record = RoundRecord(**dict(zip(columns, row, strict=True)))
+        rounds.setdefault(record.project_id, []).append(record)
     models: dict[int, set[str]] = {}
     for project in _projects(data_dir):
         paths = ProjectPaths(data_dir, project)
         names = models.setdefault(project, set())
         names |= {ModelRegistry(data_dir).current(project) or "", wanted_version(paths)}
-        for number, version in rounds.get(project, []):
-            start, owner, given = _sources(paths.round(number) / "snapshot.json")
-            names |= {version, start}
+        newest = sorted(rounds.get(project, []), key=lambda record: record.number)[-_ROUNDS_NEEDED:]
+        exported = reviewed_round(rounds.get(project, []))
+        for record in (*newest, *([exported] if exported else [])):
+            start, owner, given = _sources(paths.round(record.number) / "snapshot.json")
+            names |= {record.model_version, start}
             models.setdefault(owner or project, set()).add(given)
     return {project: frozenset(names - {""}) for project, names in models.items()}
 

@@ -21,14 +21,13 @@ from sync.dashboard.names import names_of
 from sync.dashboard.people import annotators, hours, workers
 from sync.dashboard.quality import history_of, learning_curve, versions
 from sync.dashboard.troubles import troubles
-from sync.exchange.collect import reviewed_round
 from sync.review.nouns import noun_of, plural
 from sync.review.outbox import waiting
 from sync.review.promise_text import promise_lines
 from sync.rounds.due import training_wait, wait_text
 from sync.rounds.kind_settings import kind_settings
 from sync.rounds.progress import Memo
-from sync.rounds.round_records import has_finished
+from sync.rounds.round_records import has_finished, reviewed_round
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.project_store import ProjectStore

@@ -30,30 +30,17 @@ from sync.review.nouns import noun_of
 from sync.review.promise_text import promise_lines
 from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.cluster import labels_as_then
-from sync.rounds.round_records import has_finished
+from sync.rounds.round_records import has_finished, reviewed_round
 from sync.rounds.task_queries import finished_pages
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, DecisionRecord, RoundRecord, TaskRecord
 from sync.studio.protocol import PATH_FIELD
 
-__all__ = ["collect", "reviewed_round"]
+__all__ = ["collect"]
 
 _PAGE: Final = 200
 _ROWS: Final = 1000
 _COLUMNS: Final = ("key", "task_id", "label", "box", "rle", "score", "quality")
-
-
-def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
-    """The round whose accepted masks are exported: the newest whose review is done.
-
-    While no review is done: the newest that has accepted masks, else the newest whose review has begun. A
-    round that is still training or asking its first questions never hides masks that an earlier round
-    accepted.
-    """
-    begun = [record for record in rounds if has_finished(record, "review")]
-    done = [record for record in begun if record.review_done]
-    accepting = [record for record in begun if record.figures.get("review", {}).get("accepted")]
-    return max(done or accepting or begun, key=lambda record: record.number, default=None)
 
 
 def collect(
@@ -69,12 +56,19 @@ def collect(
 
     The picture of a finished task without any region is opened for its size. When it cannot be read the task
     is left out, with the reason. ``with_sizes=False``: no picture is opened, and sizes may be (0, 0). Raises
-    BadInput when the round that was asked for does not exist or has no verdicts.
+    BadInput when the round that was asked for does not exist, has no verdicts, or keeps its masks no more.
     """
     names = _file_names(db)
     with db.read() as session:
         rounds = list(session.scalars(select(RoundRecord).where(RoundRecord.project_id == db.id)))
     record = reviewed_round(rounds) if choice.round is None else _round(rounds, choice.round)
+    if choice.round is not None and record is not None and not paths.pool(record.model_version).is_dir():
+        raise BadInput(
+            f"the masks of round {choice.round} are not there any more: it is old, and `keep_rounds` says "
+            "how many old rounds keep theirs",
+            field="round",
+            hint="Export without --round, or let its model serve again: it then finds its masks anew",
+        )
     left_out: list[LeftOut] = []
     pictures = _pictures(
         db, wanted, paths, images if with_sizes else None, choice.origins, record, names, left_out

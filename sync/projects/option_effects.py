@@ -102,7 +102,7 @@ COUNTS_FROM: Final[Mapping[str, str]] = {
         ),
         _REVIEW,
     ),
-    **dict.fromkeys(("min_finished", "mistakes", "retrain_after"), _DUE),
+    **dict.fromkeys(("keep_rounds", "min_finished", "mistakes", "retrain_after"), _DUE),
     **dict.fromkeys(("review_auto_answer", "review_auto_s", "review_show_gold", "review_show_speed"), _PAGE),
 }
 """From when on each option of a project counts."""

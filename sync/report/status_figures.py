@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from sync.review.nouns import noun_of
 from sync.review.outbox import waiting
 from sync.review.question import FORMS
 from sync.rounds.due import training_wait, wait_text
+from sync.rounds.old_rounds import old_rounds
 from sync.rounds.positives_left import positives_left
 from sync.settings import Settings
 from sync.store.database import Store, database_now
@@ -168,6 +170,7 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "answer_at": _review_projects(settings, session, project),
         "queue": asdict(waiting(session, project_id=project.id)),
         "serving": ModelRegistry(settings.data_dir).current(project.id),
+        "old_rounds": _old_rounds(settings, project, rounds),
         "segmenter": str(project.options.get("segmenter", "")),
         "click_model": _current_click_model(settings, project.id),
         "rounds": [_round_status(session, record) for record in rounds],
@@ -234,6 +237,18 @@ def _round_status(session: Session, record: RoundRecord) -> dict[str, Any]:
         "figures": record.figures,
         "decisions": {action: count for action, count in decisions},
     }
+
+
+def _old_rounds(settings: Settings, project: ProjectRecord, rounds: Sequence[RoundRecord]) -> dict[str, Any]:
+    """Rounds that newer ones replaced: how many keep their pools, how many do not, and what is set."""
+    paths = ProjectPaths(settings.data_dir, project.id)
+    try:
+        keep = settings.for_project(project.options).keep_rounds
+    except BadInput:  # said elsewhere
+        keep = None
+    old = set(old_rounds(rounds, None).kept)
+    full = sum(paths.pool(record.model_version).is_dir() for record in rounds if record.number in old)
+    return {"keep_rounds": keep, "with_pool": full, "without_pool": len(old) - full}
 
 
 def _current_click_model(settings: Settings, project_id: int) -> str:

@@ -53,6 +53,12 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         f"  serving    {project['serving'] or 'nothing yet'}"
         + (f", clicks by {clicks}" if (clicks := _clicks_by(project)) else ""),
     ]
+    if (old := project["old_rounds"])["without_pool"] or old["keep_rounds"] is not None:
+        keep = "all" if old["keep_rounds"] is None else old["keep_rounds"]
+        full = plural(old["with_pool"], "round")
+        lines.append(
+            f"  old        {full} with pool and trees, {old['without_pool']} without (keep_rounds: {keep})"
+        )
     if project["next_training"] is not None:
         lines.append(f"  training   {project['next_training']['text']}")
     if project["undrawn_test"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "load_snapshot",
     "reload_round",
     "restore_rounds",
+    "reviewed_round",
     "trained_round",
     "update_round",
     "version_prefix",
@@ -115,6 +116,19 @@ def load_snapshot(paths: ProjectPaths, number: int) -> dict[str, Any]:
 def has_finished(record: RoundRecord, step: str) -> bool:
     """Whether the round has finished this step."""
     return STEPS.index(record.step) >= STEPS.index(step)
+
+
+def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
+    """The round whose accepted masks are exported: the newest whose review is done.
+
+    While no review is done: the newest that has accepted masks, else the newest whose review has begun. A
+    round that is still training or asking its first questions never hides masks that an earlier round
+    accepted.
+    """
+    begun = [record for record in rounds if has_finished(record, "review")]
+    done = [record for record in begun if record.review_done]
+    accepting = [record for record in begun if record.figures.get("review", {}).get("accepted")]
+    return max(done or accepting or begun, key=lambda record: record.number, default=None)
 
 
 def finish_step(

@@ -19,6 +19,7 @@ from sync.rounds.due import training_due
 from sync.rounds.early import given_up, infer_limit_s, is_early
 from sync.rounds.given_rounds import ADOPTED, COLD
 from sync.rounds.infer import infer, tasks_to_infer
+from sync.rounds.old_rounds import drop_old_rounds
 from sync.rounds.people import note_people
 from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
@@ -117,6 +118,7 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     write_facts(db, project.config, settings)
     record = reload_round(db, record)
     _keep_mistakes(project, record, is_changed=bool(pulled.changes))
+    drop_old_rounds(db, settings, paths)
     is_new_order = pushed is not None
     prepare_clicks(db, settings, paths, project.images, progress, memo, record, is_new_order=is_new_order)
     return LookReport(project.id, pulled, record.number, trained, reviewed, pushed, error, wishes.paused)

@@ -105,6 +105,16 @@ def test_models_and_pools_by_choice(settings: Settings, tmp_path: Path) -> None:
     assert "data/projects/7/pools/gs7-r1/pool.parquet" in names_in(tmp_path / "large.tar")
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_round_that_is_exported_is_needed_however_old(settings: Settings, tmp_path: Path) -> None:
+    store = Store(settings.database())
+    with store.write() as session:
+        session.get_one(RoundRecord, (7, 1)).review_done = True
+    store.close()
+    backup(settings, tmp_path / "a.tar", models="needed")
+    assert "data/projects/7/pools/gs7-r1/pool.parquet" in names_in(tmp_path / "a.tar")
+
+
 def test_the_archive_is_for_its_owner_and_says_which_files_are_secret(
     settings: Settings, tmp_path: Path
 ) -> None:
