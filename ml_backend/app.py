@@ -43,6 +43,10 @@ _log = logging.getLogger(__name__)
 _MAX_BODY: Final = 512 * 1024**2
 _PREDICT_BUDGET_S: Final = 80.0  # Label Studio gives up after 100
 _OPEN_ROUTES: Final = frozenset({"health", "crop"})  # health tells nothing; crops are behind signed links
+_LOCKED: Final = (
+    "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS for backend and worker, then run "
+    "groundswell init; or GROUNDSWELL_OPEN_BACKEND=true where nobody but Label Studio can reach it"
+)
 _CROP_AGE_S: Final = 7 * 24 * 3600
 
 
@@ -150,12 +154,17 @@ def _click(shared: Services, model: GroundswellModel, wanted: PredictRequest) ->
 
 def _add_hooks(app: Flask, shared: Services, own_access: frozenset[str]) -> None:
     check = _authoriser(shared.settings)
+    locked = not (shared.settings.basic_auth_user or shared.settings.open_backend)
+    if locked:
+        _log.warning("the backend has no password, so it answers nobody but /health. %s", _LOCKED)
 
     @app.before_request
     def before() -> Response | None:
         g.began = time.perf_counter()
         if request.endpoint in _OPEN_ROUTES or not own_access.isdisjoint(request.blueprints) or check():
             return None
+        if locked:
+            return error_response(401, "this backend has no password yet, so it answers nobody", hint=_LOCKED)
         response = error_response(
             401, "wrong or missing credentials", hint="Basic auth, or X-Groundswell-Secret for the webhook"
         )
@@ -222,10 +231,10 @@ def _authoriser(settings: BackendSettings) -> Callable[[], bool]:
     def allowed() -> bool:
         if request.endpoint == "webhook":
             if not secret and not user:
-                return True
+                return settings.open_backend
             by_secret = bool(secret) and _same(request.headers.get("X-Groundswell-Secret", ""), secret)
             return by_secret or (bool(user) and basic())
-        return not user or basic()
+        return basic() if user else settings.open_backend
 
     return allowed
 

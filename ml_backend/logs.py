@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable
 from typing import Final, Literal, TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from pydantic import SecretStr
 from pythonjsonlogger.json import JsonFormatter
@@ -32,6 +32,8 @@ _SIGNATURES: Final = re.compile(
     r"[^&\s\"'<>]+",
     re.IGNORECASE,
 )
+_PASSWORD: Final = re.compile(r"://[^:/@]*:(.+)@", re.DOTALL)
+"""The password of an address, which ends at the last @."""
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _FIELDS: Final = {"asctime": "time", "levelname": "level", "name": "logger"}
 
@@ -82,6 +84,8 @@ def _secrets_of(settings: BackendSettings) -> set[str]:
             continue
         text = value.get_secret_value()
         found.add(text)
-        if "://" in text and (password := urlsplit(text).password):
-            found |= {password, unquote(password)}
+        for whole in _PASSWORD.findall(text):
+            found |= {whole, unquote(whole), quote(unquote(whole), safe="")}
+        if name.endswith("password"):
+            found.add(quote(text, safe=""))
     return found

@@ -21,6 +21,10 @@ from ml_backend.errors import StorageError
 
 __all__ = ["BackendSettings"]
 
+_PLACEHOLDERS = frozenset({"changeme", "change-me", "change_me", "change me", "placeholder", "your-token"})
+_LONG = 8
+"""characters from which on one and the same character is no secret"""
+
 
 class BackendSettings(BaseSettings):
     """What the serving side needs. ``sync.settings.Settings`` extends it for the worker and CLI."""
@@ -54,10 +58,17 @@ class BackendSettings(BaseSettings):
         description="earlier signing keys, separated by commas: links to crops made with them stay valid",
     )
     basic_auth_user: str = Field(
-        default="", description="user name that Label Studio sends to the backend; empty: none is asked for"
+        default="",
+        description="user name that Label Studio sends to the backend; empty: it answers nobody (see "
+        "open_backend)",
     )
     basic_auth_pass: SecretStr = Field(
         default=SecretStr(""), validate_default=True, description="password that goes with basic_auth_user"
+    )
+    open_backend: bool = Field(
+        default=False,
+        description="answer everybody while basic_auth_user is empty; only where nobody but Label Studio can "
+        "reach the backend",
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="logs as lines of text, or one JSON object a line"
@@ -159,6 +170,14 @@ class BackendSettings(BaseSettings):
     def image_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
         """Networks of ``allow_image_networks``."""
         return [ipaddress.ip_network(part) for part in _listed(self.allow_image_networks)]
+
+    @field_validator("studio_token", "webhook_secret", "signing_key", "basic_auth_pass")
+    @classmethod
+    def _no_placeholder(cls, secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value().strip().lower()
+        if text in _PLACEHOLDERS or (len(text) >= _LONG and len(set(text)) == 1):
+            raise ValueError("is a placeholder, which anybody can guess")
+        return secret
 
     @field_validator("allow_image_hosts")
     @classmethod

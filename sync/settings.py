@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from ml_backend.config_file import PREFIX, config_path, read_config, source_of
 from ml_backend.errors import BadInput
 from ml_backend.settings import BackendSettings
+from sync.database_url import with_password
 
 OrderMethod = Literal[
     "ours", "entropy", "margin", "quality", "mask_entropy", "tta", "max_probability", "random", "sequential"
@@ -40,6 +41,11 @@ class Settings(BackendSettings):
     database_url: SecretStr = Field(
         default=SecretStr(""),
         description="SQLAlchemy URL of the store, e.g. postgresql+psycopg://…; empty: SQLite inside data_dir",
+    )
+
+    database_password: SecretStr = Field(
+        default=SecretStr(""),
+        description="password of the database, of any characters, instead of one inside database_url",
     )
 
     backend_internal_url: str = Field(
@@ -374,7 +380,9 @@ class Settings(BackendSettings):
     def database_address(self) -> str:
         """The same, also while a restore is under way: for the restore itself."""
         url = self.database_url.get_secret_value()
-        return url or f"sqlite:///{(self.data_dir / 'groundswell.db').absolute()}"
+        if not url:
+            return f"sqlite:///{(self.data_dir / 'groundswell.db').absolute()}"
+        return with_password(url, self.database_password.get_secret_value())
 
     def for_project(self, options: Mapping[str, Any]) -> Settings:
         """These settings with a project's own options on top. Raises BadInput naming a wrong option."""

@@ -64,6 +64,7 @@ LAYERS: dict[str, list[str]] = {
         "_wsgi",
     ],
     "sync": [
+        "database_url",
         "settings",
         "studio store",
         "local rounds store.migrations store.migrations.versions",

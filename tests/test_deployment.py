@@ -9,9 +9,13 @@ import stat
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
+
+from sync.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,6 +83,74 @@ def test_compose_requires_every_secret_and_gives_the_backend_a_password() -> Non
         assert f"${{{name}:?set {name} in .env}}" in text
         assert f"${{{name}:-" not in text
     assert "GROUNDSWELL_BASIC_AUTH_PASS: ${BACKEND_PASSWORD:?" in text
+
+
+def composed(env: Path) -> dict[str, Any]:
+    """What docker compose makes of the file with these values."""
+    command = [*compose(), "--env-file", str(env), "config"]
+    bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=bare)
+    assert done.returncode == 0, done.stderr
+    return dict(yaml.safe_load(done.stdout)["services"])
+
+
+def test_the_example_as_it_is_does_not_start() -> None:
+    command = [*compose(), "--env-file", str(ROOT / ".env.example"), "config"]
+    bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=bare)
+    assert done.returncode != 0
+    assert re.search(f"set ({'|'.join(SECRETS)}) in .env", done.stderr)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_each_secret_must_be_filled_in(env_file: Path, name: str) -> None:
+    """One that is left empty is enough to refuse the start."""
+    text = re.sub(rf"^{name}=.*$", f"{name}=", env_file.read_text(), flags=re.MULTILINE)
+    env_file.write_text(text)
+    command = [*compose(), "--env-file", str(env_file), "config"]
+    bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=bare)
+    assert done.returncode != 0
+    assert f"set {name} in .env" in done.stderr
+
+
+def test_ports_are_open_to_this_machine_unless_told(env_file: Path) -> None:
+    def addresses() -> dict[str, list[str]]:
+        found = {name: row.get("ports", []) for name, row in composed(env_file).items()}
+        return {name: [host_of(port) for port in ports] for name, ports in found.items()}
+
+    def host_of(port: Any) -> str:  # releases of docker compose write it in two ways
+        return (
+            str(port.get("host_ip", ""))
+            if isinstance(port, dict)
+            else str(port).rpartition(":")[0].rpartition(":")[0]
+        )
+
+    assert addresses() == {"postgres": [], "worker": [], "studio": ["127.0.0.1"], "backend": ["127.0.0.1"]}
+    env_file.write_text(env_file.read_text().replace("BIND_ADDRESS=127.0.0.1", "BIND_ADDRESS=0.0.0.0"))
+    assert addresses()["backend"] == ["0.0.0.0"]
+    env_file.write_text(env_file.read_text().replace("BIND_ADDRESS=0.0.0.0", ""))
+    assert addresses()["studio"] == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("password", ["p@ss/w:rd", "100%?#&", "a@b@c", "'single'"])
+def test_any_password_of_the_database_reaches_the_worker(
+    env_file: Path, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quoted = f'"{password}"' if "'" in password else f"'{password}'"
+    lines = re.sub(
+        r"^POSTGRES_PASSWORD=.*$", lambda _: f"POSTGRES_PASSWORD={quoted}", env_file.read_text(), flags=re.M
+    )
+    env_file.write_text(lines)
+    services = composed(env_file)
+    assert services["postgres"]["environment"]["POSTGRES_PASSWORD"] == password
+    assert services["studio"]["environment"]["POSTGRE_PASSWORD"] == password
+    for name in ("backend", "worker"):
+        with monkeypatch.context() as patch:
+            for key, value in services[name]["environment"].items():
+                patch.setenv(key, str(value))
+            url = make_url(Settings().database())
+        assert (url.password, url.host, url.username) == (password, "postgres", "groundswell")
 
 
 def test_docker_compose_accepts_the_file(env_file: Path) -> None:

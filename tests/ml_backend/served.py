@@ -39,6 +39,7 @@ class Backend:
             "data_dir": tmp_path / "data",
             "studio_url": STUDIO,
             "studio_token": SecretStr("tok"),
+            "open_backend": True,
         }
         self.settings = BackendSettings(**(options | changes))
         self.studio = FakeStudioServer(
