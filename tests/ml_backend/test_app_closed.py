@@ -19,6 +19,7 @@ OPEN_PAGES = {
     "/login",
     "/dashboard/files/<name>",
     "/dashboard/preview-files/<name>",
+    "/review/static/<path:name>",
     # says how to get a link to somebody without one; the token of a link is what opens it
     "/review/",
     "/review/<path:anything>",
