@@ -133,7 +133,9 @@ def server(env: dict[str, str], log: Path, *, threads: int = 8) -> Iterator[int]
     command += ["--worker-class", "gthread", "--workers", "1", "--threads", str(threads), "--timeout", "600"]
     command += ["--control-socket", str(log.with_suffix(".ctl"))]
     with log.open("ab") as out:
-        process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env={**env, "GROUNDSWELL_OPEN_BACKEND": "true"}, stdout=out, stderr=subprocess.STDOUT
+        )
         try:
             end = time.monotonic() + 120
             while True:

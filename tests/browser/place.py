@@ -138,6 +138,7 @@ def place(
         studio_token=LOGIN.token,
         backend_url=f"http://127.0.0.1:{port}",
         webhook_secret="a secret of the tests",
+        open_backend=True,
         **(changes or {}),
     )
     services = Services.from_settings(settings)

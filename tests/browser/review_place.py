@@ -90,6 +90,7 @@ def review_place(
         studio_token=LOGIN.token,
         backend_url=f"http://127.0.0.1:{port}",
         webhook_secret="a secret of the tests",
+        open_backend=True,
         signing_key="a signing key of the tests, long enough",
         review_requests=6000,
         review_address_requests=60000,

@@ -59,6 +59,7 @@ def labelled(studio: Studio, tmp_path: Path) -> Iterator[tuple[OpenProject, Init
         studio_token=LOGIN.token,
         backend_url=f"http://127.0.0.1:{port}",
         webhook_secret="a secret of the tests",
+        open_backend=True,
     )
     server = make_server("127.0.0.1", port, create_app(settings), threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

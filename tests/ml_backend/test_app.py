@@ -255,7 +255,8 @@ def test_the_entry_point_starts_without_heavy_packages(tmp_path: Path) -> None:
         "assert c.get('/health').status_code == 200; assert c.get('/metrics').status_code == 200;"
         "print(sorted({'torch', 'pyarrow', 'sklearn', 'label_studio_sdk', 'matplotlib'} & set(sys.modules)))"
     )
-    assert run_python(code, GROUNDSWELL_DATA_DIR=str(tmp_path)).strip() == "[]"
+    env = {"GROUNDSWELL_DATA_DIR": str(tmp_path), "GROUNDSWELL_OPEN_BACKEND": "true"}
+    assert run_python(code, **env).strip() == "[]"
 
 
 def test_metrics_of_several_processes_are_added_up(tmp_path: Path) -> None:
@@ -266,6 +267,7 @@ def test_metrics_of_several_processes_are_added_up(tmp_path: Path) -> None:
         "c.get('/health'); print(c.get('/metrics').text)"
     )
     env = {"GROUNDSWELL_DATA_DIR": str(tmp_path / "data"), "PROMETHEUS_MULTIPROC_DIR": str(shared)}
+    env["GROUNDSWELL_OPEN_BACKEND"] = "true"
     run_python(code, **env)
     text = run_python(code, **env)
     assert 'groundswell_request_seconds_count{route="/health",status="200"} 2.0' in text

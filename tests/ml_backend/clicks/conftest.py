@@ -19,7 +19,9 @@ from tests.ml_backend.clicks.click_helpers import (
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BackendSettings:
-    return BackendSettings(data_dir=tmp_path / "data", allow_image_dirs=str(tmp_path), device="cpu")
+    return BackendSettings(
+        data_dir=tmp_path / "data", allow_image_dirs=str(tmp_path), device="cpu", open_backend=True
+    )
 
 
 @pytest.fixture

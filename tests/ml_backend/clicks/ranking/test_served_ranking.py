@@ -52,7 +52,9 @@ class Two:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BackendSettings:
-    return BackendSettings(data_dir=tmp_path / "data", allow_image_dirs=str(tmp_path), device="cpu")
+    return BackendSettings(
+        data_dir=tmp_path / "data", allow_image_dirs=str(tmp_path), device="cpu", open_backend=True
+    )
 
 
 @pytest.fixture
