@@ -3,7 +3,7 @@
 ``python -m bench.click_network.first_answers --data SETS``
 
 For each set the mean IoU after one click of: every single answer of ``shipped``; the one of which the network
-itself expects most; the one with which the others agree most (what is served, before it is refined); the
+itself expects most; the one with which the others agree most (what is served); the
 truly best. ``--better`` prints instead how many clicks to IoU 0.85 somebody needs who knows the true mask and
 takes the better of the answers of ``shipped`` and ``classical`` at every click.
 
@@ -87,7 +87,6 @@ def first_ious(targets: list[ClickTarget]) -> dict[str, object]:
         chosen = {"agreed": ious[0], "surest": ious[int(np.argmax(trust))], "truly best": max(ious)}
         for answer, iou in zip(answers, ious, strict=True):
             chosen["classical" if answer.window is None else f"window {answer.window.side}"] = iou
-        chosen["served"] = mask_iou(segmenter.segment(embedding, prompt, None).masks[0], true)
         for how, iou in chosen.items():
             found.setdefault(how, []).append(iou)
     return {"unit": "IoU", **{how: round(float(np.mean(ious)), 3) for how, ious in found.items()}}

@@ -51,11 +51,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FirstAnswer:
-    """What a first click could mean; ``window`` and ``logits`` (size, size) where the network says so."""
+    """What a first click could mean; ``window`` is where the network saw it, None if another said it."""
 
     result: ClickResult
     window: Window | None = None
-    logits: npt.NDArray[np.float32] | None = None
 
 
 class ZoomSegmenter(ABC):
@@ -123,18 +122,13 @@ class ZoomSegmenter(ABC):
             start_mask = None
         if not prompt.points and prompt.box is None and start_mask is None:
             raise BadPrompt("a click, a box or a mask to start from is needed", field="prompt")
-        others: list[ClickResult] = []
         if start_mask is None and prompt.box is None and self.more_first_sides:
-            best, *rest = self.first_answers(embedding, prompt)
-            others = [answer.result for answer in rest]
-            if best.window is None or best.logits is None:
-                return best.result, others
-            window, logits = best.window, best.logits
-        else:
-            window = self._first_window(embedding.hw, prompt, start_mask, self.first_side)
-            logits = self._look(image, prompt, start_mask, window)
+            best, *others = self.first_answers(embedding, prompt)
+            return best.result, [answer.result for answer in others]
+        window = self._first_window(embedding.hw, prompt, start_mask, self.first_side)
+        logits = self._look(image, prompt, start_mask, window)
         if not prompt.points and prompt.box is None and start_mask is not None:
-            return _result(start_mask.mask, window, logits), others
+            return _result(start_mask.mask, window, logits), []
         for _ in range(MAX_REFITS):
             better = _refit(logits, window, embedding.hw, prompt, self.min_side)
             if better is None:
@@ -151,7 +145,7 @@ class ZoomSegmenter(ABC):
         previous = None if start_mask is None else start_mask.mask[rows, columns]
         inside = _shifted(prompt, embedding.hw, rows, columns)
         mask[rows, columns] = honour_clicks(patch, inside, previous)
-        return _result(mask, window, logits), others
+        return _result(mask, window, logits), []
 
     def _plain(
         self, logits: npt.NDArray[np.float32], window: Window, prompt: Prompt, hw: tuple[int, int]
@@ -197,8 +191,9 @@ class ZoomSegmenter(ABC):
 
     def first_answers(self, embedding: Embedding, prompt: Prompt) -> list[FirstAnswer]:
         """What a first click could mean: seen in windows of ``first_side`` and ``more_first_sides``, and by
-        ``_other_opinion``; not refined yet.
+        ``_other_opinion``.
 
+        They are not refined in windows that fit them better: on pictures to choose by that made them worse.
         First comes the one whose mean IoU with the others is highest. The network's own expectation cannot
         compare windows: it does not know what lies outside of each.
         """
@@ -209,7 +204,7 @@ class ZoomSegmenter(ABC):
             if all(window != known for known, _ in seen):
                 seen.append((window, self._look(image, prompt, None, window)))
         seen.sort(key=lambda look: -_expected_iou(look[1], look[1] > 0))
-        found = [FirstAnswer(self._plain(at, near, prompt, embedding.hw), near, at) for near, at in seen]
+        found = [FirstAnswer(self._plain(at, near, prompt, embedding.hw), near) for near, at in seen]
         opinion = self._other_opinion(embedding, prompt)
         if opinion is not None:
             found.append(FirstAnswer(opinion))
