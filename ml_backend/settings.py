@@ -23,7 +23,7 @@ __all__ = ["BackendSettings"]
 
 _PLACEHOLDERS = frozenset({"changeme", "change-me", "change_me", "change me", "placeholder", "your-token"})
 _LONG = 8
-"""characters from which on one and the same character is no secret"""
+"""characters from which on nothing but zeros, or nothing but x, is no secret"""
 
 
 class BackendSettings(BaseSettings):
@@ -175,7 +175,7 @@ class BackendSettings(BaseSettings):
     @classmethod
     def _no_placeholder(cls, secret: SecretStr) -> SecretStr:
         text = secret.get_secret_value().strip().lower()
-        if text in _PLACEHOLDERS or (len(text) >= _LONG and len(set(text)) == 1):
+        if text in _PLACEHOLDERS or (len(text) >= _LONG and set(text) in ({"0"}, {"x"})):
             raise ValueError("is a placeholder, which anybody can guess")
         return secret
 

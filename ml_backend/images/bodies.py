@@ -16,8 +16,8 @@ from ml_backend.errors import BadImage
 
 __all__ = ["ASKED", "read_body"]
 
-ASKED: Final = {"Accept": "image/*", "Accept-Encoding": "identity"}
-"""Headers of a request for a picture."""
+ASKED: Final = {"Accept-Encoding": "identity"}
+"""Headers of a request for a picture. No narrower ``Accept``: Label Studio answers one with status 406."""
 
 _DOCUMENTS: Final = ("text/html", "application/xhtml", "image/svg", "text/xml", "application/xml")
 _ZLIB_OR_GZIP: Final = 47

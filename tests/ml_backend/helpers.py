@@ -45,6 +45,8 @@ class FakeStudioServer:
             found = found(request)
         if found is None:
             return httpx.Response(404, text="not here")
+        if "*/*" not in request.headers["accept"]:  # as the real one does
+            return httpx.Response(406, text="cannot answer so")
         if isinstance(found, bytes):
             found = (200, {"content-type": "image/png"}, found)
         if isinstance(found, Exception):

@@ -245,7 +245,8 @@ def test_a_backend_connected_without_a_password_gets_it_when_connected_again(
         site.settings.data_dir,
         ProjectFacts(project.id, project.key, project.title, "instances", xml, LABELS),
     )
-    plain = site.settings.model_copy(update={"basic_auth_user": "", "basic_auth_pass": SecretStr("")})
+    nobody = {"basic_auth_user": "", "basic_auth_pass": SecretStr(""), "open_backend": True}
+    plain = site.settings.model_copy(update=nobody)
     with serve_backend(plain) as url:
         backend = site.studio.connect_backend(project.id, url, title="Groundswell", basic_auth=None)
         port = int(url.rsplit(":", 1)[1])

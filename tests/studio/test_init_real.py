@@ -120,7 +120,8 @@ def test_the_backend_moves_without_leaving_the_old_address_behind(site: Site, ti
 def test_a_login_set_later_reaches_a_connection_that_is_there(site: Site, title: str) -> None:
     port = free_port()
     locked = site.settings.model_copy(update={"backend_url": f"http://127.0.0.1:{port}"})
-    no_login = locked.model_copy(update={"basic_auth_user": "", "basic_auth_pass": SecretStr("")})
+    nobody = {"basic_auth_user": "", "basic_auth_pass": SecretStr(""), "open_backend": True}
+    no_login = locked.model_copy(update=nobody)
     with serve_backend(no_login, port):
         made = init_project(site.studio, title=title, labels=["Cat"], settings=no_login)
         (before,) = call(site, "/api/ml/", project=made.project_id)

@@ -123,6 +123,7 @@ def test_the_entry_point_serves_clicks_and_crops_while_its_database_is_away(tmp_
             **os.environ,
             "GROUNDSWELL_DATA_DIR": str(tmp_path),
             "GROUNDSWELL_DATABASE_URL": "sqlite:////nowhere/at/all.db",
+            "GROUNDSWELL_OPEN_BACKEND": "true",
         },
         capture_output=True,
         text=True,
