@@ -76,7 +76,7 @@ def classes(tmp_path: Path) -> Iterator[Callable[..., Place]]:
 
     def make(multiple: bool = False, *, has_model: bool = True, **options: Any) -> Place:
         config = build_label_config(LABELS, kind="classes", multiple=multiple)
-        world = World(tmp_path / "world", N, config=config, signing_key="k" * 40, **options)
+        world = World(tmp_path / "world", N, config=config, signing_key="0123456789abcdefghij" * 2, **options)
         made.append(world)
         for number in range(LABELLED):
             world.studio.create_annotation(world.tasks[number], chosen(label_of(world, number)))

@@ -105,7 +105,7 @@ def test_names_and_labels_are_data_never_markup(asking: Asking) -> None:
 
 
 def test_paths_lead_nowhere_else(asking: Asking) -> None:
-    place = asking()
+    place = asking(page={"open_backend": True})
     ana = place.person()
     for trick in TRICKS:
         for path in (
@@ -118,7 +118,7 @@ def test_paths_lead_nowhere_else(asking: Asking) -> None:
             assert "secret" not in reply.text
     # the crowd's cookie opens nothing of the backend; this backend asks for no password, so ask one that does
     place.world.settings = place.settings.model_copy(
-        update={"basic_auth_user": "ls", "basic_auth_pass": place.settings.signing_key}
+        update={"open_backend": False, "basic_auth_user": "ls", "basic_auth_pass": place.settings.signing_key}
     )
     locked = PersonAtBrowser(Place(place.world).app, ana.invite)
     assert locked.get("me").status_code == 200
