@@ -17,6 +17,7 @@ from sync.web.access.errors import answer_with_status
 from sync.web.access.headers import protect_pages
 from sync.web.access.shared import EXTENSION, WebServices
 from sync.web.dashboard.routes import dashboard_blueprint
+from sync.web.openapi import openapi_blueprint
 from sync.web.preview.routes import preview_blueprint
 from sync.web.review.routes import review_blueprint
 from sync.web.sign_in.routes import sign_in_blueprint
@@ -56,4 +57,5 @@ def create_web_app(
     for blueprint in blueprints:
         protect_pages(blueprint)
         app.register_blueprint(blueprint)
+    app.register_blueprint(openapi_blueprint())
     return app
