@@ -19,11 +19,13 @@ from typing import Any, Final
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import IntegerConverter, Map
 
 from ml_backend.error_lines import error_line
 from ml_backend.errors import BadInput, GroundswellError, StudioError, UnknownProject
 from ml_backend.images.signed_links import crop_path
 from ml_backend.label_studio.protocol import (
+    MAX_ID,
     WEBHOOK_ACTIONS,
     PredictRequest,
     parse_body,
@@ -50,6 +52,13 @@ _LOCKED: Final = (
 _CROP_AGE_S: Final = 7 * 24 * 3600
 
 
+class _Id(IntegerConverter):
+    """Numbers of projects and tasks in paths: a larger one than databases hold names nothing (404)."""
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map, max=MAX_ID)
+
+
 def create_app(
     settings: BackendSettings | None = None,
     *,
@@ -64,6 +73,7 @@ def create_app(
     shared = services or Services.from_settings(settings or BackendSettings())
     app = Flask("ml_backend", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+    app.url_map.converters = {**app.url_map.converters, "int": _Id}
     app.extensions["groundswell"] = shared
     app.json.sort_keys = False  # type: ignore[attr-defined]
     _add_hooks(app, shared, frozenset(own_access))

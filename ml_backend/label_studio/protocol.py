@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ml_backend.errors import BadInput
 
 __all__ = [
+    "MAX_ID",
     "WEBHOOK_ACTIONS",
     "PredictRequest",
     "ProjectKey",
@@ -50,7 +51,7 @@ _RLE_KEY: Final = b'"rle"'
 _LIST_START: Final = re.compile(rb"\s*:\s*\[")
 _ACTION: Final = re.compile(rb'^\s*\{\s*"action"\s*:\s*"([A-Z_]{1,60})"')
 _MAX_TASKS: Final = 100_000
-_MAX_ID: Final = 2**63 - 1  # of a column of Label Studio's database, and of ours
+MAX_ID: Final = 2**63 - 1  # of a column of Label Studio's database, and of ours
 _KEY_HINT: Final = "Expected '<id>.<created unix seconds>'"
 
 
@@ -260,7 +261,7 @@ def parse_task(task: object) -> TaskIn:
         return TaskIn(None, {}, f"the task is {_kind(task)}, expected an object")
     number = task.get("id")
     number = number if isinstance(number, int) and not isinstance(number, bool) else None
-    if number is not None and abs(number) > _MAX_ID:
+    if number is not None and abs(number) > MAX_ID:
         return TaskIn(None, {}, "id is too large for a task of Label Studio")
     try:
         return TaskIn(number, _validated(_Task, task).data)

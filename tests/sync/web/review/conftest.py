@@ -64,6 +64,8 @@ def copy_world(world: World, folder: Path, page: dict[str, Any]) -> World:
     copy.project_id, copy.tasks = world.project_id, world.tasks
     copy.studio = FakeStudio(folder / "studio.json")
     values = {name: getattr(world.settings, name) for name in world.settings.model_fields_set}
-    copy.settings = Settings(**{**values, "signing_key": "0123456789abcdefghij" * 2, **page, "data_dir": folder / "data"})
+    copy.settings = Settings(
+        **{**values, "signing_key": "0123456789abcdefghij" * 2, **page, "data_dir": folder / "data"}
+    )
     copy.store = Store(copy.settings.database())
     return copy
