@@ -111,7 +111,6 @@ def _members(path: Path) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes]]]
         seen: set[str] = set()
         for info in tar:
             _refuse_hostile(path, info, seen)
-            seen.add(info.name)
             file = tar.extractfile(info)
             assert file is not None  # it is a regular file
             yield info, file
@@ -134,6 +133,7 @@ def _members(path: Path) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes]]]
 
 
 def _refuse_hostile(path: Path, info: tarfile.TarInfo, seen: set[str]) -> None:
+    """``seen``: names of files so far, and those of their folders with a slash at the end; grows."""
     name = info.name
     shown = f"{name[:200]!r}"
     if not info.isreg() or info.issparse():
@@ -146,8 +146,10 @@ def _refuse_hostile(path: Path, info: tarfile.TarInfo, seen: set[str]) -> None:
         raise _bad(path, f"{shown} is no name that a backup uses")
     if name in seen:
         raise _bad(path, f"{shown} is there twice")
-    if any("/".join(parts[:end]) in seen for end in range(1, len(parts))):
-        raise _bad(path, f"{shown} lies inside another file")
+    folders = {"/".join(parts[:end]) for end in range(1, len(parts))}
+    if folders & seen or f"{name}/" in seen:
+        raise _bad(path, f"{shown} is both a file and a folder")
+    seen |= {name, *(f"{folder}/" for folder in folders)}
 
 
 def _digest_of(info: tarfile.TarInfo, file: IO[bytes], out: IO[bytes] | None = None) -> FileEntry:

@@ -35,7 +35,7 @@ from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.migrate import revision_of
 
-__all__ = ["BackupReport", "alone", "backup", "default_name"]
+__all__ = ["BackupReport", "alone", "backup", "default_name", "refuse_inside"]
 
 _SCRATCH = ".backup"
 _STUDIO_LEFT_OUT = frozenset({"server.log", "export"})
@@ -83,7 +83,8 @@ def backup(
     Raises
     ------
     BadInput
-        The file is there, has another ending, or the store is of a kind that cannot be copied.
+        The file is there, has another ending or lies in the data directory, or the store is of a kind that
+        cannot be copied.
     StorageError
         No space, a database that cannot be read, a missing program of Postgres, another backup under way.
     """
@@ -91,6 +92,7 @@ def backup(
     mode = _mode(target)
     url, data_dir = settings.database(), settings.data_dir
     kind = kind_of(url)
+    refuse_inside(target, data_dir, "out")
     with alone(data_dir), _scratch(data_dir) as scratch, ExitStack() as stack:
         installation_id(data_dir)  # made now if nobody asked anything yet: it must outlive this machine
         store = Store(url, upgrade=False)
@@ -146,6 +148,17 @@ def _mode(target: Path) -> _TarMode:
         field="out",
         hint="Large models hardly shrink: .tar is quicker. To write into a folder, make it first",
     )
+
+
+def refuse_inside(archive: Path, data_dir: Path, field: str) -> None:
+    """Raise BadInput for an archive in the data directory: the next backup would hold it, and a restore would
+    set it aside while it is needed."""
+    if archive.resolve().is_relative_to(data_dir.resolve()):
+        raise BadInput(
+            f"{archive} lies inside the data directory {data_dir}",
+            field=field,
+            hint="Keep backups elsewhere, best on another disk",
+        )
 
 
 @contextmanager

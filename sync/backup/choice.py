@@ -24,6 +24,7 @@ from sync.store.tables import RoundRecord
 
 __all__ = [
     "LABEL_STUDIO",
+    "LOST",
     "SECRETS",
     "Models",
     "Pools",
@@ -40,8 +41,21 @@ LABEL_STUDIO: Final = "label-studio"
 """folder of a Label Studio that ``groundswell up`` started"""
 SECRETS: Final = frozenset({"secrets.json", "signing.key"})
 
+LOST: Final = "lost+found"
+"""folder of file systems at the root of a disk, which only the system may read or move"""
+
 _LEFT_OUT: Final = frozenset(
-    {"images", "embeddings", "checkpoints", "exports", "logs", "up.json", "segmenter.json", "probes.json"}
+    {
+        "images",
+        "embeddings",
+        "checkpoints",
+        "exports",
+        "logs",
+        "up.json",
+        "segmenter.json",
+        "probes.json",
+        LOST,
+    }
 )
 _LEFT_OUT_OF_PROJECTS: Final = frozenset(
     {"crops", "features", "pages", "dirty", "progress.json", "upcoming.json"}

@@ -7,6 +7,7 @@
    filled now.
 4. What was there is set aside, and each part is renamed into its place, the store last. The note goes.
 
+An error in step 3 ends the restore and leaves the target as it was, unless Postgres has begun to be filled.
 A kill before step 4 leaves the target as it was, a kill in step 4 leaves the note: the same command goes on.
 """
 
@@ -16,6 +17,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -29,7 +31,8 @@ from sqlalchemy.exc import DatabaseError
 from ml_backend.artifacts.files import read_json, storage_errors, write_json
 from ml_backend.errors import BadInput, StorageError
 from sync.backup.archive import CheckedArchive, check_archive, unpack
-from sync.backup.backup import alone
+from sync.backup.backup import alone, refuse_inside
+from sync.backup.choice import LOST
 from sync.backup.manifest import DATA, STORE_FILES, release
 from sync.backup.store_copy import kind_of, run_postgres_tool, sqlite_file
 from sync.local.up import read_state
@@ -81,12 +84,14 @@ def restore(settings: Settings, path: Path, *, overwrite: bool = False) -> Resto
     Raises BadInput when the archive is damaged, hostile or of a newer release, when the target is not empty,
     or when a worker is at work there; StorageError when there is no space or the database refuses.
     """
+    refuse_inside(path, settings.data_dir, "archive")
     archive = check_archive(path)
     url = settings.database_address()
     _refuse_misfit(archive, url)
     data_dir = settings.data_dir
     with alone(data_dir):
         note = _read_note(data_dir)
+        untouched = note is None  # no killed restore has moved or filled anything
         if note is None or (note.archive != archive.digest and overwrite):
             _refuse_occupied(data_dir, url, overwrite=overwrite, ttl_s=settings.lease_ttl_s)
             _refuse_full(archive, data_dir)
@@ -100,11 +105,15 @@ def restore(settings: Settings, path: Path, *, overwrite: bool = False) -> Resto
             )
         ready = data_dir / _FOLDER / "ready"
         if not note.moving:
-            with storage_errors(ready):
-                shutil.rmtree(ready, ignore_errors=True)
-                ready.mkdir(parents=True)
-            unpack(archive, ready)
-            _prepare_store(archive, url, ready)
+            with _undone_on_failure(data_dir if untouched else None):
+                with storage_errors(ready):
+                    shutil.rmtree(ready, ignore_errors=True)
+                    ready.mkdir(parents=True)
+                unpack(archive, ready)
+                if archive.manifest.store == "sqlite":  # a file of ours until it is moved
+                    _prepare_store(archive, url, ready)
+            if archive.manifest.store != "sqlite":
+                _prepare_store(archive, url, ready)
             os.sync()  # what is renamed below must be on the disk when the note says so
             note = replace(note, moving=True)
             _write_note(data_dir, note)
@@ -113,6 +122,17 @@ def restore(settings: Settings, path: Path, *, overwrite: bool = False) -> Resto
             (data_dir / RESTORE_NOTE).unlink()
             shutil.rmtree(data_dir / _FOLDER, ignore_errors=True)
     return _report(settings, archive, url, note)
+
+
+@contextmanager
+def _undone_on_failure(data_dir: Path | None) -> Iterator[None]:
+    """An error (a full disk) takes the note away: nothing was changed, so what is there may work on."""
+    try:
+        yield
+    except Exception:
+        if data_dir is not None:
+            shutil.rmtree(data_dir / _FOLDER, ignore_errors=True)
+        raise
 
 
 def _report(settings: Settings, archive: CheckedArchive, url: str, note: _Note) -> RestoreReport:
@@ -188,7 +208,7 @@ def _free_name(data_dir: Path) -> str:
 
 def _occupants(data_dir: Path) -> list[Path]:
     """What lies in the data directory, but for our own folder and what earlier restores set aside."""
-    own = (_FOLDER.name, ".backup")
+    own = (_FOLDER.name, ".backup", LOST)
     return sorted(p for p in data_dir.iterdir() if p.name not in own and not p.name.startswith(_ASIDE))
 
 

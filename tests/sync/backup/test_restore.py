@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -223,6 +224,64 @@ def test_hostile_members_are_refused(archive: Path, target: Settings, tmp_path: 
         restore(target, bad)
     assert not target.data_dir.exists()
     assert not (tmp_path / "outside").exists()
+
+
+@sqlite_only
+def test_a_file_that_is_a_folder_too_is_refused(archive: Path, target: Settings, tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.tar", [*members(archive), (member("data/projects"), b"")])
+    with pytest.raises(BadInput, match="both a file and a folder"):
+        restore(target, bad)
+    assert not target.data_dir.exists()
+
+
+def test_an_archive_inside_the_data_directory_is_refused(
+    source: Settings, archive: Path, target: Settings
+) -> None:
+    for out in (source.data_dir, source.data_dir / "old/../b.tar"):
+        with pytest.raises(BadInput, match="lies inside the data directory"):
+            backup(source, out)
+    target.data_dir.mkdir()
+    inside = Path(shutil.copy(archive, target.data_dir))
+    with pytest.raises(BadInput, match="lies inside the data directory"):
+        restore(target, inside, overwrite=True)
+    assert [path.name for path in target.data_dir.iterdir()] == [archive.name]
+
+
+@sqlite_only
+def test_what_was_there_works_on_after_a_restore_without_space(
+    source: Settings, archive: Path, target: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restore(target, archive)
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sync.backup.archive.os.utime", full)
+    with pytest.raises(StorageError, match=r"No space|no space"):
+        restore(target, archive, overwrite=True)
+    assert titles(target) == ["cells"]  # nothing was changed, and nothing refuses to open it
+    monkeypatch.undo()
+    # but where a killed restore has begun, the note stays until one has ended
+    (target.data_dir / ".restore").mkdir()
+    note = {"archive": "another", "name": "x.tar", "aside": "before-restore-1", "moving": True}
+    (target.data_dir / RESTORE_NOTE).write_text(json.dumps(note))
+    monkeypatch.setattr("sync.backup.archive.os.utime", full)
+    with pytest.raises(StorageError):
+        restore(target, archive, overwrite=True)
+    assert (target.data_dir / RESTORE_NOTE).exists()
+
+
+@sqlite_only
+def test_lost_and_found_of_a_disk_is_left_alone(source: Settings, target: Settings, tmp_path: Path) -> None:
+    for folder in (source.data_dir, target.data_dir):
+        (folder / "lost+found").mkdir(parents=True)
+        (folder / "lost+found/x").write_text("of the system")
+    backup(source, tmp_path / "disk.tar")
+    done = restore(target, tmp_path / "disk.tar")
+    assert done.set_aside == ""
+    assert (target.data_dir / "lost+found/x").exists()
+    with tarfile.open(tmp_path / "disk.tar") as tar:
+        assert not any("lost+found" in name for name in tar.getnames())
 
 
 @sqlite_only
