@@ -29,7 +29,8 @@ MAX_PIXELS: Final = 200_000_000
 """Limit in pixels where the settings give none."""
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-_MARKUP: Final = re.compile(rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*<")
+_MARKUP: Final = re.compile(rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*<(?!ftyp)")
+"""what begins like markup, in one or two bytes a letter; ``<ftyp`` is how an AVIF of some brands begins"""
 _DAMAGE: Final = (
     OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, RuntimeError,
     TypeError, AttributeError, LookupError, struct.error, zlib.error,

@@ -231,12 +231,14 @@ class Fetcher:
                 return 200, None, body
         except PrivateAddress as error:
             tried.append(f"GET {short_address(address)}: {error}")
+            name, network = _name_of_host(address), error.address.split("%")[0]
             raise _nothing(
                 address,
                 tried,
                 field,
-                hint="If it is a host of your own network, name it in GROUNDSWELL_ALLOW_IMAGE_HOSTS and its "
-                f"network (such as {error.address}) in GROUNDSWELL_ALLOW_IMAGE_NETWORKS",
+                hint="If it is a host of your own network, set both: "
+                f"{name} in GROUNDSWELL_ALLOW_IMAGE_HOSTS, and {network}, or its network, in "
+                "GROUNDSWELL_ALLOW_IMAGE_NETWORKS",
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             slow = isinstance(error, TooSlow)
@@ -302,13 +304,20 @@ class Fetcher:
         if redirected_by_studio and (host, port) != self._origin[1:]:
             return  # a storage link that Label Studio signed; the connection takes public addresses only
         tried.append(f"GET {short_address(address)}: host {host} is not allowed")
-        name = host if port == DEFAULT_PORT[parts.scheme.lower()] else f"{host}:{port}"
         raise _nothing(
             address,
             tried,
             field,
-            hint=f"Label Studio is {self._base} here; GROUNDSWELL_ALLOW_IMAGE_HOSTS may name {name}",
+            hint=f"Label Studio is {self._base} here; GROUNDSWELL_ALLOW_IMAGE_HOSTS may name "
+            f"{_name_of_host(address)}",
         )
+
+
+def _name_of_host(address: str) -> str:
+    """How GROUNDSWELL_ALLOW_IMAGE_HOSTS names the host of an address: with its port where that is needed."""
+    scheme, host, port = origin_of(address)
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port == DEFAULT_PORT[scheme] else f"{shown}:{port}"
 
 
 def _nothing(

@@ -93,6 +93,17 @@ def _data_dir(settings: Settings) -> Finding:
     return Finding("data directory", "ok", detail)
 
 
+def _without_password(url: str, reply: str) -> tuple[str, str]:
+    """What is wrong and what to do when a password is missing, at the backend or here."""
+    both = "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS"
+    if "no password yet" in reply:
+        return (
+            f"{url} has no password, so it answers nobody",
+            f"{both} for the backend, for the worker and here, start both again, then run groundswell init",
+        )
+    return f"{url} asks for a password, and none is set here", f"{both} as for the backend"
+
+
 def _backend(settings: Settings) -> Finding:
     user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
     auth = (user, password) if user else None
@@ -102,7 +113,10 @@ def _backend(settings: Settings) -> Finding:
             return Finding(
                 "backend", "bad", f"{url} answers {answer.status_code}", "Is another program there?"
             )
-        if httpx.get(f"{url.rstrip('/')}/versions", auth=auth, timeout=5.0).status_code == 401:
+        answer = httpx.get(f"{url.rstrip('/')}/versions", auth=auth, timeout=5.0)
+        if answer.status_code == 401:
+            if not user or "no password yet" in answer.text:
+                return Finding("backend", "bad", *_without_password(url, answer.text))
             return Finding(
                 "backend",
                 "bad",

@@ -198,6 +198,14 @@ def test_documents_in_disguise_are_no_pictures(tmp_path: Path, name: str, kind: 
     assert not list((tmp_path / "data").rglob("*.*"))
 
 
+def test_an_avif_of_many_brands_is_no_web_page() -> None:
+    """Its first box is 60 bytes long, and the byte of that number is ``<``."""
+    head = b"\0\0\0\x3cftypavif\0\0\0\0" + b"mif1" * 11
+    with pytest.raises(BadImage) as caught:
+        decode_image(head, max_pixels=100)  # there is no picture behind it
+    assert "web page" not in caught.value.message
+
+
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "Image/SVG+XML", "application/xhtml+xml"])
 def test_what_says_that_it_is_a_document_is_not_read_at_all(tmp_path: Path, kind: str) -> None:
     server = FakeStudioServer({"/data/upload/1/a.png": (200, {"content-type": kind}, PNG)})

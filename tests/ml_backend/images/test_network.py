@@ -121,6 +121,23 @@ def test_hosts_of_ones_own_network_are_called_when_host_and_network_are_named(
         assert wanted.fetch("http://127.0.0.1:9000/a.png") == PNG  # the address itself was named
 
 
+def test_the_error_names_the_host_with_its_port_and_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation that worked before the networks had to be named, with a bucket on a port of its own."""
+    names = {"studio.test": [[INSIDE]], "minio.lan": [["10.0.0.9"]]}
+    studio = {"/tasks/7/resolve/": reply(303, location="http://minio.lan:9000/a.png")}
+    with small_internet(monkeypatch, names=names, servers={(INSIDE, 8080): studio}) as net:
+        wanted = fetcher(tmp_path, studio_url="http://studio.test:8080", allow_image_hosts="minio.lan")
+        with pytest.raises(BadImage, match="private address") as caught:
+            wanted.fetch("s3://bucket/a.png", task_id=7)
+        assert "minio.lan:9000 in GROUNDSWELL_ALLOW_IMAGE_HOSTS" in caught.value.hint
+        net.servers[("10.0.0.9", 9000)] = HERE
+        settings = {"allow_image_hosts": "minio.lan:9000", "allow_image_networks": "10.0.0.9"}
+        told = fetcher(tmp_path, studio_url="http://studio.test:8080", **settings)
+        assert told.fetch("s3://bucket/a.png", task_id=7) == PNG  # what the hint says is enough
+
+
 def test_redirects_are_checked_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Label Studio signs links to buckets, which may be anywhere but inside. Others sign nothing."""
     names = {

@@ -1,0 +1,42 @@
+"""What `groundswell doctor` says about the password of the backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ml_backend.app import create_app
+from ml_backend.settings import BackendSettings
+from sync.report import doctor
+from sync.settings import Settings
+
+LOGIN = {"basic_auth_user": "groundswell", "basic_auth_pass": "a-long-one"}
+CASES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+    ({}, {}, "bad", "has no password, so it answers nobody"),
+    ({}, LOGIN, "bad", "has no password, so it answers nobody"),
+    (LOGIN, {}, "bad", "asks for a password, and none is set here"),
+    (LOGIN, LOGIN | {"basic_auth_pass": "a-wrong-one"}, "bad", "refuses our user name and password"),
+    (LOGIN, LOGIN, "ok", "http://backend.test"),
+    ({"open_backend": True}, {}, "warn", "asks nobody for a password"),
+]
+
+
+@pytest.mark.parametrize(("backend", "ours", "level", "detail"), CASES)
+def test_a_missing_password_is_named_on_the_side_that_lacks_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: dict[str, Any],
+    ours: dict[str, Any],
+    level: str,
+    detail: str,
+) -> None:
+    app = create_app(BackendSettings(data_dir=tmp_path, **backend))
+    served = httpx.Client(transport=httpx.WSGITransport(app=app))
+    monkeypatch.setattr(doctor.httpx, "get", served.get)
+    found = doctor._backend(Settings(data_dir=tmp_path, backend_url="http://backend.test", **ours))
+    assert (found.level, detail in found.detail) == (level, True), found
+    if level != "ok":
+        assert "GROUNDSWELL_BASIC_AUTH_PASS" in found.hint
