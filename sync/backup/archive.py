@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from ml_backend.artifacts.files import storage_errors
 from ml_backend.errors import BadInput
 from sync.backup.choice import SECRETS
-from sync.backup.manifest import DATA, FORMAT, MANIFEST, STORE_FILES, FileEntry, Manifest
+from sync.backup.manifest import DATA, FORMAT, MANIFEST, STORE_FILES, FileEntry, Manifest, listed
 
 __all__ = ["CheckedArchive", "check_archive", "unpack"]
 
@@ -59,7 +59,7 @@ def check_archive(path: Path) -> CheckedArchive:
                     raise _bad(path, "its manifest is too large")
                 text = file.read()
                 continue
-            found[info.name] = _digest_of(info, file)
+            found[listed(info.name)] = _digest_of(info, file)
     if not text:
         raise _bad(path, "it has no manifest: it is no backup of Groundswell, or its end is missing")
     try:
@@ -94,11 +94,11 @@ def unpack(archive: CheckedArchive, folder: Path) -> None:
                 continue
             target = folder / info.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            mode = 0o600 if target.name in SECRETS or info.name in archive.manifest.secrets else 0o666
+            mode = 0o600 if target.name in SECRETS or listed(info.name) in archive.manifest.secrets else 0o666
             handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
             with os.fdopen(handle, "wb") as out:
                 written = _digest_of(info, file, out)
-            if written != archive.manifest.files.get(info.name):
+            if written != archive.manifest.files.get(listed(info.name)):
                 raise _bad(archive.path, f"{info.name!r} changed while it was read")
             os.utime(target, (info.mtime, info.mtime))
 
@@ -140,7 +140,7 @@ def _refuse_hostile(path: Path, info: tarfile.TarInfo, seen: set[str]) -> None:
         raise _bad(path, f"{shown} is no plain file (a link, a device or a folder)")
     parts = name.split("/")
     known = name == MANIFEST or name in STORE_FILES.values() or (name.startswith(DATA) and len(parts) > 1)
-    if not known or any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
+    if not known or any(part in ("", ".", "..") for part in parts) or "\0" in name:
         raise _bad(path, f"{shown} is no name that a backup uses")
     if name.startswith(DATA) and parts[1].startswith((".", "groundswell.db", "before-restore-")):
         raise _bad(path, f"{shown} is no name that a backup uses")

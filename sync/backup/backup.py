@@ -27,8 +27,8 @@ from typing import IO, Literal, cast
 
 from ml_backend.artifacts.files import open_atomic, storage_errors
 from ml_backend.errors import BadInput
-from sync.backup.choice import LABEL_STUDIO, SECRETS, Models, Pools, files_below, needed_versions
-from sync.backup.manifest import DATA, FORMAT, MANIFEST, STORE_FILES, FileEntry, Manifest, release
+from sync.backup.choice import LABEL_STUDIO, SECRETS, Models, Pools, files_below, links_below, needed_versions
+from sync.backup.manifest import DATA, FORMAT, MANIFEST, STORE_FILES, FileEntry, Manifest, listed, release
 from sync.backup.store_copy import copy_sqlite, kind_of, pinned
 from sync.review.review_project import installation_id
 from sync.settings import Settings
@@ -44,7 +44,8 @@ _TarMode = Literal["w", "w:gz"]
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What a backup holds: its file and size in bytes, how much of what, and which members are secret."""
+    """What a backup holds: its file and size in bytes, how much of what, which members are secret, and which
+    links of the data directory were not followed."""
 
     file: str
     bytes: int
@@ -56,6 +57,7 @@ class BackupReport:
     pools: int
     label_studio: bool
     secrets: tuple[str, ...]
+    links: tuple[str, ...]
 
 
 def default_name(moment: datetime) -> str:
@@ -103,6 +105,7 @@ def backup(
             wanted = files_below(data_dir, needed, models, pools)
             names = _link(data_dir, wanted if secrets else filter(_is_open, wanted), scratch / "data")
             schema = revision_of(session.connection())
+        links = [*links_below(data_dir, needed, models, pools)]
         copy(scratch / "store")
         members = [(STORE_FILES[kind], scratch / "store")]
         members += [(f"{DATA}{name}", scratch / "data" / name) for name in names]
@@ -113,14 +116,17 @@ def backup(
             members += [(f"{DATA}{LABEL_STUDIO}/{name}", path) for name, path in databases.items()]
             private += [f"{DATA}{LABEL_STUDIO}/{name}" for name in databases]
             members += _studio_files(studio, set(databases))
+            links += [
+                PurePosixPath(path.relative_to(data_dir)) for path in studio.rglob("*") if path.is_symlink()
+            ]
         with open_atomic(target) as file:
             os.fchmod(file.fileno(), 0o600)  # names and mail addresses of people are in it, and the secrets
             with _new_tar(file, mode) as tar:
-                entries = {name: entry for name, path in members if (entry := _add(tar, name, path))}
+                entries = {listed(name): entry for name, path in members if (entry := _add(tar, name, path))}
                 manifest = Manifest(
                     format=FORMAT, groundswell=release(), schema_revision=schema, store=kind,
                     made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                    models=models, pools=pools, secrets=tuple(private), files=entries,
+                    models=models, pools=pools, secrets=tuple(map(listed, private)), files=entries,
                 )  # fmt: skip
                 _add_bytes(tar, MANIFEST, manifest.model_dump_json(indent=1).encode())
     parts = [PurePosixPath(name).parts for name in entries]
@@ -129,7 +135,7 @@ def backup(
         projects=len({part[2] for part in parts if part[1] == "projects" and len(part) > 3}),
         models=len({part[2:5] for part in parts if part[3:4] == ("models",) and len(part) > 5}),
         pools=len({part[2:5] for part in parts if part[3:4] == ("pools",) and len(part) > 5}),
-        label_studio=has_studio, secrets=tuple(private),
+        label_studio=has_studio, secrets=tuple(private), links=tuple(listed(str(name)) for name in links),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Versions",
     "belongs",
     "files_below",
+    "links_below",
     "needed_versions",
 ]
 
@@ -135,15 +136,27 @@ def files_below(
 
     Folders that do not belong are not entered. Links, sockets and the folder of Label Studio are passed over.
     """
+    found = _walk(folder, PurePosixPath(), needed, models, pools)
+    return (name for name, entry in found if entry.is_file(follow_symlinks=False))
 
-    def walk(inside: Path, name: PurePosixPath) -> Iterator[PurePosixPath]:
-        for entry in sorted(os.scandir(inside), key=lambda entry: entry.name):
-            inner = name / entry.name
-            if inner.parts[0] == LABEL_STUDIO or not belongs(inner, needed, models, pools):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from walk(Path(entry.path), inner)
-            elif entry.is_file(follow_symlinks=False):
-                yield inner
 
-    return walk(folder, PurePosixPath())
+def links_below(
+    folder: Path, needed: Versions, models: Models = "all", pools: Pools = "needed"
+) -> Iterator[PurePosixPath]:
+    """Symbolic links that ``files_below`` passes over although their names belong into a backup."""
+    found = _walk(folder, PurePosixPath(), needed, models, pools)
+    return (name for name, entry in found if entry.is_symlink())
+
+
+def _walk(
+    inside: Path, name: PurePosixPath, needed: Versions, models: Models, pools: Pools
+) -> Iterator[tuple[PurePosixPath, os.DirEntry[str]]]:
+    """All but folders, of what belongs into a backup."""
+    for entry in sorted(os.scandir(inside), key=lambda entry: entry.name):
+        inner = name / entry.name
+        if inner.parts[0] == LABEL_STUDIO or not belongs(inner, needed, models, pools):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), inner, needed, models, pools)
+        else:
+            yield inner, entry

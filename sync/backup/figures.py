@@ -26,6 +26,11 @@ def backup_lines(done: BackupReport) -> list[str]:
         lines.append("  without Label Studio: back it up by its own means, it holds what people said")
     if done.secrets:
         lines.append(f"  keep it safe: passwords and keys are in {', '.join(done.secrets)}")
+    if done.links:
+        shown = ", ".join(done.links[:5]) + (
+            f" and {len(done.links) - 5} more" if len(done.links) > 5 else ""
+        )
+        lines.append(f"  NOT in it  what links lead to: {shown}. Back that up by itself")
     lines.append("  names and mail addresses of people may be in the store")
     return lines
 

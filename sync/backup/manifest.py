@@ -15,7 +15,17 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["DATA", "FORMAT", "MANIFEST", "STORE_FILES", "FileEntry", "Manifest", "StoreKind", "release"]
+__all__ = [
+    "DATA",
+    "FORMAT",
+    "MANIFEST",
+    "STORE_FILES",
+    "FileEntry",
+    "Manifest",
+    "StoreKind",
+    "listed",
+    "release",
+]
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -55,6 +65,11 @@ class Manifest(BaseModel):
     pools: str
     secrets: tuple[str, ...]
     files: dict[str, FileEntry]
+
+
+def listed(name: str) -> str:
+    """A member's name in the manifest: bytes that are no UTF-8 are written out, as JSON cannot hold them."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def release() -> str:
