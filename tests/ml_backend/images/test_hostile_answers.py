@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
 from ml_backend.errors import BadImage, StudioError
+from ml_backend.images.bodies import read_body
 from ml_backend.images.decode import decode_image
 from ml_backend.images.fetch import Fetcher
 from ml_backend.images.store import ImageStore
@@ -196,6 +198,19 @@ def test_documents_in_disguise_are_no_pictures(tmp_path: Path, name: str, kind: 
     with pytest.raises(BadImage, match="web page or a drawing"):
         store_for(tmp_path, server).get("/data/upload/1/a.png")
     assert not list((tmp_path / "data").rglob("*.*"))
+
+
+@pytest.mark.parametrize("packing", ["", "gzip"])
+def test_a_body_of_exactly_the_limit_is_read(packing: str) -> None:
+    sent = gzip.compress(b"x" * 100) if packing else b"x" * 100
+    for limit in (100, 99):
+        answer = httpx.Response(200, headers={"content-encoding": packing}, content=iter([sent]))
+        options: dict[str, Any] = {"name": "a.png", "limit": limit, "field": "image", "between": lambda: None}
+        if limit == 100:
+            assert read_body(answer, **options) == b"x" * 100
+        else:
+            with pytest.raises(BadImage, match="larger than 99"):
+                read_body(answer, **options)
 
 
 def test_an_avif_of_many_brands_is_no_web_page() -> None:

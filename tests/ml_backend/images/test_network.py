@@ -138,6 +138,18 @@ def test_the_error_names_the_host_with_its_port_and_the_network(
         assert told.fetch("s3://bucket/a.png", task_id=7) == PNG  # what the hint says is enough
 
 
+def test_another_port_of_label_studios_machine_is_another_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the place that the admin wrote down may be private, not all that listens on that machine."""
+    studio = {"/tasks/7/resolve/": reply(303, location="http://studio.test:2375/secrets.png")}
+    servers = {(INSIDE, 8080): studio, (INSIDE, 2375): {"/secrets.png": reply(200, PNG)}}
+    with small_internet(monkeypatch, names={"studio.test": [[INSIDE]]}, servers=servers) as net:
+        with pytest.raises(BadImage, match="private address"):
+            fetcher(tmp_path, studio_url="http://studio.test:8080").fetch("s3://bucket/a.png", task_id=7)
+        assert net.calls == [(INSIDE, 8080)]
+
+
 def test_redirects_are_checked_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Label Studio signs links to buckets, which may be anywhere but inside. Others sign nothing."""
     names = {
