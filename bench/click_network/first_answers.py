@@ -3,9 +3,9 @@
 ``python -m bench.click_network.first_answers --data SETS``
 
 For each set the mean IoU after one click of: every single answer of ``shipped``; the one of which the network
-itself expects most; the one with which the others agree most (what is served); the
-truly best. ``--better`` prints instead how many clicks to IoU 0.85 somebody needs who knows the true mask and
-takes the better of the answers of ``shipped`` and ``classical`` at every click.
+itself expects most; the one with which the others agree most (what is served); the truly best. ``--better``
+prints instead how many clicks to IoU 0.85 somebody needs who knows the true mask and takes the better of the
+answers of ``shipped`` and ``classical`` at every click.
 
 The pictures are those that ``judge`` keeps for choosing, and of the two unseen sets those that its figures
 (120 objects, a picture each) do not use. One line of JSON per set.
