@@ -27,9 +27,9 @@ class ClickOptions:
     """
     batch: int = 8
     iterations: int = 1500
-    first_weights: str = "random"
-    """What the first version of a project begins with: ``random``, or ``shipped``, the network of
-    the package (random where ``width`` is not its own).
+    first_weights: str = "shipped"
+    """What the first version of a project begins with: ``shipped``, the network of the package (``random``
+    where ``width`` is not its own), or ``random``.
     """
     continued_share: float = 0.4
     """Share of the iterations when training goes on from an earlier version."""
