@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +100,8 @@ class _Better:
     nbytes = 0
     persist = False
 
-    def __init__(self, true: Mask) -> None:
-        self._true = true
-        self._both = (ShippedSegmenter(threads=1), ClassicalSegmenter())
+    def __init__(self, both: tuple[ClickSegmenter, ClickSegmenter], true: Mask) -> None:
+        self._both, self._true = both, true
 
     def embed(self, image: npt.NDArray[np.uint8]) -> Embedding:
         return self._both[0].embed(image)
@@ -114,21 +113,16 @@ class _Better:
 
 def clicks_of_the_better(targets: list[ClickTarget]) -> dict[str, object]:
     """Mean clicks to IoU 0.85, ``MAX_CLICKS`` at most, of each segmenter and of the better of both."""
-    makers: dict[str, Callable[[Mask], ClickSegmenter]] = {
-        "shipped": lambda true: ShippedSegmenter(threads=1),
-        "classical": lambda true: ClassicalSegmenter(),
-        "better": _Better,
-    }
-    clicks: dict[str, list[int]] = {name: [] for name in makers}
+    shipped, classical = ShippedSegmenter(threads=1), ClassicalSegmenter()
+    clicks: dict[str, list[int]] = {}
     for target in targets:
         pixels, true = read_image(target.image), _mask(target)
-        for name, make in makers.items():
-            segmenter = make(true)
+        for segmenter in (shipped, classical, _Better((shipped, classical), true)):
             trace = simulate_user(
                 segmenter, segmenter.embed(pixels), true, max_clicks=MAX_CLICKS, stop_iou=0.85
             )
             reached = trace.ious[-1] >= 0.85
-            clicks[name].append(len(trace.clicks) if reached else MAX_CLICKS)
+            clicks.setdefault(segmenter.name, []).append(len(trace.clicks) if reached else MAX_CLICKS)
     return {"unit": "clicks", **{name: round(float(np.mean(n)), 2) for name, n in clicks.items()}}
 
 

@@ -22,8 +22,6 @@ from tests.sync.conftest import World
 from tests.sync.web.review.place import POST, Place
 
 DESCRIPTION = json.loads(API_FILE.read_text())
-CATCH_ALL = {"/review/<path:anything>", "/dashboard/<path:anything>", "/dashboard/"}
-"""routes that answer what has no route: 404, and the dashboard with a stroke at its end"""
 EXAMPLES = 5
 CONFORMS = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
 AUTHORIZATION = "Basic " + base64.b64encode(b"ls:s3cret").decode()
