@@ -7,7 +7,6 @@ packed all the same. Such a body is unpacked after it is complete, and never bey
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -30,7 +29,6 @@ def read_body(
     name: str,
     limit: int,
     field: str,
-    between: Callable[[], object],
     page_hint: str = "",
 ) -> bytes:
     """All bytes of a reply.
@@ -41,7 +39,6 @@ def read_body(
     name : what messages call it
     limit : bytes at most, as they are sent and unpacked
     field : of errors
-    between : called after each part; may raise to end it
     page_hint : what to do when a web page comes instead
 
     Raises BadImage when it says that it is a document, is too large, or is packed in a way that is not read.
@@ -55,7 +52,6 @@ def read_body(
         raise _too_large(name, limit, field)
     parts, size = [], 0
     for part in reply.iter_raw():  # as it is sent: what unpacks to nothing counts, too
-        between()
         size += len(part)
         if size > limit:
             raise _too_large(name, limit, field)

@@ -68,9 +68,9 @@ class Fetcher:
         self._named = settings.image_hosts()
         self._allowed_dirs = [Path(d).resolve() for d in settings.allow_image_dirs.split(":") if d.strip()]
         self._max_bytes = settings.max_image_bytes
-        self._timeout_s = settings.fetch_timeout_s
         self._deadline_s = settings.fetch_deadline_s
-        timeout = httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s))
+        wait_s = settings.fetch_timeout_s
+        timeout = httpx.Timeout(wait_s, connect=min(_CONNECT_S, wait_s))
         rule = AddressRule(self._origin[1:], self._named, settings.image_networks())
         self._client = client or guarded_client(rule, timeout)
         self._auth = StudioAuth(self._base, settings.current_studio_token, client=self._client)
@@ -191,7 +191,7 @@ class Fetcher:
             abroad = abroad or not own
             with ends_at(end):
                 headers = self._auth.header(renew=renewed) if own else {}
-                status, location, body = self._request(address, headers, field, tried, end)
+                status, location, body = self._request(address, headers, field, tried)
             if body is not None:
                 return body
             if location is not None:
@@ -207,13 +207,11 @@ class Fetcher:
         )
 
     def _request(
-        self, address: str, headers: dict[str, str], field: str, tried: list[str], end: float
+        self, address: str, headers: dict[str, str], field: str, tried: list[str]
     ) -> tuple[int, str | None, bytes | None]:
-        """(status, target of a redirect, body): one of the last two at most. ``end`` as of time.monotonic."""
+        """(status, target of a redirect, body): one of the last two at most."""
         try:
-            with self._client.stream(
-                "GET", address, headers=ASKED | headers, timeout=self._time_left(end)
-            ) as reply:
+            with self._client.stream("GET", address, headers=ASKED | headers) as reply:
                 if reply.is_redirect:
                     return reply.status_code, reply.headers.get("location", ""), None
                 if reply.status_code != 200:
@@ -223,7 +221,6 @@ class Fetcher:
                     name=short_address(address),
                     limit=self._max_bytes,
                     field=field,
-                    between=lambda: self._time_left(end),
                     page_hint=""
                     if headers
                     else "If it is Label Studio that asks to log in: check GROUNDSWELL_STUDIO_TOKEN",
@@ -251,14 +248,6 @@ class Fetcher:
                     hint="Check GROUNDSWELL_STUDIO_URL: it must be the address as seen from this machine",
                 ) from error
             raise _nothing(address, tried, field, kind=ImageUnavailable) from error
-
-    def _time_left(self, end: float) -> httpx.Timeout:
-        """Time-outs of one request, within what is left of the deadline of the fetch."""
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TooSlow("the fetch took too long")
-        one = min(self._timeout_s, left)
-        return httpx.Timeout(one, connect=min(_CONNECT_S, one))
 
     def _refused(self, address: str, status: int, field: str, tried: list[str]) -> BadImage:
         hint = ""

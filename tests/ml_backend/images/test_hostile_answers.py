@@ -128,6 +128,18 @@ def test_a_slow_answer_ends_with_the_deadline(
         fetched(monkeypatch, tmp_path, SLOW[name], fetch_deadline_s=0.3)
 
 
+def test_a_slow_answer_of_label_studio_ends_with_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher = Fetcher(BackendSettings(data_dir=tmp_path, studio_url=STUDIO, fetch_deadline_s=0.3))
+    servers = {("10.0.0.5", 8080): {"/data/upload/1/a.png": SLOW["body"]}}
+    with (
+        small_internet(monkeypatch, names={"studio.test": [["10.0.0.5"]]}, servers=servers),
+        pytest.raises(StudioError, match=r"longer than 0\.3 s"),
+    ):
+        fetcher.fetch("/data/upload/1/a.png")
+
+
 def test_redirects_and_a_slow_token_count_towards_the_same_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +217,7 @@ def test_a_body_of_exactly_the_limit_is_read(packing: str) -> None:
     sent = gzip.compress(b"x" * 100) if packing else b"x" * 100
     for limit in (100, 99):
         answer = httpx.Response(200, headers={"content-encoding": packing}, content=iter([sent]))
-        options: dict[str, Any] = {"name": "a.png", "limit": limit, "field": "image", "between": lambda: None}
+        options: dict[str, Any] = {"name": "a.png", "limit": limit, "field": "image"}
         if limit == 100:
             assert read_body(answer, **options) == b"x" * 100
         else:

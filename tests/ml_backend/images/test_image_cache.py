@@ -133,35 +133,6 @@ def test_decoded_pictures_are_bounded_by_bytes(tmp_path: Path) -> None:
     assert store.ram_bytes == 3 * size
 
 
-class Trickle(httpx.SyncByteStream):
-    """A body that comes byte by byte, faster than any time-out for one read."""
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-
-    def __iter__(self) -> Iterator[bytes]:
-        while not self.stop.wait(0.02):
-            yield b"x"
-
-    def close(self) -> None:
-        self.stop.set()
-
-
-@pytest.mark.parametrize("host", [STUDIO, "https://pictures.test"])
-def test_a_fetch_has_a_deadline_as_a_whole(tmp_path: Path, host: str) -> None:
-    body = Trickle()
-
-    def slow(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "image/png"}, stream=body)
-
-    settings = settings_for(tmp_path, allow_image_hosts="pictures.test", fetch_deadline_s=0.3)
-    client = httpx.Client(transport=httpx.MockTransport(slow))
-    fetcher = ml_backend.images.fetch.Fetcher(settings, client=client)
-    with pytest.raises(StudioError if host == STUDIO else BadImage, match=r"longer than 0\.3 s"):
-        fetcher.fetch(f"{host}/data/upload/1/a.png")
-    assert body.stop.is_set()
-
-
 def test_uploads_that_differ_in_their_query_are_fetched_each(tmp_path: Path) -> None:
     server = FakeStudioServer({"/data/upload/1/a.png": PNG})
     store = store_for(tmp_path, server)
