@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 import ml_backend.images.fetch
 import ml_backend.images.store
-from ml_backend.errors import BadImage, StudioError
+from ml_backend.errors import BadImage
 from tests.ml_backend.helpers import STUDIO, FakeStudioServer, image_bytes
-from tests.ml_backend.images.test_images import PNG, settings_for, store_for
+from tests.ml_backend.images.test_images import PNG, store_for
 
 OTHER = image_bytes((10, 20), seed=5)
 
