@@ -1,9 +1,9 @@
 """The Flask app: routes of a few lines over ``GroundswellModel``.
 
 Status codes: 400 for a wrong body (the JSON names the field), 401 without the right credentials, 404 for an
-unknown project, route or crop, 413 for a body that is too large, 502 when Label Studio cannot be reached,
-503 when a model cannot answer. Errors are JSON: ``{"error", "field", "hint"}``. The status line repeats the
-message, because Label Studio passes only that line on to the browser.
+unknown project, route or crop, 413 for a body that is too large, 429 after too many wrong passwords, 502 when
+Label Studio cannot be reached, 503 when a model cannot answer. Errors are JSON: ``{"error", "field",
+"hint"}``. The status line repeats the message, because Label Studio passes only that line on to the browser.
 
 ``/predict`` with some tasks that have no answer is still a 200: their entry in ``results`` is an empty list,
 of which Label Studio stores nothing, and ``errors`` says why.
@@ -11,18 +11,18 @@ of which Label Studio stores nothing, and ``errors`` says why.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, Final
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter, Map
 
+from ml_backend.authorisation import make_check
 from ml_backend.error_lines import error_line
-from ml_backend.errors import BadInput, GroundswellError, StudioError, UnknownProject
+from ml_backend.errors import BadInput, GroundswellError, StudioError, TooMany, UnknownProject
 from ml_backend.images.signed_links import crop_path
 from ml_backend.label_studio.protocol import (
     MAX_ID,
@@ -163,7 +163,7 @@ def _click(shared: Services, model: GroundswellModel, wanted: PredictRequest) ->
 
 
 def _add_hooks(app: Flask, shared: Services, own_access: frozenset[str]) -> None:
-    check = _authoriser(shared.settings)
+    check = make_check(shared.settings)
     locked = not (shared.settings.basic_auth_user or shared.settings.open_backend)
     if locked:
         _log.warning("the backend has no password, so it answers nobody but /health. %s", _LOCKED)
@@ -188,6 +188,13 @@ def _add_hooks(app: Flask, shared: Services, own_access: frozenset[str]) -> None
         shared.metrics.request(
             route, response.status_code, time.perf_counter() - g.get("began", time.perf_counter())
         )
+        return response
+
+    @app.errorhandler(TooMany)
+    def too_many(error: TooMany) -> Response:
+        """Not logged: whoever asks too often would fill the disk with it."""
+        response = error_response(429, error.message, field=error.field, hint=error.hint)
+        response.headers["Retry-After"] = str(max(1, round(error.retry_s)))
         return response
 
     @app.errorhandler(GroundswellError)
@@ -224,32 +231,3 @@ def error_response(status: int, message: str, *, field: str = "", hint: str = ""
     line = "".join(c if " " <= c <= "~" else "?" for c in words)  # a status line is one line of ASCII
     response.status = f"{status} {line}"
     return response
-
-
-def _authoriser(settings: BackendSettings) -> Callable[[], bool]:
-    """Whether the current request may pass. All comparisons take constant time."""
-    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
-    secret = settings.webhook_secret.get_secret_value()
-
-    def basic() -> bool:
-        given = request.authorization
-        if given is None or given.type != "basic":
-            return False
-        right_user = _same(given.username or "", user)
-        return _same(given.password or "", password) and right_user
-
-    def allowed() -> bool:
-        if request.endpoint == "webhook":
-            if not secret and not user:
-                return settings.open_backend
-            by_secret = bool(secret) and _same(request.headers.get("X-Groundswell-Secret", ""), secret)
-            return by_secret or (bool(user) and basic())
-        return basic() if user else settings.open_backend
-
-    return allowed
-
-
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(
-        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
-    )

@@ -11,6 +11,7 @@ GroundswellError            catch this to catch everything below
 │   └── UnknownProject      Groundswell does not look after this project
 ├── StudioError             Label Studio could not be reached or refused
 ├── ModelError              a model or checkpoint is missing, corrupt or does not fit
+├── TooMany                 somebody asks more often than is allowed
 ├── StorageError            the data directory cannot be read or written (disk full, permissions)
 └── LeaseLost               another worker took over
 """
@@ -29,6 +30,7 @@ __all__ = [
     "ModelError",
     "StorageError",
     "StudioError",
+    "TooMany",
     "UnknownProject",
 ]
 
@@ -80,6 +82,14 @@ class StudioError(GroundswellError):
     def __init__(self, message: str, *, hint: str = "", field: str = "", status: int | None = None) -> None:
         super().__init__(message, hint=hint, field=field)
         self.status = status
+
+
+class TooMany(GroundswellError):
+    """More requests than one person makes; ``retry_s`` says in how many seconds to come back."""
+
+    def __init__(self, message: str, *, retry_s: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_s = retry_s
 
 
 class ModelError(GroundswellError):

@@ -32,8 +32,8 @@ LAYERS: dict[str, list[str]] = {
     "ml_backend": [
         "errors error_lines",
         "config_file",
-        "settings instances caches device_fallback",
-        "metrics examples devices extras logs box_density",
+        "settings instances caches device_fallback rates",
+        "metrics examples devices extras logs box_density authorisation",
         "masks",
         "kinds",
         "label_studio.codecs",
@@ -89,6 +89,7 @@ WEB_FACE = (
     "ml_backend.services",
     "ml_backend.task_answers",
     "ml_backend.metrics",
+    "ml_backend.authorisation",
     "ml_backend._wsgi",
 )
 

@@ -123,6 +123,15 @@ def _backend(settings: Settings) -> Finding:
                 f"{url} refuses our user name and password",
                 "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS as for the backend",
             )
+        if answer.status_code == 429:
+            return Finding(
+                "backend",
+                "bad",
+                f"{url} got too many wrong passwords from this machine",
+                "Wait a minute; then see which program here asks with a wrong one (the backend's log)",
+            )
+        if answer.status_code >= 400:
+            return Finding("backend", "bad", f"{url} answers {answer.status_code}", "See the backend's log")
     host = httpx.URL(settings.backend_url).host
     if not user and host not in ("127.0.0.1", "localhost", "::1"):
         return Finding(

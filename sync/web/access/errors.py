@@ -7,7 +7,7 @@ from flask import Flask, Response
 from ml_backend.app import error_response
 from ml_backend.errors import GroundswellError
 
-__all__ = ["NotAllowed", "NotYet", "PageError", "SomebodyElse", "TooLarge", "TooMany", "answer_with_status"]
+__all__ = ["NotAllowed", "NotYet", "PageError", "SomebodyElse", "TooLarge", "answer_with_status"]
 
 
 class PageError(GroundswellError):
@@ -40,22 +40,9 @@ class TooLarge(PageError):
     status = 413
 
 
-class TooMany(PageError):
-    """More requests than one person makes; ``retry_s`` says when to come back."""
-
-    status = 429
-
-    def __init__(self, message: str, *, retry_s: float, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.retry_s = retry_s
-
-
 def answer_with_status(app: Flask) -> None:
     """Let every ``PageError`` become a JSON answer with its own status."""
 
     @app.errorhandler(PageError)
     def refused(error: PageError) -> Response:
-        response = error_response(error.status, error.message, field=error.field, hint=error.hint)
-        if isinstance(error, TooMany):
-            response.headers["Retry-After"] = str(max(1, round(error.retry_s)))
-        return response
+        return error_response(error.status, error.message, field=error.field, hint=error.hint)

@@ -14,12 +14,12 @@ from flask import request
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
+from ml_backend.rates import Rates
 from sync.review.outbox import CLASSES, QUESTIONS, Mode
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.review_tables import InviteRecord
 from sync.web.access.errors import NotAllowed, SomebodyElse
-from sync.web.access.rates import Rates
 from sync.web.access.shared import WebServices
 from sync.web.access.signing import Signed
 from sync.web.review.invites import read_token

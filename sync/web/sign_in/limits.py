@@ -8,24 +8,21 @@ has tries of its own, which no stranger can use up ("device cookies", OWASP, "Bl
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from typing import Final
 
 from flask import Response, request
 
+from ml_backend.rates import Rates, network_of
 from sync.settings import Settings
-from sync.web.access.rates import Rates
 from sync.web.access.signing import Signed
 
-__all__ = ["COOKIE", "SignInLimits", "network_of"]
+__all__ = ["COOKIE", "SignInLimits"]
 
 COOKIE: Final = "groundswell_known"
 _AGE_S: Final = 180 * 24 * 3600
 _PER_ADDRESS, _PER_PAIR, _PER_EMAIL = 30, 15, 60
 """tries a minute from one address, for an e-mail from one address, for an e-mail; a third may come at once"""
-_V6_NETWORK: Final = 64
-"""bits of an IPv6 address that one customer of a network has for himself: all addresses below are theirs"""
 
 
 class SignInLimits:
@@ -71,16 +68,3 @@ class SignInLimits:
         if not isinstance(value, dict) or value.get("email") != email:
             return ""
         return str(value.get("browser", ""))
-
-
-def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 the network that one customer has, of IPv4 the address itself."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, _V6_NETWORK), strict=False))
-    return str(found)

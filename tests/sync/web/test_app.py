@@ -15,9 +15,10 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 
 from ml_backend.app import create_app
+from ml_backend.errors import TooMany
 from ml_backend.settings import BackendSettings
 from sync.settings import Settings
-from sync.web.access.errors import TooMany, answer_with_status
+from sync.web.access.errors import answer_with_status
 from sync.web.access.headers import protect_pages
 from sync.web.access.posts import posted_json
 from sync.web.app import create_web_app

@@ -12,11 +12,11 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 
 from ml_backend.errors import StudioError
+from ml_backend.rates import network_of
 from sync.settings import Settings
 from sync.web.access.signing import Signed
 from sync.web.app import create_web_app
 from sync.web.sign_in.limits import COOKIE as KNOWN
-from sync.web.sign_in.limits import network_of
 from sync.web.sign_in.sessions import COOKIE, safe_path
 
 GOOD = {"email": "ada@example.com", "password": "right"}

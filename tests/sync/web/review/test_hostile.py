@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from ml_backend.errors import StorageError
-from sync.web.access.errors import TooMany
-from sync.web.access.rates import Rates
+from ml_backend.errors import StorageError, TooMany
+from ml_backend.rates import Rates
 from tests.sync.web.review.place import POST, PersonAtBrowser, Place
 
 Asking = Callable[..., Place]
