@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import email.utils
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _LONGEST_WAIT_S = 30.0
+_LONGEST_DETAIL = 300
+_SECRET_NAME = re.compile("pass|secret|token", re.IGNORECASE)
 HINTS = {
     401: "The token is wrong or expired, or legacy tokens are disabled: check GROUNDSWELL_STUDIO_TOKEN",
     403: "The user may not do this, or Label Studio blocks the address",
@@ -103,7 +106,7 @@ class StudioHttp:
             except httpx.HTTPError as error:
                 raise _unreachable(error, method, path, self.base_url) from error
             if response.status_code >= 400:
-                raise _refused(response, method, path, hint)
+                raise _refused(response, method, path, hint, json)
             if response.status_code == 204 or not response.content:
                 return None
             try:
@@ -174,14 +177,35 @@ def _unreachable(error: httpx.HTTPError, method: str, path: str, base_url: str) 
     return call
 
 
-def _refused(response: httpx.Response, method: str, path: str, hint: str) -> _Call:
+def _refused(response: httpx.Response, method: str, path: str, hint: str, sent: Any) -> _Call:
     status = response.status_code
     detail = _detail(response)
+    # errors are logged, kept in the store and shown: a server may repeat what it was told, the token too
+    for secret in (*_values(response.request.headers.get("authorization", "")), *_secrets_in(sent)):
+        detail = detail.replace(secret, "***")
+    detail = detail[:_LONGEST_DETAIL]
     default = HINTS.get(status, "See the log of Label Studio" if status >= 500 else "")
     call = _Call(f"{method} {path} was answered with {status}: {detail}", hint=hint or default, status=status)
     call.passing = status in _RETRIED
     call.retry_after_s = _retry_after(response.headers.get("retry-after"))
     return call
+
+
+def _values(authorization: str) -> list[str]:
+    """The token of a header, without the word before it."""
+    return authorization.split()[-1:]
+
+
+def _secrets_in(sent: Any, name: str = "") -> Iterator[str]:
+    """Values of a body whose names say that they are secret."""
+    if isinstance(sent, Mapping):
+        for key, value in sent.items():
+            yield from _secrets_in(value, str(key))
+    elif isinstance(sent, list):
+        for value in sent:
+            yield from _secrets_in(value, name)
+    elif isinstance(sent, str) and sent and _SECRET_NAME.search(name):
+        yield sent
 
 
 def _detail(response: httpx.Response) -> str:
@@ -192,8 +216,8 @@ def _detail(response: httpx.Response) -> str:
     if isinstance(body, dict):
         text = str(body.get("detail") or "")
         fields = body.get("validation_errors")
-        return f"{text} {fields}".strip() if fields else text or str(body)[:300]
-    return str(body)[:300]
+        return f"{text} {fields}".strip() if fields else text or str(body)
+    return str(body)
 
 
 def _retry_after(value: str | None) -> float | None:
