@@ -65,6 +65,26 @@ def test_an_object_is_found_once_by_a_good_mask_above_the_cut() -> None:
     assert halved == pytest.approx([3 / 8 * (1 - 0.7 / 1.8), 2 / 3 * (1 - 0.7 / 1.4), 1 / 5])
 
 
+def test_each_bound_fails_with_the_probability_that_was_asked_for() -> None:
+    """The bounds of all labels and of one are those of ``found_share`` with the same delta."""
+    pictures = np.arange(18)
+    objects = np.column_stack([np.full(18, 3), np.full(18, 2)])
+    columns = {
+        "good": np.ones(18, bool),
+        "object": np.zeros(18, int),
+        "picture": pictures,
+        "label": pictures % 2,
+    }
+    known = KnownObjects(**columns, pictures=pictures, objects=objects)  # type: ignore[arg-type]
+    found = [(pictures % 2 == 0).astype(int), (pictures % 2).astype(int)]
+    for delta in (0.01, 0.05, 0.2):
+        got = completeness([0.9], [0], np.zeros(1, int), np.full(18, 0.9), known, others=50, delta=delta)
+        assert got is not None
+        assert got.whole == found_share(found[0] + found[1], objects.sum(axis=1), others=50, delta=delta)
+        assert got.labels[0] == found_share(found[0], objects[:, 0], others=50, delta=delta)
+        assert got.labels[1] == found_share(found[1], objects[:, 1], others=50, delta=delta)
+
+
 def test_labels_that_nobody_drew_get_no_statement() -> None:
     nothing = _known(objects=[[2, 0], [1, 0], [0, 0]])
     found = completeness([0.9], [0], np.zeros(1, int), [0.9] * 3 + [0.1, 0.9], nothing, others=50)

@@ -106,6 +106,17 @@ def test_models_and_pools_by_choice(settings: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_version_that_a_training_starts_from_is_needed_however_old(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Else a restored worker could not finish the round."""
+    snapshot = settings.data_dir / "projects/7/rounds/3/snapshot.json"
+    write_atomic(snapshot, json.dumps({"start": "gs7-r1"}).encode())
+    backup(settings, tmp_path / "a.tar", models="needed")
+    assert "data/projects/7/models/gs7-r1/weights.pt" in names_in(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_the_round_that_is_exported_is_needed_however_old(settings: Settings, tmp_path: Path) -> None:
     store = Store(settings.database())
     with store.write() as session:

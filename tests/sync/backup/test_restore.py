@@ -353,6 +353,35 @@ def test_damage_is_found_before_anything_is_written(archive: Path, target: Setti
     assert not target.data_dir.exists()
 
 
+@sqlite_only
+def test_a_wrong_checksum_at_the_end_of_gzip_is_damage(
+    archive: Path, target: Settings, tmp_path: Path
+) -> None:
+    """It lies behind the last member: whoever stops reading there never sees it."""
+    whole = bytearray(archive.read_bytes())
+    whole[-8] ^= 0x01  # the checksum of all bytes, then their number
+    (tmp_path / "sum.tar.gz").write_bytes(whole)
+    with pytest.raises(BadInput, match="cannot be read"):
+        restore(target, tmp_path / "sum.tar.gz")
+    assert not target.data_dir.exists()
+
+
+@sqlite_only
+def test_a_sparse_member_is_no_plain_file(archive: Path, target: Settings, tmp_path: Path) -> None:
+    """A few bytes that would become a file of any size."""
+    holes = tarfile.TarInfo("data/holes")
+    holes.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(10**6)}
+    with tarfile.open(tmp_path / "sparse.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for info, data in [*members(archive), (holes, b"x")]:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with tarfile.open(tmp_path / "sparse.tar") as tar:
+        assert tar.getmember("data/holes").issparse(), "it is what it should be"
+    with pytest.raises(BadInput, match="is no plain file"):
+        restore(target, tmp_path / "sparse.tar")
+    assert not target.data_dir.exists()
+
+
 def _unpacked(data: bytes) -> bytes:
     try:
         return gzip.decompress(data)

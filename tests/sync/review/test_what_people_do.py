@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from ml_backend.app import create_app
 from sync.projects.rebuild import rebuild
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
+from sync.review.answers import pull_answers
 from sync.review.fingerprint import _SETTINGS, review_fingerprint
 from sync.review.review import ReviewReport, review
 from sync.rounds.round_records import trained_round
-from sync.store.tables import AnswerRecord, QuestionRecord, TaskRecord
+from sync.store.tables import AnswerRecord, ProjectRecord, QuestionRecord, TaskRecord
 from tests.sync.conftest import World, answer_result, read_questions
 from tests.sync.steps import step
 
@@ -443,6 +445,22 @@ def test_all_settings_that_a_review_reads_are_known() -> None:
     text = "".join(path.read_text() for path in folder.glob("*.py"))
     read = set(re.findall(r"\bsettings\.([a-z]\w+)", text)) - {"model_copy", "model_dump", "policy"}
     assert read - places <= _SETTINGS
+
+
+def test_an_answer_committed_a_little_late_is_found(make_world: MakeWorld) -> None:
+    """Its time lies before the newest change that was seen, by less than the overlap."""
+    world = _reviewing(make_world, overlap_s=60.0)
+    world.answer_all(limit=1)
+    project = world.open()
+    assert step(pull_answers, project) == 1
+    with world.store.read() as session:
+        newest = session.get_one(ProjectRecord, world.project_id).review_watermark
+    assert newest is not None
+    before = {task: row["updated_at"] for task, row in world.studio._db["tasks"].items()}
+    world.answer_all(limit=1)
+    (late,) = (task for task, row in world.studio._db["tasks"].items() if row["updated_at"] != before[task])
+    world.studio._db["tasks"][late]["updated_at"] = (newest - timedelta(seconds=30)).isoformat()
+    assert step(pull_answers, project) == 1
 
 
 # ---- review projects of others ----------------------------------------------------------------------------
