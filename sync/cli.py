@@ -25,6 +25,7 @@ COMMANDS = (
     "worker",
     "round",
     "status",
+    "health",
     "history",
     "repartition",
     "order",

@@ -62,6 +62,21 @@ class Settings(BackendSettings):
         description="seconds without a sign of life after which a worker loses its project",
     )
     heartbeat_s: float = Field(default=10.0, gt=0, description="seconds between signs of life of a worker")
+    stuck_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="seconds without progress after which `groundswell health worker` calls a worker stuck",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="port on which a worker serves Prometheus metrics; empty: none, 0: any free one",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="address on which a worker serves metrics; nothing asks for a password there",
+    )
     overlap_s: float = Field(
         default=30.0,
         ge=0,

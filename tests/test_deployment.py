@@ -160,6 +160,8 @@ def test_docker_compose_accepts_the_file(env_file: Path) -> None:
     for service in ("studio", "postgres", "backend", "worker"):
         assert re.search(rf"^  {service}:", done.stdout, re.MULTILINE)
     assert done.stdout.count("healthcheck:") == 4
+    worker = yaml.safe_load(done.stdout)["services"]["worker"]
+    assert worker["healthcheck"]["test"] == ["CMD", "groundswell", "health", "worker"]
 
 
 def test_the_file_for_a_gpu_adds_to_worker_and_backend_alone(env_file: Path) -> None:

@@ -53,6 +53,7 @@ _LEFT_OUT: Final = frozenset(
         "exports",
         "logs",
         "up.json",
+        "workers",
         "segmenter.json",
         "probes.json",
         LOST,

@@ -20,6 +20,10 @@ def register(app: typer.Typer) -> None:
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         studio_url: Annotated[str, typer.Option(help="Label Studio (default: that of groundswell up)")] = "",
         api_key: Annotated[str, typer.Option(help="API key", envvar="GROUNDSWELL_API_KEY")] = "",
+        metrics_port: Annotated[
+            int | None,
+            typer.Option(min=0, max=65535, help="serve Prometheus metrics on this port (0: any free one)"),
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="with --once: print what was done")] = False,
     ) -> None:
         """Pull labels, train, find instances, cluster, review, push: again and again, until stopped.
@@ -31,6 +35,7 @@ def register(app: typer.Typer) -> None:
         Example: groundswell worker --once --project 3
         """
         import json
+        from contextlib import ExitStack
         from dataclasses import asdict
 
         from ml_backend.extras import require_extra
@@ -43,6 +48,8 @@ def register(app: typer.Typer) -> None:
         from sync.rounds.registration import project_ids, register_project
         from sync.worker.console import WorkerConsole
         from sync.worker.loop import Worker
+        from sync.worker.observer import Observer, Observers
+        from sync.worker.signs import SignsOfLife
 
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key, create=True)
         has_level = "log_level" in installation.settings.model_fields_set
@@ -51,7 +58,20 @@ def register(app: typer.Typer) -> None:
         for number in project or []:
             if number not in known:
                 register_project(installation.settings, installation.store, installation.studio, number)
-        with WorkerConsole(quiet=as_json) as console:
+        settings = installation.settings
+        port = settings.metrics_port if metrics_port is None else metrics_port
+        with ExitStack() as stack:
+            console = stack.enter_context(WorkerConsole(quiet=as_json))
+            observers: list[Observer] = []
+            if not once:
+                observers.append(stack.enter_context(SignsOfLife(settings.data_dir, settings.heartbeat_s)))
+            if port is not None:
+                from sync.worker.metrics import WorkerMetrics, serve_metrics
+
+                metrics = WorkerMetrics(installation.store)
+                observers.append(metrics)
+                served = stack.enter_context(serve_metrics(metrics, settings.metrics_host, port))
+                console.say(f"metrics at http://{settings.metrics_host}:{served}/metrics")
             made = Worker(
                 installation.settings,
                 installation.store,
@@ -59,6 +79,7 @@ def register(app: typer.Typer) -> None:
                 review_studio=installation.review_studio,
                 only=project or None,
                 report=console.report,
+                observer=Observers(observers),
             )
             made.install_signal_handlers()
             if not once:

@@ -33,6 +33,7 @@ from sync.store.lease import project_lease, worker_name
 from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 from sync.worker.look import LookReport, look
+from sync.worker.observer import Observer
 
 __all__ = ["Stopped", "Worker"]
 
@@ -57,6 +58,7 @@ class Worker:
     only : these projects only; None = all that take part
     report : called as ``report(project, step, share, text)``
     checkpoint : called with the name of every boundary (tests)
+    observer : is told what happens (metrics, signs of life)
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Worker:
         only: Sequence[int] | None = None,
         report: Callable[[int, str, float, str], None] = lambda project, step, share, text: None,
         checkpoint: Callable[[str], None] = lambda place: None,
+        observer: Observer | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -77,6 +80,7 @@ class Worker:
         self._only = only
         self._report = report
         self._checkpoint = checkpoint
+        self._observer = observer or Observer()
         self._images = ImageStore(settings)
         self._name = worker_name()
         self._stop = threading.Event()
@@ -122,7 +126,9 @@ class Worker:
         for project_id in ids:
             if self._stop.is_set():
                 break
+            began = time.monotonic()
             found = self.look(project_id)
+            self._observer.looked(project_id, found, time.monotonic() - began)
             if found is not None:
                 reports.append(found)
         return reports
@@ -164,6 +170,8 @@ class Worker:
                 return found
         except (LeaseLost, Stopped) as error:
             _log.info("project %s: %s", project_id, error)
+            if isinstance(error, LeaseLost):
+                self._observer.lease_lost(project_id)
             return LookReport(project_id, error=str(error))
         except GroundswellError as error:
             if self._is_news(project_id, str(error)):
@@ -214,6 +222,7 @@ class Worker:
     def _reporter(self, project_id: int, live: ProgressFile) -> Report:
         def report(step: str, share: float, text: str) -> None:
             live.report(step, share, text)
+            self._observer.progressed(project_id, step, share)
             self._report(project_id, step, share, text)
 
         return report
@@ -222,6 +231,7 @@ class Worker:
         # between these boundaries nothing happens here but reading what the training process says
         self._waits = place in _WAITING
         self._checkpoint(place)
+        self._observer.alive()
         if self._stop.is_set():
             raise Stopped(f"stopped at {place}; the next worker goes on from here")
 
@@ -234,6 +244,7 @@ class Worker:
                 for project_id in project_ids(self._store)
             ):
                 return
+            self._observer.alive()
             self._stop.wait(min(0.2, self._settings.poll_s))
 
 

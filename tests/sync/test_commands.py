@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sync.commands import round as round_command
 from sync.installation import Installation
 from sync.worker.console import WorkerConsole
 from sync.worker.loop import Worker
+from sync.worker.signs import worker_health
 from tests.sync.conftest import World
 from tests.sync.worker.test_kill import start_worker, wait_for, write_world
 
@@ -83,6 +85,44 @@ def test_worker_once_round_status_export_and_rebuild(app: tuple[typer.Typer, Wor
     code, text = _run(commands, "rebuild", "--json")
     assert code == 0
     assert json.loads(text)[0]["rounds"] == 2
+
+
+def test_a_worker_shows_signs_of_life_and_serves_metrics(
+    app: tuple[typer.Typer, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, world = app
+    seen: list[str] = []
+
+    def run(worker: Worker) -> None:
+        assert worker_health(world.settings.data_dir, stuck_s=100.0).ok
+        reports = worker.look_at_all()
+        (line,) = (word for word in "".join(lines).split() if word.endswith("/metrics"))
+        seen.append(urllib.request.urlopen(line, timeout=10).read().decode())
+        assert reports[0].error == ""
+
+    lines: list[str] = []
+    monkeypatch.setattr(WorkerConsole, "say", lambda self, line: lines.append(line + "\n"))
+    monkeypatch.setattr(Worker, "run", run)
+    monkeypatch.setattr(Worker, "install_signal_handlers", lambda self: None)
+    assert _run(commands, "worker", "--metrics-port", "0")[0] == 0
+    assert f'groundswell_worker_labels_pulled_total{{project="{world.project_id}"}} 5.0' in seen[0]
+    assert not worker_health(world.settings.data_dir, stuck_s=100.0).ok, "it has ended"
+
+
+def test_status_watch_shows_it_again_and_again(
+    app: tuple[typer.Typer, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    done = CliRunner().invoke(app[0], ["status", "--watch", "--every", "7", "--json"])
+    assert slept == [7.0] * 3
+    assert [len(json.loads(line)["projects"]) for line in done.stdout.splitlines()[:3]] == [1, 1, 1]
 
 
 def test_a_removed_project_takes_part_no_more_until_it_is_named_again(
