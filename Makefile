@@ -9,7 +9,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # where tests and `groundswell up` find the Label Studio server
 export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
 
-.PHONY: help install install-dev demo test fuzz lint audit format docs site bench clean
+.PHONY: help install install-dev demo test fuzz soak lint audit format docs site bench clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: install-dev  ## all tests (a real Label Studio and, where it is there, Chr
 
 fuzz: install-dev  ## the tests that throw odd input at every edge, with 50 times the examples; says how many were tried
 	GROUNDSWELL_FUZZ=50 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --timeout 3600 --hypothesis-show-statistics $$(grep -rl 'from tests.fuzzing import' tests) $(ARGS)
+
+soak: install-dev  ## three hours: 1,000 kills at random moments, then two hours of work with a memory curve
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: install-dev  ## ruff and mypy, and what is known of the pinned packages (told, never a failure)
 	$(BIN)/ruff check .

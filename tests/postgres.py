@@ -63,6 +63,11 @@ class PostgresServer:
             ],
             check=True, capture_output=True, cwd=self._folder, **self._as,
         )  # fmt: skip
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the server of the cluster that is there, and wait until it answers."""
         options = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -71,9 +76,9 @@ class PostgresServer:
             "full_page_writes": "off",
         }
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("wb") as log:
+        with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", cluster, *flags],
+                [self._programs / "postgres", "-D", self._folder / "cluster", *flags],
                 stdout=log, stderr=log, cwd=self._folder, start_new_session=True, **self._as,
             )  # fmt: skip
         try:
@@ -81,7 +86,12 @@ class PostgresServer:
         except BaseException:
             self.__exit__()
             raise
-        return self
+
+    def kill(self) -> None:
+        """End the server and the processes of its connections at once, as a power cut would."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     @property
     def pid(self) -> int:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import socketserver
 import subprocess
 import sys
 import threading
@@ -16,7 +14,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from sync.store.review_tables import InviteRecord, OutboxRecord
 from sync.store.tables import AnswerRecord
 from sync.studio.client import Studio
 from sync.web.review.invites import create_invite
+from tests.chaos.wire import Wire
 from tests.conftest import LOGIN, free_port
 from tests.sync.conftest import World, _tiny_learner
 
@@ -40,48 +38,6 @@ __all__ = ["_tiny_learner"]  # a fixture
 
 POST = {"X-Groundswell": "1"}
 WAIT_S = 90.0
-
-
-class Wire(socketserver.ThreadingTCPServer):
-    """A port that leads to Label Studio, until it is cut."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self.target = target
-        self.is_cut = False
-        super().__init__(("127.0.0.1", 0), _Line)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A line that breaks is what this is for."""
-
-
-class _Line(socketserver.BaseRequestHandler):
-    server: Wire
-
-    def handle(self) -> None:
-        if self.server.is_cut:
-            return
-        with socket.create_connection(self.server.target, timeout=30) as there:
-            back = threading.Thread(target=_pump, args=(there, self.request, self.server), daemon=True)
-            back.start()
-            _pump(self.request, there, self.server)
-            back.join(timeout=30)
-
-
-def _pump(source: socket.socket, target: socket.socket, wire: Wire) -> None:
-    with suppress(OSError):  # the other side hung up
-        while (data := source.recv(65536)) and not wire.is_cut:
-            target.sendall(data)
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
 
 
 class Backend:

@@ -80,7 +80,7 @@ class World:
         self.scenes = [Scene(seed) for seed in range(n_images)]
         for i, scene in enumerate(self.scenes):
             Image.fromarray(scene.image).save(images / f"{i:03d}.png")
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.studio = studio or FakeStudio(folder / "studio.json" if in_file else None)
         self.project_id = self.studio.create_project("Shapes", config).id
         self.studio.upload_images(self.project_id, sorted(images.iterdir()))
