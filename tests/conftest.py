@@ -96,16 +96,22 @@ def _migrated(program: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioServer]:
-    """A running Label Studio. In CI (env CI=true) a missing server is a failure, elsewhere a skip."""
+def studio_template() -> Path:
+    """A data directory of Label Studio to copy. In CI (env CI=true) a missing server fails, else it skips."""
     try:
         program = find_studio()
     except GroundswellError as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))
+    return _migrated(program)
+
+
+@pytest.fixture(scope="session")
+def studio_server(studio_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioServer]:
+    """A running Label Studio."""
     data_dir = tmp_path_factory.mktemp("label-studio") / "data"
-    shutil.copytree(_migrated(program), data_dir)
+    shutil.copytree(studio_template, data_dir)
     files_root = tmp_path_factory.getbasetemp()
     with StudioServer(data_dir, LOGIN, port=free_port(), files_root=files_root) as server:
         assert server.process is not None

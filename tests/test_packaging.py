@@ -7,10 +7,12 @@ environment of the tests. So nothing is downloaded, and what only an extra bring
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import venv
 import zipfile
@@ -23,6 +25,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ml_backend.extras import EXTRA_OF, PARTS_OF
+from sync.local.label_studio_server import find_studio
+from tests.conftest import LOGIN
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("clustering", "ml_backend", "sync")
@@ -114,6 +118,72 @@ def run(environment: Path, *words: str, cwd: Path) -> subprocess.CompletedProces
         check=False,
         env={"PATH": str(environment), "HOME": str(cwd), "COLUMNS": "200"},
     )
+
+
+@pytest.fixture
+def whole_environment(wheel: Path, tmp_path: Path) -> Path:
+    """The programs of a fresh environment: Groundswell from the wheel, all other packages from the tests'."""
+    home = tmp_path / "whole"
+    venv.create(home, with_pip=False, symlinks=True)
+    (site,) = home.glob("lib/python3*/site-packages")
+    command = [sys.executable, "-m", "pip", "--python", str(home / "bin/python"), "install", "--quiet"]
+    subprocess.run([*command, "--no-deps", "--no-index", str(wheel)], check=True, timeout=300)
+    # a folder named in a .pth file is searched last, and .pth files in it do not count: the sources, which
+    # are installed there as editable, cannot be found
+    (site / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return home / "bin"
+
+
+@pytest.mark.studio
+@pytest.mark.slow
+def test_the_demo_of_the_wheel_runs_the_whole_loop(
+    whole_environment: Path, studio_template: Path, tmp_path: Path
+) -> None:
+    """What `make demo` and an admin run: the real Mask R-CNN, Label Studio, backend, annotator and crowd.
+
+    Few pictures and few steps: the figures are poor, the path is the whole one.
+    """
+    data, report = tmp_path / "data", tmp_path / "report.json"
+    data.mkdir()
+    shutil.copytree(studio_template, data / "label-studio")  # its first start takes half a minute
+    keys = {
+        "webhook_secret": "a secret",
+        "signing_key": "a signing key of tests",
+        "backend_password": "a pass",
+    }
+    login = {"email": LOGIN.email, "password": LOGIN.password, "token": LOGIN.token}
+    (data / "secrets.json").write_text(json.dumps(login | keys))
+    words = ["--headless", "--rounds", "1", "--limit", "6", "--start-tasks", "4", "--budget", "4", "--json"]
+    words += ["--option", "iterations=3", "--data-dir", str(data), "--report", str(report)]
+    done = subprocess.run(
+        [str(whole_environment / "groundswell"), "demo", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=540,
+        env={
+            "PATH": f"{whole_environment}:/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "GROUNDSWELL_STUDIO_VENV": str(find_studio().parent.parent),
+            "GROUNDSWELL_TRAIN_CLICKS": "false",
+        },
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    (only,) = json.loads(report.read_text())["rounds"]
+    assert (only["round"], only["labelled_tasks"]) == (1, 4)
+    assert only["headline"] in only["metrics"]
+    (manifest,) = data.glob("projects/*/models/gs*/manifest.json")
+    made = json.loads(manifest.read_text())
+    assert (made["learner"], made["iterations"]) == ("maskrcnn", 3)
+    (pool,) = data.glob("projects/*/pools/gs*")
+    assert any(pool.rglob("*.parquet")), "the model looked at the other pictures"
+    code = "import ml_backend, sync; print(sync.__file__)"
+    where = subprocess.run(
+        [str(whole_environment / "python"), "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, check=True, env={}, timeout=60,
+    )  # fmt: skip
+    assert where.stdout.startswith(str(tmp_path)), "the code is that of the wheel"
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:

@@ -22,7 +22,7 @@ from sync.console import interruptible, say, show_login
 from sync.lab.class_table import load_class_table
 from sync.lab.demo import Demo, DemoPlan
 from sync.lab.demo_report_output import report_table, save_report
-from sync.lab.sample_set import make_sample_set
+from sync.lab.sample_set import SAMPLE_PICTURES, make_sample_set
 from sync.local.up import Stack
 from sync.projects.init_project import InitReport
 from sync.settings import Settings, load_settings
@@ -128,10 +128,12 @@ class DemoRun:
         elif self.images is not None and self.annotations is not None:
             found = load_coco(self.images, self.annotations)
         else:
-            folder = settings.data_dir / "sample-set"
+            number = min(self.limit or SAMPLE_PICTURES, SAMPLE_PICTURES)
+            name = "sample-set" if number == SAMPLE_PICTURES else f"sample-set-{number}"
+            folder = settings.data_dir / name
             if not folder.exists():
                 say("drawing the sample pictures")
-            make_sample_set(folder)
+            make_sample_set(folder, n=number)
             found = load_coco(folder / "images", folder / "annotations.json")
         # tables often list one class after the other
         places = np.random.default_rng(self.plan.seed).permutation(len(found.images)).tolist()

@@ -19,7 +19,10 @@ from pycocotools import mask as coco_mask
 
 from ml_backend.artifacts.files import publish_dir, write_json
 
-__all__ = ["LABELS", "Picture", "draw_picture", "make_sample_set"]
+__all__ = ["LABELS", "SAMPLE_PICTURES", "Picture", "draw_picture", "make_sample_set"]
+
+SAMPLE_PICTURES = 60
+"""pictures of the set that the demo draws"""
 
 LABELS = ("washer", "nut", "apple", "leaf")
 _MIN_VISIBLE = 0.35
@@ -55,7 +58,9 @@ class _Object:
     height_px: float
 
 
-def make_sample_set(folder: Path, *, n: int = 60, seed: int = 0, hw: tuple[int, int] = (384, 512)) -> Path:
+def make_sample_set(
+    folder: Path, *, n: int = SAMPLE_PICTURES, seed: int = 0, hw: tuple[int, int] = (384, 512)
+) -> Path:
     """Write ``folder/images/*.jpg`` and ``folder/annotations.json`` (COCO, masks as RLE); returns the folder.
 
     A folder that is there already is kept as it is.
