@@ -34,6 +34,7 @@ from ml_backend.label_studio.protocol import (
     parse_setup,
     parse_webhook,
 )
+from ml_backend.log_fields import set_log_fields
 from ml_backend.model import UNTRAINED, GroundswellModel
 from ml_backend.services import Services
 from ml_backend.settings import BackendSettings
@@ -171,6 +172,7 @@ def _add_hooks(app: Flask, shared: Services, own_access: frozenset[str]) -> None
     @app.before_request
     def before() -> Response | None:
         g.began = time.perf_counter()
+        set_log_fields(project=None)  # this thread answered somebody else before
         if request.endpoint in _OPEN_ROUTES or not own_access.isdisjoint(request.blueprints) or check():
             return None
         if locked:

@@ -2,6 +2,8 @@
 
 No secret reaches a log: the values of secret settings are replaced by ``***``, and so are credentials in
 headers and signatures in addresses, also inside tracebacks.
+
+JSON lines have the fields ``project``, ``round`` and ``task`` where a line speaks of one (``log_fields``).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from urllib.parse import quote, unquote
 from pydantic import SecretStr
 from pythonjsonlogger.json import JsonFormatter
 
+from ml_backend.log_fields import add_log_fields
 from ml_backend.settings import BackendSettings
 
 __all__ = ["LogFormat", "set_up_logging"]
@@ -69,6 +72,8 @@ class _Redacting(logging.Formatter):
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def format(self, record: logging.LogRecord) -> str:
+        if isinstance(self._plain, JsonFormatter):  # which writes all attributes that it does not know
+            add_log_fields(record)
         line = self._plain.format(record)
         if self._known is not None:
             line = self._known.sub(_HIDDEN, line)

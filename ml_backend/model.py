@@ -14,6 +14,7 @@ from ml_backend.artifacts.project_facts import ProjectFacts
 from ml_backend.errors import BadInput, UnknownProject
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.protocol import ProjectKey, TaskIn, parse_task
+from ml_backend.log_fields import set_log_fields
 from ml_backend.services import Services
 from ml_backend.task_answers import Answers, ModelSource, answer_tasks
 
@@ -39,6 +40,7 @@ class GroundswellModel:
         self._services = services
         key = ProjectKey(project) if isinstance(project, int) else project
         self.project_id = key.id if key is not None else 0
+        set_log_fields(project=self.project_id or None)
         self.facts: ProjectFacts | None = None
         if key is not None:
             self.facts = self._find_facts(key, required=not label_config)

@@ -30,7 +30,7 @@ LAYERS: dict[str, list[str]] = {
         "price",
     ],
     "ml_backend": [
-        "errors error_lines",
+        "errors error_lines log_fields",
         "config_file",
         "settings instances caches device_fallback rates",
         "metrics examples devices extras logs box_density authorisation",

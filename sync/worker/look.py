@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ml_backend.errors import BadInput, ModelError
+from ml_backend.log_fields import set_log_fields
 from sync.alike.step import forget_looks, keep_offers
 from sync.mistakes.step import keep_mistakes
 from sync.review.answers import pull_answers
@@ -94,6 +95,7 @@ def look(project: OpenProject, *, force_round: bool = False, may_train: bool = T
     trained, error = _train_as_wished(project, wishes, force=force_round, may_train=may_train)
     error = error or problem
     record = trained_round(db)
+    set_log_fields(round=None if record is None else record.number)
     project = _as_trained(project, record)
     if record is None:
         if current_round(db) is None:
@@ -260,6 +262,7 @@ def _train_if_due(project: OpenProject, *, force: bool, wanted: bool, may_train:
 
 
 def _train(project: OpenProject, record: RoundRecord) -> tuple[str, str]:
+    set_log_fields(round=record.number)
     try:
         made = train(project.db, project.settings, project.paths, project.images, project.progress, record)
         return ("" if given_up(made) else made.model_version), ""

@@ -20,6 +20,7 @@ from ml_backend.artifacts.inbox import last_notice
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import GroundswellError, LeaseLost, StorageError, StudioError
 from ml_backend.images.store import ImageStore
+from ml_backend.log_fields import set_log_fields
 from sync.review.flush import flush
 from sync.review.outbox import QUESTIONS, Mode
 from sync.review.review_project import installation_id
@@ -131,6 +132,7 @@ class Worker:
             self._observer.looked(project_id, found, time.monotonic() - began)
             if found is not None:
                 reports.append(found)
+        set_log_fields(project=None, round=None)
         return reports
 
     def _write_answers(self) -> None:
@@ -160,6 +162,7 @@ class Worker:
     def look(self, project_id: int, *, force_round: bool = False) -> LookReport | None:
         """One look at one project; None when another worker holds it. Expected errors go into the report."""
         self._waits = False
+        set_log_fields(project=project_id, round=None)
         try:
             with self._opened(project_id) as project:
                 if project is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ml_backend.log_fields import set_log_fields
 from ml_backend.logs import set_up_logging
 from ml_backend.settings import BackendSettings
 from sync.settings import Settings
@@ -57,6 +58,32 @@ def test_json_lines(logged: Callable[..., io.StringIO]) -> None:
     assert first["time"]
     assert second["message"] == "fine"
     assert "ValueError: broken" in third["exc_info"]
+
+
+def test_json_lines_say_of_which_project_round_and_task_they_speak(
+    logged: Callable[..., io.StringIO],
+) -> None:
+    stream = logged(BackendSettings(log_format="json"))
+    log = logging.getLogger("here")
+
+    def fields(message: str, *values: object) -> dict[str, int]:
+        log.warning(message, *values)
+        line = json.loads(stream.getvalue().splitlines()[-1])
+        return {name: line[name] for name in ("project", "round", "task") if name in line}
+
+    try:
+        assert fields("nothing") == {}
+        assert fields("project %s task %s: no picture", 3, 12) == {"project": 3, "task": 12}
+        set_log_fields(project=5, round=2)
+        assert fields("reading") == {"project": 5, "round": 2}
+        assert fields("project 5: slow") == {"project": 5, "round": 2}
+        assert fields("project 6 task 1") == {"project": 6, "task": 1}, "not the round of project 5"
+        assert fields("round 3: begins; the one before, round 2, ends") == {"project": 5, "round": 3}
+        assert fields("review task 8, sub-task 4, tasks 7") == {"project": 5, "round": 2}
+        set_log_fields(project=None, round=None)
+        assert fields("nothing") == {}
+    finally:
+        set_log_fields(project=None, round=None)
 
 
 def test_text_lines_and_levels(logged: Callable[..., io.StringIO]) -> None:

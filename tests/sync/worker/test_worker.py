@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +19,9 @@ from sqlalchemy.orm import Session
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import StudioError
+from ml_backend.logs import set_up_logging
 from sync.rounds.registration import register_project
+from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import (
     DecisionRecord,
@@ -66,6 +71,28 @@ def test_nothing_happens_before_enough_is_finished(make_world: MakeWorld) -> Non
     assert report is not None
     assert (report.round, report.trained, report.error) == (None, "", "")
     assert world.studio.prediction_versions(world.project_id) == {}
+
+
+def test_log_lines_of_a_look_name_project_and_round(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, stream = make_world(8), io.StringIO()
+    world.label(*range(5))
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    level = root.level
+    set_up_logging(Settings(log_format="json"), stream=stream)
+    log = logging.getLogger("a step")
+    try:
+        world.worker(lambda place: log.warning("at %s", place)).look_at_all()
+        log.warning("afterwards")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    by_place = {line["message"]: (line.get("project"), line.get("round")) for line in lines}
+    assert by_place["at train.start"] == (world.project_id, 1)
+    assert {line.get("project") for line in lines[:-1]} == {world.project_id}
+    assert by_place["afterwards"] == (None, None)
 
 
 def test_a_whole_round(make_world: MakeWorld) -> None:
