@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
+from sqlalchemy import false, update
 
 from ml_backend.artifacts.files import write_atomic
+from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.clicks.serving.catalog import inspect_segmenter
+from ml_backend.clicks.serving.segmenter_table import AUTO
 from ml_backend.error_lines import shortened
 from ml_backend.errors import GroundswellError
 from ml_backend.images.store import ImageStore
@@ -21,6 +27,7 @@ from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.tables import ProjectRecord
 from sync.studio.client import SECRET_HEADER, Studio
+from sync.worker.signs import worker_health
 
 __all__ = ["Finding", "examine"]
 
@@ -40,7 +47,10 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Try everything. Each check depends on those before it, so mend the first fault first."""
-    yield from _try("data directory", lambda: _data_dir(settings))
+    found = list(_try("data directory", lambda: _data_dir(settings)))
+    yield from found
+    if any(finding.level == "bad" for finding in found):
+        return  # everything else lies in it
     state = read_state(settings.data_dir)
     if state is not None:
         yield Finding(
@@ -49,6 +59,16 @@ def examine(settings: Settings) -> Iterator[Finding]:
             f"process {state.pid}" if state.running else "was killed",
             "" if state.running else "Start it again: it cleans up what was left",
         )
+    yield from _try("worker", lambda: _worker(settings))
+    yield from _try("clicks", lambda: _clicks(settings))
+    store = None
+    try:
+        store = Store(settings.database())
+        with store.write() as session:  # opening it writes nothing: a read-only one would pass
+            session.execute(update(ProjectRecord).where(false()).values(error=""))
+    except GroundswellError as error:
+        store = None
+        yield Finding("store", "bad", error.message, error.hint or "Check GROUNDSWELL_DATABASE_URL")
     yield from _try("backend", lambda: _backend(settings))
     found = list(_try("label studio", lambda: _studio(settings)))
     yield from found
@@ -59,10 +79,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from found
     if any(finding.level == "bad" for finding in found):
         return
-    try:
-        store = Store(settings.database())
-    except GroundswellError as error:
-        yield Finding("store", "bad", error.message, error.hint)
+    if store is None:
         return
     ids = project_ids(store)
     yield Finding(
@@ -91,6 +108,63 @@ def _data_dir(settings: Settings) -> Finding:
     if free < _LOW_SPACE:
         return Finding("data directory", "warn", detail, "Models, pools and images need room")
     return Finding("data directory", "ok", detail)
+
+
+def _worker(settings: Settings) -> Finding:
+    found = worker_health(settings.data_dir, stuck_s=settings.stuck_s, anywhere=True)
+    hint = "Start it again: groundswell worker, or groundswell up. It goes on where it was"
+    return Finding("worker", "ok" if found.ok else "bad", found.line, "" if found.ok else hint)
+
+
+def _clicks(settings: Settings) -> Finding:
+    """Whether the weights that the settings name are there and can be read."""
+    if settings.segmenter == AUTO:
+        return Finding("clicks", "ok", "auto: the best segmenter that can serve")
+    found = inspect_segmenter(settings.segmenter, settings, None)
+    if found.problem:
+        hint = found.hint or "Give other weights"
+        return Finding(
+            "clicks",
+            "bad",
+            f"segmenter {settings.segmenter}: {found.problem}",
+            f"{hint}; `groundswell models` says what each needs",
+        )
+    return Finding("clicks", "ok", settings.segmenter)
+
+
+def _model(name: str, settings: Settings, project_id: int) -> Iterator[Finding]:
+    """Whether the version that serves is there, with weights of full length."""
+    registry = ModelRegistry(settings.data_dir)
+    version = registry.current(project_id)
+    if version is None:
+        return
+    folder = registry.info(project_id, version).folder
+    cut = [path.name for path in sorted(folder.rglob("*.safetensors")) if not is_whole(path)]
+    weights = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    if cut or not weights:
+        what = f"{', '.join(cut)} is damaged" if cut else "its weights are missing"
+        yield Finding(
+            f"{name} model",
+            "bad",
+            f"version {version}: {what}",
+            f"Restore {folder} from a backup, or train again: groundswell round --project {project_id}",
+        )
+    else:
+        yield Finding(f"{name} model", "ok", version)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of safetensors has the length that its header says; the weights are not read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= path.stat().st_size - 8:
+                return False
+            header = json.loads(file.read(length))
+        ends = [row["data_offsets"][1] for key, row in header.items() if key != "__metadata__"]
+        return bool(path.stat().st_size == 8 + length + max(ends, default=0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False
 
 
 def _without_password(url: str, reply: str) -> tuple[str, str]:
@@ -174,6 +248,10 @@ def _project(settings: Settings, store: Store, studio: Studio, project_id: int) 
         yield Finding(f"{name} worker", "bad", f"last look failed: {error_text}", "See the worker's log")
     if not ProjectPaths(settings.data_dir, project_id).facts.exists():
         yield Finding(f"{name} facts", "bad", "the backend does not know the project", again)
+    try:
+        yield from _model(name, settings, project_id)
+    except GroundswellError as error:
+        yield Finding(f"{name} model", "bad", error.message, error.hint)
     yield _backend_of(name, backends, settings, again)
     yield _webhook_of(name, hooks, settings, again)
     yield from _try(f"{name} images", lambda: _image(name, settings, studio, project_id, config))
