@@ -15,6 +15,7 @@ import pytest
 import yaml
 from sqlalchemy.engine import make_url
 
+from sync.cli import COMMANDS
 from sync.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,6 +203,24 @@ def test_the_image_gets_every_file_that_its_installation_reads() -> None:
     packages = [name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]]
     read = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"], *packages}
     assert read <= set(copied)
+
+
+@pytest.mark.parametrize("command", ["worker", "serve"])
+def test_the_units_of_systemd_start_commands_that_exist(command: str, tmp_path: Path) -> None:
+    name = {"worker": "groundswell-worker", "serve": "groundswell-backend"}[command]
+    unit = ROOT / f"examples/systemd/{name}.service"
+    told = dict(line.split("=", 1) for line in unit.read_text().splitlines() if re.match(r"\w+=", line))
+    assert command in COMMANDS
+    assert told["ExecStart"].endswith(f" groundswell {command}")
+    assert (told["Restart"], told["User"]) == ("always", "groundswell")
+    if shutil.which("systemd-analyze"):
+        copy = tmp_path / unit.name
+        copy.write_text(unit.read_text())
+        done = subprocess.run(
+            ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert [line for line in done.stderr.splitlines() if unit.name in line] == []
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-studio.txt"])
