@@ -61,6 +61,11 @@ class Settings(BackendSettings):
         gt=0,
         description="seconds without a sign of life after which a worker loses its project",
     )
+    stop_s: float = Field(
+        default=25.0,
+        gt=0,
+        description="seconds that a worker which is told to stop takes at most to come to a boundary",
+    )
     heartbeat_s: float = Field(default=10.0, gt=0, description="seconds between signs of life of a worker")
     stuck_s: float = Field(
         default=3600.0,

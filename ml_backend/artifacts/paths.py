@@ -20,6 +20,7 @@ Layout below ``data_dir``::
     projects/<id>/crops/               rendered review crops
     projects/<id>/dirty                touched by a webhook: "look again"
     projects/<id>/progress.json        how far the worker's look is, for people
+    projects/<id>/training.json        how far the training is that goes on beside looks, for people
     projects/<id>/wanted_version.json  version that somebody asked to serve again, until the worker did it
 """
 
@@ -49,6 +50,7 @@ class ProjectPaths:
         self.crops = self.root / "crops"
         self.dirty = self.root / "dirty"
         self.progress = self.root / "progress.json"
+        self.training_progress = self.root / "training.json"
         self.wanted_version = self.root / "wanted_version.json"
 
     def model(self, version: str) -> Path:

@@ -16,12 +16,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _ORPHANED = 3
 _TAIL_BYTES = 2000
+_SILENCE_S = 1.0
 
 Work = Callable[[Any, Path, Progress], Any]
 """What a job does: (request as read from JSON, folder to write to, progress) -> report, ready for JSON."""
@@ -158,19 +161,57 @@ def _run(
 
 
 def _relay(child: subprocess.Popen[str], progress: Progress) -> _Report | _Error | None:
-    """Pass progress on; returns the last report or error."""
+    """Pass progress on, and repeat it while the child is silent, so that the parent can stop it at any time.
+
+    Returns the last report or error.
+    """
     last: _Report | _Error | None = None
-    assert child.stdout is not None
-    for line in child.stdout:
-        try:
-            message = _MESSAGE.validate_python(json.loads(line))
-        except (json.JSONDecodeError, ValidationError):
-            continue  # a library printed something
-        if isinstance(message, _Progress):
-            progress(message.share, message.line)
-        else:
-            last = message
+    said: _Progress | None = None
+    with closing(_lines(child)) as lines:
+        for line in lines:
+            if line is None:
+                if said is not None:
+                    progress(said.share, said.line)
+                continue
+            try:
+                message = _MESSAGE.validate_python(json.loads(line))
+            except (json.JSONDecodeError, ValidationError):
+                continue  # a library printed something
+            if isinstance(message, _Progress):
+                said = message
+                progress(said.share, said.line)
+            else:
+                last = message
     return last
+
+
+def _lines(child: subprocess.Popen[str]) -> Generator[str | None]:
+    """The lines that a child prints until it ends, and None after every second in which it printed none."""
+    assert child.stdout is not None
+    out = child.stdout
+    printed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in out:
+            printed.put(line)
+        printed.put(None)
+
+    reader = threading.Thread(target=read, name="child's output", daemon=True)
+    reader.start()
+    try:
+        while True:
+            try:
+                line = printed.get(timeout=_SILENCE_S)
+            except queue.Empty:
+                yield None
+                continue
+            if line is None:
+                return
+            yield line
+    finally:
+        if child.poll() is None:
+            child.kill()
+        reader.join()
 
 
 def _tail(stderr: IO[bytes]) -> str:
@@ -202,12 +243,19 @@ def _rebuilt(error: _Error) -> GroundswellError:
 def run_as_child(work: Work, *, nice: int = 0) -> None:
     """The main program of a job: do the work that the command line names, and exit. Never returns.
 
-    The process also ends when its parent does.
+    The process also ends when its parent does, and only then: Ctrl-C and the end of a service reach the
+    processes of a whole group, and the parent must be the one that says what becomes of the work.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave_it_to_the_parent)
     if nice:
         os.nice(nice)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(child_main(work, sys.argv[1:]))
+
+
+def _leave_it_to_the_parent(*_: object) -> None:
+    """Go on; processes of the child's own are not touched by this, as they would be by ignored signals."""
 
 
 def child_main(work: Work, arguments: Sequence[str]) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sync.store.schedule import Kind
 
 __all__ = ["register"]
 
@@ -16,6 +19,9 @@ def register(app: typer.Typer) -> None:
         project: Annotated[
             list[int] | None, typer.Option(help="this Label Studio project only; repeatable; default: all")
         ] = None,
+        jobs: Annotated[
+            str, typer.Option(help="kinds of work to take, with commas: sync (looks), train")
+        ] = "sync,train",
         once: Annotated[bool, typer.Option("--once", help="look at each project once, then end")] = False,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         studio_url: Annotated[str, typer.Option(help="Label Studio (default: that of groundswell up)")] = "",
@@ -30,9 +36,14 @@ def register(app: typer.Typer) -> None:
 
         May be killed at any moment; started again it goes on. Several workers share the work.
 
+        Looks at projects and training are two kinds of work, done side by side. A machine with a GPU may take
+        training only; some worker must take each kind.
+
         Exit codes of --once: 1 when every project failed, 3 when some did.
 
         Example: groundswell worker --once --project 3
+
+        Example: groundswell worker --jobs train
         """
         import json
         from contextlib import ExitStack
@@ -51,6 +62,7 @@ def register(app: typer.Typer) -> None:
         from sync.worker.observer import Observer, Observers
         from sync.worker.signs import SignsOfLife
 
+        kinds = _kinds(jobs)
         installation = open_installation(data_dir, studio_url=studio_url, api_key=api_key, create=True)
         has_level = "log_level" in installation.settings.model_fields_set
         set_up_logging(installation.settings, level=None if has_level else "WARNING")
@@ -78,6 +90,7 @@ def register(app: typer.Typer) -> None:
                 installation.studio,
                 review_studio=installation.review_studio,
                 only=project or None,
+                jobs=kinds,
                 report=console.report,
                 observer=Observers(observers),
             )
@@ -85,7 +98,12 @@ def register(app: typer.Typer) -> None:
             if not once:
                 for line in running_on(installation.settings, look_at_machine()):
                     console.say(line)
-                console.say(f"worker looks every {installation.settings.poll_s:g} s; Ctrl-C ends it")
+                what = f"worker looks every {installation.settings.poll_s:g} s"
+                if "sync" not in kinds:
+                    what = "worker trains what looks of other workers begin"
+                elif "train" not in kinds:
+                    what += " and leaves training to other workers"
+                console.say(f"{what}; Ctrl-C ends it")
                 made.run()
                 return
             reports = made.look_at_all()
@@ -94,3 +112,17 @@ def register(app: typer.Typer) -> None:
         failed = sum(bool(report.error) for report in reports)
         if failed:
             raise typer.Exit(1 if failed == len(reports) else PARTLY)
+
+
+def _kinds(jobs: str) -> tuple[Kind, ...]:
+    """The kinds of work that ``--jobs`` names. Raises BadInput where one is unknown or none is named."""
+    from ml_backend.errors import BadInput
+    from sync.store.schedule import KINDS
+
+    named = {word.strip() for word in jobs.split(",")} - {""}
+    if not named or named - set(KINDS):
+        wrong = ", ".join(sorted(named - set(KINDS))) or "nothing"
+        raise BadInput(
+            f"{wrong} is no kind of work", field="jobs", hint=f"Those there are: {', '.join(KINDS)}"
+        )
+    return tuple(kind for kind in KINDS if kind in named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 
 from sqlalchemy import select
@@ -16,7 +17,7 @@ from sync.rounds.round_records import STEPS
 from sync.rounds.wanted_version import wanted_version
 from sync.settings import Settings
 from sync.store.database import Store, database_now
-from sync.store.lease import lease_name
+from sync.store.lease import lease_name, training_lease_name
 from sync.store.tables import LeaseRecord, ProjectRecord, RoundRecord
 
 __all__ = ["SHOWN_STEPS", "LiveState", "StepState", "live_state"]
@@ -45,10 +46,11 @@ class LiveState:
 
     Attributes
     ----------
-    at_work : a worker holds the project and gives signs of life
+    at_work : a worker looks at the project or trains for it, and gives signs of life
     silent_s : since its last sign of life; None when nobody holds the project
     interrupted : a worker stopped in the middle of a step, and nobody went on yet
-    step, share, line : what it does, and how far it is; empty between looks
+    step, share, line : what it does, and how far it is; empty between looks. While a training goes on beside
+        looks, it is what is told
     elapsed_s : since the step began
     left_s : about how long until the predictions of this round are shown, or the step is over; None: unknown
     left_from : what that estimate rests on
@@ -79,22 +81,24 @@ def live_state(settings: Settings, store: Store, project: ProjectRecord) -> Live
     paths = ProjectPaths(settings.data_dir, project.id)
     with store.read() as session:
         now = database_now(session)
-        lease = session.get(LeaseRecord, lease_name(project.id))
+        jobs = [
+            _job(session.get(LeaseRecord, lease), read_progress(noted), now, settings.lease_ttl_s)
+            for lease, noted in (
+                (training_lease_name(project.id), paths.training_progress),
+                (lease_name(project.id), paths.progress),
+            )
+        ]
         mine = select(RoundRecord).where(RoundRecord.project_id == project.id)
         newest_first = mine.order_by(RoundRecord.number.desc()).limit(_ROUNDS)
         rounds = list(session.scalars(newest_first))[::-1]
-    holder = "" if lease is None else lease.holder
-    silent = None if lease is None or not holder else max(0.0, (now - lease.heartbeat_at).total_seconds())
-    at_work = silent is not None and silent < settings.lease_ttl_s
-    noted = read_progress(paths.progress)
-    busy = noted if noted is not None and noted.step else None
-    running = busy if busy is not None and at_work and busy.worker == holder else None
+    silent = min((job.silent_s for job in jobs if job.silent_s is not None), default=None)
+    running = next((job.running for job in jobs if job.running is not None), None)
     newest = rounds[-1] if rounds else None
     left, left_from = (None, "") if running is None else _left(running, rounds, time.time())
     return LiveState(
-        at_work=at_work,
+        at_work=any(job.at_work for job in jobs),
         silent_s=None if silent is None else round(silent, 1),
-        interrupted=busy is not None and not at_work,
+        interrupted=any(job.interrupted for job in jobs),
         step="" if running is None else running.step,
         share=0.0 if running is None else round(min(max(running.share, 0.0), 1.0), 3),
         line="" if running is None else running.line,
@@ -107,6 +111,25 @@ def live_state(settings: Settings, store: Store, project: ProjectRecord) -> Live
         paused=project.paused,
         wanted=_wanted(project, paths, newest),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Looks or training: seconds since the holder's last sign of life, and what it does."""
+
+    silent_s: float | None
+    at_work: bool
+    running: LiveProgress | None
+    interrupted: bool
+
+
+def _job(lease: LeaseRecord | None, noted: LiveProgress | None, now: datetime, ttl_s: float) -> _Job:
+    holder = "" if lease is None else lease.holder
+    silent = None if lease is None or not holder else max(0.0, (now - lease.heartbeat_at).total_seconds())
+    at_work = silent is not None and silent < ttl_s
+    busy = noted if noted is not None and noted.step else None
+    running = busy if busy is not None and at_work and busy.worker == holder else None
+    return _Job(silent, at_work, running, busy is not None and not at_work)
 
 
 def _steps(record: RoundRecord, running: LiveProgress | None) -> tuple[StepState, ...]:

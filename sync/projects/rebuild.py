@@ -60,7 +60,8 @@ def rebuild(
     ids = sorted({*project_ids(store), *project_ids(store, gone=True), *_projects_on_disk(settings)})
     with ExitStack() as stack:
         leases = {
-            project_id: stack.enter_context(hold_project(store, settings, project_id)) for project_id in ids
+            project_id: stack.enter_context(hold_project(store, settings, project_id))[0]
+            for project_id in ids
         }
         store.drop_derived()
         return _rebuild_all(settings, store, studio, review_studio, leases, report)

@@ -64,6 +64,7 @@ class ClickTraining:
         Raises BadInput when the snapshot of the round cannot be read.
         """
         self._lease = lease
+        self._stopped = threading.Event()
         self._guard = replace(db, lease=lease).write
         self.project_id, self.round, self.digest = db.id, record.number, record.digest
         self.share, self.line = 0.0, "training"
@@ -88,12 +89,18 @@ class ClickTraining:
         self._thread = threading.Thread(target=self._run, args=work, name="click-training", daemon=True)
         self._thread.start()
 
+    def stop(self) -> None:
+        """End the training soon: the worker ends. It publishes nothing and starts anew another time."""
+        self._stopped.set()
+
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the training ended, or for this many seconds."""
         self._thread.join(timeout_s)
 
     def _progress(self, share: float, line: str) -> None:
         self._lease.check()  # raising here ends the training process
+        if self._stopped.is_set():
+            raise LeaseLost("the worker ends")
         self.share, self.line = share, line
 
     def _run(self, paths: ProjectPaths, version: str, spec: Mapping[str, Any]) -> None:

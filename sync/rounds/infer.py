@@ -34,11 +34,12 @@ from ml_backend.learners.mirrored import predict_twice
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.uncertainty import confidence
 from ml_backend.task_prediction import usable_instances
+from sync.rounds.early import is_early
 from sync.rounds.infer_plan import LookedAt, next_try, tasks_left
 from sync.rounds.mask_embeddings import mask_features_of
 from sync.rounds.picture_vectors import VectorWriter
 from sync.rounds.progress import Memo, Progress
-from sync.rounds.round_records import finish_step, has_finished
+from sync.rounds.round_records import finish_step, has_finished, update_round
 from sync.rounds.task_queries import finished_test_ids, note_image_errors, open_task_ids, task_images
 from sync.settings import Settings
 from sync.store.database import utc_now
@@ -114,7 +115,8 @@ def infer(
 ) -> RoundRecord:
     """Fill the pool of the round's version for all tasks it should hold; safe to repeat and to kill.
 
-    After ``limit_s`` seconds no further batch is begun; the tasks left are missing in the pool.
+    After ``limit_s`` seconds no further batch is begun; the tasks left are missing in the pool. A round whose
+    step is not finished yet stays so then, and the version before it serves on; but an early one is shown.
 
     A task whose image cannot be read gets an empty row with the reason. One that could not be fetched is
     tried again by later looks, at growing intervals. One that is damaged is tried again by the next version.
@@ -122,7 +124,7 @@ def infer(
     registry = ModelRegistry(settings.data_dir)
     info = registry.info(db.id, record.model_version)
     todo = tasks_to_infer(db, paths, memo, record)
-    if limit_s is not None:  # what people wait for first
+    if is_early(record):  # what people wait for first
         open_tasks = set(open_task_ids(db))
         todo.sort(key=lambda task: task not in open_tasks)
     started = time.monotonic()
@@ -151,8 +153,10 @@ def infer(
                     break
         # after the last part is written: a task noted here is not looked at again
         _note_looked_at(db, info.version, looked)
-    registry.set_current(db.id, info.version, guard=db.write)
-    progress.report("infer", 1.0, f"{done} tasks looked at, {found} instances")
+    is_whole = done == len(todo) or has_finished(record, "infer") or is_early(record)
+    if is_whole:
+        registry.set_current(db.id, info.version, guard=db.write)
+        progress.report("infer", 1.0, f"{done} tasks looked at, {found} instances")
     if not todo and has_finished(record, "infer"):
         return record
     before = record.figures.get("infer", {})
@@ -162,7 +166,9 @@ def infer(
         "instances": before.get("instances", 0) + found,
         "unreadable": before.get("unreadable", 0) + failed,
     }
-    return finish_step(db, paths, record.number, "infer", figures)
+    if is_whole:
+        return finish_step(db, paths, record.number, "infer", figures)
+    return update_round(db, paths, record.number, figures={**record.figures, "infer": figures})
 
 
 def _note_looked_at(db: ProjectStore, version: str, looked: Sequence[_Loaded]) -> None:

@@ -34,8 +34,9 @@ from sync.rounds.policies import build_policy
 from sync.rounds.wishes import PAUSES
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
-from sync.store.lease import lease_name
+from sync.store.lease import lease_name, training_lease_name
 from sync.store.project_store import ProjectStore
+from sync.store.schedule import forget_jobs
 from sync.store.tables import AnnotationRecord, Base, LeaseRecord, ProjectRecord
 from sync.studio.protocol import ProjectRow, StudioClient
 
@@ -196,15 +197,15 @@ def unregister_project(store: Store, project_id: int) -> None:
         record = session.get(ProjectRecord, project_id)
         if record is not None:
             session.delete(record)
+            forget_jobs(session, project_id)
             _take_from_worker(session, project_id)
 
 
 def _take_from_worker(session: Session, project_id: int) -> None:
-    """End the lease on a project: a worker that is at it stops at its next write."""
+    """End the leases on a project: a worker that is at it stops at its next write."""
+    names = (lease_name(project_id), training_lease_name(project_id))
     session.execute(
-        update(LeaseRecord)
-        .where(LeaseRecord.name == lease_name(project_id))
-        .values(fence=LeaseRecord.fence + 1, holder="")
+        update(LeaseRecord).where(LeaseRecord.name.in_(names)).values(fence=LeaseRecord.fence + 1, holder="")
     )
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
@@ -33,6 +34,7 @@ __all__ = [
     "reload_round",
     "restore_rounds",
     "reviewed_round",
+    "served_round",
     "trained_round",
     "update_round",
     "version_prefix",
@@ -94,6 +96,18 @@ def trained_round(db: ProjectStore) -> RoundRecord | None:
         return session.scalar(query.order_by(RoundRecord.number.desc()).limit(1))
 
 
+def served_round(db: ProjectStore) -> RoundRecord | None:
+    """The newest round whose model has looked at all tasks.
+
+    While a newer model looks at them, its predictions stay and its review goes on.
+    """
+    query = select(RoundRecord).where(
+        RoundRecord.project_id == db.id, RoundRecord.step.not_in(("start", "train"))
+    )
+    with db.read() as session:
+        return session.scalar(query.order_by(RoundRecord.number.desc()).limit(1))
+
+
 def last_trained_for(db: ProjectStore) -> RoundRecord | None:
     """The newest round that was begun to train on this project's tasks, whether or not it has a model yet."""
     query = select(RoundRecord).where(RoundRecord.project_id == db.id, RoundRecord.origin == "trained")
@@ -138,7 +152,7 @@ def finish_step(
     is no step of a round only leaves its figures.
     """
     with db.write() as session:
-        record = session.get_one(RoundRecord, (db.id, number))
+        record = _locked(session, db, number)
         if step in STEPS and STEPS.index(step) > STEPS.index(record.step):
             record.step = step
         record.figures = {**record.figures, step: {**record.figures.get(step, {}), **figures}}
@@ -150,7 +164,7 @@ def finish_step(
 def update_round(db: ProjectStore, paths: ProjectPaths, number: int, **columns: Any) -> RoundRecord:
     """Set columns of a round."""
     with db.write() as session:
-        record = session.get_one(RoundRecord, (db.id, number))
+        record = _locked(session, db, number)
         for name, value in columns.items():
             setattr(record, name, value)
         record.updated_at = utc_now()
@@ -180,13 +194,19 @@ def _get(db: ProjectStore, number: int) -> RoundRecord:
         return session.get_one(RoundRecord, (db.id, number))
 
 
+def _locked(session: Session, db: ProjectStore, number: int) -> RoundRecord:
+    """The row of a round, which nobody else changes until the transaction ends.
+
+    The look takes a round over in the moment in which the training has finished its step.
+    """
+    return session.get_one(RoundRecord, (db.id, number), with_for_update=True)
+
+
 def _mirror(db: ProjectStore, paths: ProjectPaths, number: int) -> None:
-    with db.read() as session:
-        record = session.scalars(
-            select(RoundRecord).where(RoundRecord.project_id == db.id, RoundRecord.number == number)
-        ).one()
-    row = {column.name: getattr(record, column.name) for column in RoundRecord.__table__.columns}
-    for name, value in row.items():
-        if isinstance(value, datetime):
-            row[name] = value.isoformat()
-    write_json(paths.round(number) / "round.json", row, guard=db.write)
+    with db.write() as session:  # the file is in place before anybody changes the row again
+        record = _locked(session, db, number)
+        row = {column.name: getattr(record, column.name) for column in RoundRecord.__table__.columns}
+        for name, value in row.items():
+            if isinstance(value, datetime):
+                row[name] = value.isoformat()
+        write_json(paths.round(number) / "round.json", row)

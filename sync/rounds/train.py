@@ -21,7 +21,7 @@ from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.serving.everything_learner import EVERYTHING
 from ml_backend.clicks.serving.segmenter_table import AUTO
-from ml_backend.errors import BadImage, BadInput, ModelError
+from ml_backend.errors import BadImage, BadInput, ModelError, StorageError
 from ml_backend.examples import Example
 from ml_backend.images.store import ImageStore
 from ml_backend.kinds.registry import Wanted
@@ -30,7 +30,7 @@ from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
 from sync.rounds.due import WANTED_FORMAT, wanted_of
-from sync.rounds.early import OfNoUse, check_use, early_fields
+from sync.rounds.early import OfNoUse, check_use, early_fields, given_up
 from sync.rounds.few_pictures import few_pictures_text
 from sync.rounds.given_rounds import ADOPTED, COLD, TRAINED, adopt_into
 from sync.rounds.history import write_history
@@ -72,10 +72,12 @@ __all__ = [
     "start_cold",
     "start_round",
     "train",
+    "waiting_training",
 ]
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
+_TRIES = 3
 _SETTINGS = ("config", "wanted", "labels", "learner", "preset", "options", "seed")
 
 
@@ -250,6 +252,17 @@ def _frozen_settings(config: LabelConfig, settings: Settings) -> dict[str, Any]:
     }
 
 
+def waiting_training(db: ProjectStore, now_s: float) -> RoundRecord | None:
+    """The round that is to be trained now, ``now_s`` seconds since 1970: the newest, when it has no model.
+
+    None also where it is to wait after a failure.
+    """
+    newest = current_round(db)
+    if newest is None or has_finished(newest, "train") or given_up(newest):
+        return None
+    return None if newest.failed and not is_retry_due(newest, now_s) else newest
+
+
 def train(
     db: ProjectStore,
     settings: Settings,
@@ -279,11 +292,11 @@ def train(
         progress.at("train.start")
         report = _train_in_child(progress, str(snapshot["learner"]), spec, folder)
         # shown by `groundswell status` beside the images that cannot be fetched
-        note_image_errors(db, {entry.task_id: entry.reason for entry in report.left_out})
+        _note_image_errors(db, {entry.task_id: entry.reason for entry in report.left_out})
         if report.cut_short:
             check_use(snapshot, report.evaluation)
+        progress.at("train.publish")  # raising here leaves the folder of the training to a successor
         keep_events(paths.models, record.model_version, folder)
-        progress.at("train.publish")
         return _manifest(record, snapshot, spec, report)
 
     try:
@@ -291,19 +304,22 @@ def train(
     except OfNoUse as error:
         progress.report("train", 1.0, f"{error}; the whole training follows")
         figures = {**record.figures, "train": {"early": True, "given_up": True, "said": str(error)}}
-        remove_training_folder(paths.models, record.model_version)
+        with db.write():
+            remove_training_folder(paths.models, record.model_version)
         return update_round(db, paths, record.number, failed="", figures=figures)
     except (ModelError, BadInput) as error:
         attempts = int(record.figures.get("train", {}).get("attempts", 0)) + 1
         if isinstance(error, BadInput):
             attempts = _ATTEMPTS  # trying again would change nothing
         if attempts > 1:  # the last try begins anew, in case the checkpoint is what fails
-            remove_training_folder(paths.models, record.model_version)
+            with db.write():
+                remove_training_folder(paths.models, record.model_version)
         figures = {**record.figures, "train": {"attempts": attempts}}
         update_round(db, paths, record.number, failed=str(error), figures=figures)
         _log.error("project %s round %s: training failed: %s", db.id, record.number, error)
         raise
-    remove_training_folder(paths.models, record.model_version)
+    with db.write():
+        remove_training_folder(paths.models, record.model_version)
     progress.report("train", 1.0, _one_line(info))
     update_round(db, paths, record.number, failed="")
     record = finish_step(db, paths, record.number, "train", _figures(info, time.monotonic() - started))
@@ -449,8 +465,20 @@ def examples_of(
                 tags=tuple(number[label] for label in tags_of(regions)),
             )
         )
-    note_image_errors(db, errors)
+    _note_image_errors(db, errors)
     return tuple(examples)
+
+
+def _note_image_errors(db: ProjectStore, errors: Mapping[int, str]) -> None:
+    """``note_image_errors`` beside a look that may change the same tasks: of two transactions that wait for
+    each other the database ends one, which is tried again.
+    """
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            return note_image_errors(db, errors)
+        except StorageError:
+            if not left:
+                raise
 
 
 def _train_in_child(progress: Progress, learner: str, spec: TrainSpec, folder: Path) -> TrainReport:

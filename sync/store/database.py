@@ -155,11 +155,14 @@ class Store:
             ) from error
 
     @contextmanager
-    def write(self, fence: Fence | None = None) -> Iterator[Session]:
+    def write(self, fence: Fence | None = None, *, shared: bool = False) -> Iterator[Session]:
         """A session in one transaction, committed at the end, rolled back on an exception.
 
         With ``fence`` the transaction checks, under the database's own lock, that the lease is still held;
         so a worker that was presumed dead can never write over its successor.
+
+        On Postgres a transaction with a fence goes on beside others of its kind, one without waits until it
+        is alone, unless ``shared`` says that it locks the rows it works on itself.
 
         Raises
         ------
@@ -170,7 +173,7 @@ class Store:
         """
         try:
             with self._write() as session, session.begin():
-                _wait_for_turn(session.connection(), shared=fence is not None)
+                _wait_for_turn(session.connection(), shared=shared or fence is not None)
                 if fence is not None:
                     held = session.scalar(
                         select(LeaseRecord.fence).where(LeaseRecord.name == fence.name).with_for_update()

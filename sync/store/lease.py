@@ -1,4 +1,6 @@
-"""Leases: one worker per project at a time, with heartbeat and fencing number.
+"""Leases: one worker per job of a project at a time, with heartbeat and fencing number.
+
+A project has two jobs: looks (``project/7``) and training (``project/7/train``), see ``sync.store.schedule``.
 
 The holder gives signs of life (the heartbeat); a worker that died gives none. After ``ttl_s`` seconds without
 one another worker may take over, and gets a higher fencing number. If the first was only slow, its next write
@@ -19,7 +21,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 
@@ -32,12 +35,21 @@ from sync.settings import Settings
 from sync.store.database import Fence, Store, database_now
 from sync.store.tables import LeaseRecord
 
-__all__ = ["Lease", "hold_project", "lease_name", "project_lease", "worker_name"]
+__all__ = [
+    "Lease",
+    "hold_project",
+    "lease_name",
+    "project_lease",
+    "seconds",
+    "training_lease",
+    "training_lease_name",
+    "worker_name",
+]
 
 _log = logging.getLogger(__name__)
 
 
-def _seconds() -> float:
+def seconds() -> float:
     """Seconds of a clock that goes on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -70,7 +82,7 @@ class Lease:
         ttl_s: float,
         heartbeat_s: float,
         now: Callable[[Session], datetime] = database_now,
-        seconds: Callable[[], float] = _seconds,
+        seconds: Callable[[], float] = seconds,
     ) -> None:
         self._store = store
         self._name = name
@@ -92,12 +104,22 @@ class Lease:
                 return False
         except IntegrityError:
             return False  # another worker made the row in the same moment
+        self._begin()
+        return True
+
+    def adopt(self, fence: Fence, asked_at: float) -> None:
+        """Keep a lease that was taken for us in another transaction, which began at ``asked_at``
+        (``lease.seconds``).
+        """
+        self._fence, self._beaten_at = fence, asked_at
+        self._begin()
+
+    def _begin(self) -> None:
         self._lost.clear()
         self._stop.clear()
         if self._heartbeat_s > 0:
             self._thread = threading.Thread(target=self._keep, name=f"lease {self._name}", daemon=True)
             self._thread.start()
-        return True
 
     def _take(self) -> bool:
         asked_at = self._seconds()
@@ -163,8 +185,8 @@ class Lease:
             self._thread = None
         if self._fence is None:
             return
-        with self._store.write() as session:
-            row = session.get(LeaseRecord, self._name)
+        with self._store.write(shared=True) as session:
+            row = session.get(LeaseRecord, self._name, with_for_update=True)
             if row is not None and row.fence == self._fence.number:
                 row.holder = ""
         self._fence = None
@@ -191,27 +213,52 @@ class Lease:
 
 
 def lease_name(project_id: int) -> str:
-    """What the lease on a project is called in the store."""
+    """What the lease of looks at a project is called in the store."""
     return f"project/{project_id}"
 
 
+def training_lease_name(project_id: int) -> str:
+    """What the lease of a project's training is called in the store."""
+    return f"{lease_name(project_id)}/train"
+
+
 def project_lease(store: Store, settings: Settings, project_id: int, holder: str = "") -> Lease:
-    """The lease on a project, not yet taken; ``holder`` is this process unless it is named."""
+    """The lease of looks at a project, not yet taken; ``holder`` is this process unless it is named.
+
+    Its holder alone writes what Label Studio holds and what is shown there: tasks, answers, verdicts, pools.
+    """
+    return _lease(store, settings, lease_name(project_id), holder)
+
+
+def training_lease(store: Store, settings: Settings, project_id: int, holder: str = "") -> Lease:
+    """The lease of a project's training, not yet taken.
+
+    Its holder alone changes the row of a round that has no model yet, and the folder of model versions.
+    """
+    return _lease(store, settings, training_lease_name(project_id), holder)
+
+
+def _lease(store: Store, settings: Settings, name: str, holder: str) -> Lease:
     return Lease(
-        store,
-        lease_name(project_id),
-        holder or worker_name(),
-        ttl_s=settings.lease_ttl_s,
-        heartbeat_s=settings.heartbeat_s,
+        store, name, holder or worker_name(), ttl_s=settings.lease_ttl_s, heartbeat_s=settings.heartbeat_s
     )
 
 
-def hold_project(store: Store, settings: Settings, project_id: int) -> Lease:
-    """The lease on a project, taken: no worker works on it meanwhile. Raises BadInput when one does."""
-    lease = project_lease(store, settings, project_id)
+@contextmanager
+def hold_project(store: Store, settings: Settings, project_id: int) -> Iterator[tuple[Lease, Lease]]:
+    """The leases of a project, for looks and for training: no worker works on it meanwhile.
+
+    Raises BadInput when one does.
+    """
+    look, training = (make(store, settings, project_id) for make in (project_lease, training_lease))
+    with _taken(look, settings, project_id, "works on"), _taken(training, settings, project_id, "trains"):
+        yield look, training
+
+
+def _taken(lease: Lease, settings: Settings, project_id: int, does: str) -> Lease:
     if not lease.acquire():
         raise BadInput(
-            f"worker {lease.holder()} works on project {project_id} now",
+            f"worker {lease.holder()} {does} project {project_id} now",
             field="project",
             hint="Try again when it is done, or stop it; one that was killed counts as stopped after "
             f"{settings.lease_ttl_s:g} s",

@@ -31,6 +31,7 @@ __all__ = [
     "Base",
     "DecisionRecord",
     "InferenceRecord",
+    "JobRecord",
     "LeaseRecord",
     "PersonRecord",
     "ProjectRecord",
@@ -313,6 +314,19 @@ class DecisionRecord(Base):
     test: Mapped[str] = mapped_column(String(120))
 
     __table_args__ = (UniqueConstraint("project_id", "round", "label", "number"),)
+
+
+class JobRecord(Base):
+    """A kind of work on a project, and when it is due next; see ``sync.store.schedule``."""
+
+    __tablename__ = "jobs"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    """that of the lease it is done under"""
+    project_id: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(8))
+    next_at: Mapped[datetime | None] = mapped_column(index=True)
+    """when it is due, by the database's clock; None: when somebody calls for it"""
 
 
 class LeaseRecord(Base):

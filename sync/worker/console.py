@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import TracebackType
 
 from rich.console import Console
@@ -30,7 +31,8 @@ class WorkerConsole:
             console=self._console,
             transient=True,
         )
-        self._tasks: dict[int, TaskID] = {}
+        self._lock = threading.Lock()  # looks and trainings report side by side
+        self._tasks: dict[tuple[int, bool], TaskID] = {}
         self._last: dict[tuple[int, str], str] = {}
         self._tenth: dict[tuple[int, str], int] = {}
         self._remaining: dict[tuple[int, str], Remaining] = {}
@@ -41,20 +43,27 @@ class WorkerConsole:
             self._console.print(line, highlight=False, markup=False)
 
     def report(self, project: int, step: str, share: float, text: str) -> None:
-        """Progress of a step; a finished step leaves a line when it says something new."""
-        if self._quiet:
-            return
+        """Progress of a step; a finished step leaves a line when it says something new.
+
+        Training has a progress line of its own while it goes on.
+        """
+        if not self._quiet:
+            with self._lock:
+                self._report(project, step, share, text)
+
+    def _report(self, project: int, step: str, share: float, text: str) -> None:
         left = self._remaining.setdefault((project, step), Remaining()).text(share)
         if share >= 1.0:
             del self._remaining[project, step]  # the next time it begins anew
         if self._live:
-            if project not in self._tasks:
-                self._tasks[project] = self._progress.add_task(
-                    "", total=1.0, project=project, step="", left=""
-                )
+            line = (project, step == "train")
+            if line not in self._tasks:
+                self._tasks[line] = self._progress.add_task("", total=1.0, project=project, step="", left="")
             self._progress.update(
-                self._tasks[project], completed=share, description=text[:80], step=step, left=left
+                self._tasks[line], completed=share, description=text[:80], step=step, left=left
             )
+            if step == "train" and share >= 1.0:
+                self._progress.remove_task(self._tasks.pop(line))
         elif share < 1.0 and int(share * 10) != self._tenth.get((project, step), -1):
             # `groundswell demo` and `up` show the last line of this log while people wait
             self._tenth[project, step] = int(share * 10)

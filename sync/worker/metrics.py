@@ -31,7 +31,7 @@ class WorkerMetrics(Observer):
     def __init__(self, store: Store) -> None:
         self.registry = CollectorRegistry()
         self._store = store
-        self._steps: dict[int, tuple[str, float]] = {}
+        self._steps: dict[tuple[int, str], float] = {}
 
         def counter(name: str, text: str) -> Counter:
             return Counter(name, text, ["project"], namespace=_NAMESPACE, registry=self.registry)
@@ -79,17 +79,16 @@ class WorkerMetrics(Observer):
     def progressed(self, project_id: int, step: str, share: float) -> None:
         self.alive()
         now = time.monotonic()
-        before, began = self._steps.get(project_id, (step, now))
-        if before != step:
-            began = now
-        self._steps[project_id] = (step, began)
+        began = self._steps.setdefault((project_id, step), now)
         if share >= 1.0:
             self._seconds.labels(step).observe(now - began)
-            del self._steps[project_id]
+            del self._steps[project_id, step]
 
     def looked(self, project_id: int, found: LookReport | None, seconds: float) -> None:
         self.alive()
-        self._steps.pop(project_id, None)
+        for project, step in list(self._steps):
+            if project == project_id and step != "train":  # that goes on beside looks
+                self._steps.pop((project, step), None)
         if found is None:  # another worker holds it, and counts it
             return
         number = str(project_id)
@@ -108,6 +107,9 @@ class WorkerMetrics(Observer):
             self._questions.labels(number).inc(found.review.new)
         if found.round is not None:
             self._round.labels(number).set(found.round)
+
+    def trained(self, project_id: int) -> None:
+        self._trainings.labels(str(project_id)).inc()
 
     def lease_lost(self, project_id: int) -> None:
         self._lost.labels(str(project_id)).inc()

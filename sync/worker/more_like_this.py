@@ -34,7 +34,7 @@ def more_like_this(
     Raises BadInput as ``offer_alike`` does, or when a worker has the project, or when it is paused.
     """
     checked(ask, open_project(settings, store, studio, project_id).config, settings)
-    with hold_project(store, settings, project_id) as lease:
+    with hold_project(store, settings, project_id) as (lease, _):
         images, progress = ImageStore(settings), Progress(report, lease=lease)
         project = refreshed(
             open_project(settings, store, studio, project_id, images=images, lease=lease, progress=progress)

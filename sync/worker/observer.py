@@ -23,6 +23,9 @@ class Observer:
     def looked(self, project_id: int, found: LookReport | None, seconds: float) -> None:
         """A look is over; ``found`` is None when another worker holds the project."""
 
+    def trained(self, project_id: int) -> None:
+        """A training beside the looks made a model version."""
+
     def lease_lost(self, project_id: int) -> None:
         """Another worker took the project over while this one looked at it."""
 
@@ -44,6 +47,10 @@ class Observers(Observer):
     def looked(self, project_id: int, found: LookReport | None, seconds: float) -> None:
         for one in self._observers:
             one.looked(project_id, found, seconds)
+
+    def trained(self, project_id: int) -> None:
+        for one in self._observers:
+            one.trained(project_id)
 
     def lease_lost(self, project_id: int) -> None:
         for one in self._observers:

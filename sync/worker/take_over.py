@@ -17,6 +17,7 @@ from sync.store.database import Store
 from sync.store.lease import hold_project
 from sync.studio.protocol import StudioClient
 from sync.worker.look import LookReport, look
+from sync.worker.round_begin import TrainsHere
 
 __all__ = ["take_over"]
 
@@ -42,7 +43,7 @@ def take_over(
     Raises BadInput when a worker holds the project, when no label fits or when there is no model,
     GroundswellError when the model cannot be taken over.
     """
-    with hold_project(store, settings, project_id) as lease:
+    with hold_project(store, settings, project_id) as (lease, training):
         project = refreshed(
             open_project(
                 settings,
@@ -66,7 +67,7 @@ def take_over(
         if model is not None and (shown is None or shown.model_version != model.version or named or default):
             snapshot = snapshot_of_model(model, project.id, named or {}, default)
             start_adopted(project.db, project.config, project.settings, project.paths, snapshot)
-        found = look(project, may_train=False)
+        found = look(project, TrainsHere(training), may_train=False)
         if found.error:
             raise GroundswellError(found.error)
         return found

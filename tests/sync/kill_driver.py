@@ -1,9 +1,9 @@
 """A worker process for tests that kill it: ``kill_driver.py FOLDER``.
 
 The folder's ``world.json`` says which project, with which settings; its Label Studio is the fake of a file,
-or a real one where the settings name one. Looks once and ends with exit code 0. ``BLOCK_AT=place:n`` makes it
-write ``blocked`` into the folder and wait for ever at the n-th time it comes to that place,
-``BLOCK_AFTER=call:n`` when the n-th such call of Label Studio has come back.
+or a real one where the settings name one. Looks once and ends with exit code 0; with ``RUN_ON`` works until
+it is stopped. ``BLOCK_AT=place:n`` makes it write ``blocked`` into the folder and wait for ever at the n-th
+time it comes to that place, ``BLOCK_AFTER=call:n`` when the n-th such call of Label Studio has come back.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def main(folder: Path) -> int:
         worker = Worker(settings, Store(settings.database()), studio, checkpoint=at.come)
         if "INSTALL_SIGNALS" in os.environ:
             worker.install_signal_handlers()
+        if "RUN_ON" in os.environ:
+            worker.run()
+            return 0
         report = worker.look(told["project"])
         if report is not None:
             print(json.dumps({"error": report.error, "done": bool(report.review and report.review.done)}))

@@ -23,6 +23,7 @@ from ml_backend.errors import BadInput, GroundswellError
 from sync.commands import export, history, project, projects, rebuild, repartition, status, worker
 from sync.commands import round as round_command
 from sync.installation import Installation
+from sync.store.lease import hold_project
 from sync.worker.console import WorkerConsole
 from sync.worker.loop import Worker
 from sync.worker.signs import worker_health
@@ -185,8 +186,7 @@ def test_a_round_of_a_busy_worker_is_asked_for(app: tuple[typer.Typer, World]) -
     commands, world = app
     number = str(world.project_id)
     world.worker().look(world.project_id)
-    with world.worker()._opened(world.project_id) as project:
-        assert project is not None
+    with hold_project(world.store, world.settings, world.project_id):
         assert "starts it at its next look" in _run(commands, "round", "--project", number)[1]
         assert "asked for it before" in _run(commands, "round", "--project", number)[1]
         assert json.loads(_run(commands, "round", "--project", number, "--json")[1])["asked_for"]

@@ -26,6 +26,7 @@ from sync.review.review import review
 from sync.review.review_tasks import read_questions
 from sync.rounds.round_records import trained_round
 from sync.store.database import Store
+from sync.store.lease import hold_project
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
@@ -231,9 +232,12 @@ def test_who_is_at_work_is_told_by_the_clock_of_the_database(
     world = make_world(2)
     monkeypatch.setattr("sync.report.status_figures.datetime", Ahead, raising=False)
     nowhere = {"studio_url": "http://127.0.0.1:1", "backend_url": "http://127.0.0.1:1"}
-    with world.worker()._opened(world.project_id):
+    with hold_project(world.store, world.settings, world.project_id):
         found = status(world.settings.model_copy(update=nowhere), world.store)
-    assert [row["what"] for row in found["at_work"]] == [f"project/{world.project_id}"]
+    assert [row["what"] for row in found["at_work"]] == [
+        f"project/{world.project_id}",
+        f"project/{world.project_id}/train",
+    ]
 
 
 def test_status_names_broken_tasks(make_world: MakeWorld) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from ml_backend.errors import BadInput
 from sync.projects.rebuild import rebuild
+from sync.store.lease import Lease, project_lease, training_lease
 from sync.store.tables import LeaseRecord, TaskRecord
 from tests.sync.conftest import World
 
@@ -34,13 +35,18 @@ def test_label_studio_is_only_read(make_world: MakeWorld) -> None:
     assert world.worker().look(world.project_id) is not None, "its lease is given back"
 
 
-def test_a_project_that_a_worker_holds_is_not_rebuilt(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("lease_of", [project_lease, training_lease])
+def test_a_project_that_a_worker_holds_is_not_rebuilt(
+    make_world: MakeWorld, lease_of: Callable[..., Lease]
+) -> None:
     world = make_world(6)
     worker = world.worker()
     worker.look(world.project_id)
-    with worker._opened(world.project_id), pytest.raises(BadInput) as caught:
+    lease = lease_of(world.store, world.settings, world.project_id, "a worker")
+    assert lease.acquire()
+    with lease, pytest.raises(BadInput) as caught:
         rebuild(world.settings, world.store, world.studio)
-    assert worker._name in str(caught.value)
+    assert "a worker" in str(caught.value)
     with world.store.read() as session:
         assert session.scalar(select(func.count()).select_from(TaskRecord)) == 6
         assert session.get_one(LeaseRecord, f"project/{world.project_id}").holder == ""

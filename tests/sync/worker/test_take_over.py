@@ -14,6 +14,7 @@ from sync.rounds.known_masks import load_known_masks
 from sync.rounds.round_records import current_round
 from sync.rounds.task_queries import finished_digests
 from sync.rounds.test_split import repartition
+from sync.store.lease import hold_project
 from sync.store.tables import RoundRecord
 from sync.worker.take_over import take_over
 from tests.sync.conftest import LABELS, World
@@ -156,7 +157,10 @@ def test_what_cannot_be_taken_over_is_said_and_changes_nothing(make_world: MakeW
     other = _other_project(world, ("cat",))
     with pytest.raises(Exception, match="none of the model's labels"):
         _take_over(other, version)
-    with pytest.raises(BadInput, match="works on project"), world.worker()._opened(world.project_id):
+    with (
+        pytest.raises(BadInput, match="works on project"),
+        hold_project(world.store, world.settings, world.project_id),
+    ):
         _take_over(world, version)
     assert _shown(world) == shown
     look = other.worker().look(other.project_id)

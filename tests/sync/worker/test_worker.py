@@ -22,6 +22,7 @@ from ml_backend.errors import StudioError
 from ml_backend.logs import set_up_logging
 from sync.rounds.registration import register_project
 from sync.settings import Settings
+from sync.store.lease import hold_project
 from sync.store.project_store import ProjectStore
 from sync.store.tables import (
     DecisionRecord,
@@ -285,9 +286,7 @@ def test_refusals_end_in_a_report_and_the_next_look_goes_on(make_world: MakeWorl
 def test_a_project_held_by_another_worker_is_left_alone(make_world: MakeWorld) -> None:
     world = make_world(6)
     world.label(*range(5))
-    other = world.worker()
-    with other._opened(world.project_id) as project:
-        assert project is not None
+    with hold_project(world.store, world.settings, world.project_id):
         assert world.worker().look(world.project_id) is None
     assert world.worker().look(world.project_id) is not None
 
