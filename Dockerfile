@@ -1,11 +1,21 @@
 FROM python:3.11-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libglib2.0-0 && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
+
+# Everything that Groundswell needs, in a layer of its own: a change of the sources leaves it as it is, and the
+# image is built again in seconds. Empty packages stand for the sources here.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN mkdir clustering ml_backend sync && touch clustering/__init__.py ml_backend/__init__.py sync/__init__.py
+# The package index has torch builds for GPUs, which run on a CPU too but are about 3 GB larger. TORCH_INDEX is the
+# address of torch's own index of builds for the CPU, see .env.example
+ARG TORCH_INDEX=""
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt \
+    '.[backend,worker,onnx,postgres]'
+
 COPY clustering clustering
 COPY ml_backend ml_backend
 COPY sync sync
-RUN pip install --no-cache-dir -c constraints.txt '.[backend,worker,onnx,postgres]'
+RUN pip install --no-cache-dir --no-deps --force-reinstall .
 # glibc returns big activation buffers to the kernel after every forward; keeping them halves encoding time
 ENV MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=268435456 \
     MALLOC_ARENA_MAX=1 OMP_WAIT_POLICY=PASSIVE

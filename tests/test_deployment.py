@@ -205,6 +205,18 @@ def test_the_image_gets_every_file_that_its_installation_reads() -> None:
     assert read <= set(copied)
 
 
+def test_a_change_of_the_sources_installs_no_package_again() -> None:
+    lines = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines()
+    installs = [number for number, line in enumerate(lines) if "pip install" in line]
+    sources = [
+        number for number, line in enumerate(lines) if re.match(r"COPY (clustering|ml_backend|sync) ", line)
+    ]
+    first, second = installs
+    assert first < min(sources) < max(sources) < second
+    assert "-c constraints.txt" in lines[first]
+    assert "--no-deps --force-reinstall" in lines[second]
+
+
 @pytest.mark.parametrize("command", ["worker", "serve"])
 def test_the_units_of_systemd_start_commands_that_exist(command: str, tmp_path: Path) -> None:
     name = {"worker": "groundswell-worker", "serve": "groundswell-backend"}[command]
