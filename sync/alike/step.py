@@ -161,8 +161,7 @@ def keep_offers(
         return
     name = ("alike", db.id)
     # of the store and not of this look's pull: a look that failed before it came here has pulled already
-    drawn = digest_of([sorted(finished_digests(db).items()), open_task_ids(db)])
-    state = (config.digest, settings.more_like_this, settings.cluster_features, drawn)
+    state = (config.digest, settings.more_like_this, settings.cluster_features, _drawn(db, memo))
     if memo.get(name) == state:
         return
     memo.pop(name, None)  # what an error below leaves half done must not pass for this or an earlier state
@@ -174,6 +173,18 @@ def keep_offers(
         if not drawn_pictures(db, config):
             _withdraw(db, studio, config, settings, paths, progress)
     memo[name] = state
+
+
+def _drawn(db: ProjectStore, memo: Memo) -> str:
+    """Digest of what people drew and of the tasks that wait; worked out again when a task has changed."""
+    name = ("drawn", db.id)
+    revision = db.revision()
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] == revision:
+        return str(kept[1])
+    drawn = digest_of([sorted(finished_digests(db).items()), open_task_ids(db)])
+    memo[name] = (revision, drawn)
+    return drawn
 
 
 def _withdraw(

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 
 from ml_backend.label_studio.label_config import LabelConfig
+from sync.rounds.progress import Memo
 from sync.rounds.round_records import digest_of
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
@@ -42,12 +43,30 @@ _SETTINGS = {
 """settings that a review reads"""
 
 
-def review_fingerprint(db: ProjectStore, config: LabelConfig, settings: Settings, record: RoundRecord) -> str:
-    """Digest of the round, the settings that matter, and the state of questions, answers, labels and tasks.
+def review_fingerprint(
+    db: ProjectStore, config: LabelConfig, settings: Settings, memo: Memo, record: RoundRecord
+) -> str:
+    """Digest of the round, the settings that matter, and that of questions, answers, labels, tasks."""
+    return digest_of(
+        {
+            "round": [record.number, record.model_version],
+            "config": config.digest,
+            "settings": settings.model_dump(mode="json", include=_SETTINGS),
+            "counts": _counts(db, memo),
+        }
+    )
 
-    Not all rows are read. A few figures stand for them: their count, the sum of their numbers, the largest
-    number and the newest change.
+
+def _counts(db: ProjectStore, memo: Memo) -> list[list[str]]:
+    """A few figures that stand for all rows: their count, the sum of their numbers, the largest number and
+    the newest change. They are counted again when a row has changed.
     """
+    name = ("review counts", db.id)
+    revision = db.revision()
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] == revision:
+        known: list[list[str]] = kept[1]
+        return known
     question, answer, shown = QuestionRecord, AnswerRecord, ReviewTaskRecord
     annotation, task = AnnotationRecord, TaskRecord
     columns: list[tuple[Any, list[Any]]] = [
@@ -78,14 +97,8 @@ def review_fingerprint(db: ProjectStore, config: LabelConfig, settings: Settings
             ]
             for table, rest in columns
         ]
-    return digest_of(
-        {
-            "round": [record.number, record.model_version],
-            "config": config.digest,
-            "settings": settings.model_dump(mode="json", include=_SETTINGS),
-            "counts": counts,
-        }
-    )
+    memo[name] = (revision, counts)
+    return counts
 
 
 def _sum_of(number: Any, condition: Any) -> Any:

@@ -16,7 +16,7 @@ from ml_backend.images.signed_links import crop_url
 from sync.review.answers import store_review_tasks
 from sync.review.question import FORMS
 from sync.review.review_tasks import with_pictures
-from sync.rounds.progress import Progress
+from sync.rounds.progress import Memo, Progress
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import ReviewTaskRecord
@@ -65,12 +65,22 @@ def outdated_links(tasks: Sequence[OpenTask], url_of: Callable[[str], str]) -> l
 
 
 def tidy_open_tasks(
-    db: ProjectStore, review_studio: StudioClient, settings: Settings, progress: Progress, round_number: int
+    db: ProjectStore,
+    review_studio: StudioClient,
+    settings: Settings,
+    progress: Progress,
+    memo: Memo,
+    round_number: int,
 ) -> int:
     """Close tasks that nobody needs and replace links that changed; returns how many tasks were changed.
 
-    Links change with the signing key and with the address of the backend.
+    Links change with the signing key and with the address of the backend. While those, the round and the
+    review tasks are what they were when nothing was to be done, no task is looked at.
     """
+    name = ("tidy", db.id)
+    state = (db.revision().review, db.key, round_number, crop_url(settings, db.id, "example"))
+    if memo.get(name) == state:
+        return 0
     tasks = _open_tasks(db)
     close = tasks_to_close(tasks, round_number)
     closed = {task.id for task in close}
@@ -85,6 +95,8 @@ def tidy_open_tasks(
         if row is not None:
             data = with_pictures(row.data, change.urls)
             _store(db, change.form, review_studio.set_task_data(change.task_id, data))
+    if not close and not links:
+        memo[name] = state
     return len(close) + len(links)
 
 

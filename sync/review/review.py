@@ -68,9 +68,9 @@ def review(
     started = time.monotonic()
     set_overlap(db, review_studio, settings)
     pull_answers(db, review_studio, settings, progress)
-    tidy_open_tasks(db, review_studio, settings, progress, record.number)
+    tidy_open_tasks(db, review_studio, settings, progress, memo, record.number)
     refresh_instructions(db, review_studio, config, settings, paths, images, progress, record.number)
-    before = _fingerprint(db, config, settings, record, may_ask)
+    before = _fingerprint(db, config, settings, memo, record, may_ask)
     name = ("review", db.id)
     last = memo.get(name)
     if isinstance(last, _LastLook) and last.fingerprint == before and _is_kept(paths, record, last.report):
@@ -102,15 +102,20 @@ def review(
     tell_progress(progress, report, noun_of(config.wanted))
     note_figures(db, settings, paths, record, report, plan, found, by_label, spent_s)
     tell_outlook(db, review_studio, settings, memo, report.forecast)
-    if _fingerprint(db, config, settings, record, may_ask) == before:
+    if _fingerprint(db, config, settings, memo, record, may_ask) == before:
         memo[name] = _LastLook(before, report)
     return report
 
 
 def _fingerprint(
-    db: ProjectStore, config: LabelConfig, settings: Settings, record: RoundRecord, may_ask: bool
+    db: ProjectStore,
+    config: LabelConfig,
+    settings: Settings,
+    memo: Memo,
+    record: RoundRecord,
+    may_ask: bool,
 ) -> str:
-    return review_fingerprint(db, config, settings, record) + ("" if may_ask else " paused")
+    return review_fingerprint(db, config, settings, memo, record) + ("" if may_ask else " paused")
 
 
 def _is_kept(paths: ProjectPaths, record: RoundRecord, report: ReviewReport) -> bool:

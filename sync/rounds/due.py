@@ -64,16 +64,15 @@ def training_due(
 def training_wait(
     db: ProjectStore, config: LabelConfig, settings: Settings, paths: ProjectPaths, memo: Memo
 ) -> TrainingWait:
-    """How far the next training is away. Loads no regions."""
+    """How far the next training is away. Loads no regions, and nothing at all while no task changed."""
     last = last_trained_for(db)
-    finished = finished_digests(db)
+    finished, changed = _counts(db, paths, memo, last)
     then = settings.retrain_after
     if last is None:
-        have, need = len(finished), settings.min_finished
+        have, need = finished, settings.min_finished
         reason = f"{have} tasks finished, first training" if have >= need else ""
         return TrainingWait(True, have, need, then, reason)
     before = _trained_on(paths, memo, last)
-    changed = sum(before.digests.get(task) != digest for task, digest in finished.items())
     if finished and before.wanted != config.wanted:
         reason = "the labels of the project changed"
     elif is_early(last) and (has_finished(last, "push") or given_up(last)):
@@ -83,6 +82,21 @@ def training_wait(
     else:
         reason = ""
     return TrainingWait(False, changed, then, then, reason)
+
+
+def _counts(db: ProjectStore, paths: ProjectPaths, memo: Memo, last: RoundRecord | None) -> tuple[int, int]:
+    """Finished tasks, and those of them that ``last`` was not trained on as they are now."""
+    name = ("finished tasks", db.id)
+    state = (db.revision(), None if last is None else (last.number, last.digest))
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] == state:
+        counts: tuple[int, int] = kept[1]
+        return counts
+    finished = finished_digests(db)
+    before: Mapping[int, str] = {} if last is None else _trained_on(paths, memo, last).digests
+    changed = sum(before.get(task) != digest for task, digest in finished.items())
+    memo[name] = (state, (len(finished), changed))
+    return len(finished), changed
 
 
 def wait_text(wait: TrainingWait) -> str:

@@ -80,26 +80,43 @@ def pool_index(paths: ProjectPaths, memo: Memo, version: str) -> PoolIndex:
 def tasks_to_infer(db: ProjectStore, paths: ProjectPaths, memo: Memo, record: RoundRecord) -> list[int]:
     """Tasks whose present image the round's version has not looked at, in order of id.
 
-    They are the unfinished ones, and the finished ones of the round's test split.
+    They are the unfinished ones, and the finished ones of the round's test split. While there was none, and
+    nothing changed since, and no failed image is to be tried again, no task is looked at.
     """
     version = record.model_version
     index = pool_index(paths, memo, version)
+    name = ("nothing to infer", db.id)
+    state = (db.revision().tasks, db.key, version, record.split, index.parts)
+    kept = memo.get(name)
+    now = utc_now()
+    if isinstance(kept, tuple) and kept[0] == state and (kept[1] is None or now < kept[1]):
+        return []
     addresses = task_images(db)
-    return tasks_left(
+    looked_at = _looked_at(db, version)
+    left = tasks_left(
         {task: addresses[task] for task in (*open_task_ids(db), *finished_test_ids(db, record.split))},
         set(index.task_id.tolist()),
         index.error.keys(),
-        _looked_at(db, version),
-        utc_now(),
+        looked_at,
+        now,
     )
+    if left:
+        memo.pop(name, None)
+    else:
+        later = [known.retry_at for known in looked_at.values() if known.retry_at is not None]
+        memo[name] = (state, min((at for at in later if at > now), default=None))
+    return left
 
 
 def _looked_at(db: ProjectStore, version: str) -> dict[int, LookedAt]:
-    query = select(InferenceRecord).where(
-        InferenceRecord.project_id == db.id, InferenceRecord.model_version == version
+    row = InferenceRecord
+    query = select(row.task_id, row.image, row.tries, row.retry_at).where(
+        row.project_id == db.id, row.model_version == version
     )
     with db.read() as session:
-        return {row.task_id: LookedAt(row.image, row.tries, row.retry_at) for row in session.scalars(query)}
+        return {
+            task: LookedAt(image, tries, retry_at) for task, image, tries, retry_at in session.execute(query)
+        }
 
 
 def infer(
@@ -122,8 +139,11 @@ def infer(
     tried again by later looks, at growing intervals. One that is damaged is tried again by the next version.
     """
     registry = ModelRegistry(settings.data_dir)
-    info = registry.info(db.id, record.model_version)
     todo = tasks_to_infer(db, paths, memo, record)
+    if not todo and has_finished(record, "infer") and registry.current(db.id) == record.model_version:
+        progress.report("infer", 1.0, "0 tasks looked at, 0 instances")
+        return record
+    info = registry.info(db.id, record.model_version)
     if is_early(record):  # what people wait for first
         open_tasks = set(open_task_ids(db))
         todo.sort(key=lambda task: task not in open_tasks)

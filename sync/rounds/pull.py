@@ -5,15 +5,20 @@ back a little further (the overlap). Tasks are stored in batches. Each batch als
 (the *watermark*), so a killed pull goes on where it was. A listed task is compared annotation by annotation:
 created, changed, skipped and deleted ones are found. Drafts, and tasks listed without a change, cost nothing.
 
+A worker that listed everything up to a moment need not look back beyond the overlap before that moment, by
+the server's own clock. So tasks that were imported at once, all with the newest time of change, are not
+listed again at every look.
+
 The listing of changes misses deleted tasks, and changes committed so late that even the overlap misses them.
-So all tasks are compared by id and time of change: whenever the number of tasks differs, and otherwise every
-``compare_s`` seconds.
+So all tasks are compared by id and time of change: at once whenever the number of tasks differs, and
+otherwise every ``compare_s`` seconds, a thousand of them at each pull.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +31,7 @@ from sqlalchemy.orm import Session
 
 from ml_backend.errors import BadInput, BadLabelConfig, StudioError
 from ml_backend.label_studio.label_config import LabelConfig
-from sync.rounds.progress import Progress
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.region_rows import is_tagged_only, read_annotation
 from sync.rounds.task_queries import effective_annotation
 from sync.settings import Settings
@@ -36,9 +41,18 @@ from sync.store.review_tables import forget_deleted
 from sync.store.tables import AnnotationRecord, ProjectRecord, TaskRecord
 from sync.studio.protocol import AnnotationRow, StudioClient, TaskRow
 
-__all__ = ["PullReport", "TaskDifferences", "compare_tasks", "is_comparison_due", "pull"]
+__all__ = [
+    "PullReport",
+    "TaskDifferences",
+    "compare_tasks",
+    "is_comparison_due",
+    "listed_since",
+    "pull",
+]
 
 _BATCH = 100
+_PIECE = 1000
+"""tasks that one pull compares when a comparison is due: one page of Label Studio"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +110,41 @@ def is_comparison_due(
     return (now - compared_at).total_seconds() >= every_s
 
 
+def listed_since(
+    watermark: datetime | None, listed: tuple[datetime, datetime] | None, overlap_s: float
+) -> datetime | None:
+    """From when on changed tasks are listed; None lists all.
+
+    ``watermark`` is the newest time of change in the store. ``listed`` is the server's time just before the
+    last complete listing, and the watermark that the store had after it.
+    """
+    if watermark is None:
+        return None
+    known = watermark
+    if listed is not None and listed[1] <= watermark:
+        known = max(known, listed[0])
+    return known - timedelta(seconds=overlap_s)
+
+
 def pull(
-    db: ProjectStore, studio: StudioClient, config: LabelConfig, settings: Settings, progress: Progress
+    db: ProjectStore,
+    studio: StudioClient,
+    config: LabelConfig,
+    settings: Settings,
+    progress: Progress,
+    memo: Memo | None = None,
 ) -> PullReport:
-    """Bring tasks and annotations level; safe to repeat and to kill anywhere."""
+    """Bring tasks and annotations level; safe to repeat and to kill anywhere.
+
+    ``memo`` lets a worker go on where its last pull ended. Without it, the look-back is as far as for the
+    first pull of a worker, and a comparison that is due is made of all tasks at once.
+    """
     with db.read() as session:
         watermark = session.get_one(ProjectRecord, db.id).watermark
-    since = None if watermark is None else watermark - timedelta(seconds=settings.overlap_s)
-    started_at = utc_now()
+    kept = None if memo is None else memo.get(("listed", db.id, db.key))
+    listed = kept if isinstance(kept, tuple) else None
+    since = listed_since(watermark, listed, settings.overlap_s)
+    started_at, server_time = utc_now(), studio.server_time()
     counts: Counter[str] = Counter()
     _store_rows(db, config, progress, studio.tasks(db.id, changed_since=since), counts)
     counted = studio.project(db.id).task_number
@@ -112,12 +153,18 @@ def pull(
         if watermark is None:  # everything was listed just now
             record.compared_at, record.compared_surplus = started_at, 0
         record.pulled_at = utc_now()
-        compared_at, surplus = record.compared_at, record.compared_surplus
+        compared_at, surplus, level = record.compared_at, record.compared_surplus, record.watermark
         stored = session.scalar(
             select(func.count()).select_from(TaskRecord).where(TaskRecord.project_id == db.id)
         )
+    if memo is not None and server_time is not None and level is not None:
+        memo["listed", db.id, db.key] = (server_time, level)
     if is_comparison_due(counted, stored or 0, surplus, compared_at, utc_now(), settings.compare_s):
-        _compare_all(db, studio, config, progress, counted, counts)
+        is_off = is_comparison_due(counted, stored or 0, surplus, compared_at, utc_now(), math.inf)
+        if is_off or memo is None:
+            _compare_all(db, studio, config, progress, counted, counts)
+        else:
+            _compare_next(db, studio, config, progress, memo, counts)
     report = PullReport(**counts)
     progress.report("pull", 1.0, f"{report.tasks_seen} tasks compared, {report.changes} changes")
     return report
@@ -133,22 +180,70 @@ def _compare_all(
 ) -> None:
     """Compare all tasks, then drop and fetch what differs."""
     there = studio.task_times(db.id)
+    _level(db, studio, config, progress, there, _stored_times(db, 0, None), counts)
+    with db.write() as session:
+        record = session.get_one(ProjectRecord, db.id)
+        record.compared_at, record.compared_surplus = utc_now(), len(there) - counted
+
+
+def _compare_next(
+    db: ProjectStore,
+    studio: StudioClient,
+    config: LabelConfig,
+    progress: Progress,
+    memo: Memo,
+    counts: Counter[str],
+) -> None:
+    """Compare the next piece of the tasks, in the order of ids. After the last one all were compared."""
+    name = ("compared up to", db.id, db.key)
+    kept = memo.get(name)
+    after = kept if isinstance(kept, int) else 0
+    there = studio.task_times(db.id, after=after, limit=_PIECE)
+    last = max(there) if len(there) == _PIECE else None
+    _level(db, studio, config, progress, there, _stored_times(db, after, last), counts)
+    if last is not None:
+        memo[name] = last
+        return
+    memo.pop(name, None)
+    with db.write() as session:
+        session.get_one(ProjectRecord, db.id).compared_at = utc_now()
+
+
+def _stored_times(db: ProjectStore, after: int, last: int | None) -> dict[int, datetime]:
+    """Times of change of the tasks with ids above ``after``, up to ``last``."""
+    query = select(TaskRecord.id, TaskRecord.updated_at).where(
+        TaskRecord.project_id == db.id, TaskRecord.id > after
+    )
+    if last is not None:
+        query = query.where(TaskRecord.id <= last)
     with db.read() as session:
-        query = select(TaskRecord.id, TaskRecord.updated_at).where(TaskRecord.project_id == db.id)
-        here = {task: changed_at for task, changed_at in session.execute(query)}
+        return {task: changed_at for task, changed_at in session.execute(query)}
+
+
+def _level(
+    db: ProjectStore,
+    studio: StudioClient,
+    config: LabelConfig,
+    progress: Progress,
+    there: Mapping[int, datetime],
+    here: Mapping[int, datetime],
+    counts: Counter[str],
+) -> None:
+    """Drop and fetch what differs between tasks of Label Studio and those of the store."""
     found = compare_tasks(there, here)
     progress.at("pull.compare")
+    if not found.gone and not found.to_fetch:
+        return
     with db.write() as session:
         counts["tasks_gone"] += len(found.gone)
         for start in range(0, len(found.gone), 500):  # databases limit the number of bound values
             session.execute(delete(TaskRecord).where(TaskRecord.id.in_(found.gone[start : start + 500])))
     if len(found.to_fetch) > _BATCH:
-        _store_rows(db, config, progress, studio.tasks(db.id), counts)
+        oldest = min(there[task] for task in found.to_fetch)
+        rows = studio.tasks(db.id, changed_since=oldest - timedelta(seconds=1))
+        _store_rows(db, config, progress, rows, counts)
     else:
         _store_rows(db, config, progress, _fetched(studio, found.to_fetch), counts)
-    with db.write() as session:
-        record = session.get_one(ProjectRecord, db.id)
-        record.compared_at, record.compared_surplus = utc_now(), len(there) - counted
 
 
 def _fetched(studio: StudioClient, tasks: Sequence[int]) -> Iterator[TaskRow]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -35,7 +36,8 @@ from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.infer import pool_index
 from sync.rounds.order import ensure_order, known_order, order_key
 from sync.rounds.progress import Memo, Progress
-from sync.rounds.push_plan import PushPlan, Shown, load_pushed, plan_push, save_pushed, shown_by_task
+from sync.rounds.push_plan import PushPlan, Shown, plan_push, shown_by_task
+from sync.rounds.pushed_notes import load_pushed, note_pushed, save_pushed
 from sync.rounds.round_records import digest_of, finish_step, update_round, version_prefix
 from sync.rounds.task_queries import open_task_ids, task_images
 from sync.settings import Settings
@@ -205,7 +207,7 @@ def push(
         if studio.project(db.id).model_version != version:
             studio.set_model_version(db.id, version)
         retired = _retire(db, studio, progress, version)
-        if set(state.held) - {version}:
+        if sender.sent or set(state.held) - {version}:
             save_pushed(paths.round(record.number), {version: state.held.get(version, {})}, guard=db.write)
         note_order(db, settings, paths, memo, record)
     report = PushReport(version, sender.sent, len(wanted), sender.accepted, tuple(retired))
@@ -269,11 +271,15 @@ class _Sender:
         self._folder = paths.round(record.number)
         self._state = state
         self._total = len(state.plan.add) + len(state.plan.replace)
+        self._has_begun = False
         self.sent = self.accepted = 0
 
     def add(self, rows: Iterator[PredictionRow]) -> None:
-        """Send new predictions in chunks. Raises StudioError when Label Studio keeps fewer than were sent."""
-        for chunk in _chunks(self._settings, rows):
+        """Send new predictions in chunks. Raises StudioError when Label Studio keeps fewer than were sent.
+
+        The next chunk is made while Label Studio stores this one; there are never more than two.
+        """
+        for chunk in _made_ahead(_chunks(self._settings, rows)):
             self._progress.at("push.chunk")
             created = self._studio.import_predictions(self._db.id, chunk)
             if created != len(chunk):
@@ -289,20 +295,35 @@ class _Sender:
         while part := list(islice(rows, _SAVED_EVERY)):
             # after a kill the note must not say that the old ones are still there: the decisions may be as
             # before by then, and nothing would be sent
-            self._state.held[self._state.plan.version].update({row.task_id: Shown("") for row in part})
-            save_pushed(self._folder, self._state.held, guard=self._db.write)
+            self._write({row.task_id: Shown("") for row in part})
             for row in part:
                 self._progress.at("push.replace")
                 self._studio.replace_prediction(self._db.id, row)
             self._note(part)
 
     def _note(self, rows: Sequence[PredictionRow]) -> None:
-        held = self._state.held.setdefault(self._state.plan.version, {})
-        held.update({row.task_id: self._state.wanted[row.task_id] for row in rows})
-        save_pushed(self._folder, self._state.held, guard=self._db.write)
+        self._write({row.task_id: self._state.wanted[row.task_id] for row in rows})
         self.sent += len(rows)
         self.accepted += sum("meta" in item for row in rows for item in row.result)
         self._progress.report("push", 0.9 * self.sent / self._total, f"{self.sent} of {self._total} sent")
+
+    def _write(self, rows: Mapping[int, Shown]) -> None:
+        """Note what these tasks hold now, in memory and on disk."""
+        version = self._state.plan.version
+        if not self._has_begun:  # from here on the lines say what this push did to what was held before
+            save_pushed(self._folder, self._state.held, guard=self._db.write)
+            self._has_begun = True
+        self._state.held.setdefault(version, {}).update(rows)
+        note_pushed(self._folder, version, rows, guard=self._db.write)
+
+
+def _made_ahead(chunks: Iterator[list[PredictionRow]]) -> Iterator[list[PredictionRow]]:
+    """The same chunks, each made while the caller is busy with the one before it."""
+    with ThreadPoolExecutor(1, thread_name_prefix="push") as thread:
+        ahead = thread.submit(next, chunks, None)
+        while (chunk := ahead.result()) is not None:
+            ahead = thread.submit(next, chunks, None)
+            yield chunk
 
 
 def _wanted(db: ProjectStore, index: PoolIndex) -> list[int]:

@@ -1,7 +1,6 @@
 """Which predictions have to be sent: a comparison of what Label Studio holds with what it should show.
 
-A prediction is known by the digest of what it shows. ``rounds/<n>/pushed.json`` holds the digests of what was
-sent, by prediction version and task; it survives a rebuild of the store.
+A prediction is known by the digest of what it shows. What was sent is noted in files, see ``pushed_notes``.
 """
 
 from __future__ import annotations
@@ -9,17 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from ml_backend.artifacts.files import Guard, read_json, write_json
 from ml_backend.artifacts.other_class import OTHER_CLASS
 from ml_backend.artifacts.pool_index import PoolIndex
 from ml_backend.artifacts.pool_tables import task_of_key
 from ml_backend.artifacts.verdicts import Verdict
 
-__all__ = ["PushPlan", "Shown", "load_pushed", "plan_push", "save_pushed", "shown_by_task"]
+__all__ = ["PushPlan", "Shown", "plan_push", "shown_by_task"]
 
 _FEW = 3
 _FEW_SHARE = 0.1
@@ -131,27 +127,6 @@ def shown_by_task(
             _digest(setting, "" if entry is None else entry.part, *masks), _digest(*bounds) if bounds else ""
         )
     return found
-
-
-def load_pushed(folder: Path) -> dict[str, dict[int, Shown]]:
-    """What was sent in the round of this folder, by version and task; empty when nothing was noted."""
-    try:
-        stored: Mapping[str, Mapping[str, Any]] = read_json(folder / "pushed.json")
-    except FileNotFoundError:
-        return {}
-    return {
-        version: {int(task): Shown(*digests) for task, digests in rows.items()}
-        for version, rows in stored.items()
-    }
-
-
-def save_pushed(folder: Path, held: Mapping[str, Mapping[int, Shown]], *, guard: Guard) -> None:
-    """Note what was sent."""
-    rows = {
-        version: {str(task): [show.masks, show.bounds] for task, show in shown.items()}
-        for version, shown in held.items()
-    }
-    write_json(folder / "pushed.json", rows, guard=guard)
 
 
 def _digest(*texts: str) -> str:

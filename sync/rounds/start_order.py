@@ -26,7 +26,7 @@ from ml_backend.clicks.serving.prewarm import save_upcoming
 from ml_backend.errors import BadImage
 from ml_backend.images.store import ImageStore
 from sync.rounds.picture_vectors import VectorWriter, vectors_of
-from sync.rounds.progress import Progress
+from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import version_prefix
 from sync.rounds.task_queries import finished_digests, note_image_errors, open_task_ids, task_images
 from sync.settings import Settings
@@ -95,6 +95,7 @@ def typical_first(
     paths: ProjectPaths,
     images: ImageStore,
     progress: Progress,
+    memo: Memo,
 ) -> int:
     """Give the open tasks of a project without a model their places; returns how many were sent.
 
@@ -104,12 +105,17 @@ def typical_first(
     is_wanted = settings.features != "classical" if settings.order_start is None else settings.order_start
     if settings.order != "ours" or not is_wanted:
         return 0
+    name = ("typical first", db.id)
+    state = db.revision()
+    if memo.get(name) == state and paths.order(START).exists():
+        return 0
     order = read_order(paths.order(START))
     open_ids = open_task_ids(db)
     known = set() if order is None else set(order.task_id.tolist())
     new = [task for task in open_ids if task not in known]
     seen = 0 if order is None else len(order)
     if order is not None and order.about["sent"] and (not new or seen >= _MOST):
+        memo[name] = state
         return 0
     version = start_version(db.id)
     if set(studio.prediction_versions(db.id)) - {version} or len(open_ids) < 2:

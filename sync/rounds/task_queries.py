@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from sqlalchemy import select
-from sqlalchemy.orm import defer
+from sqlalchemy import func, select
 
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, SplitRecord, TaskRecord
@@ -134,22 +133,22 @@ def finished_pages(db: ProjectStore, size: int = 200) -> Iterator[list[tuple[Tas
 
 
 def finished_digests(db: ProjectStore) -> dict[int, str]:
-    """Digest of the annotation that counts for each finished, usable task; loads no regions."""
-    tasks_query = select(TaskRecord.id).where(
-        TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == ""
+    """Digest of the annotation that counts for each finished, usable task, by id; reads no regions."""
+    said = AnnotationRecord
+    place = func.row_number().over(  # as ``effective_annotation``
+        partition_by=said.task_id,
+        order_by=(said.ground_truth.desc(), said.updated_at.desc(), said.id.desc()),
     )
-    annotations_query = (
-        select(AnnotationRecord)
-        .where(AnnotationRecord.project_id == db.id, AnnotationRecord.was_cancelled.is_(False))
-        .options(defer(AnnotationRecord.regions))
+    ranked = (
+        select(said.task_id, said.digest, place.label("place"))
+        .join(TaskRecord, TaskRecord.id == said.task_id)
+        .where(TaskRecord.project_id == db.id, TaskRecord.finished.is_(True), TaskRecord.broken == "")
+        .where(said.project_id == db.id, said.was_cancelled.is_(False))
+        .subquery()
     )
+    query = select(ranked.c.task_id, ranked.c.digest).where(ranked.c.place == 1).order_by(ranked.c.task_id)
     with db.read() as session:
-        by_task: dict[int, list[AnnotationRecord]] = {task: [] for task in session.scalars(tasks_query)}
-        for annotation in session.scalars(annotations_query):
-            if annotation.task_id in by_task:
-                by_task[annotation.task_id].append(annotation)
-    found = ((task, effective_annotation(rows)) for task, rows in by_task.items())
-    return {task: speaks.digest for task, speaks in found if speaks is not None}
+        return {task: digest for task, digest in session.execute(query)}
 
 
 def task_images(db: ProjectStore) -> dict[int, str]:

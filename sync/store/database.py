@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ml_backend.errors import BadInput, LeaseLost, StorageError
 from sync.store import review_tables
 from sync.store.migrate import bring_up_to_date, is_up_to_date
+from sync.store.revisions import new_mark, watch
 from sync.store.tables import Base, LeaseRecord, ProjectRecord
 
 __all__ = ["Fence", "Store", "compare_everything", "database_now", "utc_now"]
@@ -72,6 +73,7 @@ def compare_everything(session: Session) -> None:
         project.sheet_watermark = None
         project.pulled_at = None
         project.compared_at = None
+        project.tasks_revision, project.review_revision = new_mark(), new_mark()
 
 
 class Fence:
@@ -126,6 +128,7 @@ class Store:
         self._writers = self._engine.execution_options(groundswell_write=True)
         self._read = sessionmaker(readers, expire_on_commit=False)
         self._write = sessionmaker(self._writers, expire_on_commit=False)
+        watch(self._write)
         try:
             with self._writers.begin() as connection:
                 _wait_for_turn(connection)  # several workers may be started on one database at once

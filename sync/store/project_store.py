@@ -5,12 +5,25 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sync.store.database import Store
 from sync.store.lease import Lease
+from sync.store.tables import ProjectRecord
 
-__all__ = ["ProjectStore"]
+__all__ = ["ProjectStore", "Revision"]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Marks of a project's state: ``tasks`` changes with tasks, annotations, test split and inferences,
+    ``review`` with questions, answers and review tasks. Equal marks, equal rows (``store.revisions``).
+    """
+
+    key: str
+    tasks: str
+    review: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +51,12 @@ class ProjectStore:
         worker can take the lease over.
         """
         return self.store.write(None if self.lease is None else self.lease.fence)
+
+    def revision(self) -> Revision:
+        """The marks of the project's state now; read them before the rows they stand for."""
+        query = select(ProjectRecord.tasks_revision, ProjectRecord.review_revision).where(
+            ProjectRecord.id == self.id
+        )
+        with self.read() as session:
+            row = session.execute(query).first()
+        return Revision(self.key, *("", "") if row is None else (row.tasks_revision, row.review_revision))

@@ -98,6 +98,10 @@ class ProjectRecord(Base):
     """empty; ``asking``: no new questions; ``all``: nothing but reading what people did"""
     round_wanted: Mapped[datetime | None]
     """when an admin asked for a round; None once it has begun"""
+    tasks_revision: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    """another one after every change of tasks, annotations, test split or inferences (``store.revisions``)"""
+    review_revision: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    """the same for questions, answers and review tasks"""
 
 
 class TaskRecord(Base):

@@ -6,6 +6,7 @@ Every call of Groundswell to Label Studio is in this folder; the requests themse
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from sync.studio.annotation_calls import AnnotationCalls
@@ -72,6 +73,9 @@ class Studio(TaskCalls, AnnotationCalls, ConnectionCalls, StorageCalls, ViewCall
     @property
     def url(self) -> str:
         return self._http.base_url
+
+    def server_time(self) -> datetime | None:
+        return self._http.server_time
 
     def whoami(self) -> str:
         """E-mail of the user this client acts as; the cheapest call that needs a valid token."""

@@ -13,6 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -66,6 +67,8 @@ class StudioHttp:
         timeout = httpx.Timeout(connect=5.0, read=read_timeout_s, write=read_timeout_s, pool=10.0)
         self._http = httpx.Client(base_url=self.base_url, timeout=timeout, transport=transport)
         self._attempts = attempts
+        self.server_time: datetime | None = None
+        """the ``Date`` of the last answer: what the server's clock said then, in whole seconds"""
 
     def __repr__(self) -> str:
         return f"StudioHttp({self.base_url!r})"
@@ -105,6 +108,7 @@ class StudioHttp:
                 )
             except httpx.HTTPError as error:
                 raise _unreachable(error, method, path, self.base_url) from error
+            self.server_time = _date(response.headers.get("date")) or self.server_time
             if response.status_code >= 400:
                 raise _refused(response, method, path, hint, json)
             if response.status_code == 204 or not response.content:
@@ -218,6 +222,14 @@ def _detail(response: httpx.Response) -> str:
         fields = body.get("validation_errors")
         return f"{text} {fields}".strip() if fields else text or str(body)
     return str(body)
+
+
+def _date(value: str | None) -> datetime | None:
+    """The time in a ``Date`` header, None when absent or unreadable."""
+    try:
+        return None if not value else email.utils.parsedate_to_datetime(value).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -143,6 +143,13 @@ class ViewRow:
 class StudioClient(Protocol):
     """All calls raise StudioError (with the HTTP status) when Label Studio refuses or cannot be reached."""
 
+    def server_time(self) -> datetime | None:
+        """What the server's clock said in its last answer to this client, at most; None before the first.
+
+        Sends nothing. A request made after this call is answered later than the time that it returns.
+        """
+        ...
+
     def project(self, project_id: int) -> ProjectRow: ...
 
     def projects(self) -> list[ProjectRow]: ...
@@ -185,8 +192,11 @@ class StudioClient(Protocol):
         """Ids of all tasks of the project, cheaply."""
         ...
 
-    def task_times(self, project_id: int) -> dict[int, datetime]:
-        """For every task of the project the time of its last change, without data or annotations."""
+    def task_times(self, project_id: int, *, after: int = 0, limit: int | None = None) -> dict[int, datetime]:
+        """For the tasks of the project the time of their last change, without data or annotations.
+
+        In the order of ids: those above ``after``, at most ``limit``.
+        """
         ...
 
     def task_values(self, project_id: int, field: str) -> dict[str, int]:

@@ -73,8 +73,8 @@ class TaskCalls(ProjectCalls):
     def task_ids(self, project_id: int) -> set[int]:
         return {int(item["id"]) for item in tasks_by_id(self._http, project_id, "id")}
 
-    def task_times(self, project_id: int) -> dict[int, datetime]:
-        rows = tasks_by_id(self._http, project_id, "id,updated_at")
+    def task_times(self, project_id: int, *, after: int = 0, limit: int | None = None) -> dict[int, datetime]:
+        rows = tasks_by_id(self._http, project_id, "id,updated_at", after=after, limit=limit)
         return {int(row["id"]): parse_time(row["updated_at"]) for row in rows}
 
     def task_values(self, project_id: int, field: str) -> dict[str, int]:

@@ -53,23 +53,34 @@ def page_of_tasks(
 
 
 def tasks_by_id(
-    http: StudioHttp, project_id: int, include: str, *, filters: Sequence[Json] = ()
+    http: StudioHttp,
+    project_id: int,
+    include: str,
+    *,
+    filters: Sequence[Json] = (),
+    after: int = 0,
+    limit: int | None = None,
 ) -> Iterator[Json]:
-    """The fields ``include`` of all tasks that pass the filters, in id order."""
-    last = 0
+    """The fields ``include`` of all tasks that pass the filters, in id order.
+
+    Only those with an id above ``after``, and at most ``limit``.
+    """
+    last, left = after, limit
     while True:
-        after = task_filter("id", "greater", "Number", last)
+        size = _ID_PAGE if left is None else min(_ID_PAGE, left)
+        above = task_filter("id", "greater", "Number", last)
         rows = page_of_tasks(
             http,
             project_id,
             fields="task_only",
             include=include,
-            filters=[*filters, after],
+            filters=[*filters, above],
             order="tasks:id",
             page=1,
-            size=_ID_PAGE,
+            size=size,
         )
         yield from rows
-        if len(rows) < _ID_PAGE:
+        left = None if left is None else left - len(rows)
+        if len(rows) < size or left == 0:
             return
         last = int(rows[-1]["id"])

@@ -20,7 +20,8 @@ from sync.rounds.old_rounds import drop_old_rounds
 from sync.rounds.people import note_people
 from sync.rounds.project import OpenProject, refreshed
 from sync.rounds.pull import PullReport, pull
-from sync.rounds.push import PushReport, note_order, push, push_state
+from sync.rounds.push import PushReport, note_order, push
+from sync.rounds.push_due import push_due
 from sync.rounds.round_records import (
     current_round,
     has_finished,
@@ -82,7 +83,7 @@ def look(
         return _only_read(project)
     db, settings, paths = project.db, project.settings, project.paths
     progress, memo = project.progress, project.memo
-    pulled = pull(db, project.studio, project.config, settings, progress)
+    pulled = pull(db, project.studio, project.config, settings, progress, memo)
     write_facts(db, _as_trained(project, trained_round(db)).config, settings)
     note_people(db, project.studio, project.review_studio, settings, memo)
     trained, error = begin_or_train(project, wishes, training, force=force_round, may_train=may_train)
@@ -91,7 +92,7 @@ def look(
     of_now, project = project, _as_trained(project, record)
     if record is None:
         if current_round(db) is None:
-            typical_first(db, project.studio, settings, paths, project.images, progress)
+            typical_first(db, project.studio, settings, paths, project.images, progress, memo)
         _keep_offers(project)
         return LookReport(project.id, pulled=pulled, error=error, paused=wishes.paused)
     forget_looks(paths)
@@ -190,7 +191,7 @@ def _keep_offers(project: OpenProject) -> None:
 def _only_read(project: OpenProject) -> LookReport:
     """The look at a project that is paused: what people drew and answered is read, and nothing is written."""
     db, settings = project.db, project.settings
-    pulled = pull(db, project.studio, project.config, settings, project.progress)
+    pulled = pull(db, project.studio, project.config, settings, project.progress, project.memo)
     pull_answers(db, project.review_studio, settings, project.progress)
     write_facts(db, _as_trained(project, trained_round(db)).config, settings)
     return LookReport(project.id, pulled=pulled, paused="all")
@@ -198,8 +199,8 @@ def _only_read(project: OpenProject) -> LookReport:
 
 def _push_due(project: OpenProject, record: RoundRecord, reviewed: ReviewReport) -> bool:
     """Whether to push: missing predictions at once; decisions when review is done or the last push is old."""
-    state = push_state(project.db, project.config, project.settings, project.paths, project.memo, record)
-    if state.plan.is_empty and state.plan.version == record.pushed:
+    due = push_due(project.db, project.config, project.settings, project.paths, project.memo, record)
+    if due == "nothing":
         return False
     age = None if record.pushed_at is None else (utc_now() - record.pushed_at).total_seconds()
-    return state.is_urgent or reviewed.done or age is None or age >= project.settings.push_interval_s
+    return due == "urgent" or reviewed.done or age is None or age >= project.settings.push_interval_s

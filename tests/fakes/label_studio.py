@@ -86,6 +86,9 @@ class FakeStudio:
         self._one_at_a_time = threading.RLock()
         """the queue of answers calls from several threads"""
 
+    def server_time(self) -> datetime | None:
+        return datetime.now(UTC)
+
     # ---- projects -------------------------------------------------------------------------------------
 
     def project(self, project_id: int) -> ProjectRow:
@@ -179,10 +182,12 @@ class FakeStudio:
         self._get("projects", project_id)
         return {row["id"] for row in self._of("tasks", project=project_id)}
 
-    def task_times(self, project_id: int) -> dict[int, datetime]:
+    def task_times(self, project_id: int, *, after: int = 0, limit: int | None = None) -> dict[int, datetime]:
         self._call("task_times")
         self._get("projects", project_id)
-        return {row["id"]: _time(row["updated_at"]) for row in self._of("tasks", project=project_id)}
+        rows = sorted(self._of("tasks", project=project_id), key=lambda row: int(row["id"]))
+        found = [(row["id"], _time(row["updated_at"])) for row in rows if row["id"] > after]
+        return dict(found[:limit])
 
     def task_values(self, project_id: int, field: str) -> dict[str, int]:
         self._call("task_values")

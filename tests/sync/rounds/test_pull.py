@@ -23,7 +23,7 @@ from ml_backend.masks.rle import encode_mask, rle_box
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
 from sync.rounds.project import refreshed
-from sync.rounds.pull import TaskDifferences, compare_tasks, is_comparison_due, pull
+from sync.rounds.pull import TaskDifferences, compare_tasks, is_comparison_due, listed_since, pull
 from sync.rounds.registration import register_project
 from sync.rounds.task_queries import effective_annotation
 from sync.store.tables import AnnotationRecord, ProjectRecord, TaskRecord
@@ -411,3 +411,73 @@ def test_clicks_that_nobody_accepted_are_told(make_world: MakeWorld) -> None:
     assert found["projects"][0]["clicks_left"] == [world.tasks[0]]
     (line,) = [line for line in status_lines(found) if "nobody accepted" in line]
     assert f"1 task was submitted with clicks whose mask nobody accepted ({world.tasks[0]})" in line
+
+
+@pytest.mark.parametrize(
+    ("watermark", "listed", "since"),
+    [
+        (None, None, None),
+        (None, (T2, T1), None),  # the store was emptied
+        (T1, None, -30),
+        (T1, (T1 + timedelta(seconds=500), T1), 470),  # quiet since: nothing is listed again
+        (T1, (T1 - timedelta(seconds=5), T1), -30),  # the server's clock says whole seconds
+        (T1, (T2, T1 + timedelta(seconds=1)), -30),  # the store came from a backup made before that listing
+    ],
+)
+def test_from_when_on_changes_are_listed(
+    watermark: datetime | None, listed: tuple[datetime, datetime] | None, since: int | None
+) -> None:
+    found = listed_since(watermark, listed, 30.0)
+    assert found == (None if since is None else T1 + timedelta(seconds=since))
+
+
+def test_what_was_listed_is_not_listed_again_once_the_overlap_has_passed(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(4)
+    project = world.open()
+    assert step(pull, project).tasks_seen == 4
+    assert step(pull, project).tasks_seen == 4  # within the overlap of the import
+    later = datetime.now(UTC) + timedelta(seconds=60)
+    monkeypatch.setattr(world.studio, "server_time", lambda: later)
+    step(pull, project)  # listed all until then
+    assert step(pull, project).tasks_seen == 0
+    assert step(pull, world.open()).tasks_seen == 4  # another worker cannot know
+
+
+def test_a_change_that_no_listing_shows_is_found_piece_by_piece(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change committed too late, far below the watermark: all tasks are compared, two at each pull."""
+    world = make_world(6, compare_s=0.001, overlap_s=0.0)
+    project = world.open()
+    step(pull, project)
+    world.label(3)
+    hidden = world.studio._get("tasks", world.tasks[3])
+    hidden["updated_at"] = "2001-01-01T00:00:00+00:00"
+    monkeypatch.setattr("sync.rounds.pull._PIECE", 2)
+    asked = []
+    task_times = world.studio.task_times
+
+    def heard(project_id: int, *, after: int = 0, limit: int | None = None) -> dict[int, datetime]:
+        asked.append((after, limit))
+        return task_times(project_id, after=after, limit=limit)
+
+    monkeypatch.setattr(world.studio, "task_times", heard)
+    assert [step(pull, project).annotations_created for _ in range(4)] == [0, 1, 0, 0]
+    tasks = world.tasks
+    assert asked == [(0, 2), (tasks[1], 2), (tasks[3], 2), (tasks[5], 2)]
+    step(pull, project)
+    assert asked[4:] == [(0, 2)]  # and from the beginning again
+
+
+def test_differences_in_a_piece_do_not_reach_beyond_it(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(6, compare_s=0.001, overlap_s=0.0)
+    project = world.open()
+    step(pull, project)
+    monkeypatch.setattr("sync.rounds.pull._PIECE", 2)
+    for _ in range(4):
+        assert step(pull, project).changes == 0
+    assert len(_dump(world)[0]) == 6

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import Verdict, read_verdicts, write_verdicts
 from ml_backend.instances import Instances
 from ml_backend.masks.rle import encode_mask
+from sync.rounds import pushed_notes
 from sync.rounds.push import push
 from sync.rounds.push_plan import PushPlan, Shown, plan_push
+from sync.rounds.pushed_notes import load_pushed
 from sync.rounds.round_records import trained_round
 from sync.store.tables import AnnotationRecord, RoundRecord
 from sync.studio.protocol import PredictionRow
@@ -196,7 +200,7 @@ def test_a_kill_between_sending_and_noting_doubles_nothing(make_world: MakeWorld
     for numbers in ((10, 11), tuple(range(12, 24))):  # replaced one by one, then a whole new set
         _decide(world, record, *numbers)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sync.rounds.push.save_pushed", killed)
+            patch.setattr("sync.rounds.push.note_pushed", killed)
             with pytest.raises(KeyboardInterrupt):
                 step(push, world.open(), _record(world))
         report = step(push, world.open(), _record(world))
@@ -272,3 +276,59 @@ def test_a_kill_while_predictions_are_replaced_leaves_none_as_it_should_not_be(
     now = [world.studio.predictions(world.tasks[number]) for number in (10, 11)]
     assert [one == other for one, other in zip(now, before, strict=True)] == [is_withdrawn] * 2
     assert step(push, world.open(), _record(world)).sent == 0
+
+
+def test_notes_of_a_push_grow_with_what_is_sent_alone(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each chunk adds its own tasks; the whole is written at the beginning and at the end."""
+    noted: list[int] = []
+    written: list[int] = []
+    note, save = pushed_notes.note_pushed, pushed_notes.save_pushed
+
+    def noting(folder: Path, version: str, rows: Mapping[int, Shown], **more: Any) -> None:
+        noted.append(len(rows))
+        note(folder, version, rows, **more)
+
+    def saving(folder: Path, held: Mapping[str, Mapping[int, Shown]], **more: Any) -> None:
+        written.append(sum(map(len, held.values())))
+        save(folder, held, **more)
+
+    monkeypatch.setattr("sync.rounds.push.note_pushed", noting)
+    monkeypatch.setattr("sync.rounds.push.save_pushed", saving)
+    world, record = _pushed(make_world, push_rows=5)
+    assert (noted, written) == ([5, 5, 5, 5, 4], [0, 24])
+    folder = world.open().paths.round(record.number)
+    assert not (folder / "pushed.jsonl").exists()
+    assert sorted(len(rows) for rows in load_pushed(folder).values()) == [24]
+
+
+def test_only_changed_rows_are_sent(make_world: MakeWorld) -> None:
+    world, record = _pushed(make_world)
+    before = {task: world.studio.predictions(task) for task in world.tasks}
+    _decide(world, record, 9, 17)
+    assert step(push, world.open(), _record(world)).sent == 2
+    after = {task: world.studio.predictions(task) for task in world.tasks}
+    assert [n for n, task in enumerate(world.tasks) if before[task] != after[task]] == [9, 17]
+
+
+A1, A2 = Shown("a1"), Shown("a2", "b")
+
+
+def test_notes_are_read_as_they_were_made(tmp_path: Path) -> None:
+    pushed_notes.save_pushed(tmp_path, {"old": {1: A1}, "new": {2: A1}}, guard=nullcontext)
+    pushed_notes.note_pushed(tmp_path, "new", {2: A2, 3: A1}, guard=nullcontext)
+    pushed_notes.note_pushed(tmp_path, "new", {3: A2}, guard=nullcontext)
+    held = {"old": {1: A1}, "new": {2: A2, 3: A2}}
+    assert load_pushed(tmp_path) == held
+    with (tmp_path / "pushed.jsonl").open("ab") as file:
+        file.write(b'{"new": {"4": ["cut sh')  # a kill in the middle of a line
+    assert load_pushed(tmp_path) == held
+    pushed_notes.note_pushed(tmp_path, "new", {5: A1}, guard=nullcontext)
+    held["new"][5] = A1
+    assert load_pushed(tmp_path) == held
+    lines = (tmp_path / "pushed.jsonl").read_bytes()
+    pushed_notes.save_pushed(tmp_path, held, guard=nullcontext)
+    assert not (tmp_path / "pushed.jsonl").exists()
+    (tmp_path / "pushed.jsonl").write_bytes(lines)  # a kill before the lines were taken away
+    assert load_pushed(tmp_path) == held
