@@ -414,6 +414,7 @@ class _Usage:
 def test_an_older_schema_is_brought_up_to_date(source: Settings, target: Settings, tmp_path: Path) -> None:
     store = Store(source.database())
     with store.write() as session:
+        session.execute(text("DROP TABLE jobs"))
         for name in ("tasks_revision", "review_revision"):
             session.execute(text(f"ALTER TABLE projects DROP COLUMN {name}"))
         session.execute(text("ALTER TABLE annotations DROP COLUMN clicks_left"))
