@@ -55,6 +55,8 @@ _ASK_FOR_GONE_S: Final = 3600.0
 _WAITING: Final = ("train.start", "train.progress", "clicks.progress")
 _IDLE_S: Final = 1.0
 """seconds between questions to the database for a job that is due"""
+_SIGNAL_S: Final = 0.2
+"""seconds after which a signal is seen, at most"""
 _NOTICE_S: Final = 0.2
 """seconds between looks at the files that webhooks touch"""
 
@@ -148,7 +150,10 @@ class Worker:
         ]
         for thread in threads:
             thread.start()
-        self._stop.wait()
+        # The system may give a signal to another thread, but its handler runs in this one, when it wakes. It
+        # sleeps without a lock: the handler takes that of the event, which must not be held here then.
+        while not self._stop.is_set():
+            time.sleep(_SIGNAL_S)
         threads.append(threading.Thread(target=self._last_words, name="last answers", daemon=True))
         threads[-1].start()
         until = time.monotonic() + self._settings.stop_s
