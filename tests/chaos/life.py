@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sync.local.label_studio_server import StudioServer
+from sync.studio.client import Studio
 from sync.worker.loop import Worker
 from tests.chaos.checks import check, shown_to_people
 from tests.chaos.people import FIRST, LATER, People
 from tests.chaos.site import Site, make_world, open_site
+from tests.conftest import LOGIN
 from tests.postgres import PostgresServer
 from tests.studio.test_kill_real import answer_open_tasks
 from tests.sync.conftest import World
@@ -50,9 +52,6 @@ class Calm:
 
 def undisturbed(folder: Path, server: StudioServer, postgres: PostgresServer) -> Calm:
     """The same work without any trouble."""
-    from sync.studio.client import Studio
-    from tests.conftest import LOGIN
-
     folder.mkdir(parents=True)
     world = make_world(folder / "world", Studio(server.url, LOGIN.token), postgres.new_database())
     started = time.monotonic()
@@ -111,7 +110,7 @@ def live(
 
 
 def _plan(rng: random.Random, kills: int, large: bool) -> list[str]:
-    often = {"worker": 12, "training": 3}
+    often = {"worker": 12, "training": 1}
     between = {"cut": 2, "lose": 3, "slow": 1, "disk": 1}
     plan = rng.choices(list(often), list(often.values()), k=kills - 3 * large)
     plan += rng.choices(list(between), list(between.values()), k=max(4, kills // 5))
@@ -149,16 +148,18 @@ def _do(site: Site, what: str, rng: random.Random, done: Trouble) -> None:
 
 
 def come_to_rest(world: World) -> None:
-    """Look, and answer what is asked, until nothing is left to do."""
-    from sync.settings import Settings
+    """Look, and answer what is asked, until nothing is left to do.
 
-    settings: Settings = world.settings
-    quiet = 0
+    A training that was killed is tried again a minute later, and once more five minutes later. Nobody
+    waits for that here: a round is asked for, as an admin would.
+    """
+    quiet, force = 0, False
     for _ in range(_LOOKS):
-        report = Worker(settings, world.store, world.studio).look(world.project_id)
+        report = Worker(world.settings, world.store, world.studio).look(world.project_id, force_round=force)
         if report is None:  # the lease of a killed worker has to run out
             time.sleep(0.3)
             continue
+        force = report.review is None
         if report.error:
             quiet = 0
             time.sleep(0.5)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from sync.local.backend_server import as_environment
 from sync.local.label_studio_server import StudioServer, find_studio
 from sync.settings import Settings
 from sync.studio.client import Studio
@@ -171,10 +172,8 @@ def _kill(pid: int) -> None:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """Environment of processes with these settings."""
-    from sync.local.backend_server import as_environment
-
-    return as_environment(settings)
+    """Environment of processes with these settings; a training takes a second, so that it can be killed."""
+    return as_environment(settings) | {"TINY_SLEEP_S": "1"}
 
 
 def make_world(folder: Path, studio: Studio, database: str) -> World:
