@@ -74,13 +74,13 @@ def live(
 ) -> Trouble:
     """People work on a project while parts of it are killed ``kills`` times.
 
-    The time between two kills is random, and on average so long that the work goes on in between: a tenth
-    of what the whole work takes undisturbed, but no less than a second, because the lease of a killed worker
-    has to run out. ``large``: Label Studio, Postgres and the backend, which need seconds to start, are killed
-    once each as well. Raises AssertionError when anything is lost or there twice.
+    The time between two kills is random, and on average so long that the work goes on in between: a sixth
+    of what the whole work takes undisturbed, but no less than two seconds, because the lease of a killed
+    worker has to run out. ``large``: Label Studio, Postgres and the backend, which need seconds to start, are
+    killed once each as well. Raises AssertionError when anything is lost or there twice.
     """
     rng = random.Random(seed)
-    mean_gap_s = max(1.0, calm.seconds / 10)
+    mean_gap_s = max(2.0, calm.seconds / 6)
     done = Trouble()
     with open_site(folder, server, postgres) as site:
         people = People(site, rng)
@@ -110,9 +110,9 @@ def live(
 
 
 def _plan(rng: random.Random, kills: int, large: bool) -> list[str]:
-    often = {"worker": 12, "training": 1}
+    trainings = max(1, kills // 12)
     between = {"cut": 2, "lose": 3, "slow": 1, "disk": 1}
-    plan = rng.choices(list(often), list(often.values()), k=kills - 3 * large)
+    plan = ["worker"] * (kills - trainings - 3 * large) + ["training"] * trainings
     plan += rng.choices(list(between), list(between.values()), k=max(4, kills // 5))
     plan += ["backend", "studio", "postgres"] * large
     rng.shuffle(plan)
@@ -129,7 +129,7 @@ def _do(site: Site, what: str, rng: random.Random, done: Trouble) -> None:
         done.faults[what] += site.fill_disk(rng.uniform(0.2, 1.0))
         return
     if what == "training":
-        until = time.monotonic() + 1.0
+        until = time.monotonic() + 10.0
         while time.monotonic() < until:
             if site.kill_training():
                 done.kills[what] += 1

@@ -22,7 +22,7 @@ __all__ = ["People"]
 
 FIRST = 6
 """pictures that are labelled at the start"""
-LATER = 2
+LATER = 4
 """and while things break"""
 
 
@@ -96,7 +96,7 @@ class People:
 
     def _annotate(self) -> None:
         for number in range(FIRST, FIRST + LATER):
-            self._pause()
+            self.stopped.wait(self.rng.uniform(2.0, 12.0))  # each may be what the next training waits for
             self.label(number)
 
     def _answer_on_page(self) -> None:

@@ -28,7 +28,7 @@ from tests.sync.conftest import World
 __all__ = ["TESTS", "Nursery", "Site", "make_world", "open_site", "servers"]
 
 TESTS = Path(__file__).parents[1]
-N_PICTURES = 16
+N_PICTURES = 20
 
 
 class Nursery:
@@ -196,6 +196,7 @@ def make_world(folder: Path, studio: Studio, database: str) -> World:
         heartbeat_s=0.3,
         poll_s=0.3,
         early_s=0.0,
+        retrain_after=1,
         policy="original",
         policy_options={"min_size": 8, "sample": 8},
     )
