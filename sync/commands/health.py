@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--anywhere", help="workers of all machines that share the data directory")
         ] = False,
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
     ) -> None:
         """Say whether a worker of this machine works; exit code 1 when none does.
 
@@ -34,11 +35,17 @@ def register(app: typer.Typer) -> None:
 
         Example: groundswell health worker
         """
+        import json
+        from dataclasses import asdict
+
         from sync.settings import load_settings
         from sync.worker.signs import worker_health
 
         settings = load_settings(**({} if data_dir is None else {"data_dir": data_dir}))
         found = worker_health(settings.data_dir, stuck_s=settings.stuck_s, anywhere=anywhere)
-        typer.echo(found.line, err=not found.ok)
+        if as_json:
+            typer.echo(json.dumps(asdict(found)))
+        else:
+            typer.echo(found.line, err=not found.ok)
         if not found.ok:
             raise typer.Exit(1)

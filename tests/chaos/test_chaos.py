@@ -20,8 +20,8 @@ def test_kills_and_faults_at_random_moments_lose_and_double_nothing(tmp_path: Pa
     trouble = Trouble()
     with servers(tmp_path / "servers") as (studio, postgres):
         calm = undisturbed(tmp_path / "calm", studio, postgres)
-        trouble.add(live(tmp_path / "1", studio, postgres, kills=40, seed=1, calm=calm))
+        trouble.add(live(tmp_path / "1", studio, postgres, kills=24, seed=1, calm=calm))
     print(trouble)
-    assert trouble.kills.total() == 40
+    assert trouble.kills.total() == 24
     assert trouble.kills["worker"] > 10
     assert trouble.answers > 0

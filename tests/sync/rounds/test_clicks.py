@@ -107,7 +107,7 @@ def _look(worker: Worker, world: World) -> LookReport:
 
 def _end(worker: Worker, world: World) -> None:
     """Let the training that runs come to its end."""
-    training = worker._memo.get(("click training", world.project_id))
+    training = worker._memos["sync"].get(("click training", world.project_id))
     assert isinstance(training, ClickTraining)
     training.wait(20)
 
@@ -191,7 +191,7 @@ def test_too_little_is_not_trained_on(make_world: MakeWorld, job: Job) -> None:
     worker = world.worker()
     _look(worker, world)
     assert job.asked == []
-    assert "click training" not in {key[0] for key in worker._memo if isinstance(key, tuple)}
+    assert "click training" not in {key[0] for key in worker._memos["sync"] if isinstance(key, tuple)}
 
 
 @pytest.mark.parametrize(

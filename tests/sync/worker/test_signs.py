@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -123,3 +124,14 @@ def test_health_fails_after_a_kill_and_after_a_stop(
         while asked(tmp_path):
             assert time.monotonic() < until, "it never came back"
             time.sleep(0.1)
+
+
+def test_the_command_answers_programs_too(tmp_path: Path) -> None:
+    asked = ["health", "worker", "--data-dir", str(tmp_path), "--json"]
+    nobody = CliRunner().invoke(build_app(), asked)
+    assert nobody.exit_code == 1
+    assert json.loads(nobody.stdout)["ok"] is False
+    with SignsOfLife(tmp_path, 10.0):
+        somebody = CliRunner().invoke(build_app(), asked)
+    assert somebody.exit_code == 0
+    assert json.loads(somebody.stdout)["ok"] is True
