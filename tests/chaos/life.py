@@ -112,10 +112,12 @@ def live(
 def _plan(rng: random.Random, kills: int, large: bool) -> list[str]:
     trainings = max(1, kills // 12)
     between = {"cut": 2, "lose": 3, "slow": 1, "disk": 1}
-    plan = ["worker"] * (kills - trainings - 3 * large) + ["training"] * trainings
+    plan = ["worker"] * (kills - trainings - 3 * large)
     plan += rng.choices(list(between), list(between.values()), k=max(4, kills // 5))
     plan += ["backend", "studio", "postgres"] * large
     rng.shuffle(plan)
+    for _ in range(trainings):  # early: later on nothing is left to train
+        plan.insert(rng.randrange(len(plan) // 3 + 1), "training")
     return plan
 
 

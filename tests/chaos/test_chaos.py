@@ -21,7 +21,5 @@ def test_kills_and_faults_at_random_moments_lose_and_double_nothing(tmp_path: Pa
     with servers(tmp_path / "servers") as (studio, postgres):
         calm = undisturbed(tmp_path / "calm", studio, postgres)
         trouble.add(live(tmp_path / "1", studio, postgres, kills=24, seed=1, calm=calm))
-    print(trouble)
     assert trouble.kills.total() == 24
     assert trouble.kills["worker"] > 10
-    assert trouble.answers > 0
