@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.studio, pytest.mark.slow]
 __all__ = ["_tiny_learner"]  # a fixture
 
 
+@pytest.mark.timeout(1500)  # the time between kills grows with the time that the work takes
 @pytest.mark.usefixtures("_tiny_learner")
 def test_kills_and_faults_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
     trouble = Trouble()
