@@ -13,11 +13,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from sync.settings import Settings
-from sync.store.database import Store
+from sync.store.database import Store, database_now
+from sync.store.tables import LeaseRecord
 from sync.studio.client import Studio
 from sync.worker.loop import Worker
 from tests.fakes.label_studio import FakeStudio
@@ -49,6 +53,21 @@ class Blocker:
         return wrapped
 
 
+def wait_for_leases(store: Store, ttl_s: float) -> None:
+    """Wait until every lease of a killed worker has run out.
+
+    They do so one after another. A look that comes between finds a training that seems to go on, and ends
+    without one.
+    """
+    while True:
+        with store.read() as session:
+            fresh = LeaseRecord.heartbeat_at > database_now(session) - timedelta(seconds=ttl_s)
+            held = session.scalars(select(LeaseRecord.name).where(LeaseRecord.holder != "", fresh)).all()
+        if not held:
+            return
+        time.sleep(0.2)
+
+
 def main(folder: Path) -> int:
     told = json.loads((folder / "world.json").read_text())
     settings = Settings(**told["settings"])
@@ -61,17 +80,19 @@ def main(folder: Path) -> int:
             studio = FakeStudio(folder / "studio.json")
         if after.place:
             setattr(studio, after.place, after.behind(getattr(studio, after.place)))
-        worker = Worker(settings, Store(settings.database()), studio, checkpoint=at.come)
+        store = Store(settings.database())
+        worker = Worker(settings, store, studio, checkpoint=at.come)
         if "INSTALL_SIGNALS" in os.environ:
             worker.install_signal_handlers()
         if "RUN_ON" in os.environ:
             worker.run()
             return 0
+        wait_for_leases(store, settings.lease_ttl_s)
         report = worker.look(told["project"])
         if report is not None:
             print(json.dumps({"error": report.error, "done": bool(report.review and report.review.done)}))
             return 1 if report.error else 0
-        time.sleep(0.2)  # the dead worker's lease has to run out
+        time.sleep(0.2)  # another worker was faster
 
 
 if __name__ == "__main__":
