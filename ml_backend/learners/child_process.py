@@ -209,7 +209,7 @@ def _lines(child: subprocess.Popen[str]) -> Generator[str | None]:
                 return
             yield line
     finally:
-        if child.poll() is None:
+        if child.poll() is None:  # nobody may still read the pipe when it is closed
             child.kill()
         reader.join()
 

@@ -17,7 +17,7 @@ from sync.alike.ask import Ask, checked
 from sync.alike.examples import drawn_pictures
 from sync.alike.find import Found, Offer, chosen_tasks, find_alike
 from sync.alike.push import alike_prefix, foreign_predictions, push_offers
-from sync.rounds.progress import Memo, Progress
+from sync.rounds.progress import Memo, Progress, remembered
 from sync.rounds.round_records import digest_of, trained_round
 from sync.rounds.start_order import START
 from sync.rounds.task_queries import finished_digests, open_task_ids
@@ -177,14 +177,11 @@ def keep_offers(
 
 def _drawn(db: ProjectStore, memo: Memo) -> str:
     """Digest of what people drew and of the tasks that wait; worked out again when a task has changed."""
-    name = ("drawn", db.id)
-    revision = db.revision()
-    kept = memo.get(name)
-    if isinstance(kept, tuple) and kept[0] == revision:
-        return str(kept[1])
-    drawn = digest_of([sorted(finished_digests(db).items()), open_task_ids(db)])
-    memo[name] = (revision, drawn)
-    return drawn
+
+    def make() -> str:
+        return digest_of([sorted(finished_digests(db).items()), open_task_ids(db)])
+
+    return remembered(memo, ("drawn", db.id), (db.key, db.revision().tasks), make)
 
 
 def _withdraw(

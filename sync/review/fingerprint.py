@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 
 from ml_backend.label_studio.label_config import LabelConfig
-from sync.rounds.progress import Memo
+from sync.rounds.progress import Memo, remembered
 from sync.rounds.round_records import digest_of
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
@@ -61,12 +61,10 @@ def _counts(db: ProjectStore, memo: Memo) -> list[list[str]]:
     """A few figures that stand for all rows: their count, the sum of their numbers, the largest number and
     the newest change. They are counted again when a row has changed.
     """
-    name = ("review counts", db.id)
-    revision = db.revision()
-    kept = memo.get(name)
-    if isinstance(kept, tuple) and kept[0] == revision:
-        known: list[list[str]] = kept[1]
-        return known
+    return remembered(memo, ("review counts", db.id), db.revision(), lambda: _counted(db))
+
+
+def _counted(db: ProjectStore) -> list[list[str]]:
     question, answer, shown = QuestionRecord, AnswerRecord, ReviewTaskRecord
     annotation, task = AnnotationRecord, TaskRecord
     columns: list[tuple[Any, list[Any]]] = [
@@ -97,7 +95,6 @@ def _counts(db: ProjectStore, memo: Memo) -> list[list[str]]:
             ]
             for table, rest in columns
         ]
-    memo[name] = (revision, counts)
     return counts
 
 

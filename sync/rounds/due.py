@@ -12,7 +12,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.early import given_up, is_early
-from sync.rounds.progress import Memo
+from sync.rounds.progress import Memo, remembered
 from sync.rounds.round_records import has_finished, last_trained_for, load_snapshot
 from sync.rounds.task_queries import finished_digests
 from sync.settings import Settings
@@ -86,17 +86,14 @@ def training_wait(
 
 def _counts(db: ProjectStore, paths: ProjectPaths, memo: Memo, last: RoundRecord | None) -> tuple[int, int]:
     """Finished tasks, and those of them that ``last`` was not trained on as they are now."""
-    name = ("finished tasks", db.id)
-    state = (db.revision(), None if last is None else (last.number, last.digest))
-    kept = memo.get(name)
-    if isinstance(kept, tuple) and kept[0] == state:
-        counts: tuple[int, int] = kept[1]
-        return counts
-    finished = finished_digests(db)
-    before: Mapping[int, str] = {} if last is None else _trained_on(paths, memo, last).digests
-    changed = sum(before.get(task) != digest for task, digest in finished.items())
-    memo[name] = (state, (len(finished), changed))
-    return len(finished), changed
+
+    def count() -> tuple[int, int]:
+        finished = finished_digests(db)
+        before: Mapping[int, str] = {} if last is None else _trained_on(paths, memo, last).digests
+        return len(finished), sum(before.get(task) != digest for task, digest in finished.items())
+
+    state = (db.key, db.revision().tasks, None if last is None else (last.number, last.digest))
+    return remembered(memo, ("finished tasks", db.id), state, count)
 
 
 def wait_text(wait: TrainingWait) -> str:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from sync.store.lease import Lease
 
-__all__ = ["Memo", "Progress", "Report"]
+__all__ = ["Memo", "Progress", "Report", "remembered"]
+
+T = TypeVar("T")
 
 Report = Callable[[str, float, str], None]
 """Called with step, share done (0..1) and one line about it."""
 
 Memo = dict[object, object]
 """Values a worker keeps between looks; their keys name all they depend on."""
+
+
+def remembered(memo: Memo, name: object, state: object, make: Callable[[], T]) -> T:
+    """What ``make`` gave for this state under this name; made again when the state is another one.
+
+    ``state`` must hold all that ``make`` reads; take it before.
+    """
+    kept = memo.get(name)
+    if isinstance(kept, tuple) and kept[0] == state:
+        return cast(T, kept[1])
+    made = make()
+    memo[name] = (state, made)
+    return made
 
 
 def _silent(step: str, share: float, text: str) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "lease_name",
     "project_lease",
     "seconds",
+    "take_row",
     "training_lease",
     "training_lease_name",
     "worker_name",
@@ -57,6 +58,30 @@ def seconds() -> float:
 def worker_name() -> str:
     """A name for this worker: host, process, and a random part (process ids come round again)."""
     return f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def take_row(
+    session: Session, name: str, holder: str, now: datetime, ttl: timedelta, *, again: bool = True
+) -> Fence | None:
+    """Take the row of a lease within a transaction; None when another holds it and gives signs of life.
+
+    Without ``again`` that is also so when it is ``holder`` itself, for whom another thread may hold it.
+    Raises IntegrityError when another worker makes the row in the same moment.
+    """
+    row = session.scalar(select(LeaseRecord).where(LeaseRecord.name == name).with_for_update())
+    if row is None:
+        row = LeaseRecord(name=name, holder="", fence=0, heartbeat_at=now)
+        session.add(row)
+    is_free = row.holder == "" or (again and row.holder == holder)
+    if not is_free:
+        if now - row.heartbeat_at < ttl:
+            return None
+        _log.warning("%s: taking over from %s, silent since %s", name, row.holder, row.heartbeat_at)
+    row.holder = holder
+    row.fence += 1
+    row.heartbeat_at = now
+    session.flush()
+    return Fence(name, row.fence)
 
 
 class Lease:
@@ -124,21 +149,9 @@ class Lease:
     def _take(self) -> bool:
         asked_at = self._seconds()
         with self._store.write() as session:
-            now = self._now(session)
-            row = session.scalar(select(LeaseRecord).where(LeaseRecord.name == self._name).with_for_update())
-            if row is None:
-                row = LeaseRecord(name=self._name, holder="", fence=0, heartbeat_at=now)
-                session.add(row)
-            elif row.holder not in ("", self._holder) and now - row.heartbeat_at < self._ttl:
-                return False
-            if row.holder not in ("", self._holder):
-                _log.warning(
-                    "%s: taking over from %s, silent since %s", self._name, row.holder, row.heartbeat_at
-                )
-            row.holder = self._holder
-            row.fence += 1
-            row.heartbeat_at = now
-            fence = Fence(self._name, row.fence)
+            fence = take_row(session, self._name, self._holder, self._now(session), self._ttl)
+        if fence is None:
+            return False
         self._fence, self._beaten_at = fence, asked_at
         return True
 

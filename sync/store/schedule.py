@@ -21,8 +21,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sync.settings import Settings
-from sync.store.database import Fence, Store, database_now
-from sync.store.lease import Lease, lease_name, project_lease, seconds, training_lease, training_lease_name
+from sync.store.database import Store, database_now
+from sync.store.lease import (
+    Lease,
+    lease_name,
+    project_lease,
+    seconds,
+    take_row,
+    training_lease,
+    training_lease_name,
+)
 from sync.store.tables import JobRecord, LeaseRecord, ProjectRecord
 
 __all__ = ["KINDS", "Claim", "Kind", "Schedule", "forget_jobs"]
@@ -80,7 +88,7 @@ class Schedule:
                 job = session.scalar(self._due(kind, now).with_for_update(skip_locked=True))
                 if job is None:
                     return None
-                fence = self._take_lease(session, job.name, now)
+                fence = take_row(session, job.name, self._holder, now, self._ttl, again=False)
                 if fence is None:
                     return None
                 next_at = job.next_at = now + timedelta(seconds=self._settings.poll_s)
@@ -101,19 +109,6 @@ class Schedule:
         if self._only is not None:
             due = due.where(JobRecord.project_id.in_(self._only))
         return due.order_by(JobRecord.next_at, JobRecord.name).limit(1)
-
-    def _take_lease(self, session: Session, name: str, now: datetime) -> Fence | None:
-        """The lease, taken; None when another got it since the row of the job was read."""
-        row = session.scalar(select(LeaseRecord).where(LeaseRecord.name == name).with_for_update())
-        if row is None:
-            row = LeaseRecord(name=name, holder="", fence=0, heartbeat_at=now)
-            session.add(row)
-        elif row.holder and now - row.heartbeat_at < self._ttl:
-            return None
-        row.holder, row.heartbeat_at = self._holder, now
-        row.fence += 1
-        session.flush()
-        return Fence(name, row.fence)
 
     def conclude(self, claim: Claim, *, again_s: float | None) -> None:
         """Say when the job is due again: ``again_s`` seconds from now; None: when somebody calls for it.
@@ -141,16 +136,18 @@ class Schedule:
                 .values(next_at=now)
             )
 
-    def fill(self) -> None:
-        """Make the rows of projects that have none, as after a registration; they are due at once."""
-        wanted = {
-            _NAMES[kind](project_id): (kind, project_id) for kind in KINDS for project_id in self.projects()
-        }
+    def fill(self) -> Sequence[int]:
+        """Make the rows of projects that have none, as after a registration; they are due at once.
+
+        Returns the numbers of the projects that the worker takes.
+        """
+        projects = self.projects()
+        wanted = {_NAMES[kind](project_id): (kind, project_id) for kind in KINDS for project_id in projects}
         with self._store.read() as session:
             known = set(session.scalars(select(JobRecord.name)))
         missing = [name for name in wanted if name not in known]
         if not missing:
-            return
+            return projects
         with self._store.write() as session:  # alone: two workers may see the same gap
             now = database_now(session)
             known = set(session.scalars(select(JobRecord.name)))
@@ -158,6 +155,7 @@ class Schedule:
                 if name not in known:
                     kind, project_id = wanted[name]
                     session.add(JobRecord(name=name, project_id=project_id, kind=kind, next_at=now))
+        return projects
 
     def projects(self) -> Sequence[int]:
         """Numbers of the projects that the worker takes, in order."""

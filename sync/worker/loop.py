@@ -109,6 +109,7 @@ class Worker:
         # threads share no memo: what one keeps about a project is not changed under the hands of the other
         self._memos: dict[Kind, Memo] = {kind: {} for kind in KINDS}
         self._waits = False
+        self._broken: BaseException | None = None
         self._said: dict[tuple[int, Kind], str] = {}
         self._asked_for_gone = time.monotonic()
 
@@ -143,9 +144,12 @@ class Worker:
         When stopped, each thread ends at its next boundary, leases are released, and answers that wait in the
         queue are written. A thread that does not come to a boundary within ``stop_s`` seconds is left behind:
         it ends with the process, and its lease runs out.
+
+        Raises what nobody expected in one of the threads: a worker that does only half of its work must not
+        look alive. Whoever started it starts it again.
         """
         threads = [
-            threading.Thread(target=self._take_turns, args=(kind,), name=f"{kind} jobs", daemon=True)
+            threading.Thread(target=self._take_all_turns, args=(kind,), name=f"{kind} jobs", daemon=True)
             for kind in self._jobs
         ]
         for thread in threads:
@@ -161,6 +165,8 @@ class Worker:
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 _log.warning("%s did not end within %g s; it ends now", thread.name, self._settings.stop_s)
+        if self._broken is not None:
+            raise self._broken
 
     def _last_words(self) -> None:
         """Write the answers that wait, and end trainings of click networks."""
@@ -172,6 +178,13 @@ class Worker:
         for training in trainings:
             training.wait()
 
+    def _take_all_turns(self, kind: Kind) -> None:
+        try:
+            self._take_turns(kind)
+        except BaseException as error:
+            self._broken = error
+            self.stop()
+
     def _take_turns(self, kind: Kind) -> None:
         """The jobs of one kind, one after another, the one that is due for longest first."""
         notices = Notices(self._settings.data_dir) if kind == "sync" else None
@@ -182,8 +195,7 @@ class Worker:
             self._called[kind].clear()
             try:
                 if time.monotonic() - filled >= _IDLE_S:
-                    self._schedule.fill()
-                    projects = self._schedule.projects()
+                    projects = self._schedule.fill()
                     filled = time.monotonic()
                 if kind == "sync" and time.monotonic() - answered >= self._settings.poll_s:
                     self._write_answers()

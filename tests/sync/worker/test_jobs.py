@@ -20,6 +20,7 @@ from sync.rounds.registration import register_project
 from sync.rounds.round_records import current_round, served_round, trained_round
 from sync.store.database import database_now
 from sync.store.lease import Lease, training_lease
+from sync.store.schedule import Schedule
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
@@ -409,3 +410,16 @@ def test_dropped_jobs_come_back(make_world: MakeWorld) -> None:
         session.execute(delete(JobRecord))
     worker._schedule.fill()
     assert worker.take_turn("sync")
+
+
+def test_a_bug_in_one_thread_ends_the_worker(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would look alive and do half of its work; a service manager starts it again."""
+    worker = make_world(4).worker()
+
+    def broken(schedule: Schedule, kind: str) -> None:
+        if kind == "train":
+            raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Schedule, "claim", broken)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        worker.run()
