@@ -37,6 +37,17 @@ def test_a_true_outline_lies_on_the_edge() -> None:
     assert right["outline_to_inside"] > 0.3
 
 
+def test_equal_pictures_give_equal_bits_wherever_they_lie_in_memory() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (60, 77, 3)).astype(np.uint8)
+    masks = [encode_mask(rng.random((60, 77)) < share) for share in (0.2, 0.5, 0.8)]
+    kept, seen = [], set()
+    for size in rng.integers(1, 3000, 100).tolist():
+        kept.append(np.empty(size, np.uint8))  # so that what comes next lies elsewhere
+        seen.add(edge_statistics(image, masks).tobytes())
+    assert len(seen) == 1
+
+
 def test_tiny_and_empty_masks_give_zeros() -> None:
     dot = np.zeros((80, 80), bool)
     dot[3, 3] = True
