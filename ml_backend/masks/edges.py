@@ -49,9 +49,9 @@ Values = npt.NDArray[np.float32]
 def edge_statistics(image: npt.NDArray[np.uint8], rles: Sequence[Rle]) -> npt.NDArray[np.float32]:
     """(n, 10) float32, columns ``EDGES``, of n masks on one picture; always finite.
 
-    Equal input gives equal bits. The rim is a band inside of the outline, 1 to 4 pixels wide, the core what it encloses, the outside a band
-    of the same width around the mask. Grey values are 0..1, edges are lengths of Sobel gradients. Where the
-    picture ends, a mask has no outline and no rim.
+    Equal input gives equal bits. The rim is a band inside of the outline, 1 to 4 pixels wide, the core what
+    it encloses, the outside a band of the same width around the mask. Grey values are 0..1, edges are lengths
+    of Sobel gradients. Where the picture ends, a mask has no outline and no rim.
 
     * rim_contrast, core_contrast: mean grey of rim (core) minus that of the outside
     * brightness, texture: mean and spread of the grey values inside
