@@ -187,6 +187,7 @@ class Worker:
 
     def _take_turns(self, kind: Kind) -> None:
         """The jobs of one kind, one after another, the one that is due for longest first."""
+        self._observer.alive(kind, None)
         notices = Notices(self._settings.data_dir) if kind == "sync" else None
         filled = answered = -math.inf
         projects: Sequence[int] = ()
@@ -215,7 +216,7 @@ class Worker:
         while not self._stop.is_set() and time.monotonic() < until:
             if notices is not None and notices.is_there(projects):
                 return
-            self._observer.alive()
+            self._observer.alive(kind, None)
             if self._called[kind].wait(_NOTICE_S if notices is not None else _IDLE_S):
                 return
 
@@ -242,8 +243,7 @@ class Worker:
                     again_s = _ASK_FOR_GONE_S  # a restored backup may bring it back
             else:
                 report = self._on_project(project_id, "train", lambda: self._train(project_id, claim.lease))
-                if report.trained:
-                    self._observer.trained(project_id)
+                self._observer.trained(project_id, report)
                 again_s = self._settings.poll_s if report.error else None
         finally:
             try:
@@ -252,6 +252,8 @@ class Worker:
                     self._call("sync", project_id)
             finally:
                 claim.lease.release()
+                self._observer.alive(claim.kind, None)
+                set_log_fields(project=None, round=None)
 
     def _call(self, kind: Kind, project_id: int) -> None:
         self._schedule.call(kind, project_id)
@@ -273,8 +275,8 @@ class Worker:
             record = waiting_training(project.db, time.time())
             if record is None:
                 return LookReport(project_id)
-            version, _ = train_round(project, record)
-            return LookReport(project_id, round=record.number, trained=version)
+            version, error = train_round(project, record)
+            return LookReport(project_id, round=record.number, trained=version, error=error)
 
     def look_at_all(self) -> list[LookReport]:
         """One look at every project, in random order so that none starves; errors stop only their project.
@@ -310,6 +312,7 @@ class Worker:
             with lease:
                 work = partial(self._train, project_id, lease)
                 reports.append(self._on_project(project_id, "train", work))
+                self._observer.trained(project_id, reports[-1])
         return reports
 
     def _write_answers(self) -> None:
@@ -417,24 +420,33 @@ class Worker:
                 review_studio=self._review_studio,
                 images=self._images,
                 lease=lease,
-                progress=Progress(self._reporter(project_id, live), self._at, lease),
+                progress=Progress(
+                    self._reporter(project_id, kind, live), partial(self._at, project_id, kind), lease
+                ),
                 memo=self._memos[kind],
             )
 
-    def _reporter(self, project_id: int, live: ProgressFile) -> Report:
+    def _reporter(self, project_id: int, kind: Kind, live: ProgressFile) -> Report:
+        said: tuple[str, float, str] | None = None
+
         def report(step: str, share: float, text: str) -> None:
+            nonlocal said
+            if (step, share, text) != said:  # what a training says is repeated while it is silent
+                self._observer.alive(kind, project_id)
+            said = step, share, text
             live.report(step, share, text)
             self._observer.progressed(project_id, step, share)
             self._report(project_id, step, share, text)
 
         return report
 
-    def _at(self, place: str) -> None:
+    def _at(self, project_id: int, kind: Kind, place: str) -> None:
         if threading.current_thread() is threading.main_thread():
             # between these boundaries nothing happens here but reading what the training process says
             self._waits = place in _WAITING
         self._checkpoint(place)
-        self._observer.alive()
+        if place != "train.progress":  # reached also while the training process stands still
+            self._observer.alive(kind, project_id)
         if self._stop.is_set():
             raise Stopped(f"stopped at {place}; the next worker goes on from here")
 

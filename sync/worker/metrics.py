@@ -13,6 +13,7 @@ from ml_backend.errors import BadInput, GroundswellError
 from sync.review.outbox import waiting
 from sync.rounds.registration import project_ids
 from sync.store.database import Store
+from sync.store.schedule import Kind
 from sync.worker.look import LookReport
 from sync.worker.observer import Observer
 
@@ -37,7 +38,7 @@ class WorkerMetrics(Observer):
             return Counter(name, text, ["project"], namespace=_NAMESPACE, registry=self.registry)
 
         self._looks = counter("looks", "Looks at a project")
-        self._errors = counter("errors", "Looks that ended with an error")
+        self._errors = counter("errors", "Looks and trainings that ended with an error")
         self._labels = counter("labels_pulled", "Annotations read from Label Studio, new or changed")
         self._predictions = counter("predictions_pushed", "Predictions sent to Label Studio")
         self._questions = counter("questions", "Questions asked")
@@ -47,7 +48,7 @@ class WorkerMetrics(Observer):
         self._last = self._gauge(
             "last_look_timestamp_seconds", "When the last look at a project ended", ["project"]
         )
-        self._alive = self._gauge("alive_timestamp_seconds", "When the work last came to a boundary", [])
+        self._alive = self._gauge("alive_timestamp_seconds", "When work of this kind last moved", ["kind"])
         self._seconds = Histogram(
             "step_seconds",
             "Time of a step of a look",
@@ -73,11 +74,10 @@ class WorkerMetrics(Observer):
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
         return Gauge(name, text, labels, namespace=_NAMESPACE, registry=self.registry)
 
-    def alive(self) -> None:
-        self._alive.set(time.time())
+    def alive(self, kind: Kind, project_id: int | None) -> None:
+        self._alive.labels(kind).set(time.time())
 
     def progressed(self, project_id: int, step: str, share: float) -> None:
-        self.alive()
         now = time.monotonic()
         began = self._steps.setdefault((project_id, step), now)
         if share >= 1.0:
@@ -85,7 +85,6 @@ class WorkerMetrics(Observer):
             del self._steps[project_id, step]
 
     def looked(self, project_id: int, found: LookReport | None, seconds: float) -> None:
-        self.alive()
         for project, step in list(self._steps):
             if project == project_id and step != "train":  # that goes on beside looks
                 self._steps.pop((project, step), None)
@@ -108,8 +107,10 @@ class WorkerMetrics(Observer):
         if found.round is not None:
             self._round.labels(number).set(found.round)
 
-    def trained(self, project_id: int) -> None:
-        self._trainings.labels(str(project_id)).inc()
+    def trained(self, project_id: int, found: LookReport) -> None:
+        self._steps.pop((project_id, "train"), None)  # of one that ended early
+        self._errors.labels(str(project_id)).inc(bool(found.error))
+        self._trainings.labels(str(project_id)).inc(bool(found.trained))
 
     def lease_lost(self, project_id: int) -> None:
         self._lost.labels(str(project_id)).inc()

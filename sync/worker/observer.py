@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sync.store.schedule import Kind
     from sync.worker.look import LookReport
 
 __all__ = ["Observer", "Observers"]
 
 
 class Observer:
-    """Is called in the worker's own thread; does nothing. Methods must be quick and must not raise."""
+    """Is called in the worker's own threads; does nothing. Methods must be quick and must not raise."""
 
-    def alive(self) -> None:
-        """The worker came to a boundary of its work, or waits for the next look."""
+    def alive(self, kind: Kind, project_id: int | None) -> None:
+        """Work of this kind moved on: it came to a boundary at a project, or waits (None)."""
 
     def progressed(self, project_id: int, step: str, share: float) -> None:
         """A step of a look is done by this share, 0..1."""
@@ -23,8 +24,8 @@ class Observer:
     def looked(self, project_id: int, found: LookReport | None, seconds: float) -> None:
         """A look is over; ``found`` is None when another worker holds the project."""
 
-    def trained(self, project_id: int) -> None:
-        """A training beside the looks made a model version."""
+    def trained(self, project_id: int, found: LookReport) -> None:
+        """A training beside the looks is over: it made a model version, failed, or had nothing to do."""
 
     def lease_lost(self, project_id: int) -> None:
         """Another worker took the project over while this one looked at it."""
@@ -36,9 +37,9 @@ class Observers(Observer):
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
 
-    def alive(self) -> None:
+    def alive(self, kind: Kind, project_id: int | None) -> None:
         for one in self._observers:
-            one.alive()
+            one.alive(kind, project_id)
 
     def progressed(self, project_id: int, step: str, share: float) -> None:
         for one in self._observers:
@@ -48,9 +49,9 @@ class Observers(Observer):
         for one in self._observers:
             one.looked(project_id, found, seconds)
 
-    def trained(self, project_id: int) -> None:
+    def trained(self, project_id: int, found: LookReport) -> None:
         for one in self._observers:
-            one.trained(project_id)
+            one.trained(project_id, found)
 
     def lease_lost(self, project_id: int) -> None:
         for one in self._observers:

@@ -2,7 +2,8 @@
 
 Each worker keeps ``workers/<host>-<pid>.json`` in the data directory. A thread writes it every
 ``heartbeat_s`` seconds, so a worker that was killed or stopped falls silent. The thread alone would go on
-when the work itself hangs. So the file also says when the work last came to a boundary.
+when the work itself hangs. So the file also says when the work last moved: that of each kind for itself, as
+one kind may hang while the other waits for something to do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ml_backend.artifacts.files import write_atomic
 from ml_backend.errors import StorageError
+from sync.store.schedule import Kind
 from sync.worker.observer import Observer
 
 __all__ = ["Health", "SignsOfLife", "worker_health"]
@@ -37,15 +39,22 @@ _FORGET_S: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
+class _Work:
+    """When work of one kind last moved, and at which project; None while it waits for something to do."""
+
+    worked_at: float
+    project: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Sign:
-    """Seconds since 1970 by the clock of ``host``: of this sign, and of the last boundary of the work."""
+    """A sign of life; ``work`` by kind. Times are seconds since 1970 by the clock of ``host``."""
 
     host: str
     pid: int
     every_s: float
     at: float
-    worked_at: float
-    project: int | None
+    work: dict[str, _Work]
 
 
 _FORMAT = TypeAdapter(_Sign)
@@ -66,25 +75,16 @@ class SignsOfLife(Observer):
         host = socket.gethostname()
         self._path = data_dir / FOLDER / f"{re.sub('[^A-Za-z0-9.-]', '_', host)}-{os.getpid()}.json"
         self._host, self._every_s, self._now = host, every_s, now
-        self._worked_at = now()
-        self._project: int | None = None
+        self._work: dict[str, _Work] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="signs of life", daemon=True)
 
-    def alive(self) -> None:
-        self._worked_at = self._now()
-
-    def progressed(self, project_id: int, step: str, share: float) -> None:
-        self._project = project_id
-        self.alive()
-
-    def looked(self, project_id: int, found: object, seconds: float) -> None:
-        self._project = None
-        self.alive()
+    def alive(self, kind: Kind, project_id: int | None) -> None:
+        self._work[kind] = _Work(self._now(), project_id)
 
     def write(self) -> None:
         """Write one sign; a full disk is logged and stops nothing."""
-        sign = _Sign(self._host, os.getpid(), self._every_s, self._now(), self._worked_at, self._project)
+        sign = _Sign(self._host, os.getpid(), self._every_s, self._now(), dict(self._work))
         try:
             write_atomic(self._path, json.dumps(asdict(sign)).encode())
         except (StorageError, OSError) as error:
@@ -128,13 +128,16 @@ def worker_health(
 
 def _state(sign: _Sign, now: float, stuck_s: float) -> Health:
     who = f"worker {sign.pid} on {sign.host}"
-    silent, idle = now - sign.at, now - sign.worked_at
+    silent = now - sign.at
     if silent > _MISSED * sign.every_s:
         return Health(False, f"{who} is dead or stopped: no sign of life for {silent:.0f} s")
-    if idle > stuck_s:
-        where = f" at project {sign.project}" if sign.project is not None else ""
-        return Health(False, f"{who} is stuck{where}: its work has not moved for {idle:.0f} s")
-    doing = "waits for the next look" if sign.project is None else f"works on project {sign.project}"
+    for kind, work in sorted(sign.work.items(), key=lambda entry: entry[1].worked_at):
+        idle = now - work.worked_at
+        if idle > stuck_s:
+            where = f" at project {work.project}" if work.project is not None else ""
+            return Health(False, f"{who} is stuck{where}: its {kind} jobs have not moved for {idle:.0f} s")
+    busy = sorted({work.project for work in sign.work.values() if work.project is not None})
+    doing = " and ".join(f"works on project {project}" for project in busy) or "waits for the next look"
     return Health(True, f"{who} {doing}")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +17,13 @@ from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import LeaseLost
+from ml_backend.log_fields import add_log_fields, set_log_fields
 from sync.projects.control import pause, request_round
 from sync.rounds.registration import register_project
 from sync.rounds.round_records import current_round, served_round, trained_round
 from sync.store.database import database_now
 from sync.store.lease import Lease, training_lease
-from sync.store.schedule import Schedule
+from sync.store.schedule import Kind, Schedule
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
@@ -28,7 +31,10 @@ from sync.store.tables import (
     LeaseRecord,
     RoundRecord,
 )
+from sync.worker.look import LookReport
 from sync.worker.loop import Worker
+from sync.worker.observer import Observer, Observers
+from sync.worker.signs import SignsOfLife, worker_health
 from tests.sync.conftest import CONFIG_XML, World
 
 MakeWorld = Callable[..., World]
@@ -423,3 +429,81 @@ def test_a_bug_in_one_thread_ends_the_worker(make_world: MakeWorld, monkeypatch:
     monkeypatch.setattr(Schedule, "claim", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         worker.run()
+
+
+class _Heard(Observer):
+    """Counts signs of life by kind of work, and keeps what became of trainings."""
+
+    def __init__(self) -> None:
+        self.alive_of: Counter[str] = Counter()
+        self.trainings: list[LookReport] = []
+
+    def alive(self, kind: Kind, project_id: int | None) -> None:
+        self.alive_of[kind] += 1
+
+    def trained(self, project_id: int, found: LookReport) -> None:
+        self.trainings.append(found)
+
+
+def test_a_look_that_hangs_is_seen_while_the_other_thread_waits(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.worker.loop._IDLE_S", 0.01)
+    world = make_world(4)
+    hangs, ends = threading.Event(), threading.Event()
+
+    def hang(place: str) -> None:
+        hangs.set()
+        assert ends.wait(_WAIT_S)
+
+    now = [1_700_000_000.0]
+    signs = SignsOfLife(world.settings.data_dir, 10.0, now=lambda: now[0])
+    heard = _Heard()
+    observer = Observers([signs, heard])
+    worker = Worker(world.settings, world.store, world.studio, checkpoint=hang, observer=observer)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        assert hangs.wait(_WAIT_S)
+        now[0] += 1000.0
+        before = heard.alive_of["train"]
+        until(lambda: heard.alive_of["train"] > before + 1)
+        signs.write()
+        health = worker_health(world.settings.data_dir, stuck_s=100.0, now=lambda: now[0])
+        assert not health.ok
+        assert "sync jobs have not moved" in health.line
+    finally:
+        worker.stop()
+        ends.set()
+        thread.join(_WAIT_S)
+
+
+def test_a_training_that_repeats_itself_does_not_move(second_round: World) -> None:
+    heard = _Heard()
+    lease = training_lease(second_round.store, second_round.settings, second_round.project_id, "first")
+    worker = worker_of(second_round, observer=heard)
+    with worker._opened(second_round.project_id, "train", lease) as project:
+        for share in (0.1, 0.2, 0.2, 0.2):  # the training process stands still, and is listened to
+            project.progress.report("train", share, f"{share:.0%}")
+            project.progress.checkpoint("train.progress")
+    assert heard.alive_of["train"] == 2
+
+
+def test_a_training_that_fails_is_told(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(8, poll_s=0.01)
+    world.label(*range(6))
+    heard = _Heard()
+    both = worker_of(world, observer=heard)
+    monkeypatch.setenv("TINY_FAIL", "1")
+    assert turn(both)
+    assert turn(both, "train")
+    assert "told to fail" in heard.trainings[-1].error
+
+
+def test_lines_between_jobs_speak_of_no_project(make_world: MakeWorld) -> None:
+    world = make_world(4)
+    set_log_fields(project=None, round=None)
+    assert turn(worker_of(world))
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "sync jobs: the store is away", (), None)
+    add_log_fields(record)
+    assert not hasattr(record, "project")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ml_backend.errors import BadInput, LeaseLost, StudioError
+from sync.worker.look import LookReport
 from sync.worker.loop import Worker
 from sync.worker.metrics import WorkerMetrics, serve_metrics
 from tests.sync.conftest import World
@@ -40,7 +41,7 @@ def test_what_a_worker_did_is_served(make_world: MakeWorld) -> None:
     assert (value("errors_total", project=project), value("projects"), value("queued_answers")) == (0, 1, 0)
     assert value("step_seconds_count", step="push") == 1
     assert value("last_look_timestamp_seconds", project=project) == pytest.approx(
-        value("alive_timestamp_seconds"), abs=60
+        value("alive_timestamp_seconds", kind="sync"), abs=60
     )
 
     def refuse(name: str) -> None:
@@ -56,6 +57,13 @@ def test_what_a_worker_did_is_served(make_world: MakeWorld) -> None:
 
     Worker(world.settings, world.store, world.studio, checkpoint=lose, observer=metrics).look_at_all()
     assert value("leases_lost_total", project=project) == 1
+
+    trained = value("trainings_total", project=project)
+    errors = value("errors_total", project=project)
+    metrics.trained(world.project_id, LookReport(world.project_id, trained="v"))
+    metrics.trained(world.project_id, LookReport(world.project_id, error="no memory"))
+    assert (trained, errors) == (1, 2)
+    assert (value("trainings_total", project=project), value("errors_total", project=project)) == (2, 3)
 
     with serve_metrics(metrics, "127.0.0.1", 0) as port:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()

@@ -39,6 +39,7 @@ def test_dead_stuck_and_working_are_told_apart(tmp_path: Path) -> None:
     clock = Clock()
     assert not state(tmp_path, clock)[0], "no worker has started"
     signs = SignsOfLife(tmp_path, 10.0, now=clock)
+    signs.alive("sync", None)
     signs.write()
     assert state(tmp_path, clock) == (
         True,
@@ -51,17 +52,19 @@ def test_dead_stuck_and_working_are_told_apart(tmp_path: Path) -> None:
     assert not ok
     assert "dead or stopped: no sign of life for 31 s" in line
 
-    signs.progressed(7, "train", 0.5)
+    signs.alive("train", 7)
+    signs.alive("sync", None)
     signs.write()
     assert "works on project 7" in state(tmp_path, clock)[1]
     clock.at += 101  # the thread goes on writing, the work does not move
+    signs.alive("sync", None)  # and looks at nothing do not hide that
     signs.write()
     ok, line = state(tmp_path, clock)
-    assert (ok, "stuck at project 7: its work has not moved for 101 s" in line) == (False, True)
-    signs.alive()
+    assert (ok, "stuck at project 7: its train jobs have not moved for 101 s" in line) == (False, True)
+    signs.alive("train", 7)
     signs.write()
     assert state(tmp_path, clock)[0]
-    signs.looked(7, None, 1.0)
+    signs.alive("train", None)
     signs.write()
     assert "waits" in state(tmp_path, clock)[1]
 
