@@ -38,8 +38,8 @@ def mark_dirty(data_dir: Path, project_id: int, action: str) -> None:
 
 
 def last_notice(data_dir: Path, project_id: int) -> float | None:
-    """When a project was last marked, in seconds since 1970; None when never."""
+    """When a project was last marked, in seconds since 1970; None when never, or when nobody can tell."""
     try:
         return ProjectPaths(data_dir, project_id).dirty.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:  # never marked; or a folder that cannot be read, of which a look says more
         return None

@@ -60,7 +60,7 @@ _LEFT_OUT: Final = frozenset(
     }
 )
 _LEFT_OUT_OF_PROJECTS: Final = frozenset(
-    {"crops", "features", "pages", "dirty", "progress.json", "upcoming.json"}
+    {"crops", "features", "pages", "dirty", "progress.json", "training.json", "upcoming.json"}
 )
 _ROUNDS_NEEDED: Final = 2
 """the newest round may still train, while the one before it serves"""

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
         data_dir: Annotated[Path | None, typer.Option(help="data directory")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="print JSON, with all rounds")] = False,
         watch: Annotated[bool, typer.Option("--watch", help="show it anew until Ctrl-C")] = False,
-        every: Annotated[float, typer.Option(min=0.2, help="with --watch: seconds between two looks")] = 2.0,
+        every: Annotated[
+            float, typer.Option(min=0.2, max=86400, help="with --watch: seconds between two looks")
+        ] = 2.0,
     ) -> None:
         """Show what is running, counts per project and the last round's figures with their intervals.
 

@@ -36,7 +36,7 @@ from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.lease import lease_name, training_lease_name
 from sync.store.project_store import ProjectStore
-from sync.store.schedule import forget_jobs
+from sync.store.schedule import call_look, forget_jobs
 from sync.store.tables import AnnotationRecord, Base, LeaseRecord, ProjectRecord
 from sync.studio.protocol import ProjectRow, StudioClient
 
@@ -141,12 +141,13 @@ def register_project(
         if changes.old_key:
             _make_way(session, paths, changes)
             record = None
-            _take_from_worker(session, project_id)
+            _take_from_worker(session, lease_name(project_id), training_lease_name(project_id))
         if record is None:
             record = ProjectRecord(id=project_id, **_kept_on_disk(settings, paths, row.key))
             session.add(record)
         record.key, record.title, record.label_config = row.key, row.title, row.label_config
         record.gone_at, record.error = None, ""
+        call_look(session, project_id)  # one that Label Studio had no more is looked at once an hour
         if options is not None:
             record.options = dict(options)
 
@@ -163,6 +164,8 @@ def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths)
     if changes.old_key:
         with db.write() as session:
             kept = _make_way(session, paths, changes)
+            # a training of the old project must not leave its model in the new one's folder
+            _take_from_worker(session, training_lease_name(db.id))
             session.add(
                 ProjectRecord(
                     id=db.id, key=row.key, title=row.title, label_config=row.label_config, options={}
@@ -198,12 +201,11 @@ def unregister_project(store: Store, project_id: int) -> None:
         if record is not None:
             session.delete(record)
             forget_jobs(session, project_id)
-            _take_from_worker(session, project_id)
+            _take_from_worker(session, lease_name(project_id), training_lease_name(project_id))
 
 
-def _take_from_worker(session: Session, project_id: int) -> None:
-    """End the leases on a project: a worker that is at it stops at its next write."""
-    names = (lease_name(project_id), training_lease_name(project_id))
+def _take_from_worker(session: Session, *names: str) -> None:
+    """End these leases: a worker that holds one stops at its next write."""
     session.execute(
         update(LeaseRecord).where(LeaseRecord.name.in_(names)).values(fence=LeaseRecord.fence + 1, holder="")
     )

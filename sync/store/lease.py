@@ -65,7 +65,9 @@ def take_row(
 ) -> Fence | None:
     """Take the row of a lease within a transaction; None when another holds it and gives signs of life.
 
-    Without ``again`` that is also so when it is ``holder`` itself, for whom another thread may hold it.
+    Without ``again`` that is also so when it is ``holder`` itself, for whom another thread may hold it. A
+    sign from the future was given under a clock that was wrong; a holder that lives corrects it soon.
+
     Raises IntegrityError when another worker makes the row in the same moment.
     """
     row = session.scalar(select(LeaseRecord).where(LeaseRecord.name == name).with_for_update())
@@ -74,7 +76,7 @@ def take_row(
         session.add(row)
     is_free = row.holder == "" or (again and row.holder == holder)
     if not is_free:
-        if now - row.heartbeat_at < ttl:
+        if abs(now - row.heartbeat_at) < ttl:
             return None
         _log.warning("%s: taking over from %s, silent since %s", name, row.holder, row.heartbeat_at)
     row.holder = holder

@@ -33,12 +33,15 @@ from sync.store.lease import (
 )
 from sync.store.tables import JobRecord, LeaseRecord, ProjectRecord
 
-__all__ = ["KINDS", "Claim", "Kind", "Schedule", "forget_jobs"]
+__all__ = ["KINDS", "LONGEST_S", "Claim", "Kind", "Schedule", "call_look", "forget_jobs"]
 
 Kind = Literal["sync", "train"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _NAMES: Final = {"sync": lease_name, "train": training_lease_name}
 _LEASES: Final = {"sync": project_lease, "train": training_lease}
+LONGEST_S: Final = 3600.0
+"""seconds that a job waits at most, unless ``poll_s`` is longer"""
+_GRACE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,15 @@ class Schedule:
         return Claim(kind, project_id, lease, next_at)
 
     def _due(self, kind: Kind, now: datetime) -> Select[JobRecord]:
+        # what is further ahead than any job is put off was written under a clock that was wrong
+        ahead = now + timedelta(seconds=max(LONGEST_S, self._settings.poll_s) + _GRACE_S)
         held = select(LeaseRecord.name).where(
             LeaseRecord.name == JobRecord.name,
             LeaseRecord.holder != "",
-            LeaseRecord.heartbeat_at > now - self._ttl,
+            LeaseRecord.heartbeat_at.between(now - self._ttl, now + self._ttl),
         )
-        due = select(JobRecord).where(JobRecord.kind == kind, JobRecord.next_at <= now, ~held.exists())
+        is_due = or_(JobRecord.next_at <= now, JobRecord.next_at > ahead)
+        due = select(JobRecord).where(JobRecord.kind == kind, is_due, ~held.exists())
         if self._only is not None:
             due = due.where(JobRecord.project_id.in_(self._only))
         return due.order_by(JobRecord.next_at, JobRecord.name).limit(1)
@@ -151,9 +157,10 @@ class Schedule:
         with self._store.write() as session:  # alone: two workers may see the same gap
             now = database_now(session)
             known = set(session.scalars(select(JobRecord.name)))
+            here = set(session.scalars(select(ProjectRecord.id)))  # one may have left meanwhile
             for name in missing:
-                if name not in known:
-                    kind, project_id = wanted[name]
+                kind, project_id = wanted[name]
+                if name not in known and project_id in here:
                     session.add(JobRecord(name=name, project_id=project_id, kind=kind, next_at=now))
         return projects
 
@@ -164,6 +171,15 @@ class Schedule:
             query = query.where(ProjectRecord.id.in_(self._only))
         with self._store.read() as session:
             return list(session.scalars(query))
+
+
+def call_look(session: Session, project_id: int) -> None:
+    """Let the next look at a project be due now, in a transaction of the store."""
+    session.execute(
+        update(JobRecord)
+        .where(JobRecord.name == lease_name(project_id))
+        .values(next_at=database_now(session))
+    )
 
 
 def forget_jobs(session: Session, project_id: int) -> None:

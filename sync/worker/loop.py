@@ -39,7 +39,7 @@ from sync.rounds.wishes import wishes_of
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease, project_lease, training_lease, worker_name
-from sync.store.schedule import KINDS, Claim, Kind, Schedule
+from sync.store.schedule import KINDS, LONGEST_S, Claim, Kind, Schedule
 from sync.store.tables import ProjectRecord
 from sync.studio.protocol import StudioClient
 from sync.worker.look import LookReport, look
@@ -51,7 +51,9 @@ __all__ = ["Stopped", "Worker"]
 
 _log = logging.getLogger(__name__)
 
-_ASK_FOR_GONE_S: Final = 3600.0
+_ASK_FOR_GONE_S: Final = LONGEST_S
+_TRAINING: Final = "training: "
+"""before what went wrong in a training, where a project keeps why the last work on it failed"""
 _WAITING: Final = ("train.start", "train.progress", "clicks.progress")
 _IDLE_S: Final = 1.0
 """seconds between questions to the database for a job that is due"""
@@ -371,8 +373,8 @@ class Worker:
         set_log_fields(project=project_id, round=None)
         try:
             found = work()
-            if kind == "sync":
-                _note_error(self._store, project_id, found.error)
+            # why a training failed stands in its round; that it failed for another reason is over now
+            _note_error(self._store, project_id, kind, found.error if kind == "sync" else "")
             self._said.pop((project_id, kind), None)
             return found
         except (LeaseLost, Stopped) as error:
@@ -385,7 +387,7 @@ class Worker:
                 _log.error("project %s: %s", project_id, error)
             self._report(project_id, "error", 1.0, str(error))
             if not self._is_gone(project_id, error):
-                _note_error(self._store, project_id, str(error))
+                _note_error(self._store, project_id, kind, str(error))
             return LookReport(project_id, error=str(error))
         except Exception as error:
             # a bug met in one project must not stop the work on the others; it is shown, not hidden
@@ -393,7 +395,7 @@ class Worker:
             if self._is_news(project_id, kind, text):
                 _log.exception("project %s: unexpected error", project_id)
             self._report(project_id, "error", 1.0, text)
-            _note_error(self._store, project_id, text)
+            _note_error(self._store, project_id, kind, text)
             return LookReport(project_id, error=text)
 
     def _is_gone(self, project_id: int, error: GroundswellError) -> bool:
@@ -451,11 +453,19 @@ class Worker:
             raise Stopped(f"stopped at {place}; the next worker goes on from here")
 
 
-def _note_error(store: Store, project_id: int, text: str) -> None:
+def _note_error(store: Store, project_id: int, kind: Kind, text: str) -> None:
+    """Keep why work of this kind failed, or that it went well, which says nothing of the other kind."""
+    if kind == "train" and text:
+        text = f"{_TRAINING}{text}"
     with store.read() as session:
         record = session.get(ProjectRecord, project_id)
-    if record is None or (record.error == text and record.gone_at is None):
+    if record is None or (kind == "train" and record.gone_at is not None):
+        return
+    if not text and record.error.startswith(_TRAINING) != (kind == "train"):
+        text = record.error
+    if record.error == text and record.gone_at is None:
         return
     with store.write() as session:
-        record = session.get_one(ProjectRecord, project_id)
-        record.error, record.gone_at = text, None
+        record = session.get(ProjectRecord, project_id)
+        if record is not None:  # else it left just now
+            record.error, record.gone_at = text, None

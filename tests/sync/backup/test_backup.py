@@ -62,6 +62,7 @@ def settings(tmp_path: Path, database: str) -> Settings:
         "installation", "images/ab.png", "embeddings/e/1.safetensors", "logs/worker.log", "up.json",
         "checkpoints/sam.pt", "sample-set/one.png", "before-restore-1/x", ".doctor",
         "projects/7/project.json", "projects/7/crops/1.png", "projects/7/dirty", "projects/7/progress.json",
+        "projects/7/training.json",
         *(f"projects/7/models/gs7-r{n}/weights.pt" for n in (0, 1, 2)),
         *(f"projects/7/pools/gs7-r{n}/pool.parquet" for n in (1, 2)),
         "projects/7/models/.training-gs7-r3/checkpoint.pt", "projects/7/rounds/2/round.json",
