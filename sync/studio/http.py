@@ -9,6 +9,7 @@ headers; the requests themselves do not go through its generated methods, becaus
 from __future__ import annotations
 
 import email.utils
+import json
 import logging
 import re
 import time
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 _RETRIED = frozenset({429, 502, 503, 504})
 _LONGEST_WAIT_S = 30.0
 _LONGEST_DETAIL = 300
-_SECRET_NAME = re.compile("pass|secret|token", re.IGNORECASE)
+_SECRET_NAME = re.compile("pass|secret|token|credential|_key$", re.IGNORECASE)
 HINTS = {
     401: "The token is wrong or expired, or legacy tokens are disabled: check GROUNDSWELL_STUDIO_TOKEN",
     403: "The user may not do this, or Label Studio blocks the address",
@@ -186,7 +187,8 @@ def _refused(response: httpx.Response, method: str, path: str, hint: str, sent: 
     detail = _detail(response)
     # errors are logged, kept in the store and shown: a server may repeat what it was told, the token too
     for secret in (*_values(response.request.headers.get("authorization", "")), *_secrets_in(sent)):
-        detail = detail.replace(secret, "***")
+        for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]):  # as it may be quoted
+            detail = detail.replace(form, "***")
     detail = detail[:_LONGEST_DETAIL]
     default = HINTS.get(status, "See the log of Label Studio" if status >= 500 else "")
     call = _Call(f"{method} {path} was answered with {status}: {detail}", hint=hint or default, status=status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -151,6 +152,22 @@ def test_the_token_is_nowhere_but_in_the_header(caplog: pytest.LogCaptureFixture
         made.get("/api/x")
     texts = [repr(made), str(caught.value), caplog.text, repr(Studio("http://studio.invalid", TOKEN))]
     assert not any(TOKEN in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("account_key", "mark/of+a=key"),
+        ("aws_secret_access_key", "mark-of-a-key"),
+        ("google_application_credentials", '{"private_key":\n "mark-of-a-key"}'),
+    ],
+)
+def test_keys_of_buckets_that_a_server_repeats_are_hidden(name: str, value: str) -> None:
+    told = f"cannot use {json.dumps({name: value})}, that is {value} or {value!r}"
+    server = http(Played(httpx.Response(400, json={"detail": told})))
+    with pytest.raises(StudioError, match="cannot use") as caught:
+        server.call("POST", "/api/storages/azure/", json={name: value, "title": "t"})
+    assert "mark" not in f"{caught.value!r} {caught.value}"
 
 
 def test_a_missing_token_is_said_at_once() -> None:

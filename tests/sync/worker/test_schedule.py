@@ -17,7 +17,7 @@ from sync.store.schedule import KINDS, Kind, Schedule
 from sync.store.tables import JobRecord, LeaseRecord, ProjectRecord
 from sync.worker.loop import Worker
 from sync.worker.notices import Notices
-from tests.sync.conftest import World
+from tests.sync.conftest import CONFIG_XML, World
 
 MakeWorld = Callable[..., World]
 
@@ -64,6 +64,23 @@ def test_a_worker_that_died_under_a_clock_ahead_holds_nothing(make_world: MakeWo
     assert do(schedule_of(world), "sync", None)
     with pytest.raises(LeaseLost), world.store.write(dead.fence):
         pass
+
+
+def test_a_job_that_is_held_elsewhere_keeps_no_other_waiting(make_world: MakeWorld, database: str) -> None:
+    world = make_world(4, database_url=database)
+    other = world.studio.create_project("Others", CONFIG_XML).id
+    register_project(world.settings, world.store, world.studio, other)
+    schedule = schedule_of(world)
+    first = schedule.claim("sync")
+    assert first is not None
+    with world.store.write() as session:  # it has waited longest
+        job = session.get_one(JobRecord, f"project/{first.project_id}")
+        job.next_at = database_now(session) - timedelta(hours=1)
+    second = Schedule(world.store, world.settings, "another").claim("sync")
+    assert second is not None
+    assert second.project_id != first.project_id
+    first.lease.release()
+    second.lease.release()
 
 
 def test_a_project_that_comes_back_is_looked_at_now(make_world: MakeWorld) -> None:
