@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from label_studio_sdk import LabelStudio
+from sqlalchemy import select
 
 from bench.sync_project import CONFIG, Level, add_model, address, drawn, fill_store, settings_for
 from sync.local.label_studio_server import StudioServer
@@ -39,7 +40,7 @@ from sync.rounds.pull import pull
 from sync.rounds.registration import register_project
 from sync.settings import Settings
 from sync.store.database import Store
-from sync.store.tables import TaskRecord
+from sync.store.tables import RoundRecord, TaskRecord
 from sync.studio.client import Studio
 from sync.worker.loop import Worker
 from tests.conftest import LOGIN, free_port
@@ -49,8 +50,8 @@ LABELLED = 60
 CHANGED = 100
 SAMPLE = 1_000
 """tasks that the plain way lists"""
-LARGE, SMALL = 100, 4
-"""radius of the discs of a prediction: about 20 kB of JSON, and about 1 kB"""
+LARGE, SMALL = 200, 4
+"""radius of the discs of a prediction: about 20 kB of JSON, and about 2.5 kB"""
 Site = tuple[Settings, OpenProject, Worker]
 
 
@@ -165,9 +166,7 @@ def _with_server(folder: Path, url: str, sizes: Sequence[int], looks: int, *, tu
             _label(studio, ids[:LABELLED])
             pull(project.db, studio, project.config, settings, project.progress)
             add_model(project, radius=LARGE if is_small else SMALL)
-            kilobytes = _push(sdk, worker, number, ids, is_small)
-            if kilobytes:
-                say("prediction", kilobytes, "kB")
+            _push(sdk, worker, number, ids, is_small)
             for _ in range(3):
                 _look(worker, number)
             _settle(settings)
@@ -230,11 +229,16 @@ def _label(studio: Studio, ids: Sequence[int]) -> None:
         studio.create_annotation(task, drawn(place), lead_time_s=10.0)
 
 
-def _push(sdk: LabelStudio, worker: Worker, number: int, ids: Sequence[int], is_large: bool) -> float:
-    """The push of a first round: order, clusters and all, as a look does it; kB of one prediction."""
+def _push(sdk: LabelStudio, worker: Worker, number: int, ids: Sequence[int], is_large: bool) -> None:
+    """The push of a first round, which makes its predictions too; kB of one.
+
+    The whole look (order, clusters and all) is told beside it, and how long one bulk request takes with all
+    these predictions ready-made: the limit.
+    """
     rows = len(ids) - LABELLED
     kind = "20_kB" if is_large else "small"
-    seconds = timed(lambda: _look(worker, number))
+    looked = timed(lambda: _look(worker, number))
+    seconds = _push_seconds(worker, number)
     made = sdk.predictions.list(task=ids[-1])[0]
     sent = json.loads(json.dumps(made.result, default=str))
     sample = min(40, rows)
@@ -244,8 +248,19 @@ def _push(sdk: LabelStudio, worker: Worker, number: int, ids: Sequence[int], is_
             sdk.predictions.create(task=task, result=sent, score=0.5, model_version="plain")
 
     baseline = timed(one_by_one) / sample * rows
-    say(f"push_of_{rows}_predictions_{kind}", seconds, "s", baseline, sampled=sample)
-    return len(json.dumps(sent)) / 1000 if is_large else 0.0
+    kilobytes = round(len(json.dumps(sent, separators=(",", ":"))) / 1000, 1)
+    whole = {"whole_look_s": round(looked, 3), "kilobytes_each": kilobytes}
+    say(f"push_of_{rows}_predictions_{kind}", seconds, "s", baseline, sampled=sample, **whole)
+    ready = [{"task": task, "result": sent, "score": 0.5, "model_version": "ready"} for task in ids[:2000]]
+    limit = timed(lambda: sdk.projects.import_predictions(number, request=ready)) / len(ready) * rows
+    say(f"push_of_{rows}_predictions_{kind}_to_limit", seconds, "s", limit, sampled=len(ready))
+
+
+def _push_seconds(worker: Worker, number: int) -> float:
+    """Seconds that the worker noted for the step."""
+    with worker._store.read() as session:
+        record = session.scalars(select(RoundRecord).where(RoundRecord.project_id == number)).one()
+        return float(record.figures["push"]["seconds"])
 
 
 def _settle(settings: Settings) -> None:

@@ -349,7 +349,7 @@ class Settings(BackendSettings):
     )
 
     # push
-    push_rows: int = Field(default=500, ge=1, description="predictions per request at most")
+    push_rows: int = Field(default=2000, ge=1, description="predictions per request at most")
     push_bytes: int = Field(
         default=32 * 1024**2, ge=1024, description="approximate largest size of a request in bytes"
     )

@@ -39,6 +39,8 @@ class OpenProject:
     images: ImageStore
     progress: Progress = field(default_factory=Progress)
     memo: Memo = field(default_factory=dict)
+    counted: int | None = None
+    """tasks in Label Studio when the project was last refreshed"""
 
     @property
     def id(self) -> int:
@@ -102,5 +104,6 @@ def open_project(
 
 def refreshed(project: OpenProject) -> OpenProject:
     """The project with its present title and label config; see ``refresh_project``."""
-    title, config = refresh_project(project.db, project.studio, project.paths)
-    return replace(project, config=config, db=replace(project.db, title=title))
+    row, config = refresh_project(project.db, project.studio, project.paths)
+    db = replace(project.db, title=row.title)
+    return replace(project, config=config, db=db, counted=row.task_number)

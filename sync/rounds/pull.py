@@ -133,11 +133,14 @@ def pull(
     settings: Settings,
     progress: Progress,
     memo: Memo | None = None,
+    *,
+    counted: int | None = None,
 ) -> PullReport:
     """Bring tasks and annotations level; safe to repeat and to kill anywhere.
 
-    ``memo`` lets a worker go on where its last pull ended. Without it, the look-back is as far as for the
-    first pull of a worker, and a comparison that is due is made of all tasks at once.
+    ``counted``: tasks of the project as Label Studio counted them a moment ago. They are counted again when
+    there is news. ``memo`` lets a worker go on where its last pull ended. Without it, the look-back is as far
+    as for the first pull of a worker, and a comparison that is due is made of all tasks at once.
     """
     with db.read() as session:
         watermark = session.get_one(ProjectRecord, db.id).watermark
@@ -147,7 +150,8 @@ def pull(
     started_at, server_time = utc_now(), studio.server_time()
     counts: Counter[str] = Counter()
     _store_rows(db, config, progress, studio.tasks(db.id, changed_since=since), counts)
-    counted = studio.project(db.id).task_number
+    if counted is None or counts["tasks_seen"]:
+        counted = studio.project(db.id).task_number
     with db.write() as session:
         record = session.get_one(ProjectRecord, db.id)
         if watermark is None:  # everything was listed just now

@@ -10,12 +10,11 @@ set or the new one. After a kill, the next push makes the same comparison and go
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,7 @@ from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
+from sync.studio.prepared import PreparedPredictions
 from sync.studio.protocol import PredictionRow, StudioClient
 
 __all__ = ["PushReport", "PushState", "expected_push", "note_order", "push", "push_state", "serving_order"]
@@ -52,6 +52,8 @@ _READ_TASKS = 256
 _COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
 _SAVED_EVERY = 20
 """predictions that are replaced between two notes of what was sent"""
+_FIRST_ROWS = 250
+"""predictions in the first request of a push, at most"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +281,12 @@ class _Sender:
 
         The next chunk is made while Label Studio stores this one; there are never more than two.
         """
-        for chunk in _made_ahead(_chunks(self._settings, rows)):
+        rows = self._counted(rows)
+        first = next(rows, None)
+        if first is None:
+            return
+        label_config = self._studio.project(self._db.id).label_config
+        for chunk in _made_ahead(_chunks(self._settings, label_config, chain([first], rows))):
             self._progress.at("push.chunk")
             created = self._studio.import_predictions(self._db.id, chunk)
             if created != len(chunk):
@@ -288,10 +295,11 @@ class _Sender:
                     field=f"project {self._db.id}",
                     hint="The rest is sent at the next look; does the label config have the model's labels?",
                 )
-            self._note(chunk)
+            self._note(chunk.task_ids)
 
     def replace(self, rows: Iterator[PredictionRow]) -> None:
         """Replace predictions one by one."""
+        rows = self._counted(rows)
         while part := list(islice(rows, _SAVED_EVERY)):
             # after a kill the note must not say that the old ones are still there: the decisions may be as
             # before by then, and nothing would be sent
@@ -299,12 +307,17 @@ class _Sender:
             for row in part:
                 self._progress.at("push.replace")
                 self._studio.replace_prediction(self._db.id, row)
-            self._note(part)
+            self._note([row.task_id for row in part])
 
-    def _note(self, rows: Sequence[PredictionRow]) -> None:
-        self._write({row.task_id: self._state.wanted[row.task_id] for row in rows})
-        self.sent += len(rows)
-        self.accepted += sum("meta" in item for row in rows for item in row.result)
+    def _counted(self, rows: Iterator[PredictionRow]) -> Iterator[PredictionRow]:
+        """The same rows; the accepted instances in them are counted."""
+        for row in rows:
+            self.accepted += sum("meta" in item for item in row.result)
+            yield row
+
+    def _note(self, tasks: Sequence[int]) -> None:
+        self._write({task: self._state.wanted[task] for task in tasks})
+        self.sent += len(tasks)
         self._progress.report("push", 0.9 * self.sent / self._total, f"{self.sent} of {self._total} sent")
 
     def _write(self, rows: Mapping[int, Shown]) -> None:
@@ -317,7 +330,7 @@ class _Sender:
         note_pushed(self._folder, version, rows, guard=self._db.write)
 
 
-def _made_ahead(chunks: Iterator[list[PredictionRow]]) -> Iterator[list[PredictionRow]]:
+def _made_ahead(chunks: Iterator[PreparedPredictions]) -> Iterator[PreparedPredictions]:
     """The same chunks, each made while the caller is busy with the one before it."""
     with ThreadPoolExecutor(1, thread_name_prefix="push") as thread:
         ahead = thread.submit(next, chunks, None)
@@ -400,18 +413,25 @@ def _by_task(pool: PoolTable, tasks: Sequence[int]) -> Iterator[np.ndarray[Any, 
         yield order[np.searchsorted(ids, task, "left") : np.searchsorted(ids, task, "right")]
 
 
-def _chunks(settings: Settings, rows: Iterator[PredictionRow]) -> Iterator[list[PredictionRow]]:
-    """Rows in chunks bounded by number and by bytes of JSON."""
-    chunk: list[PredictionRow] = []
-    size = 0
+def _chunks(
+    settings: Settings, label_config: str, rows: Iterator[PredictionRow]
+) -> Iterator[PreparedPredictions]:
+    """Rows in chunks bounded by number and by bytes of JSON, checked. Raises StudioError.
+
+    The first chunk is a small one, so that Label Studio does not wait for long; each further one may be twice
+    as large, because a request has a cost of its own, which grows with the project.
+    """
+    limit = min(settings.push_rows, _FIRST_ROWS)
+    chunk = PreparedPredictions(label_config)
     for row in rows:
-        weight = len(json.dumps(list(row.result), separators=(",", ":")))
-        if chunk and (len(chunk) >= settings.push_rows or size + weight > settings.push_bytes):
+        chunk.add(row)
+        if len(chunk) >= limit or chunk.size >= settings.push_bytes:
+            chunk.check()
             yield chunk
-            chunk, size = [], 0
-        chunk.append(row)
-        size += weight
+            chunk = PreparedPredictions(label_config)
+            limit = min(settings.push_rows, 2 * limit)
     if chunk:
+        chunk.check()
         yield chunk
 
 

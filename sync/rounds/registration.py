@@ -152,8 +152,10 @@ def register_project(
             record.options = dict(options)
 
 
-def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths) -> tuple[str, LabelConfig]:
-    """Read title and label config from Label Studio; a new config makes the next pull a full one.
+def refresh_project(
+    db: ProjectStore, studio: StudioClient, paths: ProjectPaths
+) -> tuple[ProjectRow, LabelConfig]:
+    """Read the project from Label Studio, and its label config; a new config makes the next pull a full one.
 
     Raises BadLabelConfig when the edited config cannot be used; the store keeps the old one. Raises BadInput
     when the number belongs to a new project now; the next look starts with the new project.
@@ -188,7 +190,7 @@ def refresh_project(db: ProjectStore, studio: StudioClient, paths: ProjectPaths)
                 session.execute(
                     update(AnnotationRecord).where(AnnotationRecord.project_id == db.id).values(digest="")
                 )
-    return row.title, fresh
+    return row, fresh
 
 
 def unregister_project(store: Store, project_id: int) -> None:

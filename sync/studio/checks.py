@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from ml_backend.errors import StudioError
 from sync.studio.protocol import PredictionRow
 
-__all__ = ["check_predictions", "data_fields"]
+__all__ = ["data_fields", "prediction_problem"]
 
 _VARIABLE: Final = re.compile(r"\$(\w+)")
 
@@ -48,31 +47,15 @@ def _field(value: str) -> str:
     return str(_VARIABLE.findall(value)[0])
 
 
-def check_predictions(label_config: str, rows: Sequence[PredictionRow]) -> None:
-    """Raise StudioError naming the first rows that Label Studio would drop without an error."""
-    interface = label_interface(label_config)
-    wrong: list[str] = []
-    for row in rows:
-        errors = []
-        if not row.model_version:
-            errors.append("the model version is empty, no project could show it")
-        if not 0.0 <= float(row.score) <= 1.0:
-            errors.append(f"score {row.score} is outside 0..1")
-        result = [dict(item) for item in row.result]
-        errors += (
-            interface.validate_prediction({"result": result, "score": float(row.score)}, return_errors=True)
-            or []
-        )
-        if errors:
-            wrong.append(f"task {row.task_id}: {errors[0]}")
-    if wrong:
-        shown = "; ".join(wrong[:3]) + (f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else "")
-        raise StudioError(
-            f"{len(wrong)} of {len(rows)} predictions do not fit the label config: {shown}",
-            hint="Nothing was sent. Compare the labels of the model with those of the project",
-            field="predictions",
-            status=400,
-        )
+def prediction_problem(label_config: str, row: PredictionRow) -> str:
+    """Why Label Studio would drop a prediction without an error; empty when it would not."""
+    if not row.model_version:
+        return "the model version is empty, no project could show it"
+    if not 0.0 <= float(row.score) <= 1.0:
+        return f"score {row.score} is outside 0..1"
+    said = {"result": [dict(item) for item in row.result], "score": float(row.score)}
+    errors = label_interface(label_config).validate_prediction(said, return_errors=True)
+    return str(errors[0]) if errors else ""
 
 
 @lru_cache(maxsize=32)

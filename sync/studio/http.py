@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _RETRIED = frozenset({429, 502, 503, 504})
 _LONGEST_WAIT_S = 30.0
 _LONGEST_DETAIL = 300
+_IS_JSON = {"Content-Type": "application/json"}
 _SECRET_NAME = re.compile("pass|secret|token|credential|_key$", re.IGNORECASE)
 HINTS = {
     401: "The token is wrong or expired, or legacy tokens are disabled: check GROUNDSWELL_STUDIO_TOKEN",
@@ -84,12 +85,15 @@ class StudioHttp:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
+        content: bytes | None = None,
         files: Any = None,
         repeatable: bool | None = None,
         hint: str = "",
         read_timeout_s: float | None = None,
     ) -> Any:
         """Send one request and return the parsed JSON of the answer (None when it has no body).
+
+        ``content`` is a body that is JSON already.
 
         ``repeatable`` says that doing it twice is the same as doing it once; by default that is every method
         but POST. Other calls are tried again only when Label Studio certainly did not begin with them (no
@@ -103,9 +107,17 @@ class StudioHttp:
             )
 
         def once() -> Any:
+            headers = {**self._headers(), **({} if content is None else _IS_JSON)}
             try:
                 response = self._http.request(
-                    method, path, params=params, json=json, files=files, headers=self._headers(), **extra
+                    method,
+                    path,
+                    params=params,
+                    json=json,
+                    content=content,
+                    files=files,
+                    headers=headers,
+                    **extra,
                 )
             except httpx.HTTPError as error:
                 raise _unreachable(error, method, path, self.base_url) from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ml_backend.errors import StudioError
-from sync.studio.checks import check_predictions
+from sync.studio.prepared import PreparedPredictions
 from sync.studio.project_calls import SLOW_CALL_S, ProjectCalls
 from sync.studio.protocol import PredictionRow
-from sync.studio.rows import prediction_chunks, task_filter
+from sync.studio.rows import task_filter
 from sync.studio.task_listing import tasks_by_id
 
 __all__ = ["PredictionCalls"]
@@ -18,21 +18,25 @@ class PredictionCalls(ProjectCalls):
     """Predictions, by model version."""
 
     def import_predictions(self, project_id: int, rows: Sequence[PredictionRow]) -> int:
-        check_predictions(self.project(project_id).label_config, rows)
+        config = self.project(project_id).label_config
+        prepared = rows if isinstance(rows, PreparedPredictions) else PreparedPredictions(config, rows)
+        if prepared.label_config != config:  # it has changed since
+            prepared = PreparedPredictions(config, rows)
+        prepared.check()
         created = 0
-        for body in prediction_chunks(rows):
+        for body, count in prepared.bodies():
             answer = self._http.call(
                 "POST",
                 f"/api/projects/{project_id}/import/predictions",
-                json=body,
+                content=body,
                 read_timeout_s=SLOW_CALL_S,
                 hint="A task may have been deleted meanwhile: pull again",
             )
             kept = int(answer["created"])
             created += kept
-            if kept != len(body):
+            if kept != count:
                 raise StudioError(
-                    f"Label Studio kept {kept} of {len(body)} predictions",
+                    f"Label Studio kept {kept} of {count} predictions",
                     hint="It drops rows that do not fit the label config: has the config just changed?",
                     field="predictions",
                     status=201,
@@ -79,7 +83,7 @@ class PredictionCalls(ProjectCalls):
         if not mine:
             self.import_predictions(project_id, [row])
             return
-        check_predictions(self.project(project_id).label_config, [row])
+        PreparedPredictions(self.project(project_id).label_config, [row]).check()
         body = {"result": [dict(item) for item in row.result], "score": row.score}
         self._http.call("PATCH", f"/api/predictions/{mine[0]}/", json=body)
         for double in mine[1:]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sync.studio.protocol import AnnotationRow, PredictionRow, ProjectRow, TaskRow, UserRow
+from sync.studio.protocol import AnnotationRow, ProjectRow, TaskRow, UserRow
 
 __all__ = [
     "annotation_row",
     "parse_time",
-    "prediction_chunks",
     "project_row",
     "task_filter",
     "task_row",
@@ -20,8 +17,6 @@ __all__ = [
     "user_row",
 ]
 
-_ROWS_PER_CALL = 2000
-_BYTES_PER_CALL = 64 * 1024**2
 Json = dict[str, Any]
 
 
@@ -89,24 +84,3 @@ def user_row(item: Json) -> UserRow:
     """A user, from the list of all."""
     name = f"{item.get('first_name') or ''} {item.get('last_name') or ''}"
     return UserRow(int(item["id"]), " ".join(name.split()), str(item.get("email") or ""))
-
-
-def prediction_chunks(rows: Sequence[PredictionRow]) -> Iterator[list[Json]]:
-    """Bodies of bulk imports: few and large, because each call recounts the whole project."""
-    chunk: list[Json] = []
-    size = 0
-    for row in rows:
-        item = {
-            "task": row.task_id,
-            "result": [dict(region) for region in row.result],
-            "score": float(row.score),
-            "model_version": row.model_version,
-        }
-        length = len(json.dumps(item))
-        if chunk and (len(chunk) >= _ROWS_PER_CALL or size + length > _BYTES_PER_CALL):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(item)
-        size += length
-    if chunk:
-        yield chunk

@@ -83,7 +83,7 @@ def look(
         return _only_read(project)
     db, settings, paths = project.db, project.settings, project.paths
     progress, memo = project.progress, project.memo
-    pulled = pull(db, project.studio, project.config, settings, progress, memo)
+    pulled = pull(db, project.studio, project.config, settings, progress, memo, counted=project.counted)
     write_facts(db, _as_trained(project, trained_round(db)).config, settings)
     note_people(db, project.studio, project.review_studio, settings, memo)
     trained, error = begin_or_train(project, wishes, training, force=force_round, may_train=may_train)
@@ -190,9 +190,11 @@ def _keep_offers(project: OpenProject) -> None:
 
 def _only_read(project: OpenProject) -> LookReport:
     """The look at a project that is paused: what people drew and answered is read, and nothing is written."""
-    db, settings = project.db, project.settings
-    pulled = pull(db, project.studio, project.config, settings, project.progress, project.memo)
-    pull_answers(db, project.review_studio, settings, project.progress)
+    db, settings, progress = project.db, project.settings, project.progress
+    pulled = pull(
+        db, project.studio, project.config, settings, progress, project.memo, counted=project.counted
+    )
+    pull_answers(db, project.review_studio, settings, progress)
     write_facts(db, _as_trained(project, trained_round(db)).config, settings)
     return LookReport(project.id, pulled=pulled, paused="all")
 

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_backend.errors import StudioError
-from sync.studio.checks import check_predictions, data_fields
+from sync.studio.checks import data_fields
+from sync.studio.prepared import PreparedPredictions
 from sync.studio.protocol import (
     AnnotationRow,
     ImportedAnnotation,
@@ -247,7 +248,7 @@ class FakeStudio:
     def import_predictions(self, project_id: int, rows: Sequence[PredictionRow]) -> int:
         self._call("import_predictions")
         project = self._get("projects", project_id)
-        check_predictions(project["label_config"], rows)
+        PreparedPredictions(project["label_config"], rows).check()
         mine = {row["id"] for row in self._of("tasks", project=project_id)}
         unknown = sorted({row.task_id for row in rows} - mine)
         if unknown:
@@ -295,7 +296,7 @@ class FakeStudio:
 
     def replace_prediction(self, project_id: int, row: PredictionRow) -> None:
         self._call("replace_prediction")
-        check_predictions(self._get("projects", project_id)["label_config"], [row])
+        PreparedPredictions(self._get("projects", project_id)["label_config"], [row]).check()
         found = [
             one
             for one in self._of("predictions", task=row.task_id)

@@ -16,5 +16,6 @@ PARTS = [field.name for field in fields(OpenProject)]
 
 def step(function: Callable[..., R], project: OpenProject, /, *rest: object, **options: object) -> R:
     """``function(project.db, project.studio, …, *rest, **options)`` with the parts that it asks for."""
-    names = [name for name in inspect.signature(function).parameters if name in PARTS]
-    return function(*(getattr(project, name) for name in names), *rest, **options)
+    parameters = inspect.signature(function).parameters.values()
+    asked = [each.name for each in parameters if each.name in PARTS and each.kind is not each.KEYWORD_ONLY]
+    return function(*(getattr(project, name) for name in asked), *rest, **options)

@@ -205,6 +205,30 @@ def test_nothing_new_costs_two_requests(make_world: MakeWorld) -> None:
     assert calls == ["tasks", "project"]
 
 
+def test_tasks_that_were_counted_just_now_are_counted_again_only_when_there_is_news(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(3, overlap_s=0.0)
+    step(pull, world.open())
+    calls: list[str] = []
+    world.studio.before_call = calls.append
+    project = world.open()
+
+    def pulled(counted: int) -> int:
+        calls.clear()
+        db, studio, config = project.db, project.studio, project.config
+        return pull(db, studio, config, project.settings, project.progress, counted=counted).changes
+
+    assert pulled(3) == 0
+    assert calls == ["tasks"]
+    world.studio.import_tasks(world.project_id, [{"image": "new.png"}])
+    assert pulled(3) == 1  # counted before the import
+    assert calls == ["tasks", "project"]
+    world.studio.delete_tasks(world.project_id, [world.tasks[0]])
+    assert pulled(3) == 1
+    assert calls == ["tasks", "task_times"]
+
+
 def test_an_edited_config_of_many_annotations_is_one_statement(make_world: MakeWorld) -> None:
     world = make_world(3)
     world.label(0, 1, 2)

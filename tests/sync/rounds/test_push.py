@@ -15,16 +15,19 @@ from sqlalchemy import event
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import Verdict, read_verdicts, write_verdicts
+from ml_backend.errors import StudioError
 from ml_backend.instances import Instances
 from ml_backend.masks.rle import encode_mask
 from sync.rounds import pushed_notes
-from sync.rounds.push import push
+from sync.rounds.push import _chunks, push
 from sync.rounds.push_plan import PushPlan, Shown, plan_push
 from sync.rounds.pushed_notes import load_pushed
 from sync.rounds.round_records import trained_round
+from sync.settings import Settings
 from sync.store.tables import AnnotationRecord, RoundRecord
+from sync.studio.prepared import PreparedPredictions
 from sync.studio.protocol import PredictionRow
-from tests.sync.conftest import HW, LABELS, World
+from tests.sync.conftest import CONFIG_XML, HW, LABELS, World
 from tests.sync.steps import step
 
 MakeWorld = Callable[..., World]
@@ -187,6 +190,24 @@ def test_a_look_at_an_unchanged_project_loads_no_regions_and_no_snapshot(
     assert report is not None
     assert report.error == ""
     assert parts == regions == []
+
+
+def test_requests_grow_from_a_small_one_up_to_the_largest_that_is_allowed() -> None:
+    rows = [PredictionRow(task, [], 0.5, "v") for task in range(1000)]
+    for given, sizes in (
+        ({}, [250, 500, 250]),
+        ({"push_rows": 300}, [250, 300, 300, 150]),
+        ({"push_rows": 100}, [100] * 10),
+    ):
+        chunks = list(_chunks(Settings(**given), CONFIG_XML, iter(rows)))
+        assert [len(chunk) for chunk in chunks] == sizes
+        assert [row.task_id for chunk in chunks for row in chunk] == list(range(1000))
+    one = PreparedPredictions(CONFIG_XML, rows[-1:]).size
+    small = list(_chunks(Settings(push_bytes=1024), CONFIG_XML, iter(rows)))
+    assert all(chunk.size < 1024 + 2 * one for chunk in small)
+    assert len(small) > 10
+    with pytest.raises(StudioError, match=r"score 7\.0"):
+        list(_chunks(Settings(), CONFIG_XML, iter([PredictionRow(1, [], 7.0, "v")])))
 
 
 def test_a_kill_between_sending_and_noting_doubles_nothing(make_world: MakeWorld) -> None:
