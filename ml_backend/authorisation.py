@@ -17,6 +17,7 @@ from typing import Final
 
 from cachetools import LRUCache, TTLCache
 from flask import request
+from werkzeug.datastructures import Authorization
 
 from ml_backend.rates import Rates, network_of
 from ml_backend.settings import BackendSettings
@@ -74,7 +75,7 @@ def make_check(settings: BackendSettings) -> Callable[[], bool]:
     tries = WrongCredentials()
 
     def is_right() -> bool:
-        given = request.authorization
+        given = _given()
         if user and given is not None and given.type == "basic":
             right_user = _same(given.username or "", user)
             if _same(given.password or "", password) and right_user:
@@ -97,6 +98,14 @@ def make_check(settings: BackendSettings) -> Callable[[], bool]:
         return False
 
     return allowed
+
+
+def _given() -> Authorization | None:
+    """What the header ``Authorization`` says; None without one that can be read."""
+    try:
+        return request.authorization
+    except ValueError:  # werkzeug passes on what base64 says of other characters than ASCII
+        return None
 
 
 def _same(given: str, expected: str) -> bool:

@@ -54,6 +54,14 @@ def test_the_secret_of_webhooks_is_guessed_no_faster(tmp_path: Path) -> None:
     assert backend.post("/webhook", json={}, headers={"X-Groundswell-Secret": "s3cret"}).status_code == 429
 
 
+def test_a_header_that_cannot_be_read_is_a_wrong_one(tmp_path: Path) -> None:
+    backend = client(tmp_path)
+    codes = [
+        backend.get("/versions", headers={"Authorization": f"Basic \xff{i}"}).status_code for i in range(12)
+    ]
+    assert (codes[0], codes[-1]) == (401, 429)
+
+
 def test_an_old_password_that_comes_again_and_again_is_no_guess(tmp_path: Path) -> None:
     """Label Studio sends what it was told; it must get through as soon as it is told the right one."""
     backend = client(tmp_path)

@@ -11,7 +11,16 @@ from sqlalchemy.orm import Session
 
 from sync.store.database import Store, compare_everything
 from sync.store.project_store import ProjectStore, Revision
-from sync.store.tables import AnnotationRecord, AnswerRecord, ProjectRecord, TaskRecord
+from sync.store.tables import (
+    AnnotationRecord,
+    AnswerRecord,
+    InferenceRecord,
+    ProjectRecord,
+    QuestionRecord,
+    ReviewTaskRecord,
+    SplitRecord,
+    TaskRecord,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Write = Callable[[Session], object]
@@ -28,6 +37,21 @@ def _answer(number: int) -> AnswerRecord:
         id=number, project_id=1, annotation_id=number, review_task_id=1, question_key="q", worker=1,
         value="yes", created_at=NOW, updated_at=NOW,
     )  # fmt: skip
+
+
+def _inference() -> InferenceRecord:
+    return InferenceRecord(project_id=1, task_id=1, model_version="v", image="")
+
+
+def _question() -> QuestionRecord:
+    names = ("round", "task_id", "item", "cluster", "stream", "inclusion", "form", "prior")
+    return QuestionRecord(
+        project_id=1, key="q", instance="i", label="l", rle={}, **dict.fromkeys(names, 0)
+    )  # fmt: skip
+
+
+def _review_task() -> ReviewTaskRecord:
+    return ReviewTaskRecord(project_id=1, id=3, form=0, key="q", is_open=True, pictures=[])
 
 
 def _annotation(session: Session) -> None:
@@ -61,7 +85,11 @@ def stores(store: Store) -> tuple[ProjectStore, ProjectStore]:
         (_annotation, {"tasks"}),
         (lambda s: s.execute(update(TaskRecord).where(TaskRecord.id == 1).values(image="x")), {"tasks"}),
         (lambda s: s.execute(delete(TaskRecord.__table__).where(TaskRecord.id == 1)), {"tasks"}),
+        (lambda s: s.add(_inference()), {"tasks"}),
+        (lambda s: s.add(SplitRecord(project_id=1, number=1, task_id=1)), {"tasks"}),
         (lambda s: s.add(_answer(1)), {"review"}),
+        (lambda s: s.add(_question()), {"review"}),
+        (lambda s: s.add(_review_task()), {"review"}),
         (compare_everything, {"tasks", "review"}),
         (lambda s: _set(s, finished=False), set()),
         (lambda s: s.execute(delete(TaskRecord).where(TaskRecord.id == 77)), set()),
