@@ -13,6 +13,7 @@ GroundswellError            catch this to catch everything below
 ├── ModelError              a model or checkpoint is missing, corrupt or does not fit
 ├── TooMany                 somebody asks more often than is allowed
 ├── StorageError            the data directory cannot be read or written (disk full, permissions)
+├── ExecutorError           the machines that run tasks cannot be reached, or lost a task again and again
 └── LeaseLost               another worker took over
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "BadLabelConfig",
     "BadPrompt",
     "BadRegion",
+    "ExecutorError",
     "GroundswellError",
     "ImageUnavailable",
     "LeaseLost",
@@ -102,3 +104,7 @@ class StorageError(GroundswellError):
 
 class LeaseLost(GroundswellError):
     """Another worker holds this project now; the current round must stop without writing."""
+
+
+class ExecutorError(GroundswellError):
+    """The machines that run tasks cannot be reached, or a task ended there again and again."""

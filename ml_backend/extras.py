@@ -25,6 +25,7 @@ EXTRA_OF: Mapping[str, str] = {
     "onnx": "onnx",
     "onnxruntime": "models",
     "psycopg": "postgres",
+    "ray": "ray",
     "transformers": "hf",
     "timm": "hf",
     "tensorboard": "tensorboard",

@@ -100,6 +100,30 @@ class Settings(BackendSettings):
     )
     review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
 
+    # where work runs
+    executor: Literal["local", "ray"] = Field(
+        default="local",
+        description="where pictures are looked at (inference, embeddings): local: in the worker; ray: on the "
+        "machines of a Ray cluster",
+    )
+    ray_address: str = Field(
+        default="auto",
+        description="host:port of the Ray cluster, which the worker's machine has joined; auto: the one that "
+        "it has joined",
+    )
+    ray_task_cpus: int = Field(
+        default=1, ge=1, description="CPU cores, and threads, of one task on a Ray cluster"
+    )
+    ray_wait_s: float = Field(
+        default=60.0,
+        ge=0.0,
+        description="seconds to wait for a machine of the Ray cluster with what a task needs (GPU, "
+        "ray_task_cpus), before the look ends with an error",
+    )
+    ray_cache_bytes: int = Field(
+        default=5 * 1024**3, ge=0, description="bytes of models that each machine of a Ray cluster keeps"
+    )
+
     # train
     learner: str = Field(
         default="auto",
@@ -374,6 +398,16 @@ class Settings(BackendSettings):
         if isinstance(values, dict) and str(values.get("crowd", "")).lower() in ("true", "1", "yes", "on"):
             return {**CROWD_DEFAULTS, **values}
         return values
+
+    @field_validator("ray_address")
+    @classmethod
+    def _is_address(cls, address: str) -> str:
+        host, colon, port = address.rpartition(":")
+        if (
+            address != "auto" and not (host and colon and port.isascii() and port.isdigit())
+        ) or "//" in address:
+            raise ValueError(f"{address!r} is not host:port, such as head:6379, and not auto")
+        return address
 
     @field_validator("segmenter")
     @classmethod

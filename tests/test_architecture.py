@@ -66,7 +66,7 @@ LAYERS: dict[str, list[str]] = {
     "sync": [
         "database_url",
         "settings",
-        "studio store",
+        "studio store executor",
         "local rounds store.migrations store.migrations.versions",
         "alike mistakes review",
         "exchange.readers",

@@ -73,20 +73,23 @@ class PoolWriter:
         score: float = 0.0,
         error: str = "",
         image: npt.NDArray[np.uint8] | None = None,
+        edges: npt.NDArray[np.float32] | None = None,
     ) -> None:
         """One task with its instances (none and an ``error`` text when its image could not be read).
 
         Instances whose mask is empty are left out, whoever made them: they could never be shown. With the
         ``image``, (h, w, 3) uint8 RGB, the pool also says how well the masks fit its edges, unless it holds
-        instances of which it does not (see ``has_edges``). Raises ValueError when the embeddings have another
-        width than the pool's. The doubts that the model itself names are kept with the task.
+        instances of which it does not (see ``has_edges``); ``edges`` says it where that was worked out
+        elsewhere, one row for each instance whose mask is not empty. Raises ValueError when the embeddings
+        have another width than the pool's, or there are more or fewer edges. The doubts that the model itself
+        names are kept with the task.
         """
         instances = without_empty_masks(instances)
         if len(instances) and instances.embedding.shape[1] != self._dim:
             raise ValueError(
                 f"embeddings have {instances.embedding.shape[1]} columns, this pool has {self._dim}"
             )
-        edges = self._edges_of(instances, image)
+        edges = self._edges_of(instances, image, edges)
         doubts = json.dumps(dict(instances.doubts), sort_keys=True) if instances.doubts else ""
         self._buffer.tasks.append(
             (task_id, image_sha, hw[0], hw[1], float(score), len(instances), error, doubts)
@@ -98,13 +101,22 @@ class PoolWriter:
             self.flush()
 
     def _edges_of(
-        self, instances: Instances, image: npt.NDArray[np.uint8] | None
+        self,
+        instances: Instances,
+        image: npt.NDArray[np.uint8] | None,
+        known: npt.NDArray[np.float32] | None,
     ) -> npt.NDArray[np.float32] | None:
-        if image is None or not len(instances):
+        if (image is None and known is None) or not len(instances):
             return None
         if self._edges is None:
             self._edges = has_edges(self._folder)
-        return edge_statistics(image, instances.rle) if self._edges else None
+        if not self._edges:
+            return None
+        if known is None and image is not None:
+            return edge_statistics(image, instances.rle)
+        if known is not None and len(known) != len(instances):
+            raise ValueError(f"{len(known)} rows of edges for {len(instances)} instances")
+        return known
 
     def flush(self) -> None:
         """Write what was added since the last part."""

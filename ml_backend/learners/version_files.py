@@ -11,7 +11,7 @@ from ml_backend.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["CONFIG", "WEIGHTS", "load_weights", "read_description"]
+__all__ = ["CONFIG", "WEIGHTS", "load_weights", "needs_files_elsewhere", "read_description"]
 
 WEIGHTS, CONFIG = "weights.safetensors", "learner.json"
 
@@ -27,6 +27,22 @@ def read_description(folder: Path, learner: str) -> dict[str, Any]:
     if made_by != learner:
         raise ModelError(f"{folder} was made by learner {made_by!r}, not {learner!r}")
     return dict(description)
+
+
+def needs_files_elsewhere(folder: Path) -> bool:
+    """Whether a version cannot be loaded from its folder alone: it names weights on this machine.
+
+    So it is with versions that were made without a training, and with adopted ones of them.
+    """
+    try:
+        description = read_json(folder / CONFIG)
+    except (OSError, ValueError):
+        return False  # a learner with files of its own
+    if not isinstance(description, dict):
+        return False
+    made_by = {description.get("learner"), description.get("of")}
+    made_by |= {part.get("learner") for part in description.get("parts", ()) if isinstance(part, dict)}
+    return bool(made_by & {"zero-shot", "everything"})
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

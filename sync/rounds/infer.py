@@ -13,30 +13,33 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 
-from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.model_versions import ModelRegistry, VersionInfo
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_index import PoolIndex, read_index
+from ml_backend.artifacts.pool_parts import has_edges
 from ml_backend.artifacts.pool_writer import PoolWriter
-from ml_backend.errors import BadImage, ImageUnavailable
-from ml_backend.images.store import ImageRef, ImageStore
+from ml_backend.images.store import ImageStore
 from ml_backend.instances import Instances
-from ml_backend.learners.base import Predictor
-from ml_backend.learners.mask_features import MaskFeatures
-from ml_backend.learners.mirrored import predict_twice
-from ml_backend.learners.registry import get_learner
-from ml_backend.learners.uncertainty import confidence
-from ml_backend.task_prediction import usable_instances
+from ml_backend.learners.registry import LEARNERS
+from ml_backend.learners.version_files import needs_files_elsewhere
+from sync.executor.base import Executor, Job
+from sync.executor.choice import executor_of
+from sync.executor.local import LocalExecutor
 from sync.rounds.early import is_early
 from sync.rounds.infer_plan import LookedAt, next_try, tasks_left
-from sync.rounds.mask_embeddings import mask_features_of
+from sync.rounds.loaded_pictures import Loaded, loaded_batches
+from sync.rounds.look_tasks import FEATURES, MASKS, MODEL, Asked, Finding, FoundBatch, find
+from sync.rounds.mask_embeddings import OWN, embeddings_from
 from sync.rounds.picture_vectors import VectorWriter
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished, update_round
@@ -49,19 +52,7 @@ from sync.store.tables import InferenceRecord, RoundRecord
 __all__ = ["infer", "pool_index", "tasks_to_infer"]
 
 _log = logging.getLogger(__name__)
-_FETCHERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """One task's image, or why it could not be read; ``passes`` says that the fault may pass."""
-
-    task: int
-    image: str
-    ref: ImageRef | None
-    pixels: npt.NDArray[np.uint8] | None
-    error: str
-    passes: bool = False
+_FOLDER: Final = "folder"
 
 
 def pool_index(paths: ProjectPaths, memo: Memo, version: str) -> PoolIndex:
@@ -150,27 +141,17 @@ def infer(
     started = time.monotonic()
     found = failed = done = 0
     if todo:
-        predictor = get_learner(info.learner).load(info.folder, device=settings.device)
-        features = mask_features_of(settings, paths, info.version, guard=db.write)
-        writer = PoolWriter(
-            paths.pool(info.version),
-            predictor.labels,
-            embedding_dim=predictor.embedding_dim if features is None else features.dim,
-            tasks_per_part=settings.infer_part,
-            guard=db.write,
-        )
-        looked: list[_Loaded] = []
-        with writer, VectorWriter(db, paths, settings.features, info.version) as vectors:
-            for batch in _loaded_batches(db, settings, images, todo):
-                progress.at("infer.batch")
-                found_here, failed_here = _infer_batch(
-                    db, settings, predictor, features, writer, vectors, batch
-                )
-                looked += [replace(item, ref=None, pixels=None) for item in batch]
+        executor = _executor(settings, memo, info, progress)
+        looked: list[Loaded] = []
+        with _Filling(db, settings, paths, info.version) as pool:
+            job = _job(db, settings, paths, executor, info)
+            until = None if limit_s is None else started + limit_s
+            batches = _found(db, settings, images, progress, executor, job, pool.vectors, todo, until)
+            for batch, result in batches:
+                found_here, failed_here = pool.add(batch, result)
+                looked += [replace(item, ref=None, picture=None) for item in batch]
                 found, failed, done = found + found_here, failed + failed_here, done + len(batch)
                 progress.report("infer", done / len(todo), f"{done} of {len(todo)} tasks, {found} instances")
-                if limit_s is not None and time.monotonic() - started > limit_s:
-                    break
         # after the last part is written: a task noted here is not looked at again
         _note_looked_at(db, info.version, looked)
     is_whole = done == len(todo) or has_finished(record, "infer") or is_early(record)
@@ -191,7 +172,7 @@ def infer(
     return update_round(db, paths, record.number, figures={**record.figures, "infer": figures})
 
 
-def _note_looked_at(db: ProjectStore, version: str, looked: Sequence[_Loaded]) -> None:
+def _note_looked_at(db: ProjectStore, version: str, looked: Sequence[Loaded]) -> None:
     known = _looked_at(db, version)
     now = utc_now()
     with db.write() as session:
@@ -211,78 +192,154 @@ def _note_looked_at(db: ProjectStore, version: str, looked: Sequence[_Loaded]) -
             )
 
 
-def _infer_batch(
+def _executor(settings: Settings, memo: Memo, info: VersionInfo, progress: Progress) -> Executor:
+    """Where this version looks at pictures: here, when it reads files that are on this machine alone."""
+    executor = executor_of(settings, memo)
+    if executor.ships and needs_files_elsewhere(info.folder):
+        progress.report("infer", 0.0, f"{info.learner} reads files of this machine: no other one helps")
+        return LocalExecutor()
+    return executor
+
+
+def _job(
+    db: ProjectStore, settings: Settings, paths: ProjectPaths, executor: Executor, info: VersionInfo
+) -> Job[Finding, Sequence[Asked], FoundBatch]:
+    """What is to be done with each batch of pictures. Raises BadInput when a model of features is missing."""
+    folders = {MODEL: info.folder}
+    chosen = {
+        MASKS: embeddings_from(settings, paths, info.version, guard=db.write),
+        FEATURES: settings.features or "classical",
+    }
+    for name, choice in chosen.items():
+        if choice not in (OWN, "classical"):
+            folders[name] = Path(choice)
+    device = executor.device(settings.device)
+    finding = Finding(
+        learner=LEARNERS[info.learner],
+        device=device,
+        twice=settings.order_mirror or settings.order == "tta",
+        shown_from=settings.push_min_score,
+        mask_features=_FOLDER if MASKS in folders else chosen[MASKS],
+        features=_FOLDER if FEATURES in folders else chosen[FEATURES],
+        with_edges=has_edges(paths.pool(info.version)),
+    )
+    return Job(find, finding, "gpu" if device.startswith("cuda") else "cpu", folders, "inference")
+
+
+def _found(
     db: ProjectStore,
     settings: Settings,
-    predictor: Predictor,
-    features: MaskFeatures | None,
-    writer: PoolWriter,
+    images: ImageStore,
+    progress: Progress,
+    executor: Executor,
+    job: Job[Finding, Sequence[Asked], FoundBatch],
     vectors: VectorWriter,
-    batch: Sequence[_Loaded],
-) -> tuple[int, int]:
-    """Add one batch to the pool; returns instances found and tasks that could not be read."""
-    pixels = [item.pixels for item in batch if item.pixels is not None]
-    if settings.order_mirror or settings.order == "tta":
-        results = predict_twice(predictor, pixels, shown_from=settings.push_min_score)
-    else:
-        results = list(predictor.predict(pixels))
-    readable = [item for item in batch if item.pixels is not None]
-    usable = [_usable(db, item.task, found) for item, found in zip(readable, results, strict=True)]
-    of_task = {item.task: instances for item, instances in zip(readable, usable, strict=True)}
+    todo: Sequence[int],
+    until: float | None,
+) -> Generator[tuple[list[Loaded], FoundBatch]]:
+    """Batches with what was found on those of their pictures that could be fetched, in order.
+
+    After ``until``, seconds of ``time.monotonic``, no further batch is begun; the first always is.
+    """
+    sent: deque[list[Loaded]] = deque()
+
+    def inputs() -> Iterator[list[Asked]]:
+        with closing(
+            loaded_batches(
+                images,
+                db.id,
+                todo,
+                task_images(db),
+                size=settings.infer_batch,
+                encoded=executor.ships,
+                max_pixels=settings.max_image_pixels,
+            )
+        ) as batches:
+            for number, batch in enumerate(batches):
+                if number and until is not None and time.monotonic() > until:
+                    return
+                sent.append(batch)
+                yield [
+                    Asked(item.picture, vectors.lacks(item.task, item.image))
+                    for item in batch
+                    if item.picture is not None
+                ]
+
+    results = executor.map(
+        job,
+        inputs(),
+        check=lambda: progress.at("infer.batch"),
+        said=lambda line: progress.report("infer", 0.0, line),
+    )
+    with closing(results):
+        for result in results:
+            yield _judged(sent.popleft(), result), result
+
+
+def _judged(batch: Sequence[Loaded], result: FoundBatch) -> list[Loaded]:
+    """The batch with the reasons why pictures could not be decoded."""
+    rows = iter(result.found)
+    judged = []
     for item in batch:
-        if item.pixels is None or item.ref is None:
-            writer.add(item.task, Instances.empty(predictor.embedding_dim), score=1.0, error=item.error)
-            continue
-        instances = of_task[item.task]
-        writer.add(
-            item.task,
-            instances if features is None else features.embed(item.pixels, instances),
-            hw=item.ref.hw,
-            image_sha=item.ref.sha,
-            score=confidence(instances, shown_from=settings.push_min_score),
-            image=item.pixels,
-        )
-    vectors.add([item.task for item in readable], [item.image for item in readable], pixels, usable)
-    note_image_errors(db, {item.task: item.error for item in batch})
-    return sum(map(len, usable)), len(batch) - len(readable)
+        error = next(rows).error if item.picture is not None else ""
+        if error:
+            _log.warning("task %s: %s", item.task, error)
+        judged.append(replace(item, error=error) if error else item)
+    return judged
 
 
-def _usable(db: ProjectStore, task: int, instances: Instances) -> Instances:
-    """``usable_instances``, with a note in the log about what was left out."""
-    usable = usable_instances(instances)
-    if len(usable) < len(instances):
-        left_out = len(instances) - len(usable)
-        _log.warning(
-            "project %s task %s: %d instances left out, not finite or there twice", db.id, task, left_out
-        )
-    return usable
+class _Filling:
+    """A pool that is being filled with what was found, and the vectors of its pictures. A context manager."""
 
+    def __init__(self, db: ProjectStore, settings: Settings, paths: ProjectPaths, version: str) -> None:
+        self._db = db
+        self._settings = settings
+        self._folder = paths.pool(version)
+        self._stack = ExitStack()
+        self._writer: PoolWriter | None = None
+        self.vectors = self._stack.enter_context(VectorWriter(db, paths, settings.features, version))
 
-def _loaded_batches(
-    db: ProjectStore, settings: Settings, images: ImageStore, tasks: Sequence[int]
-) -> Iterator[list[_Loaded]]:
-    """Batches of decoded images, the next one being fetched while this one is used."""
-    addresses = task_images(db)
-    size = settings.infer_batch
-    batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    def __enter__(self) -> _Filling:
+        return self
 
-    with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as threads:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)  # also after an error: what was added is good
 
-        def submit(number: int) -> list[Future[_Loaded]]:
-            if number >= len(batches):
-                return []
-            return [threads.submit(_load, db, images, task, addresses[task]) for task in batches[number]]
-
-        ahead = submit(0)
-        for number in range(len(batches)):
-            current, ahead = ahead, submit(number + 1)
-            yield [future.result() for future in current]
-
-
-def _load(db: ProjectStore, images: ImageStore, task: int, image: str) -> _Loaded:
-    try:
-        ref = images.get(image, task_id=task, project_id=db.id)
-        return _Loaded(task, image, ref, images.pixels(ref), "")
-    except BadImage as error:
-        _log.warning("project %s task %s: %s", db.id, task, error)
-        return _Loaded(task, image, None, None, str(error), isinstance(error, ImageUnavailable))
+    def add(self, batch: Sequence[Loaded], result: FoundBatch) -> tuple[int, int]:
+        """Add one batch; returns instances found and tasks that could not be read."""
+        if self._writer is None:  # the first result tells what the model is like
+            self._writer = self._stack.enter_context(
+                PoolWriter(
+                    self._folder,
+                    result.labels,
+                    embedding_dim=result.embedding_dim,
+                    tasks_per_part=self._settings.infer_part,
+                    guard=self._db.write,
+                )
+            )
+        rows = iter(result.found)
+        found = failed = 0
+        for item in batch:
+            row = next(rows) if item.picture is not None else None
+            if row is None or item.ref is None or item.error:
+                failed += 1
+                nothing = Instances.empty(result.embedding_dim)
+                self._writer.add(item.task, nothing, score=1.0, error=item.error)
+                continue
+            if row.left_out:
+                text = "project %s task %s: %d instances left out, not finite or there twice"
+                _log.warning(text, self._db.id, item.task, row.left_out)
+            found += len(row.instances)
+            self._writer.add(
+                item.task,
+                row.instances,
+                hw=item.ref.hw,
+                image_sha=item.ref.sha,
+                score=row.score,
+                edges=row.edges,
+            )
+            self.vectors.add(item.task, item.image, own=row.instances.feature, frozen=row.vector)
+        note_image_errors(self._db, {item.task: item.error for item in batch})
+        return found, failed

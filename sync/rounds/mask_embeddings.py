@@ -11,20 +11,17 @@ from typing import Final
 from ml_backend.artifacts.files import Guard, read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_parts import part_names
-from ml_backend.devices import resolve_device
-from ml_backend.learners.mask_features import MaskFeatures
+from ml_backend.learners.picture_features import picture_features
 from sync.settings import Settings
 
-__all__ = ["OWN", "mask_features_of"]
+__all__ = ["OWN", "embeddings_from"]
 
 OWN: Final = "own"
 """The embeddings that the learner gives."""
 
 
-def mask_features_of(
-    settings: Settings, paths: ProjectPaths, version: str, *, guard: Guard
-) -> MaskFeatures | None:
-    """What describes the masks of this version's pool; None: the learner itself.
+def embeddings_from(settings: Settings, paths: ProjectPaths, version: str, *, guard: Guard) -> str:
+    """What describes the masks of this version's pool: ``OWN``, or a choice of ``MaskFeatures``.
 
     Raises BadInput when there is no such model (any more), StorageError on a damaged note.
     """
@@ -35,11 +32,8 @@ def mask_features_of(
         # a pool that was begun before there was a choice holds the learner's own
         choice = OWN if part_names(paths.pool(version)) else settings.cluster_features
         if choice != OWN:
-            found = _of(choice, settings)
+            picture_features(choice, field="cluster_features")
             write_json(note, {"from": choice}, guard=guard)
-            return found
-    return None if choice == OWN else _of(choice, settings)
-
-
-def _of(choice: str, settings: Settings) -> MaskFeatures:
-    return MaskFeatures(choice, device=resolve_device(settings.device), field="cluster_features")
+    if choice != OWN:
+        picture_features(choice, field="cluster_features")
+    return choice

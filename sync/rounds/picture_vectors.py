@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from ml_backend.artifacts.feature_store import add_features, known_features, read_features
 from ml_backend.artifacts.paths import ProjectPaths
-from ml_backend.instances import Instances
-from ml_backend.learners.picture_features import PictureFeatures, picture_features
+from ml_backend.instances import NO_FEATURE
+from ml_backend.learners.picture_features import picture_features
 from sync.store.project_store import ProjectStore
 
 __all__ = ["VectorWriter", "frozen_folder", "model_folder", "vectors_of"]
@@ -32,17 +32,12 @@ def model_folder(paths: ProjectPaths, version: str) -> Path:
 
 
 class VectorWriter:
-    """Keeps the vector of each picture that passes by. Use as a context manager.
-
-    The model's own vector is kept when it gives one. Else the frozen one is computed, unless it is there.
-    """
+    """Keeps the vector of each picture that passes by. Use as a context manager."""
 
     def __init__(self, db: ProjectStore, paths: ProjectPaths, choice: str, version: str = "") -> None:
         self._db = db
-        self._choice = choice
         self._frozen = frozen_folder(paths, choice)
         self._own = model_folder(paths, version) if version else None
-        self._model: PictureFeatures | None = None
         self._known: dict[int, str] | None = None
         self._rows: dict[Path, list[tuple[int, str, Features]]] = {}
 
@@ -53,30 +48,22 @@ class VectorWriter:
         for folder in list(self._rows):
             self._flush(folder)  # also after an error: what was added is good
 
-    def add(
-        self,
-        tasks: Sequence[int],
-        images: Sequence[str],
-        pixels: Sequence[npt.NDArray[np.uint8]],
-        found: Sequence[Instances] = (),
-    ) -> None:
-        """Some pictures: their tasks, addresses and pixels, and what the model found on them."""
-        left = []
-        for i, (task, image) in enumerate(zip(tasks, images, strict=True)):
-            if found and self._own is not None and len(found[i].feature):
-                self._keep(self._own, task, image, found[i].feature)
-            else:
-                left.append(i)
-        if not left:
-            return
+    def lacks(self, task: int, image: str) -> bool:
+        """Whether there is no frozen vector yet of this task's picture, which has this address."""
         if self._known is None:
             self._known = known_features(self._frozen)
-        left = [i for i in left if self._known.get(tasks[i]) != images[i]]
-        if left:
-            self._model = self._model or picture_features(self._choice)
-            for i, vector in zip(left, self._model([pixels[i] for i in left]), strict=True):
-                self._keep(self._frozen, tasks[i], images[i], vector)
-                self._known[tasks[i]] = images[i]
+        return self._known.get(task) != image
+
+    def add(
+        self, task: int, image: str, *, own: Features = NO_FEATURE, frozen: Features = NO_FEATURE
+    ) -> None:
+        """The vector that the model gives of a task's picture, or else the frozen one; one may be empty."""
+        if self._own is not None and len(own):
+            self._keep(self._own, task, image, own)
+        elif len(frozen) and self.lacks(task, image):
+            self._keep(self._frozen, task, image, frozen)
+            assert self._known is not None
+            self._known[task] = image
 
     def _keep(self, folder: Path, task: int, image: str, vector: Features) -> None:
         rows = self._rows.setdefault(folder, [])

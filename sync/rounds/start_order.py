@@ -13,8 +13,11 @@ always as many as the split needs of those finished so far. ``frozen_test_split`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +26,11 @@ from clustering.typical import typical_order
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.task_orders import TaskOrder, place_among, read_order, write_order
 from ml_backend.clicks.serving.prewarm import save_upcoming
-from ml_backend.errors import BadImage
 from ml_backend.images.store import ImageStore
+from sync.executor.base import Job
+from sync.executor.choice import executor_of
+from sync.rounds.loaded_pictures import Loaded, Picture, loaded_batches
+from sync.rounds.look_tasks import FEATURES, Describing, describe
 from sync.rounds.picture_vectors import VectorWriter, vectors_of
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import version_prefix
@@ -37,6 +43,7 @@ __all__ = ["START", "drawn_uniformly", "start_order", "start_version", "typical_
 
 START = "start"
 """name of the order in place of a model version"""
+_BATCH = 8
 _MOST = 1000
 """pictures that are looked at: before so many are labelled there is a model"""
 
@@ -121,7 +128,7 @@ def typical_first(
     if set(studio.prediction_versions(db.id)) - {version} or len(open_ids) < 2:
         return 0
     if order is None or (new and seen < _MOST):
-        order = _extended(db, settings, paths, images, progress, order, new, open_ids)
+        order = _extended(db, settings, paths, images, progress, memo, order, new, open_ids)
         write_order(paths.order(START), order, guard=db.write)
     there = studio.predicted_tasks(db.id, version)
     score = dict(zip(order.task_id.tolist(), order.score.tolist(), strict=True))
@@ -152,6 +159,7 @@ def _extended(
     paths: ProjectPaths,
     images: ImageStore,
     progress: Progress,
+    memo: Memo,
     order: TaskOrder | None,
     new: Sequence[int],
     open_ids: Sequence[int],
@@ -160,7 +168,7 @@ def _extended(
     rng = np.random.default_rng([settings.seed, db.id, 0 if order is None else len(order)])
     shuffled = [int(task) for task in rng.permutation(np.array(new, np.int64))]
     chosen = shuffled[: _MOST - (0 if order is None else len(order))]
-    _look_at(db, settings, paths, images, progress, chosen)
+    _look_at(db, settings, paths, images, progress, memo, chosen)
     done = sorted(finished_digests(db))
     feature, labelled = vectors_of(paths, settings.features, "", chosen, done)
     # from the front of a shuffled list: a uniform draw
@@ -207,20 +215,49 @@ def _look_at(
     paths: ProjectPaths,
     images: ImageStore,
     progress: Progress,
+    memo: Memo,
     tasks: Sequence[int],
 ) -> None:
     """Compute the vectors of pictures that have none; a picture that cannot be read gets none."""
     addresses = task_images(db)
+    executor = executor_of(settings, memo)
+    is_folder = settings.features not in ("", "classical")
+    folders = {FEATURES: Path(settings.features)} if is_folder else {}
+    describing = Describing("folder" if is_folder else "classical")
+    sent: deque[list[Loaded]] = deque()
     errors: dict[int, str] = {}
     with VectorWriter(db, paths, settings.features) as vectors:
-        for number, task in enumerate(tasks):
-            progress.at("start.picture")
-            try:
-                ref = images.get(addresses[task], task_id=task, project_id=db.id)
-                vectors.add([task], [addresses[task]], [images.pixels(ref)])
-                errors[task] = ""
-            except BadImage as error:
-                errors[task] = str(error)
-            if number % 50 == 0:
-                progress.report("order", number / len(tasks), f"{number} of {len(tasks)} pictures looked at")
+        left = [task for task in tasks if vectors.lacks(task, addresses[task])]
+
+        def inputs() -> Iterator[list[Picture]]:
+            with closing(
+                loaded_batches(
+                    images,
+                    db.id,
+                    left,
+                    addresses,
+                    size=_BATCH,
+                    encoded=executor.ships,
+                    max_pixels=settings.max_image_pixels,
+                )
+            ) as batches:
+                for batch in batches:
+                    sent.append(batch)
+                    yield [item.picture for item in batch if item.picture is not None]
+
+        results = executor.map(
+            Job(describe, describing, "cpu", folders, "embedding"),
+            inputs(),
+            check=lambda: progress.at("start.picture"),
+            said=lambda line: progress.report("order", 0.0, line),
+        )
+        for result in results:
+            rows = iter(result)
+            for item in sent.popleft():
+                row = next(rows) if item.picture is not None else None
+                errors[item.task] = item.error if row is None else row.error
+                if row is not None and not row.error:
+                    vectors.add(item.task, item.image, frozen=row.vector)
+            done = len(errors)
+            progress.report("order", done / len(left), f"{done} of {len(left)} pictures looked at")
     note_image_errors(db, errors)

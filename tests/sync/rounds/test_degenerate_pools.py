@@ -99,7 +99,7 @@ def test_pools_of_others_that_hold_such_instances_are_clustered_without_them(
     monkeypatch: pytest.MonkeyPatch, policy: str,
 ) -> None:  # fmt: skip
     spoil(_partly_not_finite)
-    monkeypatch.setattr("sync.rounds.infer._usable", lambda project, task, found: found)
+    monkeypatch.setattr("sync.rounds.look_tasks.usable_instances", lambda found: found)
     world = _world(make_world, 10, policy)
     record = _round(world)
     figures = record.figures["cluster"]
@@ -113,7 +113,7 @@ def test_a_pool_with_no_finite_instance_asks_nothing(
     make_world: MakeWorld, spoil: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(lambda found: _changed(found, embedding=np.full_like(found.embedding, np.nan)))
-    monkeypatch.setattr("sync.rounds.infer._usable", lambda project, task, found: found)
+    monkeypatch.setattr("sync.rounds.look_tasks.usable_instances", lambda found: found)
     world = make_world(8)
     record = _round(world)
     assert sum(record.figures["cluster"]["pool"].values()) == 0
@@ -134,6 +134,7 @@ def test_empty_masks_stop_neither_push_nor_review(
     spoil(_first_mask_empty)
     if old_pool:  # written by a version that let them in
         monkeypatch.setattr("ml_backend.artifacts.pool_writer.without_empty_masks", lambda found: found)
+        monkeypatch.setattr("sync.rounds.look_tasks.without_empty_masks", lambda found: found)
     world = _world(make_world, 8, policy)
     world.label(*range(6))
     report = world.worker().look(world.project_id)

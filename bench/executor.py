@@ -1,0 +1,168 @@
+"""Pictures a second on a Ray cluster of two nodes of one core each, against one such node.
+
+    python -m bench.executor             # needs the extra ray and two idle cores
+    python -m bench.executor --quick     # few pictures, a version trained for a few steps
+
+One line of JSON per figure: name, value, unit, baseline (one node), ratio, and the digest of all results. It
+must be the same on one node, on two, in the worker itself with one thread, and when one of two is killed
+half-way (``executor_infer_killed``). ``load`` is the load of this machine before the run: on a busy machine
+the ratios mean nothing. Models are loaded before the time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.detection_set import add_arguments, load_examples, print_figure, with_training_environment
+from ml_backend.learners.base import TrainSpec
+from ml_backend.learners.registry import LEARNERS
+from ml_backend.learners.training_job import run_training
+from sync.executor.base import Executor, Job
+from sync.executor.local import LocalExecutor
+from sync.executor.ray import RayExecutor
+from sync.rounds.loaded_pictures import Picture
+from sync.rounds.look_tasks import MODEL, Asked, Describing, Finding, describe, find
+
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 200 * 1024**2}
+BATCH = 4
+"""pictures a task, as ``infer_batch`` and the worker's start order have them"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--model", type=Path, help="folder of a trained version (default: one is trained)")
+    parser.add_argument("--iterations", type=int, default=150, help="of the version trained here")
+    parser.add_argument("--infer", type=int, default=160, help="pictures looked at (default: 160)")
+    parser.add_argument("--embed", type=int, default=1600, help="pictures embedded (default: 1600)")
+    parser.add_argument("--quick", action="store_true", help="16 and 64 pictures, 10 steps of training")
+    options = parser.parse_args()
+    with_training_environment("bench.executor")
+    if options.quick:
+        options.iterations, options.infer, options.embed = 10, 16, 64
+    with tempfile.TemporaryDirectory(prefix="gs-ray-") as scratch:
+        os.environ |= {"RAY_TMPDIR": scratch, "TMPDIR": scratch, "RAY_USAGE_STATS_ENABLED": "0"}
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+        measure(options, Path(scratch))
+
+
+def measure(options: argparse.Namespace, scratch: Path) -> None:
+    """Print all figures."""
+    _, labels, examples = load_examples(options, scratch)
+    folder = options.model
+    if folder is None:
+        folder = scratch / "version"
+        chosen = {"weights": "none", "iterations": options.iterations}
+        spec = TrainSpec(labels, examples, (), seed=options.seed, options=chosen, device="cpu")
+        run_training("maskrcnn", spec, folder, lambda share, line: None)
+    files = [Picture(None, example.image.read_bytes(), 10**9) for example in examples]
+    finding = Finding(LEARNERS["maskrcnn"], "cpu", False, 0.5, "own", "classical", True)
+    infer = Job(find, finding, folders={MODEL: folder})
+    embed = Job(describe, Describing("classical"))
+    looks = [[Asked(picture, True) for picture in batch] for batch in _batches(files, options.infer)]
+    pictures = _batches(files, options.embed)
+    load = os.getloadavg()[0]
+    with _cluster() as (address, cluster):
+        ray = RayExecutor(address)
+        before = {name: _run(ray, job, inputs) for name, job, inputs in _jobs(infer, looks, embed, pictures)}
+        second = cluster.add_node(**NODE)
+        for name, job, inputs in _jobs(infer, looks, embed, pictures):
+            seconds, digest = _run(ray, job, inputs)
+            count = sum(map(len, inputs))
+            facts = {"pictures": count, "digest": digest, "one_node": before[name][1], "load": round(load, 2)}
+            baseline = count / before[name][0]
+            print_figure(f"executor_{name}", count / seconds, "image/s", baseline, **facts)
+        seconds, digest = _run(ray, infer, looks, half_way=lambda: _kill(second))
+        ray.close()
+    baseline = options.infer / before["infer"][0]
+    facts = {"pictures": options.infer, "digest": digest, "one_node": before["infer"][1]}
+    print_figure("executor_infer_killed", options.infer / seconds, "image/s", baseline, **facts)
+    import torch
+
+    torch.set_num_threads(1)
+    seconds, digest = _run(LocalExecutor(), infer, looks)
+    facts["digest"] = digest
+    print_figure("executor_infer_in_worker", options.infer / seconds, "image/s", baseline, **facts)
+
+
+def _jobs(
+    infer: Job[Any, Any, Any], looks: Sequence[Any], embed: Job[Any, Any, Any], pictures: Sequence[Any]
+) -> Iterator[tuple[str, Job[Any, Any, Any], Sequence[Any]]]:
+    yield "infer", infer, looks
+    yield "embed", embed, pictures
+
+
+def _batches(files: Sequence[Picture], count: int) -> list[list[Picture]]:
+    chosen = [files[i % len(files)] for i in range(count)]
+    return [chosen[start : start + BATCH] for start in range(0, count, BATCH)]
+
+
+def _run(
+    executor: Executor,
+    job: Job[Any, Any, Any],
+    inputs: Sequence[Any],
+    half_way: Callable[[], None] | None = None,
+) -> tuple[float, str]:
+    """Seconds, and the digest of all results in order. Models are loaded before."""
+    for _ in executor.map(job, inputs[:8]):
+        pass
+    digest = hashlib.sha256()
+    started = time.perf_counter()
+    for number, result in enumerate(executor.map(job, inputs)):
+        digest.update(pickle.dumps(_plain(result)))
+        if half_way is not None and number == len(inputs) // 2:
+            half_way()
+    return time.perf_counter() - started, digest.hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """The same as tuples and bytes: what pickle makes of an array depends on where it came from."""
+    if hasattr(value, "__slots__"):
+        return tuple(_plain(getattr(value, name)) for name in value.__slots__)
+    if hasattr(value, "tobytes"):
+        return value.tobytes()
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(each) for each in value)
+    if isinstance(value, dict):
+        return tuple((name, _plain(value[name])) for name in sorted(value))
+    return repr(value)
+
+
+@contextmanager
+def _cluster() -> Iterator[tuple[str, Any]]:
+    """A head that runs no task, and one node."""
+    from ray.cluster_utils import Cluster
+
+    head = {**NODE, "num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        cluster.add_node(**NODE)
+        yield cluster.address, cluster
+    finally:
+        for node in (*cluster.worker_nodes, cluster.head_node):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def _kill(node: Any) -> None:
+    """All processes of a node at once, as when its machine is switched off."""
+    import psutil
+
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for process in (*raylet.children(recursive=True), raylet):
+        process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

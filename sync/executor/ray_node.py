@@ -1,0 +1,83 @@
+"""What Ray runs on a node: find the function and its folders, and call it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_backend.errors import ExecutorError
+from sync.executor.base import Node, function_at
+from sync.executor.folders import FolderCache, cache_root
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+__all__ = ["Call", "code_digest", "run_on_node"]
+
+_JOBS_KEPT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """All of a job but its inputs.
+
+    ``job`` stands for function, shared values and folders; ``folders`` holds the digest of each folder by its
+    name; ``code`` is ``code_digest`` of the machine that asks.
+    """
+
+    function: str
+    shared: Any
+    job: str
+    folders: Mapping[str, str]
+    cache_bytes: int
+    code: str
+
+
+@cache
+def code_digest() -> str:
+    """Stands for the code of Groundswell that is installed here."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent.parent.parent
+    for package in ("clustering", "ml_backend", "sync"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+_kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
+"""What the tasks of the last jobs keep in memory in this process of a node; one runs at a time."""
+
+
+def run_on_node(call: Call, packed: Mapping[str, ObjectRef[Any]], item: Any) -> Any:
+    """One task. ``packed`` refers to the bytes of the folders by digest; they are fetched when not here yet.
+
+    Raises ExecutorError when this node has other code than the worker, and what the function raises.
+    """
+    if call.code != code_digest():
+        import socket
+
+        raise ExecutorError(
+            f"the node {socket.gethostname()} has another release of Groundswell than the worker",
+            hint="Install the same release on all machines, and start Ray again there",
+        )
+    folders = FolderCache(cache_root(), call.cache_bytes)
+    there = {
+        name: folders.get(digest, partial(_bytes_of, packed[digest])) for name, digest in call.folders.items()
+    }
+    kept = _kept.setdefault(call.job, {})
+    _kept.move_to_end(call.job)
+    while len(_kept) > _JOBS_KEPT:
+        _kept.popitem(last=False)
+    return function_at(call.function)(call.shared, item, Node(there, kept))
+
+
+def _bytes_of(packed: ObjectRef[Any]) -> memoryview:
+    import ray
+
+    return memoryview(ray.get(packed))

@@ -1,0 +1,85 @@
+"""What tests run as tasks; nodes of Ray import it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_backend.errors import ModelError
+from ml_backend.instances import Instances
+from sync.executor.base import Node
+from tests.sync.tiny_learner import TinyLearner, TinyPredictor
+
+DOOMED = "GROUNDSWELL_TEST_DOOMED"
+"""environment variable: a file that names the process of a node to be killed, or is not there"""
+
+
+@dataclass(frozen=True, slots=True)
+class Slowly:
+    """``seconds`` that each task takes; files in ``marks`` tell which ones began and which ones ended."""
+
+    seconds: float
+    marks: str
+
+
+def slow_square(slowly: Slowly, number: int, node: Node) -> int:
+    marks = Path(slowly.marks)
+    (marks / f"began-{number}-{os.getpid()}").touch()
+    time.sleep(slowly.seconds)
+    (marks / f"ended-{number}").touch()
+    return number * number
+
+
+def read_word(factor: int, name: str, node: Node) -> tuple[str, int, int]:
+    """The word in a file of the folder, how often this process has loaded it, and which process that is."""
+    loads = node.keep("loads", lambda: [0])
+
+    def load() -> str:
+        loads[0] += 1
+        return (node.folder("words") / name).read_text()
+
+    return node.keep(name, load) * factor, loads[0], os.getpid()
+
+
+def refuse(shared: None, number: int, node: Node) -> int:
+    if number == 3:
+        raise ModelError("there is no third one", hint="Take another", field="number")
+    if number == 4:
+        raise KeyError("a bug")
+    return number
+
+
+class MortalPredictor(TinyPredictor):
+    """On the node that is doomed it dies in mid batch, and the node with it; others wait for that."""
+
+    def predict(self, images: Sequence[Any]) -> Iterator[Instances]:
+        for found in super().predict(images):
+            if os.environ.get(DOOMED):
+                _meet_fate(Path(os.environ[DOOMED]))
+            yield found
+
+
+def _meet_fate(doomed: Path) -> None:
+    killed = doomed.with_name("killed")
+    if doomed.exists() and doomed.read_text() == str(os.getppid()):
+        killed.touch()
+        os.kill(os.getppid(), signal.SIGKILL)  # what Ray has on each node, the parent of all tasks
+        os.kill(os.getpid(), signal.SIGKILL)
+    end = time.monotonic() + 30
+    while doomed.exists() and not killed.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+class MortalLearner(TinyLearner):
+    """The tiny learner, with such a predictor."""
+
+    name = "mortal"
+
+    def load(self, folder: Path, *, device: str = "auto") -> MortalPredictor:
+        tiny = super().load(folder, device=device)
+        return MortalPredictor(tiny.labels, tiny._colours)
