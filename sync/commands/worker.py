@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -104,14 +104,30 @@ def register(app: typer.Typer) -> None:
                 elif "train" not in kinds:
                     what += " and leaves training to other workers"
                 console.say(f"{what}; Ctrl-C ends it")
-                made.run()
-                return
-            reports = made.look_at_all()
+                all_ended = made.run()
+            else:
+                reports = made.look_at_all()
+        if not once:
+            if not all_ended:
+                _leave()
+            return
         if as_json:
             typer.echo(json.dumps([asdict(report) for report in reports], indent=1))
         failed = sum(bool(report.error) for report in reports)
         if failed:
             raise typer.Exit(1 if failed == len(reports) else PARTLY)
+
+
+def _leave() -> NoReturn:
+    """End the process now. Python itself would wait for threads of pools, and one of them may hang."""
+    import logging
+    import os
+    import sys
+
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _kinds(jobs: str) -> tuple[Kind, ...]:

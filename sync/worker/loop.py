@@ -140,12 +140,12 @@ class Worker:
             self._waits = False
             raise Stopped("stopped while training; the next worker trains the same snapshot")
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Take the jobs that are due, again and again until stopped: a thread for each kind of work.
 
         When stopped, each thread ends at its next boundary, leases are released, and answers that wait in the
         queue are written. A thread that does not come to a boundary within ``stop_s`` seconds is left behind:
-        it ends with the process, and its lease runs out.
+        it ends with the process, and its lease runs out. Returns whether all have ended.
 
         Raises what nobody expected in one of the threads: a worker that does only half of its work must not
         look alive. Whoever started it starts it again.
@@ -162,13 +162,15 @@ class Worker:
             time.sleep(_SIGNAL_S)
         threads.append(threading.Thread(target=self._last_words, name="last answers", daemon=True))
         threads[-1].start()
-        until = time.monotonic() + self._settings.stop_s
+        until, all_ended = time.monotonic() + self._settings.stop_s, True
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
+                all_ended = False
                 _log.warning("%s did not end within %g s; it ends now", thread.name, self._settings.stop_s)
         if self._broken is not None:
             raise self._broken
+        return all_ended
 
     def _last_words(self) -> None:
         """Write the answers that wait, and end trainings of click networks."""

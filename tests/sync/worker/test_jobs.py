@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, select
+from typer.testing import CliRunner
 
 from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.verdicts import read_verdicts
 from ml_backend.errors import LeaseLost
 from ml_backend.log_fields import add_log_fields, set_log_fields
+from sync.cli import build_app
 from sync.projects.control import pause, request_round
 from sync.rounds.registration import register_project
 from sync.rounds.round_records import current_round, served_round, trained_round
@@ -429,6 +434,52 @@ def test_a_bug_in_one_thread_ends_the_worker(make_world: MakeWorld, monkeypatch:
     monkeypatch.setattr(Schedule, "claim", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         worker.run()
+
+
+def test_a_thread_that_hangs_is_left_behind(make_world: MakeWorld) -> None:
+    world = make_world(4, stop_s=0.05)
+    hangs, ends = threading.Event(), threading.Event()
+
+    def hang(place: str) -> None:
+        hangs.set()
+        assert ends.wait(_WAIT_S)
+
+    worker = Worker(world.settings, world.store, world.studio, checkpoint=hang)
+    ended: list[bool] = []
+    thread = threading.Thread(target=lambda: ended.append(worker.run()))
+    thread.start()
+    try:
+        assert hangs.wait(_WAIT_S)
+        worker.stop()
+        thread.join(_WAIT_S / 2)
+        assert ended == [False]
+    finally:
+        ends.set()
+        thread.join(_WAIT_S)
+
+
+def test_a_process_whose_thread_hangs_ends_all_the_same() -> None:
+    code = (
+        "import time; from concurrent.futures import ThreadPoolExecutor; "
+        "from sync.commands.worker import _leave; ThreadPoolExecutor(1).submit(time.sleep, 600); _leave()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=_WAIT_S)
+
+
+@pytest.mark.parametrize("all_ended", [True, False])
+def test_the_command_ends_at_once_where_a_thread_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_ended: bool
+) -> None:
+    said: list[list[Path]] = []
+    monkeypatch.setattr("sync.report.running_on.look_at_machine", lambda: None)
+    monkeypatch.setattr("sync.report.running_on.running_on", lambda *_: [])
+    monkeypatch.setattr("sync.worker.loop.Worker.install_signal_handlers", lambda self: None)
+    monkeypatch.setattr("sync.worker.loop.Worker.run", lambda self: all_ended)
+    signs = tmp_path / "workers"
+    monkeypatch.setattr("sync.commands.worker._leave", lambda: said.append(list(signs.iterdir())))
+    words = ["worker", "--studio-url", "http://127.0.0.1:9", "--api-key", "k", "--data-dir", str(tmp_path)]
+    assert CliRunner().invoke(build_app(), words).exit_code == 0
+    assert said == ([] if all_ended else [[]]), "what it keeps while it lives is tidied up before"
 
 
 class _Heard(Observer):
