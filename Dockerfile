@@ -9,8 +9,10 @@ RUN mkdir clustering ml_backend sync && touch clustering/__init__.py ml_backend/
 # The package index has torch builds for GPUs, which run on a CPU too but are about 3 GB larger. TORCH_INDEX is the
 # address of torch's own index of builds for the CPU, see .env.example
 ARG TORCH_INDEX=""
+# one more extra of Groundswell, such as ray
+ARG EXTRAS=""
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt \
-    '.[backend,worker,onnx,postgres]'
+    ".[backend,worker,onnx,postgres${EXTRAS:+,$EXTRAS}]"
 
 COPY clustering clustering
 COPY ml_backend ml_backend

@@ -55,15 +55,17 @@ SECRETS = (
     "WEBHOOK_SECRET",
     "SIGNING_KEY",
 )
+SCALE_SECRETS = ("RAY_AUTH_TOKEN",)  # of docker/scale.yml alone
+SCALE = ["-f", "docker-compose.yml", "-f", "docker/scale.yml"]
 
 
 def test_the_example_holds_no_password_and_the_script_makes_them(env_file: Path) -> None:
     example, made = read_env(ROOT / ".env.example"), read_env(env_file)
     assert list(example) == list(made)
-    assert {name for name, value in example.items() if not value} == set(SECRETS)
+    assert {name for name, value in example.items() if not value} == {*SECRETS, *SCALE_SECRETS}
     assert made["STUDIO_EMAIL"] == "me@example.org"
-    values = [made[name] for name in SECRETS]
-    assert len(set(values)) == len(SECRETS)
+    values = [made[name] for name in (*SECRETS, *SCALE_SECRETS)]
+    assert len(set(values)) == len(values)
     assert all(re.fullmatch("[0-9a-f]{40}", value) for value in values)
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
     before = env_file.read_text()
@@ -86,9 +88,9 @@ def test_compose_requires_every_secret_and_gives_the_backend_a_password() -> Non
     assert "GROUNDSWELL_BASIC_AUTH_PASS: ${BACKEND_PASSWORD:?" in text
 
 
-def composed(env: Path) -> dict[str, Any]:
-    """What docker compose makes of the file with these values."""
-    command = [*compose(), "--env-file", str(env), "config"]
+def composed(env: Path, *files: str) -> dict[str, Any]:
+    """What docker compose makes of the file, or of these, with these values."""
+    command = [*compose(), *files, "--env-file", str(env), "config"]
     bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=bare)
     assert done.returncode == 0, done.stderr
@@ -178,6 +180,78 @@ def test_the_file_for_a_gpu_adds_to_worker_and_backend_alone(env_file: Path) -> 
         assert ("GROUNDSWELL_PRESET" in service["environment"]) == is_ours
     assert services["worker"]["command"] == ["groundswell", "worker"]
     assert "GROUNDSWELL_BACKEND_INTERNAL_URL" in services["worker"]["environment"]
+
+
+def test_the_files_for_scale_add_backends_a_proxy_and_a_ray_cluster(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = composed(env_file, *SCALE)
+    first, second = services["backend"], services["backend-2"]
+    for name in ("command", "environment", "image", "build", "volumes", "healthcheck", "restart"):
+        assert first[name] == second[name], name
+    assert "ports" not in second
+    proxied = re.findall(r"^\s+server ([\w-]+):9090;", (ROOT / "docker/proxy.conf").read_text(), re.MULTILINE)
+    assert proxied == ["backend", "backend-2"]
+    worker = services["worker"]
+    for name, value in worker["environment"].items():
+        monkeypatch.setenv(name, str(value))
+    settings = Settings()
+    assert (settings.executor, settings.ray_address) == ("ray", "ray-head:6379")
+    joins = [services["ray-node"]["command"][2], worker["command"][2].split()[2]]
+    assert joins == [f"--address={settings.ray_address}"] * 2
+    token = read_env(env_file)["RAY_AUTH_TOKEN"]
+    for service in (worker, services["ray-head"], services["ray-node"]):
+        assert service["image"] == "groundswell:ray"
+        assert service["build"]["args"]["EXTRAS"] == "ray"
+        assert (service["environment"]["RAY_AUTH_MODE"], service["environment"]["RAY_AUTH_TOKEN"]) == (
+            "token",
+            token,
+        )
+        assert "ports" not in service
+    assert "${EXTRAS:+,$EXTRAS}" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_files_for_scale_do_not_start_without_a_token(env_file: Path) -> None:
+    text = env_file.read_text()
+    env_file.write_text(re.sub(r"^RAY_AUTH_TOKEN=.*$", "RAY_AUTH_TOKEN=", text, flags=re.MULTILINE))
+    command = [*compose(), *SCALE, "--env-file", str(env_file), "config"]
+    bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=bare)
+    assert done.returncode != 0
+    assert "set RAY_AUTH_TOKEN in .env" in done.stderr
+
+
+def test_the_example_for_kubernetes_is_of_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ROOT / "examples" / "kubernetes"
+    (ray,) = yaml.safe_load_all((folder / "ray-cluster.yaml").read_text())
+    rows = list(yaml.safe_load_all((folder / "groundswell.yaml").read_text()))
+    named = {(row["kind"], row["metadata"]["name"]): row["spec"] for row in rows}
+    assert all(row["apiVersion"] for row in rows)
+    assert f"ray=={ray['spec']['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    head = f"{ray['metadata']['name']}-head-svc:6379"
+    pods = {name: spec["template"]["spec"] for (kind, name), spec in named.items() if kind == "Deployment"}
+    assert set(pods) == {"backend", "worker"}
+    claims = {name for kind, name in named if kind == "PersistentVolumeClaim"}
+    for name, pod in pods.items():
+        labels = named["Deployment", name]["template"]["metadata"]["labels"]
+        assert named["Deployment", name]["selector"]["matchLabels"] == labels
+        assert {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]} == claims
+        with monkeypatch.context() as patch:
+            for variable in pod["containers"][0]["env"]:
+                patch.setenv(variable["name"], variable["value"])
+                field = variable["name"].removeprefix("GROUNDSWELL_").lower()
+                assert variable["name"].startswith("RAY_") or field in Settings.model_fields, variable
+            settings = Settings()
+        assert str(settings.data_dir) == pod["containers"][0]["volumeMounts"][0]["mountPath"]
+        assert settings.executor == ("ray" if name == "worker" else "local")
+        if name == "worker":
+            assert settings.ray_address == head
+            assert f"ray start --address={head} " in pod["containers"][0]["command"][2]
+            assert pod["terminationGracePeriodSeconds"] > settings.stop_s
+    assert named["Service", "backend"]["selector"] == {"app": "groundswell-backend"}
+    groups = [ray["spec"]["headGroupSpec"], *ray["spec"]["workerGroupSpecs"]]
+    images = [group["template"]["spec"]["containers"][0]["image"] for group in groups]
+    assert {*images, pods["worker"]["containers"][0]["image"]} == {"groundswell:ray"}
 
 
 def test_compose_refuses_to_start_without_secrets(tmp_path: Path) -> None:
