@@ -159,5 +159,5 @@ def _forget_old(folder: Path, now: float) -> None:
         try:
             if now - path.stat().st_mtime > _FORGET_S:
                 path.unlink()
-        except FileNotFoundError:  # another worker was faster
+        except OSError:  # another worker was faster, or it is another user's
             continue

@@ -92,6 +92,13 @@ def test_a_project_that_comes_back_is_looked_at_now(make_world: MakeWorld) -> No
     assert do(schedule, "sync", None)
 
 
+def test_a_training_that_waits_for_another_try_is_not_called_for(make_world: MakeWorld) -> None:
+    schedule = schedule_of(world := make_world(4))
+    assert do(schedule, "train", 60.0)
+    schedule.call("train", world.project_id)
+    assert not do(schedule, "train", None)
+
+
 def test_a_project_that_left_meanwhile_gets_no_jobs(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

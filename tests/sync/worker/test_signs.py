@@ -84,6 +84,14 @@ def test_workers_of_other_machines_and_of_yesterday_do_not_count(tmp_path: Path)
     assert list((tmp_path / FOLDER).iterdir()) == [], "a worker that ends takes its file with it"
     path.write_text("{")
     assert not state(tmp_path, clock)[0]
+    path.unlink()
+    path.mkdir()  # what cannot be read or deleted keeps no worker from starting
+    os.utime(path, (clock.at - 90_000, clock.at - 90_000))
+    other.write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sync.worker.signs.socket.gethostname", lambda: "third")
+        with SignsOfLife(tmp_path, 10.0, now=clock):
+            assert path.exists()
 
 
 CODE = """
