@@ -26,6 +26,7 @@ EXTRA_OF: Mapping[str, str] = {
     "onnxruntime": "models",
     "psycopg": "postgres",
     "ray": "ray",
+    "s3fs": "s3",
     "transformers": "hf",
     "timm": "hf",
     "tensorboard": "tensorboard",

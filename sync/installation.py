@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_backend.errors import BadInput
+from sync.artifacts.opening import share_installation
 from sync.local.effective_settings import effective_settings
+from sync.review.review_project import installation_id
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.studio.protocol import StudioClient
@@ -53,7 +55,10 @@ def open_store(
     settings = effective_settings(data_dir, studio_url=studio_url, api_key=api_key)
     if not create:
         _refuse_without_data(settings)
-    return settings, Store(settings.database())
+    store = Store(settings.database())
+    if settings.artifacts_url:
+        share_installation(store, settings.data_dir, installation_id)
+    return settings, store
 
 
 def settings_of_data(data_dir: Path | None) -> Settings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ml_backend.config_file import PREFIX, config_path, read_config, source_of
 from ml_backend.errors import BadInput
@@ -46,6 +48,13 @@ class Settings(BackendSettings):
     database_password: SecretStr = Field(
         default=SecretStr(""),
         description="password of the database, of any characters, instead of one inside database_url",
+    )
+
+    artifacts_url: str = Field(
+        default="",
+        description="where several machines share model versions, pools and rounds: any address that fsspec "
+        "knows, e.g. s3://bucket/folder (credentials from the environment), or a folder; data_dir then is "
+        "each machine's copy. Needs signing_key. Empty: data_dir alone",
     )
 
     backend_internal_url: str = Field(
@@ -408,6 +417,23 @@ class Settings(BackendSettings):
         ) or "//" in address:
             raise ValueError(f"{address!r} is not host:port, such as head:6379, and not auto")
         return address
+
+    @field_validator("artifacts_url")
+    @classmethod
+    def _address_without_secrets(cls, url: str, info: ValidationInfo) -> str:
+        if not url:
+            return url
+        parts = urlsplit(url)
+        if "@" in parts.netloc or parts.query or parts.fragment or "::" in url:
+            raise ValueError("an address without user, password, query and chains of file systems is needed")
+        if not parts.scheme and not Path(url).is_absolute():
+            raise ValueError("a whole address is needed, like s3://bucket/folder or /mnt/folder")
+        key = info.data.get("signing_key")
+        if key is not None and not key.get_secret_value():
+            raise ValueError(
+                "signing_key must be set as well: one machine signs links, another one checks them"
+            )
+        return url.rstrip("/")
 
     @field_validator("segmenter")
     @classmethod

@@ -67,6 +67,7 @@ LAYERS: dict[str, list[str]] = {
         "database_url",
         "settings",
         "studio store executor",
+        "artifacts",
         "local rounds store.migrations store.migrations.versions",
         "alike mistakes review",
         "exchange.readers",

@@ -10,13 +10,12 @@ import io
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.artifacts.files import Guard, write_atomic
+from ml_backend.artifacts.files import Guard, unguarded, write_atomic
 from ml_backend.errors import StorageError
 
 __all__ = ["add_features", "known_features", "read_features"]
@@ -30,7 +29,7 @@ def add_features(
     images: Sequence[str],
     features: Features,
     *,
-    guard: Guard = nullcontext,
+    guard: Guard = unguarded,
 ) -> None:
     """Write one more part; values beyond the range of float16 are cut to it."""
     if not len(task_ids):

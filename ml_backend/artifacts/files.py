@@ -1,7 +1,8 @@
 """Write files under a temporary name, then rename them. All derived files are written in this way.
 
 A ``Guard`` is a context manager around the rename. It raises when the file must not be published any more,
-for example because another worker has taken over.
+for example because another worker has taken over. It is told what becomes what, so that it can also make the
+file known to other machines.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from pydantic import ValidationError
 
@@ -28,11 +29,26 @@ __all__ = [
     "read_json",
     "read_name",
     "storage_errors",
+    "unguarded",
     "write_atomic",
     "write_json",
 ]
 
-Guard = Callable[[], AbstractContextManager[object]]
+
+class Guard(Protocol):
+    """What a block does to a file. Called without paths it only guards the block."""
+
+    def __call__(
+        self, target: Path | None = None, staged: Path | None = None
+    ) -> AbstractContextManager[object]:
+        """Guard a block that renames the finished file or folder ``staged`` to ``target``, or removes
+        ``target`` when nothing is staged."""
+        ...
+
+
+def unguarded(target: Path | None = None, staged: Path | None = None) -> AbstractContextManager[object]:
+    """The guard that lets everything pass."""
+    return nullcontext()
 
 
 @contextmanager
@@ -67,7 +83,7 @@ def format_errors(path: Path, *, hint: str) -> Iterator[None]:
 
 
 @contextmanager
-def open_atomic(path: Path, *, guard: Guard = nullcontext) -> Iterator[IO[bytes]]:
+def open_atomic(path: Path, *, guard: Guard = unguarded) -> Iterator[IO[bytes]]:
     """A file to write ``path`` through: a reader sees the old file or the new one, never a part.
 
     It becomes ``path`` when the block ends without an error. The mode of the file follows the umask, as for
@@ -81,20 +97,20 @@ def open_atomic(path: Path, *, guard: Guard = nullcontext) -> Iterator[IO[bytes]
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            with guard():
+            with guard(path, staging):
                 os.replace(staging, path)
         except BaseException:
             staging.unlink(missing_ok=True)
             raise
 
 
-def write_atomic(path: Path, data: bytes, *, guard: Guard = nullcontext) -> None:
+def write_atomic(path: Path, data: bytes, *, guard: Guard = unguarded) -> None:
     """Write ``data`` through ``open_atomic``."""
     with open_atomic(path, guard=guard) as file:
         file.write(data)
 
 
-def write_json(path: Path, value: Any, *, guard: Guard = nullcontext) -> None:
+def write_json(path: Path, value: Any, *, guard: Guard = unguarded) -> None:
     """Write ``value`` as JSON, atomically, keys sorted so that equal values give equal bytes."""
     write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode(), guard=guard)
 
@@ -116,7 +132,7 @@ def read_name(path: Path) -> str | None:
 
 
 @contextmanager
-def publish_dir(target: Path, *, guard: Guard = nullcontext) -> Iterator[Path]:
+def publish_dir(target: Path, *, guard: Guard = unguarded) -> Iterator[Path]:
     """Give a staging folder; on success rename it to ``target``, on failure remove it.
 
     If ``target`` exists already (an earlier run got this far), the new folder is deleted. A folder is named
@@ -128,7 +144,7 @@ def publish_dir(target: Path, *, guard: Guard = nullcontext) -> Iterator[Path]:
         staging.mkdir()  # tempfile would make it readable for its owner only
         try:
             yield staging
-            with guard():
+            with guard(target, staging):
                 is_new = not target.exists()
                 if is_new:
                     os.replace(staging, target)

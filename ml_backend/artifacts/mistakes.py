@@ -11,14 +11,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from ml_backend.artifacts.files import Guard, write_atomic
+from ml_backend.artifacts.files import Guard, unguarded, write_atomic
 from ml_backend.errors import StorageError
 
 __all__ = ["COLUMNS", "KINDS", "Finding", "MistakeTable", "read_mistakes", "write_mistakes"]
@@ -139,7 +138,7 @@ class MistakeTable:
         return found
 
 
-def write_mistakes(path: Path, table: MistakeTable, *, guard: Guard = nullcontext) -> None:
+def write_mistakes(path: Path, table: MistakeTable, *, guard: Guard = unguarded) -> None:
     """Replace the file of a round's findings."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -11,14 +11,21 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ml_backend.artifacts.files import Guard, format_errors, publish_dir, read_json, read_name, write_atomic
+from ml_backend.artifacts.files import (
+    Guard,
+    format_errors,
+    publish_dir,
+    read_json,
+    read_name,
+    unguarded,
+    write_atomic,
+)
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError
 
@@ -77,7 +84,7 @@ class ModelRegistry:
         build: Callable[[Path], Mapping[str, Any]],
         *,
         make_current: bool = True,
-        guard: Guard = nullcontext,
+        guard: Guard = unguarded,
     ) -> VersionInfo:
         """Build a version in a staging folder and publish it by rename.
 
@@ -100,7 +107,7 @@ class ModelRegistry:
         """Name of the version that serves, None before the first."""
         return read_name(self._current_file(project_id))
 
-    def set_current(self, project_id: int, version: str, *, guard: Guard = nullcontext) -> None:
+    def set_current(self, project_id: int, version: str, *, guard: Guard = unguarded) -> None:
         """Make a published version the one that serves. Raises ModelError when it is not published."""
         self.info(project_id, version)
         write_atomic(self._current_file(project_id), version.encode(), guard=guard)

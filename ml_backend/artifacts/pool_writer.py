@@ -6,7 +6,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.artifacts.files import Guard, write_atomic
+from ml_backend.artifacts.files import Guard, unguarded, write_atomic
 from ml_backend.artifacts.pool_parts import INSTANCES, TASKS, has_edges, part_names
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Instances
@@ -47,7 +46,7 @@ class PoolWriter:
         *,
         embedding_dim: int,
         tasks_per_part: int = 256,
-        guard: Guard = nullcontext,
+        guard: Guard = unguarded,
     ) -> None:
         self._folder = folder
         self._labels = tuple(labels)

@@ -7,14 +7,13 @@ the old file or the new one; ``load_facts`` reads it again only when it changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
-from ml_backend.artifacts.files import Guard, format_errors, write_json
+from ml_backend.artifacts.files import Guard, format_errors, unguarded, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.caches import ByteCache
 from ml_backend.errors import BadInput, StorageError
@@ -79,7 +78,7 @@ class ProjectFacts:
 _FORMAT: Final = TypeAdapter(ProjectFacts)
 
 
-def save_facts(data_dir: Path, facts: ProjectFacts, *, guard: Guard = nullcontext) -> None:
+def save_facts(data_dir: Path, facts: ProjectFacts, *, guard: Guard = unguarded) -> None:
     """Write the facts of a project, atomically."""
     write_json(ProjectPaths(data_dir, facts.project_id).facts, asdict(facts), guard=guard)
 

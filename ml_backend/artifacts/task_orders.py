@@ -12,7 +12,6 @@ import io
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.artifacts.files import Guard, write_atomic
+from ml_backend.artifacts.files import Guard, unguarded, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.caches import ByteCache
 from ml_backend.errors import StorageError
@@ -177,7 +176,7 @@ def place_among(known_value: Floats, known_score: Floats, value: Floats) -> Floa
     return out
 
 
-def write_order(path: Path, order: TaskOrder, *, guard: Guard = nullcontext) -> None:
+def write_order(path: Path, order: TaskOrder, *, guard: Guard = unguarded) -> None:
     """Replace the file of an order."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -13,7 +13,7 @@ import io
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.artifacts.files import Guard, write_atomic
+from ml_backend.artifacts.files import Guard, unguarded, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pool_tables import tasks_of_keys
 from ml_backend.caches import ByteCache
@@ -182,7 +182,7 @@ class VerdictTable(Mapping[str, Verdict]):
 NO_VERDICTS: Final = VerdictTable()
 
 
-def write_verdicts(folder: Path, rows: Sequence[Verdict], *, guard: Guard = nullcontext) -> VerdictTable:
+def write_verdicts(folder: Path, rows: Sequence[Verdict], *, guard: Guard = unguarded) -> VerdictTable:
     """Replace the verdicts of a round."""
     import pyarrow.parquet as pq
 

@@ -119,7 +119,7 @@ def find_alike(
             hint="Draw the objects of one picture and submit it; what looks like them is offered then",
         )
     model = _concepts(settings, ask)
-    looker = Looker(settings, paths, images, ask.source, guard=db.write)
+    looker = Looker(settings, paths, images, ask.source, guard=db.guard)
     unreadable: dict[int, str] = {}
     lessons = _Lessons(config, labels)
     for one in examples if ask.tasks else _newest(examples, labels):

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from sync.rounds.round_records import reviewed_round
-from sync.rounds.wanted_version import wanted_version
-from sync.store.tables import RoundRecord
+from sync.rounds.wanted_version import wish_in_file
+from sync.store.tables import ProjectRecord, RoundRecord
 
 __all__ = [
     "LABEL_STUDIO",
@@ -82,11 +82,13 @@ def needed_versions(session: Session, data_dir: Path) -> Versions:
     for row in session.execute(select(*(getattr(RoundRecord, name) for name in columns))):
         record = RoundRecord(**dict(zip(columns, row, strict=True)))
         rounds.setdefault(record.project_id, []).append(record)
+    wishes = _wishes(session)
     models: dict[int, set[str]] = {}
     for project in _projects(data_dir):
         paths = ProjectPaths(data_dir, project)
         names = models.setdefault(project, set())
-        names |= {ModelRegistry(data_dir).current(project) or "", wanted_version(paths)}
+        names |= {ModelRegistry(data_dir).current(project) or "", wish_in_file(paths)}
+        names.add(wishes.get(project, ""))
         newest = sorted(rounds.get(project, []), key=lambda record: record.number)[-_ROUNDS_NEEDED:]
         exported = reviewed_round(rounds.get(project, []))
         for record in (*newest, *([exported] if exported else [])):
@@ -94,6 +96,15 @@ def needed_versions(session: Session, data_dir: Path) -> Versions:
             names |= {record.model_version, start}
             models.setdefault(owner or project, set()).add(given)
     return {project: frozenset(names - {""}) for project, names in models.items()}
+
+
+def _wishes(session: Session) -> dict[int, str]:
+    """Versions that somebody asked for, by project. The stores of earlier releases know none."""
+    columns = {column["name"] for column in inspect(session.connection()).get_columns("projects")}
+    if "version_wanted" not in columns:
+        return {}
+    rows = session.execute(select(ProjectRecord.id, ProjectRecord.version_wanted))
+    return {row.id: row.version_wanted for row in rows}
 
 
 def _projects(data_dir: Path) -> list[int]:

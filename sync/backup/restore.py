@@ -24,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy import create_engine, delete, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError
 
@@ -39,7 +39,7 @@ from sync.local.up import read_state
 from sync.settings import RESTORE_NOTE, Settings
 from sync.store.database import Store, compare_everything, database_now
 from sync.store.migrate import NEWEST, VERSION_TABLE, known_revisions
-from sync.store.tables import Base, LeaseRecord, ProjectRecord
+from sync.store.tables import ArtifactRecord, Base, LeaseRecord, LeftOverRecord, ProjectRecord
 
 __all__ = ["RestoreReport", "restore"]
 
@@ -282,6 +282,10 @@ def _prepare_store(archive: CheckedArchive, url: str, ready: Path) -> None:
             for lease in session.scalars(select(LeaseRecord)):
                 # the worker of before may still run somewhere: its number must never come round again
                 lease.holder, lease.fence = "", lease.fence + _FENCES
+            # The files of the archive are the ones that count, so the next worker publishes them. The objects
+            # of before stay: they may belong to an installation that goes on.
+            session.execute(delete(ArtifactRecord))
+            session.execute(delete(LeftOverRecord))
             compare_everything(session)
     finally:
         store.close()

@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
         from sync.rounds.project import registered
 
         settings, store = open_store(data_dir)
-        rows = figures(registered(settings, store, project)[0], settings)
+        rows = figures(registered(settings, store, project, files=True)[0], settings)
         if as_json:
             typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
         elif as_csv:

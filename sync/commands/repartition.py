@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         from sync.rounds.test_split import repartition as draw_again
 
         settings, store = open_store(data_dir)
-        db, own = registered(settings, store, project)
+        db, own = registered(settings, store, project, files=True)
         finished = sorted(finished_digests(db))
         split = draw_again(db, own, ProjectPaths(settings.data_dir, project), finished, fraction=fraction)
         if as_json:

@@ -14,7 +14,6 @@ from ml_backend.artifacts.paths import ProjectPaths
 from sync.rounds.early import given_up, is_early
 from sync.rounds.live_progress import LiveProgress, read_progress
 from sync.rounds.round_records import STEPS
-from sync.rounds.wanted_version import wanted_version
 from sync.settings import Settings
 from sync.store.database import Store, database_now
 from sync.store.lease import lease_name, training_lease_name
@@ -109,7 +108,7 @@ def live_state(settings: Settings, store: Store, project: ProjectRecord) -> Live
         version="" if newest is None else newest.model_version,
         steps=() if newest is None else _steps(newest, running),
         paused=project.paused,
-        wanted=_wanted(project, paths, newest),
+        wanted=_wanted(project, newest),
     )
 
 
@@ -187,11 +186,11 @@ def _usual_seconds(rounds: Sequence[RoundRecord]) -> dict[str, float]:
     return {name: float(median(values)) for name, values in spent.items()}
 
 
-def _wanted(project: ProjectRecord, paths: ProjectPaths, newest: RoundRecord | None) -> tuple[str, ...]:
+def _wanted(project: ProjectRecord, newest: RoundRecord | None) -> tuple[str, ...]:
     found = []
     wanted = project.round_wanted
     if wanted is not None and (newest is None or newest.started_at < wanted):
         found.append(f"a round was asked for at {wanted:%H:%M} UTC and has not begun")
-    if version := wanted_version(paths):
+    if version := project.version_wanted:
         found.append(f"{version} is to serve again")
     return tuple(found)

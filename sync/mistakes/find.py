@@ -80,7 +80,7 @@ def find_mistakes(
     addresses = task_images(db)
     progress.at("mistakes.pictures")
     prints = ensure_fingerprints(
-        paths, images, progress, {task: addresses[task] for task in state.digests}, guard=db.write
+        paths, images, progress, {task: addresses[task] for task in state.digests}, guard=db.guard
     )
     progress.at("mistakes.judge")
     judged = _judged(db, config, settings, paths, progress, state, prints)
@@ -103,8 +103,8 @@ def find_mistakes(
         "kinds": dict(Counter(finding.kind for finding in findings)),
     }
     table = MistakeTable(state.key, about, tuple(findings))
-    write_judged(paths.mistakes_folder / "judged.parquet", judged, guard=db.write)
-    write_mistakes(path, table, guard=db.write)
+    write_judged(paths.mistakes_folder / "judged.parquet", judged, guard=db.guard)
+    write_mistakes(path, table, guard=db.guard)
     progress.report("mistakes", 1.0, f"{len(listed)} finished tasks may hold a mistake")
     return table
 

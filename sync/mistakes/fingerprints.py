@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.artifacts.files import Guard, write_atomic
+from ml_backend.artifacts.files import Guard, unguarded, write_atomic
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadImage
 from ml_backend.images.fingerprints import WORDS, fingerprint
@@ -47,7 +46,7 @@ def ensure_fingerprints(
     progress: Progress,
     addresses: Mapping[int, str],
     *,
-    guard: Guard = nullcontext,
+    guard: Guard = unguarded,
 ) -> dict[int, Fingerprint]:
     """Fingerprints by task; those that are missing are made. Pictures that cannot be read have none, and are
     tried again next time. Safe to kill: every 500 are kept."""

@@ -122,7 +122,7 @@ def _plan(
     ]
     chosen = choose_learner(config.wanted, settings)
     addresses = {task: row.image for task, (row, _) in tasks.items()}
-    prints = ensure_fingerprints(paths, images, progress, addresses, guard=db.write)
+    prints = ensure_fingerprints(paths, images, progress, addresses, guard=db.guard)
     ids = [int(row["task"]) for row in rows]
     truth = np.array(
         [[any(r["label"] == name for r in row["regions"]) for name in config.labels] for row in rows]
@@ -190,7 +190,7 @@ def _train_one(
     )
     run_training(plan.chosen.name, spec, model, report)
     predictor = get_learner(plan.chosen.name).load(model, device=settings.device)
-    with PoolWriter(pool, predictor.labels, embedding_dim=predictor.embedding_dim, guard=db.write) as writer:
+    with PoolWriter(pool, predictor.labels, embedding_dim=predictor.embedding_dim, guard=db.guard) as writer:
         for row in held:
             task = int(row["task"])
             try:
@@ -205,6 +205,6 @@ def _train_one(
         "train_tasks": sorted(int(row["task"]) for row in rest),
         "learner": plan.chosen.name,
     }
-    write_json(out / "fold.json", about, guard=db.write)
+    write_json(out / "fold.json", about, guard=db.guard)
     shutil.rmtree(model)
     shutil.rmtree(out / "training", ignore_errors=True)

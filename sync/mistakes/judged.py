@@ -8,12 +8,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ml_backend.artifacts.files import Guard, write_atomic
+from ml_backend.artifacts.files import Guard, unguarded, write_atomic
 from sync.mistakes.measure import Measured
 
 __all__ = ["VERSION", "JudgedTask", "read_judged", "write_judged"]
@@ -66,7 +65,7 @@ def read_judged(path: Path) -> dict[int, JudgedTask]:
         return {}  # not there, or damaged: judged again
 
 
-def write_judged(path: Path, tasks: Mapping[int, JudgedTask], *, guard: Guard = nullcontext) -> None:
+def write_judged(path: Path, tasks: Mapping[int, JudgedTask], *, guard: Guard = unguarded) -> None:
     """Replace the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq

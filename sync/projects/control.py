@@ -14,10 +14,10 @@ from typing import get_args
 from sqlalchemy import delete, func, select
 
 from ml_backend.artifacts.files import storage_errors
-from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError, StudioError
+from sync.artifacts.manifest import forget_files
 from sync.projects.init_project import BACKEND_TITLE, backend_address
 from sync.projects.option_changes import OptionChange, set_options
 from sync.rounds.project import registered
@@ -28,6 +28,7 @@ from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.lease import hold_project
 from sync.store.review_tables import OutboxRecord
+from sync.store.schedule import wake_worker
 from sync.store.tables import Base, ProjectRecord, TaskRecord
 from sync.studio.protocol import StudioClient
 
@@ -77,7 +78,7 @@ def _set_pause(settings: Settings, store: Store, project_id: int, what: str) -> 
         changed = record.paused != what
         record.paused = what
     if changed:
-        mark_dirty(settings.data_dir, project_id, "PAUSE" if what else "RESUME")
+        wake_worker(settings, store, project_id, "PAUSE" if what else "RESUME")
     return changed
 
 
@@ -102,7 +103,7 @@ def request_round(settings: Settings, store: Store, project_id: int) -> bool:
         is_new = record.round_wanted is None
         if is_new:
             record.round_wanted = utc_now()
-    mark_dirty(settings.data_dir, project_id, "ROUND_WANTED")
+    wake_worker(settings, store, project_id, "ROUND_WANTED")
     return is_new
 
 
@@ -113,19 +114,18 @@ def serve_version(settings: Settings, store: Store, project_id: int, version: st
 
     Raises BadInput when the project does not take part or is paused altogether, or has no such version.
     """
-    db, _ = registered(settings, store, project_id)
+    db, _ = registered(settings, store, project_id, files=True)
     refuse_when_paused(db)
     registry = ModelRegistry(settings.data_dir)
     try:
         registry.info(project_id, version)
     except ModelError as error:
         raise BadInput(error.message, field="version", hint=error.hint) from error
-    paths = ProjectPaths(settings.data_dir, project_id)
     if registry.current(project_id) == version:
-        paths.wanted_version.unlink(missing_ok=True)
+        note_wanted_version(db, "")
         return False
-    note_wanted_version(paths, version)
-    mark_dirty(settings.data_dir, project_id, "VERSION_WANTED")
+    note_wanted_version(db, version)
+    wake_worker(settings, store, project_id, "VERSION_WANTED")
     return True
 
 
@@ -172,6 +172,7 @@ def _delete_files(settings: Settings, store: Store, project_id: int, *, keep_wai
         if root.exists():
             shutil.rmtree(root)
     with store.write() as session:
+        forget_files(session, project_id)
         for table in Base.metadata.sorted_tables[::-1]:
             if "project_id" in table.columns:
                 rows = delete(table).where(table.c.project_id == project_id)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.artifacts.inbox import mark_dirty
 from ml_backend.errors import BadInput
 from ml_backend.label_studio.label_config import parse_label_config
 from sync.rounds.order_quotas import check_balance
@@ -14,6 +13,7 @@ from sync.rounds.project import registered
 from sync.rounds.registration import check_project_settings
 from sync.settings import PROJECT_OPTIONS, Settings
 from sync.store.database import Store
+from sync.store.schedule import wake_worker
 from sync.store.tables import ProjectRecord
 
 __all__ = ["OptionChange", "option_changes", "set_options"]
@@ -83,7 +83,7 @@ def set_options(
         with store.write() as session:  # merged again: another command may have set something meanwhile
             record = session.get_one(ProjectRecord, project_id)
             record.options = merged(record.options, changes, unset)
-        mark_dirty(settings.data_dir, project_id, "OPTIONS")
+        wake_worker(settings, store, project_id, "OPTIONS")
     return found
 
 

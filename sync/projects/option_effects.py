@@ -121,7 +121,7 @@ def effects_of(
 
     ``report`` is told when this takes a while. Raises BadInput when an option is wrong.
     """
-    db, before = registered(settings, store, project_id)
+    db, before = registered(settings, store, project_id, files=True)
     with store.read() as session:
         record = session.get_one(ProjectRecord, project_id)
     new = merged(record.options, changes, unset)
@@ -190,6 +190,6 @@ def _copied(db: ProjectStore) -> Iterator[ProjectStore]:
                     rows = source.execute(select(table).where(column == db.id)).mappings()
                     for part in rows.partitions(1000):
                         target.execute(insert(table), [dict(row) for row in part])
-            yield replace(db, store=store, lease=None)
+            yield replace(db, store=store, lease=None, shared=None)
         finally:
             store.close()

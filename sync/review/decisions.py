@@ -31,7 +31,7 @@ def store_decisions(
     ``of_other_class``: rows of the project's pool that are settled to be of the other of two classes.
     """
     rows = _verdict_rows(outcome, of_other_class)
-    verdicts = write_verdicts(paths.round(record.number), rows, guard=db.write)
+    verdicts = write_verdicts(paths.round(record.number), rows, guard=db.guard)
     with db.write() as session:
         session.execute(
             delete(DecisionRecord).where(

@@ -105,7 +105,7 @@ def refresh_instructions(
     rows = {label: [[task.id, str(rle["counts"])] for task, rle in masks] for label, masks in chosen.items()}
     pictures = [[e.label, e.key, e.is_good, e.caption] for e in examples]
     state = {**now, "examples": rows, "crops": keys, "shown": sent_before, "pictures": pictures}
-    write_json(_state_path(paths), state, guard=db.write)
+    write_json(_state_path(paths), state, guard=db.guard)
     return sent
 
 

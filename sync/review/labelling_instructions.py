@@ -106,7 +106,7 @@ def refresh_labelling_instructions(
             memo[(_KEPT, db.id)] = _digest(text)
             return False
         studio.set_instruction(db.id, text)
-    write_json(_path(paths), {"sent": _digest(text)}, guard=db.write)
+    write_json(_path(paths), {"sent": _digest(text)}, guard=db.guard)
     return True
 
 

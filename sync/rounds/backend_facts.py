@@ -48,4 +48,4 @@ def write_facts(db: ProjectStore, config: LabelConfig, settings: Settings) -> No
         changes["segmenter"] = str(record.options.get("segmenter", ""))
         known, fresh = None, ProjectFacts(project_id=db.id, **changes)
     if fresh != known:
-        save_facts(data_dir, fresh, guard=db.write)
+        save_facts(data_dir, fresh, guard=db.guard)

@@ -65,7 +65,7 @@ class ClickTraining:
         """
         self._lease = lease
         self._stopped = threading.Event()
-        self._guard = replace(db, lease=lease).write
+        self._guard = replace(db, lease=lease).guard
         self.project_id, self.round, self.digest = db.id, record.number, record.digest
         self.share, self.line = 0.0, "training"
         self.figures: dict[str, Any] | None = None

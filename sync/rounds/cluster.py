@@ -105,8 +105,8 @@ def cluster(
         tree = grow_tree(label_pool(mine), linkage=_linkage(settings), seed=settings.seed)
         file = io.BytesIO()
         tree.save(file)
-        write_atomic(folder / f"tree-{i}.npz", file.getvalue(), guard=db.write)
-        write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key], guard=db.write)
+        write_atomic(folder / f"tree-{i}.npz", file.getvalue(), guard=db.guard)
+        write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key], guard=db.guard)
         progress.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
     frozen = {
         "labels": labels,
@@ -115,7 +115,7 @@ def cluster(
         "min_score": settings.pool_min_score,
         "kinds": {label: config.kind_of(label).name for label in labels},
     }
-    write_json(folder / "pool.json", frozen, guard=db.write)
+    write_json(folder / "pool.json", frozen, guard=db.guard)
     figures: dict[str, Any] = {"seconds": round(time.monotonic() - started, 3), "pool": sizes}
     if dropped:
         figures["dropped"] = dropped

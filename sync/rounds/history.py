@@ -97,7 +97,7 @@ def history_csv(rows: Sequence[FigureRow]) -> str:
 def write_history(db: ProjectStore, settings: Settings, paths: ProjectPaths) -> None:
     """Write ``history.csv`` of a project."""
     text = history_csv(history(db, settings))
-    write_atomic(paths.root / "history.csv", text.encode(), guard=db.write)
+    write_atomic(paths.root / "history.csv", text.encode(), guard=db.guard)
 
 
 def _rows(

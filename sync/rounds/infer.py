@@ -156,7 +156,7 @@ def infer(
         _note_looked_at(db, info.version, looked)
     is_whole = done == len(todo) or has_finished(record, "infer") or is_early(record)
     if is_whole:
-        registry.set_current(db.id, info.version, guard=db.write)
+        registry.set_current(db.id, info.version, guard=db.guard)
         progress.report("infer", 1.0, f"{done} tasks looked at, {found} instances")
     if not todo and has_finished(record, "infer"):
         return record
@@ -207,7 +207,7 @@ def _job(
     """What is to be done with each batch of pictures. Raises BadInput when a model of features is missing."""
     folders = {MODEL: info.folder}
     chosen = {
-        MASKS: embeddings_from(settings, paths, info.version, guard=db.write),
+        MASKS: embeddings_from(settings, paths, info.version, guard=db.guard),
         FEATURES: settings.features or "classical",
     }
     for name, choice in chosen.items():
@@ -316,7 +316,7 @@ class _Filling:
                     result.labels,
                     embedding_dim=result.embedding_dim,
                     tasks_per_part=self._settings.infer_part,
-                    guard=self._db.write,
+                    guard=self._db.guard,
                 )
             )
         rows = iter(result.found)

@@ -65,7 +65,7 @@ def drop_old_rounds(db: ProjectStore, settings: Settings, paths: ProjectPaths) -
     drop = set(old_rounds(rounds, settings.keep_rounds).to_drop)
     current = ModelRegistry(settings.data_dir).current(db.id)
     in_use = {record.model_version for record in rounds if record.number not in drop}
-    in_use |= {current or "", wanted_version(paths)}
+    in_use |= {current or "", wanted_version(db)}
     gone = 0
     with storage_errors(paths.pools):
         for left in paths.pools.glob(f"{_GONE}*"):
@@ -75,9 +75,10 @@ def drop_old_rounds(db: ProjectStore, settings: Settings, paths: ProjectPaths) -
             if record.number not in drop or record.model_version in in_use or not pool.is_dir():
                 continue
             away = paths.pools / f"{_GONE}{record.model_version}"
-            with db.write():
+            with db.guard(pool):
                 os.replace(pool, away)
-                for tree in paths.round(record.number).glob("tree-*.npz"):
+            for tree in paths.round(record.number).glob("tree-*.npz"):
+                with db.guard(tree):
                     tree.unlink()
             shutil.rmtree(away)
             gone += 1

@@ -111,7 +111,7 @@ def ensure_order(
             fresh = subject.ranked(f"{order.key}+", rule)
     else:
         fresh = subject.ranked(key, rule)
-    write_order(paths.order(version), fresh, guard=db.write)
+    write_order(paths.order(version), fresh, guard=db.guard)
     return fresh
 
 

@@ -75,7 +75,7 @@ class VectorWriter:
         rows = self._rows.pop(folder, [])
         if rows:
             tasks, images, vectors = zip(*rows, strict=True)
-            add_features(folder, tasks, images, np.stack(vectors), guard=self._db.write)
+            add_features(folder, tasks, images, np.stack(vectors), guard=self._db.guard)
 
 
 def vectors_of(

@@ -8,6 +8,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from sync.artifacts.opening import begin_sharing, shared_files
 from sync.rounds.kind_settings import kind_settings
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.registration import refresh_project
@@ -48,13 +49,20 @@ class OpenProject:
         return self.db.id
 
 
-def registered(settings: Settings, store: Store, project_id: int) -> tuple[ProjectStore, Settings]:
+def registered(
+    settings: Settings, store: Store, project_id: int, *, files: bool = False
+) -> tuple[ProjectStore, Settings]:
     """A registered project's part of the store, and the settings with its own options.
 
-    For commands that only need the store. Raises BadInput when the project is not registered.
+    For commands that need the store, and with ``files`` also what is in the data directory. Raises BadInput
+    when the project is not registered, with ``files`` also StorageError.
     """
     record = _record(store, project_id)
-    return ProjectStore(record.id, record.key, record.title, store), settings.for_project(record.options)
+    shared = shared_files(settings, store, project_id)
+    if shared is not None and files:
+        shared.fetch()
+    db = ProjectStore(record.id, record.key, record.title, store, shared=shared)
+    return db, settings.for_project(record.options)
 
 
 def registered_labels(store: Store, project_id: int) -> tuple[str, ...]:
@@ -86,11 +94,19 @@ def open_project(
     progress: Progress | None = None,
     memo: Memo | None = None,
 ) -> OpenProject:
-    """Open a registered project. Raises BadInput when it is not registered, BadLabelConfig when unusable."""
+    """Open a registered project; where machines share files, fetch those that are new.
+
+    Raises BadInput when it is not registered, BadLabelConfig when unusable, StorageError when its files
+    cannot be fetched.
+    """
     record = _record(store, project_id)
     config = parse_label_config(record.label_config)
+    shared = shared_files(settings, store, project_id)
+    db = ProjectStore(record.id, record.key, record.title, store, lease, shared)
+    if shared is not None:
+        begin_sharing(shared, db) if lease is not None else shared.fetch()
     return OpenProject(
-        db=ProjectStore(record.id, record.key, record.title, store, lease),
+        db=db,
         studio=studio,
         review_studio=review_studio or studio,
         config=config,

@@ -210,7 +210,7 @@ def push(
             studio.set_model_version(db.id, version)
         retired = _retire(db, studio, progress, version)
         if sender.sent or set(state.held) - {version}:
-            save_pushed(paths.round(record.number), {version: state.held.get(version, {})}, guard=db.write)
+            save_pushed(paths.round(record.number), {version: state.held.get(version, {})}, guard=db.guard)
         note_order(db, settings, paths, memo, record)
     report = PushReport(version, sender.sent, len(wanted), sender.accepted, tuple(retired))
     if sender.sent or record.pushed != version:
@@ -324,10 +324,10 @@ class _Sender:
         """Note what these tasks hold now, in memory and on disk."""
         version = self._state.plan.version
         if not self._has_begun:  # from here on the lines say what this push did to what was held before
-            save_pushed(self._folder, self._state.held, guard=self._db.write)
+            save_pushed(self._folder, self._state.held, guard=self._db.guard)
             self._has_begun = True
         self._state.held.setdefault(version, {}).update(rows)
-        note_pushed(self._folder, version, rows, guard=self._db.write)
+        note_pushed(self._folder, version, rows, guard=self._db.guard)
 
 
 def _made_ahead(chunks: Iterator[PreparedPredictions]) -> Iterator[PreparedPredictions]:
@@ -362,7 +362,7 @@ def note_order(
     db: ProjectStore, settings: Settings, paths: ProjectPaths, memo: Memo, record: RoundRecord
 ) -> None:
     """Write down which tasks are served next, for the backend's preparation of clicks."""
-    save_upcoming(settings.data_dir, db.id, serving_order(db, paths, memo, record), guard=db.write)
+    save_upcoming(settings.data_dir, db.id, serving_order(db, paths, memo, record), guard=db.guard)
 
 
 def _rows(

@@ -19,7 +19,7 @@ __all__ = ["PushDue", "push_due"]
 PushDue = Literal["nothing", "some", "urgent"]
 """``urgent``: tasks lack a prediction, or nothing of this round is shown yet"""
 
-_FILES: Final = ("verdicts.parquet", "pushed.json", "pushed.jsonl")
+_FILES: Final = ("verdicts.parquet", "pushed.json", "pushed", "pushed.jsonl")
 """files of the round that decide what is to be sent"""
 
 

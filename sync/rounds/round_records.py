@@ -58,7 +58,7 @@ def begin_round(
 ) -> RoundRecord:
     """Start round ``number`` on ``snapshot`` (JSON-ready). The same round begun twice is the same round."""
     digest = digest_of(snapshot)
-    write_json(paths.round(number) / "snapshot.json", snapshot, guard=db.write)
+    write_json(paths.round(number) / "snapshot.json", snapshot, guard=db.guard)
     now = utc_now()
     with db.write() as session:
         record = session.get(RoundRecord, (db.id, number))

@@ -129,7 +129,7 @@ def typical_first(
         return 0
     if order is None or (new and seen < _MOST):
         order = _extended(db, settings, paths, images, progress, memo, order, new, open_ids)
-        write_order(paths.order(START), order, guard=db.write)
+        write_order(paths.order(START), order, guard=db.guard)
     there = studio.predicted_tasks(db.id, version)
     score = dict(zip(order.task_id.tolist(), order.score.tolist(), strict=True))
     rows = [
@@ -145,10 +145,10 @@ def typical_first(
         if studio.project(db.id).model_version != version:
             studio.set_model_version(db.id, version)
     sent = replace(order, about={**order.about, "sent": True})
-    write_order(paths.order(START), sent, guard=db.write)
+    write_order(paths.order(START), sent, guard=db.guard)
     addresses = task_images(db)
     served = sorted((task for task in open_ids if task in score), key=score.__getitem__)
-    save_upcoming(settings.data_dir, db.id, [(task, addresses[task]) for task in served], guard=db.write)
+    save_upcoming(settings.data_dir, db.id, [(task, addresses[task]) for task in served], guard=db.guard)
     progress.report("order", 1.0, f"typical pictures first: {len(rows)} tasks have a place")
     return len(rows)
 

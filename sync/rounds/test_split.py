@@ -143,7 +143,7 @@ def _draw(
         "finished": len(finished),
         "drawn_at": utc_now().isoformat(),
     }
-    write_json(paths.root / "split.json", {"splits": [*_on_disk(paths), fresh]}, guard=db.write)
+    write_json(paths.root / "split.json", {"splits": [*_on_disk(paths), fresh]}, guard=db.guard)
     restore_test_splits(db, paths)
     return TestSplit(number, frozenset(tasks))
 

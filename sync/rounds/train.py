@@ -300,7 +300,7 @@ def train(
         return _manifest(record, snapshot, spec, report)
 
     try:
-        info = registry.publish(db.id, record.model_version, build, make_current=False, guard=db.write)
+        info = registry.publish(db.id, record.model_version, build, make_current=False, guard=db.guard)
     except OfNoUse as error:
         progress.report("train", 1.0, f"{error}; the whole training follows")
         figures = {**record.figures, "train": {"early": True, "given_up": True, "said": str(error)}}

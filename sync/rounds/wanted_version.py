@@ -1,4 +1,4 @@
-"""An earlier model version that an admin wants to serve again: noted in a file, done by the next look.
+"""An earlier model version that an admin wants to serve again: noted in the store, done by the next look.
 
 The version becomes that of a new round, as with ``groundswell predict --push`` (see ``given_rounds``): it
 looks at all open tasks, and its predictions and questions replace those of the round before. So everything
@@ -8,7 +8,9 @@ the next training, which counts the tasks that changed since the last one.
 
 from __future__ import annotations
 
-from ml_backend.artifacts.files import read_json, write_json
+from sqlalchemy import select
+
+from ml_backend.artifacts.files import read_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, ModelError
 from ml_backend.label_studio.label_config import LabelConfig
@@ -17,13 +19,43 @@ from sync.rounds.round_records import trained_round
 from sync.rounds.train import start_adopted
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
-from sync.store.tables import RoundRecord
+from sync.store.tables import ProjectRecord, RoundRecord
 
-__all__ = ["begin_wanted_version", "forget_wanted_version", "note_wanted_version", "wanted_version"]
+__all__ = [
+    "begin_wanted_version",
+    "forget_wanted_version",
+    "note_wanted_version",
+    "wanted_version",
+    "wish_in_file",
+]
 
 
-def wanted_version(paths: ProjectPaths) -> str:
-    """Name of the version that is wanted; empty when none is, or when the note cannot be read."""
+def wanted_version(db: ProjectStore) -> str:
+    """Name of the version that is wanted; empty when none is."""
+    with db.read() as session:
+        query = select(ProjectRecord.version_wanted).where(ProjectRecord.id == db.id)
+        return session.scalar(query) or ""
+
+
+def note_wanted_version(db: ProjectStore, version: str) -> None:
+    """Ask the worker for a version; replaces an earlier wish, and takes it back when empty."""
+    with db.write() as session:
+        session.get_one(ProjectRecord, db.id).version_wanted = version
+
+
+def forget_wanted_version(db: ProjectStore, version: str) -> None:
+    """The wish for this version is fulfilled, or cannot be; a wish for another one stays.
+
+    Raises LeaseLost: a worker that lost its lease leaves the wish to its successor.
+    """
+    with db.write() as session:
+        record = session.get_one(ProjectRecord, db.id)
+        if record.version_wanted == version:
+            record.version_wanted = ""
+
+
+def wish_in_file(paths: ProjectPaths) -> str:
+    """The wish that an earlier release noted in a file; empty when there is none or it cannot be read."""
     try:
         found = read_json(paths.wanted_version)
     except (FileNotFoundError, ValueError):
@@ -31,15 +63,13 @@ def wanted_version(paths: ProjectPaths) -> str:
     return str(found.get("version", "")) if isinstance(found, dict) else ""
 
 
-def note_wanted_version(paths: ProjectPaths, version: str) -> None:
-    """Ask the worker for a version; replaces an earlier wish. Raises StorageError."""
-    write_json(paths.wanted_version, {"version": version})
-
-
-def forget_wanted_version(paths: ProjectPaths, version: str) -> None:
-    """The wish for this version is fulfilled, or cannot be; a wish for another one stays."""
-    if wanted_version(paths) in (version, ""):
-        paths.wanted_version.unlink(missing_ok=True)
+def _take_over_file(db: ProjectStore, paths: ProjectPaths) -> None:
+    """Move the wish of an earlier release into the store, unless somebody has asked for another one since."""
+    if not paths.wanted_version.exists():
+        return
+    if (version := wish_in_file(paths)) and not wanted_version(db):
+        note_wanted_version(db, version)
+    paths.wanted_version.unlink(missing_ok=True)
 
 
 def begin_wanted_version(
@@ -50,7 +80,8 @@ def begin_wanted_version(
     After a kill the same wish finds the round that was begun. A version that serves already, and one that is
     gone, end the wish.
     """
-    version = wanted_version(paths)
+    _take_over_file(db, paths)
+    version = wanted_version(db)
     if not version:
         return None, ""
     newest = trained_round(db)
@@ -61,6 +92,5 @@ def begin_wanted_version(
             record = start_adopted(db, config, settings, paths, snapshot)
         except (BadInput, ModelError) as error:
             problem = str(error)
-    with db.write():  # a worker that lost its lease leaves the wish to its successor
-        forget_wanted_version(paths, version)
+    forget_wanted_version(db, version)
     return record, problem

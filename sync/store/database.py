@@ -39,13 +39,17 @@ _KEPT = frozenset(
     {
         "projects",
         "leases",
+        "artifacts",
+        "left_over_artifacts",
+        "installation",
         *(
             record.__tablename__
             for record in (review_tables.InviteRecord, review_tables.CardRecord, review_tables.OutboxRecord)
         ),
     }
 )
-"""Tables of what is nowhere else: configuration, invites, and answers on their way to Label Studio."""
+"""Tables of what is nowhere else: configuration, invites, answers on their way to Label Studio, and which
+objects of the object store are whose."""
 
 _GONE = (OperationalError, InterfaceError, InternalError)
 """What drivers raise when the database is full, read-only, too busy or not there."""
@@ -194,7 +198,8 @@ class Store:
     def drop_derived(self) -> None:
         """Drop every derived table and make it anew; the next pull of each project is full.
 
-        Kept are the projects, and what the review page holds (invites, answers that are not written yet).
+        Kept are the projects, what the review page holds (invites, answers that are not written yet), and the
+        pointers to shared files.
         """
         derived = [table for table in Base.metadata.sorted_tables if table.name not in _KEPT]
         with self._writers.begin() as connection:

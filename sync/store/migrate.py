@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NEWEST", "VERSION_TABLE", "bring_up_to_date", "is_up_to_date", "known_revisions", "revision_of"]
 
-NEWEST: Final = "0012"
+NEWEST: Final = "0013"
 """The last of the migrations in ``sync/store/migrations/versions``."""
 VERSION_TABLE: Final = "groundswell_schema"
 _FIRST: Final = "0001"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,7 +15,21 @@ from sync.store.database import Store
 from sync.store.lease import Lease
 from sync.store.tables import ProjectRecord
 
-__all__ = ["ProjectStore", "Revision"]
+__all__ = ["ProjectStore", "Publisher", "Revision"]
+
+Write = Callable[[], AbstractContextManager[Session]]
+
+
+class Publisher(Protocol):
+    """Makes files known to other machines, see ``sync.artifacts.shared``."""
+
+    def publishing(self, target: Path, staged: Path, write: Write) -> AbstractContextManager[object]:
+        """Guard a rename inside the transaction ``write``, in which the file becomes known to all."""
+        ...
+
+    def removing(self, target: Path, write: Write) -> AbstractContextManager[object]:
+        """Guard the removal of a file or folder likewise."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +48,7 @@ class ProjectStore:
     """The store as the steps of one project use it.
 
     ``id``, ``key`` and ``title`` are those of the project in Label Studio. Without a ``lease`` (commands that
-    only look, tests) writes are not fenced.
+    only look, tests) writes are not fenced. ``shared`` is there when several machines share the files.
     """
 
     id: int
@@ -39,18 +56,27 @@ class ProjectStore:
     title: str
     store: Store
     lease: Lease | None = None
+    shared: Publisher | None = None
 
     def read(self) -> AbstractContextManager[Session]:
         """A session that sees one consistent state. Raises StorageError when the database is gone."""
         return self.store.read()
 
     def write(self) -> AbstractContextManager[Session]:
-        """A write transaction under the lease, if there is one. Raises LeaseLost, StorageError.
-
-        Also the guard of files (``artifacts.files.Guard``): while a file is renamed inside it, no other
-        worker can take the lease over.
-        """
+        """A write transaction under the lease, if there is one. Raises LeaseLost, StorageError."""
         return self.store.write(None if self.lease is None else self.lease.fence)
+
+    def guard(self, target: Path | None = None, staged: Path | None = None) -> AbstractContextManager[object]:
+        """The guard of files (``artifacts.files.Guard``): a write transaction under the lease.
+
+        While a file is renamed or removed inside it, no other worker can take the lease over. Raises
+        LeaseLost, StorageError.
+        """
+        if self.shared is None or target is None:
+            return self.write()
+        if staged is None:
+            return self.shared.removing(target, self.write)
+        return self.shared.publishing(target, staged, self.write)
 
     def revision(self) -> Revision:
         """The marks of the project's state now; read them before the rows they stand for."""

@@ -26,6 +26,7 @@ _MARKS: Final = {
     "questions": "review_revision",
     "answers": "review_revision",
     "review_tasks": "review_revision",
+    "artifacts": "artifacts_revision",
 }
 """the column of ``projects`` that stands for each table"""
 _CHANGED: Final = "groundswell_changed"

@@ -20,6 +20,7 @@ from sqlalchemy import Select, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from ml_backend.artifacts.inbox import mark_dirty
 from sync.settings import Settings
 from sync.store.database import Store, database_now
 from sync.store.lease import (
@@ -33,7 +34,7 @@ from sync.store.lease import (
 )
 from sync.store.tables import JobRecord, LeaseRecord, ProjectRecord
 
-__all__ = ["KINDS", "LONGEST_S", "Claim", "Kind", "Schedule", "call_look", "forget_jobs"]
+__all__ = ["KINDS", "LONGEST_S", "Claim", "Kind", "Schedule", "call_look", "forget_jobs", "wake_worker"]
 
 Kind = Literal["sync", "train"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -180,6 +181,16 @@ def call_look(session: Session, project_id: int) -> None:
         .where(JobRecord.name == lease_name(project_id))
         .values(next_at=database_now(session))
     )
+
+
+def wake_worker(settings: Settings, store: Store, project_id: int, why: str) -> None:
+    """Let the next look at a project be due now, on whatever machine its worker runs.
+
+    A worker of this machine sees the note in the data directory, others ask the database every second.
+    """
+    with store.write(shared=True) as session:
+        call_look(session, project_id)
+    mark_dirty(settings.data_dir, project_id, why)
 
 
 def forget_jobs(session: Session, project_id: int) -> None:

@@ -28,11 +28,14 @@ from sqlalchemy.types import TypeDecorator
 __all__ = [
     "AnnotationRecord",
     "AnswerRecord",
+    "ArtifactRecord",
     "Base",
     "DecisionRecord",
     "InferenceRecord",
+    "InstallationRecord",
     "JobRecord",
     "LeaseRecord",
+    "LeftOverRecord",
     "PersonRecord",
     "ProjectRecord",
     "QuestionRecord",
@@ -102,6 +105,10 @@ class ProjectRecord(Base):
     """another one after every change of tasks, annotations, test split or inferences (``store.revisions``)"""
     review_revision: Mapped[str] = mapped_column(String(32), default="", server_default="")
     """the same for questions, answers and review tasks"""
+    artifacts_revision: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    """the same for the files in the object store, where there is one"""
+    version_wanted: Mapped[str] = mapped_column(String(120), default="", server_default="")
+    """model version that an admin asked to serve again; empty when none is, or once it has begun"""
 
 
 class TaskRecord(Base):
@@ -318,6 +325,44 @@ class DecisionRecord(Base):
     test: Mapped[str] = mapped_column(String(120))
 
     __table_args__ = (UniqueConstraint("project_id", "round", "label", "number"),)
+
+
+class ArtifactRecord(Base):
+    """Which object of the object store is the content of a file; see ``sync.artifacts.manifest``."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    """later content, higher number"""
+    project_id: Mapped[int]
+    path: Mapped[str] = mapped_column(String(500))
+    """relative to the project's folder"""
+    key: Mapped[str] = mapped_column(String(600))
+    digest: Mapped[str] = mapped_column(String(64))
+    """hex SHA-256"""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (UniqueConstraint("project_id", "path"),)
+
+
+class InstallationRecord(Base):
+    """A fact that all machines of an installation share, see ``sync.artifacts.opening``."""
+
+    __tablename__ = "installation"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(String(200))
+
+
+class LeftOverRecord(Base):
+    """An object that is no file's content: not yet, or not any more."""
+
+    __tablename__ = "left_over_artifacts"
+
+    key: Mapped[str] = mapped_column(String(600), primary_key=True)
+    since: Mapped[datetime] = mapped_column(index=True)
+    claimed: Mapped[bool] = mapped_column(default=False)
+    """somebody deletes it, so it can become no content any more"""
 
 
 class JobRecord(Base):

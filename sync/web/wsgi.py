@@ -12,6 +12,7 @@ from ml_backend.logs import set_up_logging
 from sync.installation import effective_settings
 from sync.web.access.shared import services_of
 from sync.web.app import create_web_app
+from sync.web.artifacts_thread import start_artifacts_thread
 from sync.web.review.queue_thread import start_queue_thread
 
 _settings = effective_settings(None)
@@ -19,4 +20,5 @@ set_up_logging(_settings)
 
 app = create_web_app(_settings)
 start_queue_thread(services_of(app))
+start_artifacts_thread(services_of(app))
 app.extensions["groundswell"].announce_clicks()

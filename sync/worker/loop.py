@@ -26,6 +26,8 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import GroundswellError, LeaseLost, StorageError, StudioError
 from ml_backend.images.store import ImageStore
 from ml_backend.log_fields import set_log_fields
+from sync.artifacts.opening import delete_left_over, objects_of
+from sync.artifacts.shared import SharedFiles
 from sync.review.flush import flush
 from sync.review.outbox import QUESTIONS, Mode
 from sync.review.review_project import installation_id
@@ -55,6 +57,7 @@ _ASK_FOR_GONE_S: Final = LONGEST_S
 _TRAINING: Final = "training: "
 """before what went wrong in a training, where a project keeps why the last work on it failed"""
 _WAITING: Final = ("train.start", "train.progress", "clicks.progress")
+_CLEAN_S: Final = 3600.0
 _IDLE_S: Final = 1.0
 """seconds between questions to the database for a job that is due"""
 _SIGNAL_S: Final = 0.2
@@ -193,7 +196,7 @@ class Worker:
         """The jobs of one kind, one after another, the one that is due for longest first."""
         self._observer.alive(kind, None)
         notices = Notices(self._settings.data_dir) if kind == "sync" else None
-        filled = answered = -math.inf
+        filled = answered = cleaned = -math.inf
         projects: Sequence[int] = ()
         while not self._stop.is_set():
             was_due = False
@@ -205,6 +208,9 @@ class Worker:
                 if kind == "sync" and time.monotonic() - answered >= self._settings.poll_s:
                     self._write_answers()
                     answered = time.monotonic()
+                if kind == "sync" and time.monotonic() - cleaned >= _CLEAN_S:
+                    self._clean()
+                    cleaned = time.monotonic()
                 if notices is not None:
                     for project_id in notices.new(projects):
                         self._schedule.call(kind, project_id)
@@ -213,6 +219,12 @@ class Worker:
                 _log.error("%s jobs: %s", kind, error)
             if not was_due:
                 self._rest(kind, notices, projects)
+
+    def _clean(self) -> None:
+        """Delete objects of the object store, if there is one, that nothing names any more."""
+        objects = objects_of(self._settings)
+        if objects is not None:
+            delete_left_over(self._store, objects)
 
     def _rest(self, kind: Kind, notices: Notices | None, projects: Sequence[int]) -> None:
         """Sleep for a moment, or until somebody calls for a job of this kind."""
@@ -416,7 +428,7 @@ class Worker:
         paths = ProjectPaths(self._settings.data_dir, project_id)
         live = ProgressFile(paths.progress if kind == "sync" else paths.training_progress, self._name)
         with closing(live):
-            yield open_project(
+            project = open_project(
                 self._settings,
                 self._store,
                 self._studio,
@@ -429,6 +441,9 @@ class Worker:
                 ),
                 memo=self._memos[kind],
             )
+            yield project
+            if isinstance(project.db.shared, SharedFiles):
+                project.db.shared.publish("look" if kind == "sync" else "training", project.db.write)
 
     def _reporter(self, project_id: int, kind: Kind, live: ProgressFile) -> Report:
         said: tuple[str, float, str] | None = None

@@ -13,12 +13,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ml_backend.artifacts.files import Guard, write_json
+from ml_backend.artifacts.files import Guard, unguarded, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.caches import ByteCache
 from ml_backend.errors import GroundswellError
@@ -102,7 +101,7 @@ def embed_ahead(
 
 
 def save_upcoming(
-    data_dir: Path, project_id: int, tasks: Sequence[tuple[int, str]], *, guard: Guard = nullcontext
+    data_dir: Path, project_id: int, tasks: Sequence[tuple[int, str]], *, guard: Guard = unguarded
 ) -> None:
     """Write the tasks of a project, (id, address of the image), in the order in which they are served."""
     path = ProjectPaths(data_dir, project_id).root / "upcoming.json"

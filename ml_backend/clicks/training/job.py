@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ml_backend.artifacts.files import Guard, publish_dir, read_json, read_name, write_atomic, write_json
+from ml_backend.artifacts.files import (
+    Guard,
+    publish_dir,
+    read_json,
+    read_name,
+    unguarded,
+    write_atomic,
+    write_json,
+)
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.base import ClickSegmenter
 from ml_backend.clicks.project_network.versions import incumbent_of, is_outdated, is_usable
@@ -97,7 +104,7 @@ def publish_click_model(
     spec: Mapping[str, Any],
     progress: Progress,
     *,
-    guard: Guard = nullcontext,
+    guard: Guard = unguarded,
 ) -> dict[str, Any]:
     """Train ``version`` unless it exists, and publish it by rename. Returns the report.
 
@@ -126,7 +133,7 @@ def publish_click_model(
     _name_or_not(current, version, guard, use=bool(report["use"]))
     lost_to_shipped = not report["use"] and incumbent_of(folder) == "shipped"
     if lost_to_shipped and serving is not None and incumbent_of(serving) == "classical":
-        with guard():  # neither beat the network of the package
+        with guard(current):  # neither beat the network of the package
             current.unlink(missing_ok=True)
     ranks = bool(report.get("ranking", {}).get("use")) and (folder / RANKING_FILE).exists()
     _name_or_not(ranking, version, guard, use=ranks)
@@ -138,7 +145,7 @@ def _name_or_not(path: Path, version: str, guard: Guard, *, use: bool) -> None:
     if use:
         write_atomic(path, version.encode(), guard=guard)
     elif read_name(path) == version:
-        with guard():
+        with guard(path):
             path.unlink(missing_ok=True)
 
 

@@ -13,6 +13,8 @@ from typing import Final
 from flask import Flask
 
 from ml_backend.services import Services
+from sync.artifacts.opening import share_installation
+from sync.review.review_project import installation_id
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.studio.protocol import StudioClient
@@ -55,7 +57,10 @@ class WebServices:
         """The installation's database. Raises StorageError when it cannot be opened."""
         with self._lock:
             if self._store is None:
-                self._store = Store(self.settings.database())
+                store = Store(self.settings.database())
+                if self.settings.artifacts_url:
+                    share_installation(store, self.settings.data_dir, installation_id)
+                self._store = store
             return self._store
 
     @property

@@ -39,7 +39,8 @@ def _run(web: WebServices) -> None:
         web.answered.clear()
         wait_s = _LOOK_S
         try:
-            while flush(web.store, installation_id(web.settings.data_dir), partial(_client_of, web)).written:
+            store = web.store  # opened first: it may bring the id of the installation
+            while flush(store, installation_id(web.settings.data_dir), partial(_client_of, web)).written:
                 continue
         except GroundswellError as error:
             _log.warning("answers wait in the queue: %s", error)

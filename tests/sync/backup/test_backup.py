@@ -234,8 +234,9 @@ def test_nobody_writes_while_the_moment_is_pinned(
 def test_an_older_store_is_not_upgraded_by_its_backup(settings: Settings, tmp_path: Path) -> None:
     store = Store(settings.database())
     with store.write() as session:
-        session.execute(text("DROP TABLE jobs"))
-        for name in ("tasks_revision", "review_revision"):
+        for name in ("jobs", "artifacts", "left_over_artifacts", "installation"):
+            session.execute(text(f"DROP TABLE {name}"))
+        for name in ("tasks_revision", "review_revision", "artifacts_revision", "version_wanted"):
             session.execute(text(f"ALTER TABLE projects DROP COLUMN {name}"))
         session.execute(text("ALTER TABLE annotations DROP COLUMN clicks_left"))
         session.execute(text("UPDATE groundswell_schema SET version_num = '0009'"))

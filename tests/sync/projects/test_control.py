@@ -176,11 +176,11 @@ def test_the_end_of_one_wish_leaves_a_later_one(make_world: MakeWorld) -> None:
     assert _record(world).round_wanted == now
     forget_wanted_round(project.db, now)
     assert _record(world).round_wanted is None
-    note_wanted_version(project.paths, "gs1-r2-b")
-    forget_wanted_version(project.paths, "gs1-r1-a")
-    assert wanted_version(project.paths) == "gs1-r2-b"
-    forget_wanted_version(project.paths, "gs1-r2-b")
-    assert wanted_version(project.paths) == ""
+    note_wanted_version(project.db, "gs1-r2-b")
+    forget_wanted_version(project.db, "gs1-r1-a")
+    assert wanted_version(project.db) == "gs1-r2-b"
+    forget_wanted_version(project.db, "gs1-r2-b")
+    assert wanted_version(project.db) == ""
 
 
 def test_nothing_can_be_trained_without_a_finished_task(make_world: MakeWorld) -> None:

@@ -127,7 +127,7 @@ def test_a_version_whose_pool_is_gone_can_serve_again(three_rounds: tuple[World,
     with_option(world, 0)
     look(world)
     assert pools(world) == {names[2]}
-    note_wanted_version(world.open().paths, names[0])
+    note_wanted_version(world.open().db, names[0])
     look(world)
     record = newest(world)
     assert (record.number, record.origin) == (4, "adopted")
@@ -153,10 +153,10 @@ def test_without_its_lease_nothing_goes_then_only_what_nobody_asked_for_and_afte
         drop_old_rounds(mine, world.settings, world.open().paths)
     assert pools(world) == set(names)
 
-    note_wanted_version(world.open().paths, names[0])
+    note_wanted_version(world.open().db, names[0])
     step(drop_old_rounds, world.open())
     assert pools(world) == {names[0], names[2]}
-    forget_wanted_version(world.open().paths, names[0])
+    forget_wanted_version(world.open().db, names[0])
 
     def killed(path: object) -> None:
         raise KeyboardInterrupt

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import event
 
+from ml_backend.artifacts.files import unguarded
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.artifacts.verdicts import Verdict, read_verdicts, write_verdicts
@@ -320,7 +320,7 @@ def test_notes_of_a_push_grow_with_what_is_sent_alone(
     world, record = _pushed(make_world, push_rows=5)
     assert (noted, written) == ([5, 5, 5, 5, 4], [0, 24])
     folder = world.open().paths.round(record.number)
-    assert not (folder / "pushed.jsonl").exists()
+    assert not (folder / "pushed").exists()
     assert sorted(len(rows) for rows in load_pushed(folder).values()) == [24]
 
 
@@ -337,19 +337,29 @@ A1, A2 = Shown("a1"), Shown("a2", "b")
 
 
 def test_notes_are_read_as_they_were_made(tmp_path: Path) -> None:
-    pushed_notes.save_pushed(tmp_path, {"old": {1: A1}, "new": {2: A1}}, guard=nullcontext)
-    pushed_notes.note_pushed(tmp_path, "new", {2: A2, 3: A1}, guard=nullcontext)
-    pushed_notes.note_pushed(tmp_path, "new", {3: A2}, guard=nullcontext)
+    pushed_notes.save_pushed(tmp_path, {"old": {1: A1}, "new": {2: A1}}, guard=unguarded)
+    pushed_notes.note_pushed(tmp_path, "new", {2: A2, 3: A1}, guard=unguarded)
+    pushed_notes.note_pushed(tmp_path, "new", {3: A2}, guard=unguarded)
     held = {"old": {1: A1}, "new": {2: A2, 3: A2}}
     assert load_pushed(tmp_path) == held
-    with (tmp_path / "pushed.jsonl").open("ab") as file:
-        file.write(b'{"new": {"4": ["cut sh')  # a kill in the middle of a line
+    chunks = sorted((tmp_path / "pushed").iterdir())
+    assert len(chunks) == 2
+    last = chunks[-1].read_bytes()
+    pushed_notes.save_pushed(tmp_path, held, guard=unguarded)
+    assert [path.name for path in tmp_path.iterdir()] == ["pushed.json"]
+    (tmp_path / "pushed").mkdir()
+    chunks[-1].write_bytes(last)  # a kill before the chunks were taken away
     assert load_pushed(tmp_path) == held
-    pushed_notes.note_pushed(tmp_path, "new", {5: A1}, guard=nullcontext)
+
+
+def test_notes_of_an_earlier_release_are_read(tmp_path: Path) -> None:
+    pushed_notes.save_pushed(tmp_path, {"new": {2: A1}}, guard=unguarded)
+    lines = b'{"new": {"3": ["a2", "b"]}}\n\n{"new": {"4": ["cut sh'  # a kill in the middle of a line
+    (tmp_path / "pushed.jsonl").write_bytes(lines)
+    held = {"new": {2: A1, 3: A2}}
+    assert load_pushed(tmp_path) == held
+    pushed_notes.note_pushed(tmp_path, "new", {5: A1}, guard=unguarded)
     held["new"][5] = A1
     assert load_pushed(tmp_path) == held
-    lines = (tmp_path / "pushed.jsonl").read_bytes()
-    pushed_notes.save_pushed(tmp_path, held, guard=nullcontext)
-    assert not (tmp_path / "pushed.jsonl").exists()
-    (tmp_path / "pushed.jsonl").write_bytes(lines)  # a kill before the lines were taken away
-    assert load_pushed(tmp_path) == held
+    pushed_notes.save_pushed(tmp_path, held, guard=unguarded)
+    assert [path.name for path in tmp_path.iterdir()] == ["pushed.json"]

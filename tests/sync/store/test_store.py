@@ -296,15 +296,15 @@ def test_a_stale_worker_cannot_replace_the_files_of_its_successor(store: Store, 
     leases = [Lease(store, "x", name, ttl_s=60, heartbeat_s=0, now=clock) for name in "ab"]
     assert leases[0].acquire()
     stale = ProjectStore(1, "1.0", "t", store, leases[0])
-    write_json(tmp_path / "snapshot.json", "first", guard=stale.write)
+    write_json(tmp_path / "snapshot.json", "first", guard=stale.guard)
     clock.forward(61)
     assert leases[1].acquire()
     write_json(
-        tmp_path / "snapshot.json", "second", guard=ProjectStore(1, "1.0", "t", store, leases[1]).write
+        tmp_path / "snapshot.json", "second", guard=ProjectStore(1, "1.0", "t", store, leases[1]).guard
     )
     with pytest.raises(LeaseLost):
-        write_json(tmp_path / "snapshot.json", "late", guard=stale.write)
-    with pytest.raises(LeaseLost), publish_dir(tmp_path / "version", guard=stale.write) as staging:
+        write_json(tmp_path / "snapshot.json", "late", guard=stale.guard)
+    with pytest.raises(LeaseLost), publish_dir(tmp_path / "version", guard=stale.guard) as staging:
         (staging / "weights").write_text("late")
     with pytest.raises(LeaseLost):
         publish_late(tmp_path, stale)
@@ -315,7 +315,7 @@ def test_a_stale_worker_cannot_replace_the_files_of_its_successor(store: Store, 
 
 
 def publish_late(folder: Path, stale: ProjectStore) -> None:
-    with PoolWriter(folder / "pool", ["disc"], embedding_dim=2, guard=stale.write) as writer:
+    with PoolWriter(folder / "pool", ["disc"], embedding_dim=2, guard=stale.guard) as writer:
         writer.add(1, Instances.empty(2))
 
 

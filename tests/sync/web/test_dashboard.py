@@ -126,7 +126,7 @@ def test_buttons_tell_the_worker_what_is_wanted(played: World, admin: FlaskClien
 
     assert post(admin, played, "serve", version=second).json["says"].endswith("serves already.")
     assert first in post(admin, played, "serve", version=first).json["says"]
-    assert wanted_version(ProjectPaths(played.settings.data_dir, played.project_id)) == first
+    assert wanted_version(played.open().db) == first
     assert f"{first} is to serve again" in admin.get(f"/dashboard/{played.project_id}").data.decode()
     played.worker().look(played.project_id)
     current = registry.current(played.project_id)
@@ -189,7 +189,7 @@ def test_wrong_requests_change_nothing(played: World, admin: FlaskClient) -> Non
     assert admin.get(f"{path}/round").status_code == 404
     record = project_record(played.store, played.project_id)
     assert (record.paused, record.round_wanted) == ("", None)
-    assert wanted_version(ProjectPaths(played.settings.data_dir, played.project_id)) == ""
+    assert wanted_version(played.open().db) == ""
 
 
 def test_a_page_that_cannot_be_shown_says_why(played: World, admin: FlaskClient) -> None:

@@ -139,7 +139,7 @@ def test_what_an_older_round_accepted_is_not_exported_where_the_tags_deny_it(mak
         Verdict(str(key), str(label), 1, True, -1, -1, nan, nan, nan, "verdict")
         for key, label in zip(pool.key, pool.label, strict=True)
     ]
-    write_verdicts(project.paths.round(record.number), rows, guard=project.db.write)
+    write_verdicts(project.paths.round(record.number), rows, guard=project.db.guard)
     numbers = sorted(tasks_with(world, record, "bar") - set(DRAWN))[:2]
     tag(world, numbers[0])
     project = world.open()

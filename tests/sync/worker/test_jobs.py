@@ -271,7 +271,7 @@ def test_the_files_of_a_training_need_its_lease(second_round: World) -> None:
             session.get_one(LeaseRecord, f"project/{world.project_id}/train").fence += 1
         registry = ModelRegistry(world.settings.data_dir)
         with pytest.raises(LeaseLost):
-            registry.publish(world.project_id, "gs1-r2-x", lambda folder: {}, guard=project.db.write)
+            registry.publish(world.project_id, "gs1-r2-x", lambda folder: {}, guard=project.db.guard)
         assert "gs1-r2-x" not in [info.version for info in registry.versions(world.project_id)]
     lease.release()
 

@@ -71,7 +71,7 @@ def test_it_serves_with_its_own_predictions_and_no_training_replaces_it_at_once(
     assert serving(world) == record.model_version
     assert shown(world) == {record.model_version}
     assert world.studio.project(world.project_id).model_version == record.pushed
-    assert wanted_version(world.open().paths) == ""
+    assert wanted_version(world.open().db) == ""
     rows = {
         row.version: row for row in collect_project(world.settings, world.store, world.project_id).versions
     }
@@ -138,15 +138,15 @@ def test_a_wish_that_was_begun_and_not_yet_forgotten_finds_its_round(
     world, first, _ = two_rounds
     ask(world, first)
     look(world)
-    note_wanted_version(world.open().paths, first)  # as a kill right before forgetting leaves it
+    note_wanted_version(world.open().db, first)  # as a kill right before forgetting leaves it
     look(world)
     assert newest(world).number == 3
-    assert wanted_version(world.open().paths) == ""
+    assert wanted_version(world.open().db) == ""
 
 
 def test_a_version_that_is_gone_ends_the_wish_with_an_error(two_rounds: tuple[World, str, str]) -> None:
     world, _, second = two_rounds
-    note_wanted_version(world.open().paths, "gs2-r9-0123456789")
+    note_wanted_version(world.open().db, "gs2-r9-0123456789")
     report = look(world)
     assert "not there" in report.error
     assert serving(world) == second

@@ -1,0 +1,106 @@
+"""Opening what machines share, where ``artifacts_url`` says that they do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
+
+from ml_backend.artifacts.files import storage_errors, write_atomic
+from ml_backend.artifacts.paths import ProjectPaths
+from ml_backend.errors import GroundswellError, StorageError
+from sync.artifacts.manifest import claim_left_over, forget_deleted
+from sync.artifacts.objects import Objects, open_objects
+from sync.artifacts.shared import SharedFiles
+from sync.settings import Settings
+from sync.store.database import Store
+from sync.store.project_store import ProjectStore
+from sync.store.tables import InstallationRecord, RoundRecord
+
+__all__ = ["begin_sharing", "delete_left_over", "objects_of", "share_installation", "shared_files"]
+
+_log = logging.getLogger(__name__)
+_ID: Final = "id"
+
+
+@lru_cache(maxsize=8)
+def _objects(url: str) -> Objects:
+    return open_objects(url)
+
+
+def objects_of(settings: Settings) -> Objects | None:
+    """The object store of the settings, None where there is none. Raises BadInput for an unusable address."""
+    return _objects(settings.artifacts_url) if settings.artifacts_url else None
+
+
+def shared_files(settings: Settings, store: Store, project_id: int) -> SharedFiles | None:
+    """The files of a project that machines share, None where they share none."""
+    objects = objects_of(settings)
+    if objects is None:
+        return None
+    return SharedFiles(store, objects, ProjectPaths(settings.data_dir, project_id).root, project_id)
+
+
+def begin_sharing(shared: SharedFiles, db: ProjectStore) -> None:
+    """Fetch what is new; publish everything when nothing of the project was ever published.
+
+    The caller holds a lease of the project. Raises StorageError, also when its trained versions are neither
+    here nor there.
+    """
+    shared.fetch()
+    if shared.is_published():
+        return
+    with db.read() as session:
+        done = select(RoundRecord.model_version).where(
+            RoundRecord.project_id == db.id, RoundRecord.pushed != ""
+        )
+        version = session.scalar(done.order_by(RoundRecord.number.desc()).limit(1))
+    if version and not (shared.root / "models" / version / "manifest.json").exists():
+        raise StorageError(
+            f"{version} of project {db.id} is neither in {shared.root} nor in {shared.objects.url}",
+            hint="Run the worker once where the data directory of this project is, with the same "
+            "artifacts_url: it publishes the files",
+        )
+    shared.publish_first(db.write)
+
+
+def share_installation(store: Store, data_dir: Path, own: Callable[[Path], str]) -> str:
+    """Let the id of the installation be the same on all machines: that of the first one; returns it.
+
+    ``own`` gives the id that this machine has. Raises StorageError.
+    """
+    with store.read() as session:
+        known = session.get(InstallationRecord, _ID)
+    if known is None:
+        with store.write() as session:
+            known = session.get(InstallationRecord, _ID)
+            if known is None:
+                known = InstallationRecord(name=_ID, value=own(data_dir))
+                session.add(known)
+    path = data_dir / "installation"
+    with storage_errors(path):
+        if not path.exists() or path.read_text().strip() != known.value:
+            write_atomic(path, known.value.encode())
+    return known.value
+
+
+def delete_left_over(store: Store, objects: Objects) -> int:
+    """Delete objects that no file had as its content for a day; how many. Raises StorageError."""
+    with store.write(shared=True) as session:
+        keys = claim_left_over(session)
+    deleted = []
+    try:
+        for key in keys:
+            objects.delete(key)
+            deleted.append(key)
+    except GroundswellError as error:
+        _log.warning("%d left over objects stay for now: %s", len(keys) - len(deleted), error)
+    if deleted:
+        with store.write(shared=True) as session:
+            forget_deleted(session, deleted)
+        _log.info("%d left over objects deleted", len(deleted))
+    return len(deleted)

@@ -1,0 +1,305 @@
+"""A project's files on several machines: each has a copy, and the manifest in the database is in charge.
+
+* ``publishing`` is the guard of a file that a job writes. The file is written to the object store first; then
+  the pointer changes and the file is renamed, in one transaction under the job's lease. So the database never
+  names what is not there, and a worker that lost its lease changes nothing.
+* ``fetch`` makes the copy of this machine what the manifest says, in the order in which files came to be. So
+  a name (``current``) appears after what it names, as on the machine that wrote it.
+* ``publish`` does the rest at the end of a job: files that were written or deleted without a guard.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from ml_backend.artifacts.files import storage_errors
+from sync.artifacts.held import Held, HeldFile
+from sync.artifacts.manifest import Entry, intend, mark_of, point, read_manifest, withdraw
+from sync.artifacts.objects import Objects, Written, file_digest
+from sync.artifacts.scope import Area, files_below, is_shared, lies_in
+from sync.store.database import Store
+
+__all__ = ["SharedFiles"]
+
+_log = logging.getLogger(__name__)
+
+_TRIES: Final = 5
+_THREADS: Final = 8
+
+Write = Callable[[], AbstractContextManager[Session]]
+"""A transaction of the store under the lease of the job, if it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFiles:
+    """The shared files of one project on this machine.
+
+    Parameters
+    ----------
+    store : the database with the manifest
+    objects : the object store
+    root : the project's folder on this machine
+    project_id : number of the project
+    """
+
+    store: Store
+    objects: Objects
+    root: Path
+    project_id: int
+    _held: Held = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_held", Held(self.root))
+
+    # reading
+
+    def fetch(self) -> int:
+        """Make the local copy what the manifest says; how many files came.
+
+        Costs one small query if nothing changed. Files that the manifest does not know stay. Raises
+        StorageError when an object cannot be read: then the local copy stays what it was.
+        """
+        if self._mark() == self._held.mark:
+            return 0
+        with self._held.lock("fetch"):
+            came = 0
+            for _ in range(_TRIES):
+                with self.store.read() as session:
+                    mark = mark_of(session, self.project_id)
+                    manifest = read_manifest(session, self.project_id)
+                if mark == self._held.mark:
+                    return came
+                staged = self._download(self._missing(manifest))
+                came += self._put_in_place(staged, mark)
+            return came
+
+    def _mark(self) -> str:
+        with self.store.read() as session:
+            return mark_of(session, self.project_id)
+
+    def _missing(self, manifest: Mapping[str, Entry]) -> list[Entry]:
+        """Entries that no local file is a copy of. A local file with the same content becomes one."""
+        with self._held.lock("files"):
+            held = self._held.load()
+            missing = []
+            for entry in manifest.values():
+                if entry.path in held and held[entry.path].key == entry.key:
+                    continue
+                path = self.root / entry.path
+                if path.is_file() and path.stat().st_size == entry.size and file_digest(path) == entry.digest:
+                    stat = path.stat()
+                    held[entry.path] = HeldFile(entry.key, stat.st_size, stat.st_mtime_ns)
+                else:
+                    missing.append(entry)
+            if manifest:
+                self._held.save(held)
+        return missing
+
+    def _download(self, entries: Sequence[Entry]) -> dict[str, tuple[Entry, Path]]:
+        """The contents of the entries in files beside their places."""
+        staged: dict[str, tuple[Entry, Path]] = {}
+        for entry in entries:
+            path = self.root / entry.path
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            staged[entry.path] = (entry, path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"))
+        try:
+            with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
+                for _ in pool.map(self._download_one, staged.values()):
+                    pass
+        except BaseException:
+            for _, file in staged.values():
+                file.unlink(missing_ok=True)
+            raise
+        return staged
+
+    def _download_one(self, wanted: tuple[Entry, Path]) -> None:
+        entry, file = wanted
+        self.objects.download(entry.key, file, digest=entry.digest)
+
+    def _put_in_place(self, staged: Mapping[str, tuple[Entry, Path]], mark: str) -> int:
+        """Rename what still is the content of its file; delete what the manifest does not name any more."""
+        came = 0
+        with self._held.lock("files"), storage_errors(self.root):
+            with self.store.read() as session:
+                manifest = read_manifest(session, self.project_id)
+            held = self._held.load()
+            for entry in manifest.values():
+                wanted, file = staged.get(entry.path, (None, None))
+                if wanted == entry and file is not None:
+                    stat = file.stat()
+                    os.replace(file, self.root / entry.path)
+                    held[entry.path] = HeldFile(entry.key, stat.st_size, stat.st_mtime_ns)
+                    came += 1
+            for _, file in staged.values():
+                file.unlink(missing_ok=True)
+            for path in [path for path in held if path not in manifest]:
+                self._remove(path)
+                del held[path]
+            self._held.save(held)
+            if all(path in held and held[path].key == entry.key for path, entry in manifest.items()):
+                self._held.set_mark(mark)
+        return came
+
+    def _remove(self, path: str) -> None:
+        file = self.root / path
+        file.unlink(missing_ok=True)
+        for folder in file.parents:
+            if folder == self.root or any(folder.iterdir()):
+                return
+            folder.rmdir()
+
+    # writing
+
+    @contextmanager
+    def publishing(self, target: Path, staged: Path, write: Write) -> Iterator[object]:
+        """Guard a rename (see ``artifacts.files.Guard``) inside the transaction that makes it known to all.
+
+        Raises what ``write`` raises (LeaseLost) and StorageError; then nothing has changed.
+        """
+        files = self._files_of(target, staged)
+        if not files:
+            with write() as session:
+                yield session
+            return
+        uploaded = self._upload(files)
+        with self._held.lock("files"):
+            with write() as session:
+                point(session, self.project_id, [entry for entry, _ in uploaded])
+                yield session
+            self._hold(uploaded)
+
+    @contextmanager
+    def removing(self, target: Path, write: Write) -> Iterator[object]:
+        """Guard the removal of a file or folder, in the transaction that makes it known to all."""
+        name = self._name(target)
+        if name is None or not is_shared(name):
+            with write() as session:
+                yield session
+            return
+        with self._held.lock("files"):
+            held = self._held.load()
+            gone = [path for path in held if path == name.as_posix() or path.startswith(f"{name}/")]
+            with write() as session:
+                withdraw(session, self.project_id, [Entry(path, held[path].key, "", 0) for path in gone])
+                yield session
+            for path in gone:
+                del held[path]
+            if gone:
+                self._held.save(held)
+
+    def _files_of(self, target: Path, staged: Path) -> dict[str, Path]:
+        """The shared files that the rename brings, by the paths that they get, oldest first."""
+        name = self._name(target)
+        if name is None or not is_shared(name):
+            return {}
+        if not staged.is_dir():
+            return {name.as_posix(): staged}
+        if target.exists():
+            return {}  # an earlier run got this far: this folder is thrown away
+        found = [
+            (path.stat().st_mtime_ns, path)
+            for path in sorted(staged.rglob("*"))
+            if path.is_file() and is_shared(name / path.relative_to(staged).as_posix())
+        ]
+        found.sort(key=lambda item: item[0])  # what says that a folder is whole was written last
+        return {(name / path.relative_to(staged).as_posix()).as_posix(): path for _, path in found}
+
+    def _name(self, target: Path) -> PurePosixPath | None:
+        """A path relative to the folder; None when it lies elsewhere."""
+        try:
+            return PurePosixPath(target.relative_to(self.root).as_posix())
+        except ValueError:
+            return None
+
+    def _upload(self, files: Mapping[str, Path]) -> list[tuple[Entry, Written]]:
+        """New objects with the contents of local files, announced before."""
+        keys = {path: self.objects.new_key(f"projects/{self.project_id}", path) for path in files}
+        with self.store.write(shared=True) as session:
+            intend(session, keys.values())
+
+        def one(path: str) -> tuple[Entry, Written]:
+            written = self.objects.upload(files[path], keys[path])
+            return Entry(path, keys[path], written.digest, written.size), written
+
+        if len(files) == 1:
+            return [one(path) for path in files]
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="publish") as pool:
+            return list(pool.map(one, files))
+
+    def _hold(self, uploaded: Sequence[tuple[Entry, Written]]) -> None:
+        held = self._held.load()
+        for entry, written in uploaded:
+            held[entry.path] = HeldFile(entry.key, written.size, written.mtime_ns)
+        self._held.save(held)
+
+    def publish(self, area: Area, write: Write) -> int:
+        """Make known what a job wrote and deleted without a guard; how many files that were.
+
+        The caller holds the job's lease, and fetched when the job began. Raises what ``write`` raises and
+        StorageError.
+        """
+        held = self._held.load()
+        found = {path.as_posix(): stat for path, stat in files_below(self.root)}
+        changed = {
+            path: self.root / path
+            for path, stat in found.items()
+            if (path in held or lies_in(area, PurePosixPath(path)))
+            and (
+                path not in held or (stat.st_size, stat.st_mtime_ns) != (held[path].size, held[path].mtime_ns)
+            )
+        }
+        gone = [Entry(path, file.key, "", 0) for path, file in held.items() if path not in found]
+        if not changed and not gone:
+            return 0
+        uploaded = self._upload(changed) if changed else []
+        with self._held.lock("files"):
+            now = self._held.load()
+            # another job of this machine may have published some of them meanwhile
+            uploaded = [each for each in uploaded if now.get(each[0].path) == held.get(each[0].path)]
+            gone = [entry for entry in gone if not (self.root / entry.path).exists()]
+            with write() as session:
+                point(session, self.project_id, [entry for entry, _ in uploaded])
+                withdraw(session, self.project_id, gone)
+            for entry in gone:
+                now.pop(entry.path, None)
+            self._held.save(now)
+            self._hold(uploaded)
+        _log.info("project %s: %d files published, %d withdrawn", self.project_id, len(uploaded), len(gone))
+        return len(uploaded) + len(gone)
+
+    def publish_first(self, write: Write) -> int:
+        """Publish all files of a project that no machine has published anything of; how many.
+
+        A copy that another machine published in the same moment wins. Raises StorageError.
+        """
+        if self.is_published():
+            return 0
+        files = {path.as_posix(): self.root / path for path, _ in files_below(self.root)}
+        if not files:
+            return 0
+        ordered = sorted(files, key=lambda path: (files[path].stat().st_mtime_ns, path))
+        uploaded = self._upload({path: files[path] for path in ordered})
+        with self._held.lock("files"):
+            with write() as session:
+                if read_manifest(session, self.project_id):
+                    return 0
+                point(session, self.project_id, [entry for entry, _ in uploaded])
+            self._hold(uploaded)
+        _log.info("project %s: all %d files published for the first time", self.project_id, len(uploaded))
+        return len(uploaded)
+
+    def is_published(self) -> bool:
+        """Whether the manifest names any file."""
+        with self.store.read() as session:
+            return bool(read_manifest(session, self.project_id))
