@@ -25,15 +25,19 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, cast
 
+from sqlalchemy import select
+
 from ml_backend.artifacts.files import open_atomic, storage_errors
 from ml_backend.errors import BadInput
+from sync.artifacts.opening import shared_files
 from sync.backup.choice import LABEL_STUDIO, SECRETS, Models, Pools, files_below, links_below, needed_versions
 from sync.backup.manifest import DATA, FORMAT, MANIFEST, STORE_FILES, FileEntry, Manifest, listed, release
 from sync.backup.store_copy import copy_sqlite, kind_of, pinned
 from sync.review.review_project import installation_id
 from sync.settings import Settings
 from sync.store.database import Store
-from sync.store.migrate import revision_of
+from sync.store.migrate import NEWEST, revision_of
+from sync.store.tables import ProjectRecord
 
 __all__ = ["BackupReport", "alone", "backup", "default_name", "refuse_inside"]
 
@@ -99,6 +103,7 @@ def backup(
         installation_id(data_dir)  # made now if nobody asked anything yet: it must outlive this machine
         store = Store(url, upgrade=False)
         stack.callback(store.close)
+        _fetch_shared(settings, store)
         with store.write() as session:
             copy = stack.enter_context(pinned(url))
             needed = needed_versions(session, data_dir)
@@ -137,6 +142,22 @@ def backup(
         pools=len({part[2:5] for part in parts if part[3:4] == ("pools",) and len(part) > 5}),
         label_studio=has_studio, secrets=tuple(private), links=tuple(listed(str(name)) for name in links),
     )  # fmt: skip
+
+
+def _fetch_shared(settings: Settings, store: Store) -> None:
+    """Bring this machine's copy up to date where machines share files: an archive holds all of them.
+
+    A store of an earlier release shares none.
+    """
+    if not settings.artifacts_url:
+        return
+    with store.read() as session:
+        if revision_of(session.connection()) != NEWEST:
+            return
+        projects = list(session.scalars(select(ProjectRecord.id)))
+    for project_id in projects:
+        if (shared := shared_files(settings, store, project_id)) is not None:
+            shared.fetch()
 
 
 def _mode(target: Path) -> _TarMode:

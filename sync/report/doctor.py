@@ -20,6 +20,8 @@ from ml_backend.error_lines import shortened
 from ml_backend.errors import GroundswellError
 from ml_backend.images.store import ImageStore
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from sync.artifacts.figures import shared_figures
+from sync.artifacts.opening import objects_of
 from sync.local.up import read_state
 from sync.projects.init_project import BACKEND_TITLE
 from sync.rounds.registration import project_ids
@@ -69,6 +71,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     except GroundswellError as error:
         store = None
         yield Finding("store", "bad", error.message, error.hint or "Check GROUNDSWELL_DATABASE_URL")
+    if store is not None:
+        yield from _shared_files(settings, store)
     yield from _try("backend", lambda: _backend(settings))
     found = list(_try("label studio", lambda: _studio(settings)))
     yield from found
@@ -112,8 +116,26 @@ def _data_dir(settings: Settings) -> Finding:
 
 def _worker(settings: Settings) -> Finding:
     found = worker_health(settings.data_dir, stuck_s=settings.stuck_s, anywhere=True)
+    if found.ok:
+        return Finding("worker", "ok", found.line)
     hint = "Start it again: groundswell worker, or groundswell up. It goes on where it was"
-    return Finding("worker", "ok" if found.ok else "bad", found.line, "" if found.ok else hint)
+    if settings.artifacts_url:  # its signs of life lie on its own machine
+        return Finding("worker", "warn", found.line, f"{hint}. Or ask on the machine where workers run")
+    return Finding("worker", "bad", found.line, hint)
+
+
+def _shared_files(settings: Settings, store: Store) -> Iterator[Finding]:
+    """Whether the object store can be written and read, and how much of it is here; nothing where none is."""
+
+    def check() -> Finding:
+        objects, figures = objects_of(settings), shared_figures(settings, store)
+        if objects is None or figures is None:
+            raise AssertionError("asked for where machines share no files")
+        objects.check()
+        return Finding("shared files", "ok", figures.line)
+
+    if settings.artifacts_url:
+        yield from _try("shared files", check)
 
 
 def _clicks(settings: Settings) -> Finding:

@@ -16,6 +16,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.serving.segmenter_note import read_note
 from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
+from sync.artifacts.figures import shared_figures
 from sync.review.nouns import noun_of
 from sync.review.outbox import waiting
 from sync.review.question import FORMS
@@ -62,12 +63,14 @@ def status(settings: Settings, store: Store, *, only: int | None = None) -> dict
         figures["positives_left"] = _positives_left(settings, store, record, figures)
         figures["next_training"] = _next_training(settings, store, record)
     ttl = timedelta(seconds=settings.lease_ttl_s)
+    shared = shared_figures(settings, store)
     return {
         "services": {
             "label_studio": _health(f"{settings.studio_url}/health"),
             "backend": _health(f"{settings.backend_url}/health"),
         },
         "clicks": _clicks(settings),
+        "shared_files": None if shared is None else {**asdict(shared), "line": shared.line},
         "at_work": [
             {
                 "what": lease.name,

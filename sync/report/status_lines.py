@@ -30,6 +30,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         f"clicks        {found['clicks']['line'] or 'the backend decides by what when it starts'}",
         *(f"              better: {line}" for line in found["clicks"]["better"]),
     ]
+    if found["shared_files"] is not None:
+        lines.append(f"shared files  {found['shared_files']['line']}")
     lines += [
         f"at work       {row['what']} ({row['worker']}, last sign of life {row['silent_s']} s ago)"
         for row in found["at_work"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import dataset
 
 from ml_backend.artifacts import pool_index
 from ml_backend.artifacts.paths import ProjectPaths
@@ -75,6 +76,18 @@ def test_what_is_no_instance_key_names_no_task(bad: str | None) -> None:
     if bad is not None:
         with pytest.raises(ValueError, match=r"not an instance key|invalid literal"):
             task_of_key(bad)
+
+
+def test_a_pool_is_an_arrow_dataset(tmp_path: Path) -> None:
+    rows = [(task, some(task, seed=task), {"hw": (6, 8)}) for task in (3, 0, 2, 4)]
+    write_pool(tmp_path, LABELS, rows, embedding_dim=4, tasks_per_part=2)
+    masks = dataset.dataset(tmp_path / "pool.parquet", format="parquet")
+    sure = masks.to_table(columns=["key", "label"], filter=dataset.field("score") > 0.5)
+    pool = read_pool(tmp_path)
+    assert sure["key"].to_pylist() == pool.key[pool.score > 0.5].tolist()
+    assert sure["label"].to_pylist() == pool.label[pool.score > 0.5].tolist()
+    assert masks.count_rows() == 9
+    assert dataset.dataset(tmp_path / "tasks.parquet", format="parquet").count_rows() == 4
 
 
 def test_columns_and_tasks_are_read_apart(tmp_path: Path) -> None:

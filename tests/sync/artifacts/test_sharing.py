@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from ml_backend.artifacts.files import open_atomic, publish_dir, write_atomic
@@ -21,10 +22,16 @@ from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.pools import read_pool
 from ml_backend.errors import LeaseLost, StorageError
+from sync.artifacts.figures import shared_figures
 from sync.artifacts.manifest import read_manifest
 from sync.artifacts.objects import file_digest, open_objects
 from sync.artifacts.opening import begin_sharing, delete_left_over, share_installation, shared_files
 from sync.artifacts.shared import SharedFiles
+from sync.backup.backup import backup
+from sync.backup.restore import restore
+from sync.report.doctor import _shared_files
+from sync.report.status_figures import status
+from sync.report.status_lines import status_lines
 from sync.review.review_project import installation_id
 from sync.settings import Settings
 from sync.store.database import Store
@@ -78,7 +85,9 @@ def _objects(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "objects").rglob("*") if path.is_file()]
 
 
-def test_files_and_folders_arrive_in_the_order_of_their_making(machines: tuple[Machine, Machine]) -> None:
+def test_files_and_folders_arrive_in_the_order_of_their_making(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = machines
     with publish_dir(a.root / "models" / "v1", guard=a.db.guard) as staging:
         (staging / "weights").write_bytes(b"w" * 100)
@@ -87,7 +96,16 @@ def test_files_and_folders_arrive_in_the_order_of_their_making(machines: tuple[M
     write_atomic(a.root / "progress.json", b"{}", guard=a.db.guard)  # of this machine alone
     with a.db.read() as session:
         assert list(read_manifest(session, 1)) == ["models/v1/weights", "models/v1/manifest.json", "current"]
-    assert b.shared.fetch() == 3
+    came, replace = [], os.replace
+
+    def seen(source: Path, target: Path) -> None:
+        came.append(target.name)
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sync.artifacts.shared.os.replace", seen)
+        assert b.shared.fetch() == 3
+    assert [name for name in came if not name.startswith(".")] == ["weights", "manifest.json", "current"]
     assert b.files() == {"current": b"v1", "models/v1/manifest.json": b"{}", "models/v1/weights": b"w" * 100}
     assert b.shared.fetch() == 0
     write_atomic(b.root / "current", b"v2", guard=b.db.guard)
@@ -386,3 +404,44 @@ def test_a_commit_that_fails_is_no_publication(machines: tuple[Machine, Machine]
         file.write(b"v2")
     b.shared.fetch()
     assert b.files() == {"current": b"v1"}
+
+
+def test_doctor_and_status_say_how_much_is_shared(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    a, b = machines
+    write_atomic(a.root / "current", b"v1", guard=a.db.guard)
+    write_atomic(a.root / "split.json", b"{}", guard=a.db.guard)
+    write_atomic(a.root / "current", b"v2", guard=a.db.guard)
+    there, here = (shared_figures(machine.settings, machine.db.store) for machine in machines)
+    assert there is not None
+    assert here is not None
+    assert (there.files, there.size_bytes, there.missing, there.left_over) == (2, 4, 0, 1)
+    assert here.missing == 2
+    lines = status_lines(status(b.settings, b.db.store))
+    assert any("2 are not here yet" in line and b.settings.artifacts_url in line for line in lines)
+    levels = [finding.level for finding in _shared_files(b.settings, b.db.store)]
+    (tmp_path / "objects").rename(tmp_path / "away")
+    (tmp_path / "objects").write_bytes(b"in the way")
+    levels += [finding.level for finding in _shared_files(b.settings, b.db.store)]
+    assert levels == ["ok", "bad"]
+
+
+def test_a_restored_project_is_published_anew(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """An archive holds what all machines share; after a restore its files count, on every machine."""
+    a, b = machines
+    write_atomic(a.root / "project.json", b"{}", guard=a.db.guard)
+    write_atomic(a.root / "split.json", b"before", guard=a.db.guard)
+    from_b = b.settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path / 'store.db'}")})
+    backup(from_b, tmp_path / "archive.tar")
+    assert b.files() == {"project.json": b"{}", "split.json": b"before"}
+    write_atomic(a.root / "split.json", b"after", guard=a.db.guard)
+
+    url = SecretStr(f"sqlite:///{tmp_path / 'restored.db'}")
+    target = a.settings.model_copy(update={"data_dir": tmp_path / "c", "database_url": url})
+    restore(target, tmp_path / "archive.tar")
+    store = Store(url.get_secret_value())
+    c = Machine(tmp_path / "c", a.settings.artifacts_url, store)
+    begin_sharing(c.shared, c.db)
+    old = Machine(tmp_path / "a", a.settings.artifacts_url, store)  # its copy is of the store of before
+    old.shared.fetch()
+    assert old.files()["split.json"] == b"before"
+    store.close()
