@@ -77,6 +77,7 @@ bench: install-dev  ## benchmarks in their quick forms, one JSON line per figure
 	$(BIN)/python -m bench.segmentation --quick
 	$(BIN)/python -m bench.pool_lookup --quick
 	$(BIN)/python -m bench.sync --quick
+	$(BIN)/python -m bench.executor --quick
 
 clean:  ## remove environments, caches and the demo's data
 	rm -rf $(VENV) $(STUDIO_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis groundswell-data site

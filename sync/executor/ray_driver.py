@@ -14,6 +14,7 @@ import hashlib
 import os
 import pickle
 import queue
+import signal
 import sys
 import threading
 import time
@@ -218,6 +219,8 @@ def main(arguments: list[str]) -> None:
         )
         write(out, Failed(ExecutorError(text, hint=hint)))
         return
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and systemd tell all; the worker decides
+        signal.signal(number, signal.SIG_IGN)
     write(out, Ready(float(ray.cluster_resources().get("GPU", 0.0))))
     driver = Driver(inbox, out, cpus=int(cpus), cache_bytes=int(cache_bytes), wait_s=float(wait_s))
     driver.run()

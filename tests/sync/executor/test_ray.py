@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,10 +118,14 @@ def test_a_lost_connection_is_an_error_and_the_next_job_connects_anew(
     assert list(executor.map(Job(refuse, None), [1, 2])) == [1, 2]
 
 
-def test_the_process_ends_with_the_worker(executor: RayExecutor) -> None:
+def test_the_process_ends_with_the_worker_and_not_before(executor: RayExecutor) -> None:
     assert list(executor.map(Job(refuse, None), [1])) == [1]
     assert executor._idle is not None
     child = executor._idle._child
     assert child.stdin is not None
+    for number in (signal.SIGINT, signal.SIGTERM):  # somebody tells all processes to stop, the worker too
+        child.send_signal(number)
+    assert list(executor.map(Job(refuse, None), [1, 2])) == [1, 2]
+    assert executor._idle._child is child
     child.stdin.close()  # so it is for the process when the worker was killed
     assert child.wait(10) == 0
