@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # each has a Label Studio server of its own and takes up to 2 GB of memory
 TEST_PROCESSES ?= 2
 PIP_FLAGS := --quiet --disable-pip-version-check
+# many processes are started: without bytecode beside the sources each of them compiles every module anew
+unexport PYTHONDONTWRITEBYTECODE
 # where tests and `groundswell up` find the Label Studio server
 export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import socket
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from tests.postgres import PostgresServer
 
+# Hundreds of processes are started: without bytecode beside the sources each compiles all modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Minutes of a core beside every worker that has enough masks; tests of it ask for it.
 os.environ.setdefault("GROUNDSWELL_TRAIN_CLICKS", "false")
 # Processes that each use all cores spin while they wait for each other: share the cores out. torch reads this

@@ -32,7 +32,7 @@ LAYERS: dict[str, list[str]] = {
     "ml_backend": [
         "errors error_lines log_fields",
         "config_file",
-        "settings instances caches device_fallback rates",
+        "settings instances caches device_fallback rates tls",
         "metrics examples devices extras logs box_density authorisation",
         "masks",
         "kinds",

@@ -111,10 +111,23 @@ def betting_log_wealth(
     with np.errstate(divide="ignore"):
         paths = np.cumsum(np.log(factor), axis=0)
     shares = np.full(len(bets), 1.0 / len(bets)) if weights is None else weights / weights.sum()
-    wealth: Floats = special.logsumexp(paths, axis=1, b=shares)
+    wealth = _log_mean_exp(paths, shares)
     if population is not None:
         wealth[np.logical_or.accumulate(left < -1e-9)] = np.inf
     return wealth
+
+
+def _log_mean_exp(logs: Floats, shares: Floats) -> Floats:
+    """(t, b) logs, -inf among them → (t,) log of the mean of their exponentials, weighted with (b,) shares.
+
+    ``scipy.special.logsumexp`` for real numbers and positive shares; policies call this in their inmost loop,
+    where its checks for other kinds of numbers take most of the time.
+    """
+    peak = logs.max(axis=1)
+    peak[np.isneginf(peak)] = 0.0
+    with np.errstate(divide="ignore"):
+        found: Floats = np.log(np.exp(logs - peak[:, None]) @ shares) + peak
+    return found
 
 
 def betting_lower_bound(

@@ -27,6 +27,8 @@ from typing import Any, Final, TypeVar
 import httpcore
 import httpx
 
+from ml_backend.tls import tls_context
+
 __all__ = ["AddressRule", "PrivateAddress", "TooSlow", "ends_at", "guarded_client", "is_public"]
 
 _END: Final[ContextVar[float]] = ContextVar("end of the fetch, as of time.monotonic", default=math.inf)
@@ -197,7 +199,7 @@ class _Transport(httpx.BaseTransport):
 
     def __init__(self, rule: AddressRule) -> None:
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+            ssl_context=tls_context(),
             max_connections=100,
             max_keepalive_connections=20,
             keepalive_expiry=5.0,

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from ml_backend.errors import GroundswellError, StudioError
+from ml_backend.tls import tls_context
 from sync.local.processes import stop_group
 
 __all__ = ["Login", "StudioServer", "check_port", "find_studio", "studio_env"]
@@ -177,7 +178,7 @@ class StudioServer:
                     hint=f"See {self.log}",
                 )
             try:
-                if httpx.get(f"{self.url}/health", timeout=2.0).status_code == 200:
+                if httpx.get(f"{self.url}/health", timeout=2.0, verify=tls_context()).status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.2)

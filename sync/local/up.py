@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.errors import GroundswellError, StudioError
+from ml_backend.tls import tls_context
 from sync.local.backend_server import as_environment, backend_command
 from sync.local.label_studio_server import Login, StudioServer, check_port
 from sync.local.processes import is_running, start_time, stop_group, stop_left_over
@@ -240,7 +241,7 @@ class Stack:
                     f"the ML backend did not start: {_last_line(part.log)}", hint=f"See {part.log}"
                 )
             try:
-                if httpx.get(url, timeout=2.0).status_code == 200:
+                if httpx.get(url, timeout=2.0, verify=tls_context()).status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.2)

@@ -16,6 +16,7 @@ from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.clicks.serving.segmenter_note import read_note
 from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.tls import tls_context
 from sync.artifacts.figures import shared_figures
 from sync.review.nouns import noun_of
 from sync.review.outbox import waiting
@@ -262,7 +263,7 @@ def _health(url: str) -> str:
     import httpx
 
     try:
-        reply = httpx.get(url, timeout=2.0)
+        reply = httpx.get(url, timeout=2.0, verify=tls_context())
     except httpx.HTTPError as error:
         return f"not reachable at {url} ({type(error).__name__})"
     if reply.status_code != 200:

@@ -21,6 +21,7 @@ import httpx
 import tenacity
 
 from ml_backend.errors import StudioError
+from ml_backend.tls import tls_context
 
 __all__ = ["HINTS", "StudioHttp"]
 
@@ -67,7 +68,9 @@ class StudioHttp:
         self._make_headers = headers
         self._renew = renew
         timeout = httpx.Timeout(connect=5.0, read=read_timeout_s, write=read_timeout_s, pool=10.0)
-        self._http = httpx.Client(base_url=self.base_url, timeout=timeout, transport=transport)
+        self._http = httpx.Client(
+            base_url=self.base_url, timeout=timeout, transport=transport, verify=tls_context()
+        )
         self._attempts = attempts
         self.server_time: datetime | None = None
         """the ``Date`` of the last answer: what the server's clock said then, in whole seconds"""

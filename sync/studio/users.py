@@ -8,6 +8,7 @@ import secrets
 import httpx
 
 from ml_backend.errors import StudioError
+from ml_backend.tls import tls_context
 
 __all__ = ["add_user", "check_password", "user_token"]
 
@@ -22,7 +23,7 @@ def user_token(base_url: str, email: str, password: str, *, invite_path: str) ->
     password).
     """
     try:
-        with httpx.Client(base_url=base_url, timeout=_TIMEOUT) as http:
+        with httpx.Client(base_url=base_url, timeout=_TIMEOUT, verify=tls_context()) as http:
             if not _submit(http, "/user/login/", email, password) and not _submit(
                 http, invite_path, email, password
             ):
@@ -46,7 +47,7 @@ def add_user(base_url: str, email: str, name: str, *, invite_path: str) -> int:
     Raises StudioError when there is a user with this e-mail, or Label Studio cannot be reached.
     """
     try:
-        with httpx.Client(base_url=base_url, timeout=_TIMEOUT) as http:
+        with httpx.Client(base_url=base_url, timeout=_TIMEOUT, verify=tls_context()) as http:
             if not _submit(http, invite_path, email, secrets.token_urlsafe(24)):
                 raise StudioError(
                     f"Label Studio did not sign {email} up",
@@ -93,6 +94,7 @@ def _token(http: httpx.Client, email: str) -> str:
             f"{http.base_url}/api/current-user/whoami",
             headers={"Authorization": f"Token {token}"},
             timeout=30.0,
+            verify=tls_context(),
         )
         if probe.status_code == 200:
             return token
@@ -114,7 +116,7 @@ def check_password(base_url: str, email: str, password: str) -> bool:
     """
     timeout = httpx.Timeout(connect=5.0, read=30.0, write=30.0, pool=10.0)
     try:
-        with httpx.Client(base_url=base_url, timeout=timeout) as http:
+        with httpx.Client(base_url=base_url, timeout=timeout, verify=tls_context()) as http:
             if not _submit(http, "/user/login/", email, password):
                 return False
             found = http.get("/api/current-user/whoami")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
+from segment_anything.modeling import ImageEncoderViT
 
 from ml_backend.clicks.base import Prompt, StartMask
 from ml_backend.clicks.segmenters.sam import SamSegmenter, from_settings
@@ -236,9 +238,18 @@ def test_other_errors_are_not_swallowed() -> None:
 
 
 @pytest.mark.slow
-def test_vit_b_equals_the_predictor() -> None:
+def test_a_model_of_full_size_equals_the_predictor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the package builds for ViT-B, 1024 px, with a narrow encoder: the whole one takes a minute."""
+
+    def narrow(**options: Any) -> Any:
+        less = {"depth": 2, "embed_dim": 64, "num_heads": 2, "global_attn_indexes": (1,)}
+        return ImageEncoderViT(**{**options, **less})
+
+    builder = import_module("segment_anything.build_sam")  # the package has a function of the same name
+    monkeypatch.setattr(builder, "ImageEncoderViT", narrow)
     torch.manual_seed(0)
     model = sam_model_registry["vit_b"]()
+    assert model.image_encoder.img_size == 1024
     ours, theirs = SamSegmenter(model, "0" * 64), SamPredictor(model)
     image = picture((120, 200))
     theirs.set_image(image)
