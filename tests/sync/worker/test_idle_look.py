@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from sync.rounds.project import open_project
 from sync.store.database import Store
 from sync.store.tables import TaskRecord
 from sync.worker.loop import Worker
+from tests.sync.conftest import World
 
 
 @dataclass
@@ -107,3 +108,40 @@ def test_a_change_of_the_store_is_noticed_whoever_makes_it(few: Site) -> None:
         few.look()
     assert cost.rows > 50
     assert _idle(few)[2] < 50
+
+
+def test_a_worker_that_remembers_does_what_a_new_one_would(make_world: Callable[..., World]) -> None:
+    world = make_world(12, push_min_score=0.5, question_batch=8)
+    world.label(*range(6))
+    old = world.worker()
+    pushes = 0
+    for _ in range(4):
+        report = old.look(world.project_id)
+        assert report is not None
+        assert report.error == ""
+        pushes += report.pushed is not None
+        fresh = world.worker().look(world.project_id)
+        assert fresh is not None
+        assert fresh.pushed is None or fresh.pushed.sent == 0
+        assert fresh.review is not None
+        assert fresh.review.new == 0
+        if not world.answer_all(limit=6):
+            break
+    assert pushes > 1, "decisions were shown"
+
+
+def test_a_second_copy_of_a_review_task_is_closed_by_a_worker_that_found_nothing_to_close(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(12, push_min_score=0.5)
+    world.label(*range(6))
+    worker = world.worker()
+    for _ in range(2):
+        worker.look(world.project_id)
+    (review,) = world.review_projects().values()
+    first = next(task for task in world.studio.tasks(review) if not task.is_labeled)
+    (second,) = world.studio.import_tasks(review, [first.data])
+    for _ in range(2):
+        worker.look(world.project_id)
+    assert world.studio.task(second).is_labeled
+    assert not world.studio.task(first.id).is_labeled
