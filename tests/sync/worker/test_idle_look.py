@@ -145,3 +145,20 @@ def test_a_second_copy_of_a_review_task_is_closed_by_a_worker_that_found_nothing
         worker.look(world.project_id)
     assert world.studio.task(second).is_labeled
     assert not world.studio.task(first.id).is_labeled
+
+
+def test_tasks_that_are_open_again_get_predictions_from_a_worker_that_found_none_left(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(12)
+    world.label(*range(6))
+    worker = world.worker()
+    for _ in range(2):
+        worker.look(world.project_id)
+    for task in world.tasks[:6]:  # some of them are of the test split, and were looked at
+        (said,) = world.studio.task(task).annotations
+        world.studio.delete_annotation(said.id)
+    worker.look(world.project_id)
+    shown = world.studio.project(world.project_id).model_version
+    for task in world.tasks[:6]:
+        assert [row.model_version for row in world.studio.predictions(task)] == [shown]
