@@ -446,3 +446,27 @@ def test_a_restored_project_is_published_anew(machines: tuple[Machine, Machine],
     old.shared.fetch()
     assert old.files()["split.json"] == b"before"
     store.close()
+
+
+def test_on_both_databases(store: Store, tmp_path: Path) -> None:
+    with store.write() as session:
+        session.add(ProjectRecord(id=1, key="1.0", title="p", label_config="", options={}))
+    a, b = (Machine(tmp_path / name, str(tmp_path / "objects"), store) for name in "ab")
+    lease = project_lease(store, a.settings, 1, "worker")
+    with lease:
+        assert lease.acquire()
+        db = ProjectStore(1, "1.0", "p", store, lease, a.shared)
+        for content in (b"v1", b"v2"):
+            write_atomic(a.root / "current", content, guard=db.guard)
+        write_atomic(a.root / "split.json", b"{}", guard=db.guard)
+        write_atomic(a.root / "rounds/1/round.json", b"{}")
+        with db.guard(a.root / "split.json"):
+            (a.root / "split.json").unlink()
+        assert a.shared.publish("look", db.write) == 1
+    assert b.shared.fetch() == 2
+    assert b.files() == a.files() == {"current": b"v2", "rounds/1/round.json": b"{}"}
+    with store.write() as session:
+        for row in session.scalars(select(LeftOverRecord)):
+            row.since -= timedelta(hours=25)
+    assert delete_left_over(store, a.shared.objects) == 2
+    assert len(_objects(tmp_path)) == 2
