@@ -5,6 +5,8 @@ STUDIO_VENV := .venv-studio
 BIN := $(VENV)/bin
 # each has a Label Studio server of its own and takes up to 2 GB of memory
 TEST_PROCESSES ?= 2
+# a test process that dies is a failure at once: xdist would start another and may then wait for ever
+SPREAD = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 PIP_FLAGS := --quiet --disable-pip-version-check
 # many processes are started: without bytecode beside the sources each of them compiles every module anew
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,10 +40,10 @@ demo: install  ## the whole loop on a sample set: Label Studio, backend, worker,
 	$(BIN)/groundswell demo $(ARGS)
 
 test: install-dev  ## all tests (a real Label Studio and, where it is there, Chromium), two processes at a time
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 fuzz: install-dev  ## the tests that throw odd input at every edge, with 50 times the examples; says how many were tried
-	GROUNDSWELL_FUZZ=50 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --timeout 3600 --hypothesis-show-statistics $$(grep -rl 'from tests.fuzzing import' tests) $(ARGS)
+	GROUNDSWELL_FUZZ=50 $(BIN)/python -m pytest $(SPREAD) --timeout 3600 --hypothesis-show-statistics $$(grep -rl 'from tests.fuzzing import' tests) $(ARGS)
 
 soak: install-dev  ## three hours: 1,000 kills at random moments, then two hours of work with a memory curve
 	$(BIN)/python -m tests.chaos $(ARGS)

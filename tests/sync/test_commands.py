@@ -94,12 +94,13 @@ def test_a_worker_shows_signs_of_life_and_serves_metrics(
     commands, world = app
     seen: list[str] = []
 
-    def run(worker: Worker) -> None:
+    def run(worker: Worker) -> bool:
         assert worker_health(world.settings.data_dir, stuck_s=100.0).ok
         reports = worker.look_at_all()
         (line,) = (word for word in "".join(lines).split() if word.endswith("/metrics"))
         seen.append(urllib.request.urlopen(line, timeout=10).read().decode())
         assert reports[0].error == ""
+        return True  # all threads have ended: with False the command would end this process
 
     lines: list[str] = []
     monkeypatch.setattr(WorkerConsole, "say", lambda self, line: lines.append(line + "\n"))
