@@ -1,12 +1,21 @@
-"""Pictures a second on a Ray cluster of two nodes of one core each, against one such node.
+"""Pictures a second with processes of this machine, against the worker alone, and on Ray, against one node.
 
     python -m bench.executor             # needs the extra ray and two idle cores
+    python -m bench.executor --no-ray    # the processes of this machine only
     python -m bench.executor --quick     # few pictures, a version trained for a few steps
 
-One line of JSON per figure: name, value, unit, baseline (one node), ratio, and the digest of all results. It
+One line of JSON per figure: name, value, unit, baseline, ratio, and the digest of all results.
+
+``executor_infer_processes``, ``executor_embed_processes``: so many processes (``local_processes``), which
+share the threads; baseline: the worker alone with all threads. ``one_thread``: the digest of the worker alone
+with one thread, which must be theirs when each of them has one (``threads_each``).
+
+``executor_infer``, ``executor_embed``: two nodes of Ray of one core each; baseline: one such node. The digest
 must be the same on one node, on two, in the worker itself with one thread, and when one of two is killed
-half-way (``executor_infer_killed``). ``load`` is the load of this machine before the run: on a busy machine
-the ratios mean nothing. Models are loaded before the time counts.
+half-way (``executor_infer_killed``).
+
+``load`` is the load of this machine before the run: on a busy machine the ratios mean nothing. Models are
+loaded before the time counts.
 """
 
 from __future__ import annotations
@@ -29,6 +38,7 @@ from ml_backend.learners.registry import LEARNERS
 from ml_backend.learners.training_job import run_training
 from sync.executor.base import Executor, Job
 from sync.executor.local import LocalExecutor
+from sync.executor.processes import ProcessExecutor, threads_each
 from sync.executor.ray import RayExecutor
 from sync.rounds.loaded_pictures import Picture
 from sync.rounds.look_tasks import MODEL, Asked, Describing, Finding, describe, find
@@ -47,6 +57,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150, help="of the version trained here")
     parser.add_argument("--infer", type=int, default=160, help="pictures looked at (default: 160)")
     parser.add_argument("--embed", type=int, default=1600, help="pictures embedded (default: 1600)")
+    parser.add_argument("--processes", type=int, default=2, help="of this machine (default: 2)")
+    parser.add_argument("--no-ray", action="store_true", help="measure the processes of this machine only")
     parser.add_argument("--quick", action="store_true", help="16 and 64 pictures, 10 steps of training")
     options = parser.parse_args()
     with_training_environment("bench.executor")
@@ -73,7 +85,10 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
     embed = Job(describe, Describing("classical"))
     looks = [[Asked(picture, True) for picture in batch] for batch in _batches(files, options.infer)]
     pictures = _batches(files, options.embed)
-    load = os.getloadavg()[0]
+    load = round(os.getloadavg()[0], 2)
+    alone = measure_processes(options.processes, list(_jobs(infer, looks, embed, pictures)), load)
+    if options.no_ray:
+        return
     with _cluster() as (address, cluster):
         ray = RayExecutor(address)
         before = {name: _run(ray, job, inputs) for name, job, inputs in _jobs(infer, looks, embed, pictures)}
@@ -81,7 +96,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
         for name, job, inputs in _jobs(infer, looks, embed, pictures):
             seconds, digest = _run(ray, job, inputs)
             count = sum(map(len, inputs))
-            facts = {"pictures": count, "digest": digest, "one_node": before[name][1], "load": round(load, 2)}
+            facts = {"pictures": count, "digest": digest, "one_node": before[name][1], "load": load}
             baseline = count / before[name][0]
             print_figure(f"executor_{name}", count / seconds, "image/s", baseline, **facts)
         seconds, digest = _run(ray, infer, looks, half_way=lambda: _kill(second))
@@ -89,12 +104,34 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
     baseline = options.infer / before["infer"][0]
     facts = {"pictures": options.infer, "digest": digest, "one_node": before["infer"][1]}
     print_figure("executor_infer_killed", options.infer / seconds, "image/s", baseline, **facts)
-    import torch
-
-    torch.set_num_threads(1)
-    seconds, digest = _run(LocalExecutor(), infer, looks)
+    seconds, digest = alone["infer"]
     facts["digest"] = digest
     print_figure("executor_infer_in_worker", options.infer / seconds, "image/s", baseline, **facts)
+
+
+def measure_processes(
+    count: int, jobs: Sequence[tuple[str, Job[Any, Any, Any], Sequence[Any]]], load: float
+) -> dict[str, tuple[float, str]]:
+    """Print the figures of processes of this machine; seconds and digest of the worker with one thread."""
+    import torch
+
+    before = {name: _run(LocalExecutor(), job, inputs) for name, job, inputs in jobs}
+    executor = ProcessExecutor(count)
+    shared = {name: _run(executor, job, inputs) for name, job, inputs in jobs}
+    executor.close()
+    all_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = {name: _run(LocalExecutor(), job, inputs) for name, job, inputs in jobs}
+    for name, _, inputs in jobs:
+        seconds, digest = shared[name]
+        pictures = sum(map(len, inputs))
+        facts = {"pictures": pictures, "processes": count, "threads_each": threads_each(count), "load": load}
+        facts |= {"threads_alone": all_threads, "digest": digest, "one_thread": alone[name][1]}
+        facts["one_thread_rate"] = round(pictures / alone[name][0], 2)
+        print_figure(
+            f"executor_{name}_processes", pictures / seconds, "image/s", pictures / before[name][0], **facts
+        )
+    return alone
 
 
 def _jobs(

@@ -12,8 +12,8 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 
 from ml_backend.config_file import PREFIX, config_path, read_config, source_of
 from ml_backend.errors import BadInput
-from ml_backend.settings import BackendSettings
 from sync.database_url import with_password
+from sync.executor_settings import ExecutorSettings
 
 OrderMethod = Literal[
     "ours", "entropy", "margin", "quality", "mask_entropy", "tta", "max_probability", "random", "sequential"
@@ -37,7 +37,7 @@ repeats, a time floor a little below the 0.7 s per question of the published cam
 2021), and no answers that a page gives by itself."""
 
 
-class Settings(BackendSettings):
+class Settings(ExecutorSettings):
     """Settings of the worker and the CLI; those in PROJECT_OPTIONS can also be set per project."""
 
     database_url: SecretStr = Field(
@@ -108,30 +108,6 @@ class Settings(BackendSettings):
         default="", description="Label Studio server of the review projects, if they have one of their own"
     )
     review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
-
-    # where work runs
-    executor: Literal["local", "ray"] = Field(
-        default="local",
-        description="where pictures are looked at (inference, embeddings): local: in the worker; ray: on the "
-        "machines of a Ray cluster",
-    )
-    ray_address: str = Field(
-        default="auto",
-        description="host:port of the Ray cluster, which the worker's machine has joined; auto: the one that "
-        "it has joined",
-    )
-    ray_task_cpus: int = Field(
-        default=1, ge=1, description="CPU cores, and threads, of one task on a Ray cluster"
-    )
-    ray_wait_s: float = Field(
-        default=60.0,
-        ge=0.0,
-        description="seconds to wait for a machine of the Ray cluster with what a task needs (GPU, "
-        "ray_task_cpus), before the look ends with an error",
-    )
-    ray_cache_bytes: int = Field(
-        default=5 * 1024**3, ge=0, description="bytes of models that each machine of a Ray cluster keeps"
-    )
 
     # train
     learner: str = Field(
@@ -407,16 +383,6 @@ class Settings(BackendSettings):
         if isinstance(values, dict) and str(values.get("crowd", "")).lower() in ("true", "1", "yes", "on"):
             return {**CROWD_DEFAULTS, **values}
         return values
-
-    @field_validator("ray_address")
-    @classmethod
-    def _is_address(cls, address: str) -> str:
-        host, colon, port = address.rpartition(":")
-        if (
-            address != "auto" and not (host and colon and port.isascii() and port.isdigit())
-        ) or "//" in address:
-            raise ValueError(f"{address!r} is not host:port, such as head:6379, and not auto")
-        return address
 
     @field_validator("artifacts_url")
     @classmethod

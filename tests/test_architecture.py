@@ -64,7 +64,7 @@ LAYERS: dict[str, list[str]] = {
         "_wsgi",
     ],
     "sync": [
-        "database_url",
+        "database_url executor_settings",
         "settings",
         "studio store executor",
         "artifacts",

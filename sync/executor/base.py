@@ -75,6 +75,11 @@ class Executor(Protocol):
         """Whether inputs leave this process, so that compact ones (encoded pictures) are the better ones."""
         ...
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether tasks run on other machines, which have only the folders of the job."""
+        ...
+
     def device(self, wanted: str) -> str:
         """What a task should get as its device when the settings say ``wanted``. Raises ExecutorError."""
         ...

@@ -12,7 +12,7 @@ __all__ = ["executor_of"]
 def executor_of(settings: Settings, memo: dict[object, object]) -> Executor:
     """The executor of these settings; ``memo`` holds it. Raises MissingExtra when Ray is not installed."""
     ray = (settings.ray_address, settings.ray_task_cpus, settings.ray_cache_bytes, settings.ray_wait_s)
-    key = ("executor", settings.executor, *ray)
+    key = ("executor", settings.executor, settings.local_processes, *ray)
     found = memo.get(key)
     if isinstance(found, Executor):
         return found
@@ -21,8 +21,12 @@ def executor_of(settings: Settings, memo: dict[object, object]) -> Executor:
 
 
 def _made(settings: Settings) -> Executor:
-    if settings.executor == "local":
+    if settings.executor == "local" and settings.local_processes == 1:
         return LocalExecutor()
+    if settings.executor == "local":
+        from sync.executor.processes import ProcessExecutor
+
+        return ProcessExecutor(settings.local_processes)
     from sync.executor.ray import RayExecutor
 
     return RayExecutor(

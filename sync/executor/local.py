@@ -19,6 +19,10 @@ class LocalExecutor:
     def ships(self) -> bool:
         return False
 
+    @property
+    def elsewhere(self) -> bool:
+        return False
+
     def device(self, wanted: str) -> str:
         return wanted
 

@@ -64,6 +64,10 @@ class RayExecutor:
     def ships(self) -> bool:
         return True
 
+    @property
+    def elsewhere(self) -> bool:
+        return True
+
     def device(self, wanted: str) -> str:
         """Nodes number their own GPUs, so ``cuda:1`` becomes ``cuda``; ``auto``: GPUs where there are any."""
         if wanted != "auto":

@@ -195,7 +195,7 @@ def _note_looked_at(db: ProjectStore, version: str, looked: Sequence[Loaded]) ->
 def _executor(settings: Settings, memo: Memo, info: VersionInfo, progress: Progress) -> Executor:
     """Where this version looks at pictures: here, when it reads files that are on this machine alone."""
     executor = executor_of(settings, memo)
-    if executor.ships and needs_files_elsewhere(info.folder):
+    if executor.elsewhere and needs_files_elsewhere(info.folder):
         progress.report("infer", 0.0, f"{info.learner} reads files of this machine: no other one helps")
         return LocalExecutor()
     return executor

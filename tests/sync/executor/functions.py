@@ -83,3 +83,32 @@ class MortalLearner(TinyLearner):
     def load(self, folder: Path, *, device: str = "auto") -> MortalPredictor:
         tiny = super().load(folder, device=device)
         return MortalPredictor(tiny.labels, tiny._colours)
+
+
+def deadly_square(marks: str, number: int, node: Node) -> int:
+    """Kills its process the first time it sees 2, and each time it sees 9."""
+    mark = Path(marks) / f"killed-{number}"
+    if number == 9 or (number == 2 and not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def threads_here(shared: None, number: int, node: Node) -> tuple[int, int, int]:
+    """Process, and the threads that torch would use and that OpenCV uses."""
+    import cv2
+
+    from ml_backend.devices import omp_threads
+
+    return os.getpid(), omp_threads(), cv2.getNumThreads()
+
+
+class NotSent:
+    """What cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it does not travel")
+
+
+def cannot_be_sent(shared: None, number: int, node: Node) -> NotSent:
+    return NotSent()

@@ -14,6 +14,7 @@ from ml_backend.artifacts.pools import read_pool, read_tasks
 from ml_backend.artifacts.task_orders import read_order
 from ml_backend.learners.registry import LEARNERS
 from sync.executor.base import Executor
+from sync.executor.processes import ProcessExecutor
 from sync.rounds.picture_vectors import frozen_folder
 from sync.rounds.progress import Memo
 from sync.rounds.round_records import trained_round
@@ -63,6 +64,21 @@ def _round(world: World, memo: Memo) -> list[Any]:
     assert pool.edges.any()
     parts = sorted(folder.rglob("part-*.parquet"), key=lambda path: (path.parts[-2], path.name))
     return [vectors, order.task_id, order.value, *(np.frombuffer(part.read_bytes(), "u1") for part in parts)]
+
+
+def test_a_pool_of_two_processes_is_that_of_the_worker(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LEARNERS, "mortal", "tests.sync.executor.functions:MortalLearner")
+    mine = _round(make_world(14, name="here", **OPTIONS), {})
+    memo: Memo = {}
+    theirs = _round(make_world(14, name="there", **OPTIONS, local_processes=2), memo)
+    (executor,) = memo.values()
+    assert isinstance(executor, ProcessExecutor)
+    assert len(executor._idle) == 2, "two processes had something to do"
+    executor.close()
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_pool_of_ray_is_that_of_the_worker_also_when_a_node_is_killed(
