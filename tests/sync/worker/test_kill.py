@@ -20,6 +20,7 @@ from sync.store.tables import QuestionRecord, SplitRecord
 from tests.fakes.label_studio import FakeStudio
 from tests.sync.conftest import World
 from tests.sync.exchange.test_export_status import dump_store
+from tests.sync.kill_driver import wait_for_leases
 
 MakeWorld = Callable[..., World]
 _HERE = Path(__file__).parents[1]
@@ -60,10 +61,12 @@ def look_once(world: World) -> dict[str, Any]:
 
 
 def _look(world: World) -> bool:
-    """One look of a worker process; True when the review is done. The world's fake is read again."""
-    report = look_once(world)
-    world.studio = FakeStudio(world.folder / "studio.json")
-    return bool(report["done"])
+    """One look of a worker in this process, which saves the start of one; True when the review is done."""
+    wait_for_leases(world.store, world.settings.lease_ttl_s)
+    report = world.worker().look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    return bool(report.review and report.review.done)
 
 
 def write_world(world: World, options: dict[str, Any]) -> None:
@@ -137,13 +140,28 @@ def _finish(world: World) -> dict[str, Any]:
     ids=["usual", "original"],
 )
 def test_kill_9_in_train_push_and_review_changes_nothing_in_the_end(
-    make_world: MakeWorld, database: str, policy: dict[str, Any]
+    make_world: MakeWorld, postgres_url: str, policy: dict[str, Any]
 ) -> None:
-    calm = _make(make_world, "calm", **policy)  # on SQLite, whatever the other is on
+    calm = _make(make_world, "calm", **policy)
     assert not _look(calm)
     _correct_a_label(calm)
     expected = _finish(calm)
-    world = _make(make_world, "killed", database_url=database, **policy)
+    for name, database in (("sqlite", ""), ("postgres", postgres_url)):
+        world = _make(make_world, f"killed-{name}", database_url=database, **policy)
+        _kill_at_every_step(world)
+        found = _finish(world)
+        assert {task: len(rows) for task, rows in found["predictions"].items()} == {
+            task: int(number >= 6) for number, task in enumerate(world.tasks)
+        }
+        for what, value in expected.items():
+            assert found[what] == value, (name, what)
+
+
+def _kill_at_every_step(world: World) -> None:
+    """Worker processes are killed in a training, in a push, and between asking and writing that down.
+
+    After each kill another process goes on, which is killed in turn.
+    """
     marker = world.folder / "training"
     child = start_worker(world, TINY_MARK=str(marker), TINY_SLEEP_S="600")
     wait_for(marker, child)
@@ -163,13 +181,6 @@ def test_kill_9_in_train_push_and_review_changes_nothing_in_the_end(
     assert world.review_projects()
     with world.store.read() as session:
         assert not session.scalars(select(QuestionRecord)).all(), "asked, and not yet written down"
-
-    found = _finish(world)
-    assert {task: len(rows) for task, rows in found["predictions"].items()} == {
-        task: int(number >= 6) for number, task in enumerate(world.tasks)
-    }
-    for name, value in expected.items():
-        assert found[name] == value, name
 
 
 def _kill(world: World, **where: str) -> None:
