@@ -6,11 +6,11 @@
 
 One line of JSON per figure: name, value, unit, baseline, ratio, and the digest of all results.
 
-``executor_infer_processes``, ``executor_embed_processes``: so many processes (``local_processes``), which
+``executor_infer_processes`` (and embed, crops): so many processes (``local_processes``), which
 share the threads; baseline: the worker alone with all threads. ``one_thread``: the digest of the worker alone
 with one thread, which must be theirs when each of them has one (``threads_each``).
 
-``executor_infer``, ``executor_embed``: two nodes of Ray of one core each; baseline: one such node. The digest
+``executor_infer`` (and embed, crops): two nodes of Ray of one core each; baseline: one such node. The digest
 must be the same on one node, on two, in the worker itself with one thread, and when one of two is killed
 half-way (``executor_infer_killed``).
 
@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.detection_set import add_arguments, load_examples, print_figure, with_training_environment
 from ml_backend.learners.base import TrainSpec
@@ -40,10 +40,14 @@ from sync.executor.base import Executor, Job
 from sync.executor.local import LocalExecutor
 from sync.executor.processes import ProcessExecutor, threads_each
 from sync.executor.ray import RayExecutor
+from sync.review.crop_tasks import Cutting, ToCut, cut
 from sync.rounds.loaded_pictures import Picture
 from sync.rounds.look_tasks import MODEL, Asked, Describing, Finding, describe, find
 
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 200 * 1024**2}
+T = TypeVar("T")
+Measured = tuple[str, Job[Any, Any, Any], Sequence[Any]]
+"""name of the figure, what is done, and its inputs"""
 BATCH = 4
 """pictures a task, as ``infer_batch`` and the worker's start order have them"""
 
@@ -57,13 +61,15 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150, help="of the version trained here")
     parser.add_argument("--infer", type=int, default=160, help="pictures looked at (default: 160)")
     parser.add_argument("--embed", type=int, default=1600, help="pictures embedded (default: 1600)")
+    parser.add_argument("--crops", type=int, default=1600, help="pictures with crops (default: 1600)")
     parser.add_argument("--processes", type=int, default=2, help="of this machine (default: 2)")
     parser.add_argument("--no-ray", action="store_true", help="measure the processes of this machine only")
-    parser.add_argument("--quick", action="store_true", help="16 and 64 pictures, 10 steps of training")
+    parser.add_argument("--quick", action="store_true", help="16 to 64 pictures, 10 steps of training")
     options = parser.parse_args()
     with_training_environment("bench.executor")
     if options.quick:
-        options.iterations, options.infer, options.embed = 10, 16, 64
+        options.iterations, options.infer = 10, 16
+        options.embed = options.crops = 64
     with tempfile.TemporaryDirectory(prefix="gs-ray-") as scratch:
         os.environ |= {"RAY_TMPDIR": scratch, "TMPDIR": scratch, "RAY_USAGE_STATS_ENABLED": "0"}
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
@@ -82,18 +88,22 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
     files = [Picture(None, example.image.read_bytes(), 10**9) for example in examples]
     finding = Finding(LEARNERS["maskrcnn"], "cpu", False, 0.5, "own", "classical", True)
     infer = Job(find, finding, folders={MODEL: folder})
-    embed = Job(describe, Describing("classical"))
     looks = [[Asked(picture, True) for picture in batch] for batch in _batches(files, options.infer)]
-    pictures = _batches(files, options.embed)
+    shown = [ToCut(picture, example.rle) for picture, example in zip(files, examples, strict=True)]
+    jobs: list[Measured] = [
+        ("infer", infer, looks),
+        ("embed", Job(describe, Describing("classical")), _batches(files, options.embed)),
+        ("crops", Job(cut, Cutting(448)), _batches(shown, options.crops)),
+    ]
     load = round(os.getloadavg()[0], 2)
-    alone = measure_processes(options.processes, list(_jobs(infer, looks, embed, pictures)), load)
+    alone = measure_processes(options.processes, jobs, load)
     if options.no_ray:
         return
     with _cluster() as (address, cluster):
         ray = RayExecutor(address)
-        before = {name: _run(ray, job, inputs) for name, job, inputs in _jobs(infer, looks, embed, pictures)}
+        before = {name: _run(ray, job, inputs) for name, job, inputs in jobs}
         second = cluster.add_node(**NODE)
-        for name, job, inputs in _jobs(infer, looks, embed, pictures):
+        for name, job, inputs in jobs:
             seconds, digest = _run(ray, job, inputs)
             count = sum(map(len, inputs))
             facts = {"pictures": count, "digest": digest, "one_node": before[name][1], "load": load}
@@ -109,9 +119,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
     print_figure("executor_infer_in_worker", options.infer / seconds, "image/s", baseline, **facts)
 
 
-def measure_processes(
-    count: int, jobs: Sequence[tuple[str, Job[Any, Any, Any], Sequence[Any]]], load: float
-) -> dict[str, tuple[float, str]]:
+def measure_processes(count: int, jobs: Sequence[Measured], load: float) -> dict[str, tuple[float, str]]:
     """Print the figures of processes of this machine; seconds and digest of the worker with one thread."""
     import torch
 
@@ -134,14 +142,7 @@ def measure_processes(
     return alone
 
 
-def _jobs(
-    infer: Job[Any, Any, Any], looks: Sequence[Any], embed: Job[Any, Any, Any], pictures: Sequence[Any]
-) -> Iterator[tuple[str, Job[Any, Any, Any], Sequence[Any]]]:
-    yield "infer", infer, looks
-    yield "embed", embed, pictures
-
-
-def _batches(files: Sequence[Picture], count: int) -> list[list[Picture]]:
+def _batches(files: Sequence[T], count: int) -> list[list[T]]:
     chosen = [files[i % len(files)] for i in range(count)]
     return [chosen[start : start + BATCH] for start in range(0, count, BATCH)]
 

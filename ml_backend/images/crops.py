@@ -136,8 +136,12 @@ class CropStore:
         """Render the crop of a key unless it is there. Raises BadImage, BadInput, StorageError."""
         path = self.path(project_id, key)
         if not path.exists():
-            write_atomic(path, render_crop(self._images.pixels(image), rle, size_px=self._size_px))
+            self.put(project_id, key, render_crop(self._images.pixels(image), rle, size_px=self._size_px))
         return path
+
+    def put(self, project_id: int, key: str, crop: bytes) -> None:
+        """Keep a crop that was rendered elsewhere. Raises BadInput, StorageError."""
+        write_atomic(self.path(project_id, key), crop)
 
     def find(self, project_id: int, key: str) -> Path | None:
         """The crop of a key; rendered now when a pool knows the key and the image is cached, else None.

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_backend.errors import BadImage, StudioError
+from ml_backend.errors import StudioError
+from ml_backend.images.signed_links import crop_url
 from ml_backend.images.store import ImageStore
 from ml_backend.kinds.instances import INSTANCES
 from ml_backend.label_studio.label_config import LabelConfig
+from sync.executor.choice import executor_of
 from sync.review.answers import ReviewTask, review_owner, review_project_of, store_read_tasks
-from sync.review.crops import CropLinks
+from sync.review.crops import make_crops
 from sync.review.question import FORMS, Question
 from sync.review.review_project import ensure_review_project
 from sync.review.review_tasks import KEY_FIELD, sheet_key, sheet_task, single_task
-from sync.rounds.progress import Progress
+from sync.rounds.progress import Memo, Progress
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import ProjectRecord
@@ -63,20 +65,22 @@ def ask(
     settings: Settings,
     images: ImageStore,
     progress: Progress,
+    memo: Memo,
     questions: Sequence[Question],
 ) -> Asked:
     """Import these questions as review tasks; those that exist already are left out.
 
     When a picture cannot be read, only its own questions are left out. Raises StudioError.
     """
-    links = CropLinks(db, settings, images)
+    errors = make_crops(db, settings, images, progress, executor_of(settings, memo), questions)
     urls: dict[str, str] = {}
     unreadable: dict[int, str] = {}
     for question in questions:
-        try:
-            urls[question.key] = links.url(question)
-        except BadImage as error:
-            unreadable[question.task_id] = str(error)
+        error = errors.get(question.instance)
+        if error is None:
+            urls[question.key] = crop_url(settings, db.id, question.instance)
+        else:
+            unreadable[question.task_id] = error
             _log.warning("project %s: question %s is not asked: %s", db.id, question.key, error)
     count = 0
     for number, form in enumerate(FORMS):

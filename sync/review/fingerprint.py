@@ -26,6 +26,7 @@ _SETTINGS = {
     "crop_size_px",
     "experts",
     "gold_share",
+    "max_image_pixels",
     "min_answer_s",
     "policy",
     "policy_options",

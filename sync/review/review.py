@@ -85,7 +85,7 @@ def review(
     asked_before = 0
     while True:
         plan = decide(db, asking, paths, progress, memo, record, pools)
-        asked = ask(db, review_studio, config, settings, images, progress, plan.wanted)
+        asked = ask(db, review_studio, config, settings, images, progress, memo, plan.wanted)
         if not asked.unreadable:
             break
         # masks on these pictures stay undecided; questions about others take their place

@@ -11,13 +11,15 @@ import pytest
 from werkzeug.serving import make_server
 
 from ml_backend.app import create_app
+from ml_backend.images.signed_links import crop_url
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.masks.coco import load_coco
+from sync.executor.local import LocalExecutor
 from sync.lab.ground_truth import Truth
 from sync.lab.sample_set import LABELS, make_sample_set
 from sync.lab.simulated_people import Annotator
 from sync.projects.init_project import InitReport, init_project
-from sync.review.crops import CropLinks
+from sync.review.crops import make_crops
 from sync.review.instructions import refresh_instructions
 from sync.review.question import Question
 from sync.review.review_tasks import single_task
@@ -92,7 +94,9 @@ def _ask(project: OpenProject, review_id: int) -> None:
         key="1:q:0:0", project_id=project.id, round=1, task_id=task.id, instance="q", label=region["label"],
         item=0, cluster=0, stream=0, inclusion=1.0, form=0, repeat=0, prior=0.8, rle=region["rle"],
     )  # fmt: skip
-    project.review_studio.import_tasks(review_id, [single_task(asked, step(CropLinks, project).url(asked))])
+    assert step(make_crops, project, LocalExecutor(), [asked]) == {}
+    url = crop_url(project.settings, project.id, asked.instance)
+    project.review_studio.import_tasks(review_id, [single_task(asked, url)])
 
 
 def test_examples_of_every_class_are_seen_before_the_first_question(
