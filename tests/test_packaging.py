@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,26 +78,30 @@ def base_distributions(wheel: Path) -> dict[str, importlib.metadata.Distribution
     return found
 
 
+def install(home: Path, wheel: Path) -> None:
+    """Install the wheel alone into the virtual environment of this folder.
+
+    Without PYTHONPATH: where it names the sources, pip takes their egg-info for Groundswell, installed.
+    """
+    venv.create(home, with_pip=False, symlinks=True)
+    command = [sys.executable, "-m", "pip", "--python", str(home / "bin/python"), "install", "--quiet"]
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check", "--no-deps", "--no-index", str(wheel)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (home / "bin/groundswell").exists(), done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of programs of a fresh virtual environment with the wheel and its base dependencies."""
     home = tmp_path_factory.mktemp("environment")
-    venv.create(home, with_pip=False, symlinks=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(home / "bin/python"),
-        "--disable-pip-version-check",
-    ]
-    done = subprocess.run(
-        [*command, "install", "--quiet", "--no-deps", "--no-index", str(wheel)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    install(home, wheel)
     links = tmp_path_factory.mktemp("links")
     for distribution in base_distributions(wheel).values():
         for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__", "bin"}:
@@ -124,10 +129,8 @@ def run(environment: Path, *words: str, cwd: Path) -> subprocess.CompletedProces
 def whole_environment(wheel: Path, tmp_path: Path) -> Path:
     """The programs of a fresh environment: Groundswell from the wheel, all other packages from the tests'."""
     home = tmp_path / "whole"
-    venv.create(home, with_pip=False, symlinks=True)
+    install(home, wheel)
     (site,) = home.glob("lib/python3*/site-packages")
-    command = [sys.executable, "-m", "pip", "--python", str(home / "bin/python"), "install", "--quiet"]
-    subprocess.run([*command, "--no-deps", "--no-index", str(wheel)], check=True, timeout=300)
     # a folder named in a .pth file is searched last, and .pth files in it do not count: the sources, which
     # are installed there as editable, cannot be found
     (site / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")

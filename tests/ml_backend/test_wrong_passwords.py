@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import pytest
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
 from ml_backend.app import create_app
 from ml_backend.authorisation import WrongCredentials
 from ml_backend.errors import TooMany
+from ml_backend.rates import Rates
 from ml_backend.settings import BackendSettings
 from tests.ml_backend.served import basic
 
 STRANGER, STUDIO = "203.0.113.9", "198.51.100.7"
+
+
+@pytest.fixture(autouse=True)
+def _clock_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine the buckets would fill up again between two guesses."""
+    monkeypatch.setattr("ml_backend.authorisation.Rates", partial(Rates, now=lambda: 0.0))
 
 
 def client(tmp_path: Path) -> FlaskClient:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,33 +22,51 @@ NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 1024**2}
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Any]:
-    if find_spec("ray") is None:
-        if os.environ.get("CI"):
-            pytest.fail("ray is not installed")
-        pytest.skip("ray is not installed: pip install -e '.[dev]'")
-    folder = tempfile.mkdtemp(prefix="gs-ray-")  # pytest's own are too long for the names of sockets
-    doomed = Path(folder) / "doomed"
+def _ray_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="gs-ray-"))  # pytest's own are too long for the names of sockets
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _ray_environment(folder: Path) -> Iterator[None]:
+    """What processes of Ray, and those that speak to it, must know. Other tests must not see it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(DOOMED, str(doomed))
+        patch.setenv(DOOMED, str(folder / "doomed"))
         # also for the processes of nodes, which import what tests define
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         patch.setattr(sys, "path", [str(ROOT), *sys.path])
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("TMPDIR", folder)
+        patch.setenv("RAY_TMPDIR", str(folder))
+        patch.setenv("TMPDIR", str(folder))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", "of-this-test-" + "0" * 32)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_health_check_period_ms", "300")  # a killed node is missed after a second
         patch.setenv("RAY_health_check_failure_threshold", "2")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _ray_is_known(_ray_folder: Path) -> Iterator[None]:
+    with _ray_environment(_ray_folder):
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(_ray_folder: Path) -> Iterator[Any]:
+    if find_spec("ray") is None:
+        if os.environ.get("CI"):
+            pytest.fail("ray is not installed")
+        pytest.skip("ray is not installed: pip install -e '.[dev]'")
+    with _ray_environment(_ray_folder):
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         cluster.add_node(**NODE)
-        cluster.doomed = doomed
-        yield cluster
+        cluster.doomed = _ray_folder / "doomed"
+    yield cluster
+    with _ray_environment(_ray_folder):
         cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
