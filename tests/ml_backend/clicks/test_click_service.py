@@ -204,7 +204,9 @@ def test_embedding_survives_a_restart_and_the_image_is_not_decoded_again(
     build: Build, tmp_path: Path
 ) -> None:
     image = save_picture(tmp_path / "a.png", 9)
-    build().predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    before = build()
+    before.predict(task(7, image), {"result": [click(50, 50)]}, facts())
+    before.store.flush()  # it is written in the background
     segmenter = TellTale()
     phases: list[str] = []
     service = build(segmenter, observe=lambda phase, seconds: phases.append(phase))
