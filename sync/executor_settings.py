@@ -16,8 +16,8 @@ class ExecutorSettings(BackendSettings):
 
     executor: Literal["local", "ray"] = Field(
         default="local",
-        description="where pictures are looked at (inference, embeddings, crops): local: on the worker's "
-        "machine; ray: on the machines of a Ray cluster",
+        description="where pictures are looked at (inference, embeddings, crops, click embeddings): local: "
+        "on the worker's machine; ray: on the machines of a Ray cluster",
     )
     local_processes: int = Field(
         default=1,

@@ -32,7 +32,10 @@ class Node:
         self._kept = kept
 
     def folder(self, name: str) -> Path:
-        """A folder of the job, as it lies on this machine. Read it, and change nothing in it."""
+        """A folder of the job, as it lies on this machine. Read it, and change nothing in it.
+
+        Of a single file: the file, or on another machine a folder that holds it alone.
+        """
         return self._folders[name]
 
     def keep(self, name: str, make: Callable[[], T]) -> T:
@@ -52,8 +55,8 @@ class Job(Generic[S, I, O]):
     function : called as ``function(shared, input, node)``; a function of a module, found there by its name
     shared : what all inputs have in common; sent once
     resource : what a task needs
-    folders : folders whose files the function reads, by the name under which it asks for them. Their content
-        must not change while the job runs
+    folders : folders (or single files) that the function reads, by the name under which it asks for them.
+        Their content must not change while the job runs
     what : names the job in messages
     """
 

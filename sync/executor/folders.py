@@ -29,9 +29,13 @@ _SPARED_S = 60.0
 def pack(folder: Path) -> bytes:
     """The files of a folder and those below it as a tar archive; equal files give equal bytes.
 
-    Raises StorageError when the folder is not there or holds nothing.
+    A single file becomes a folder that holds it alone. Raises StorageError when the folder is not there or
+    holds nothing.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if folder.is_file():
+        files, folder = [folder], folder.parent
+    else:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
         raise StorageError(f"there is nothing in {folder}", hint="Was it deleted? The next look begins anew")
     out = io.BytesIO()

@@ -13,9 +13,10 @@ from typing import Any
 from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.clicks.project_network.versions import is_outdated
-from ml_backend.clicks.serving.prewarm import TaskRef, embed_ahead
 from ml_backend.clicks.serving.service import ClickService
 from ml_backend.images.store import ImageStore
+from sync.executor.choice import executor_of
+from sync.rounds.click_embedding import embed_next
 from sync.rounds.click_training import ClickTraining, click_lease, training_reason
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.push import serving_order
@@ -131,9 +132,6 @@ def _embed(
     if not isinstance(service, ClickService):
         service = memo["clicks"] = ClickService(settings, images)
     tasks = serving_order(db, paths, memo, record)[: settings.embed_ahead]
-    report = embed_ahead(
-        service,
-        [TaskRef(facts, task, image) for task, image in tasks],
-        progress=lambda done: progress.report("clicks", done / max(len(tasks), 1), f"{done} images embedded"),
-    )
+    executor = executor_of(settings, memo)
+    report = embed_next(settings, images, progress, executor, service, facts, tasks)
     return {"embedded": report.encoded + report.present, "not_embedded": report.failed}

@@ -40,7 +40,7 @@ from ml_backend.device_fallback import FallsBack
 from ml_backend.errors import ModelError
 from ml_backend.settings import BackendSettings
 
-__all__ = ["SamOnnxSegmenter", "export_sam_onnx", "from_settings", "resize_to_image"]
+__all__ = ["SamOnnxSegmenter", "export_sam_onnx", "from_settings", "pair_folder", "resize_to_image"]
 
 log = logging.getLogger(__name__)
 
@@ -359,6 +359,15 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Sa
     """
     from ml_backend.devices import omp_threads, resolve_device
 
+    folder = pair_folder(settings)
+    return SamOnnxSegmenter(folder, device=resolve_device(settings.device), threads=omp_threads())
+
+
+def pair_folder(settings: BackendSettings) -> Path:
+    """The folder with the pair that these settings name; a SAM .pth is exported into one first.
+
+    Raises ModelError when nothing is named, or it is not there.
+    """
     path = settings.sam_onnx or settings.sam_checkpoint
     if path is None or not path.exists():
         raise ModelError(
@@ -366,10 +375,8 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Sa
             field="sam_onnx",
             hint=_HINT,
         )
-    threads = omp_threads()
-    device = resolve_device(settings.device)
     if path.is_dir():
-        return SamOnnxSegmenter(path, device=device, threads=threads)
+        return path
     folder = settings.data_dir / "exports" / f"sam-{file_digest(path)[:16]}"
     with _export_lock:
         if not folder.exists():
@@ -377,7 +384,7 @@ def from_settings(settings: BackendSettings, project: ProjectPaths | None) -> Sa
 
             log.warning("exporting %s to ONNX once, into %s; this can take a minute", path, folder)
             export_sam_onnx(load_sam(path)[0], folder)
-    return SamOnnxSegmenter(folder, device=device, threads=threads)
+    return folder
 
 
 def inspect(settings: BackendSettings, project: ProjectPaths | None) -> Inspection:

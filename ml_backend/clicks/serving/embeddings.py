@@ -161,6 +161,10 @@ class EmbeddingStore:
                 self._write(key, found.embedding)
         return found
 
+    def put(self, sha: str, embedding: Embedding) -> None:
+        """Keep an embedding on disk that was made elsewhere; it is rounded as others are."""
+        self._write((embedding.encoder, sha), self._round(embedding))
+
     def flush(self) -> None:
         """Wait until the embeddings made by clicks are on disk."""
         self._writer.submit(bool).result()

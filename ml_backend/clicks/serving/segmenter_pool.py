@@ -68,13 +68,26 @@ class SegmenterPool:
         """
         serving = None if project is None else self._serving(project)
         if project is None or serving is None:
-            if name == "project":
-                fallback = self.settings.segmenter
-                name = AUTO if fallback == "project" else fallback
-            return self._shared_segmenter(name)
+            return self._shared_segmenter(self._meant(name))
         if name != "project" and not self._was_beaten(name, _incumbent(serving)):
             return self._shared_segmenter(name)  # the network was never measured against this one
         return self._network(project, serving)
+
+    def built_from(self, name: str) -> tuple[str, BackendSettings]:
+        """Name in the table and settings of what ``get(name)`` gives where no network of a project serves."""
+        name = self._meant(name)
+        if name != AUTO:
+            return name, settings_for(name, self.settings)
+        self._shared_segmenter(name)  # what cannot be built is passed over
+        best = self._choice().best
+        return best.segmenter, best.settings
+
+    def _meant(self, name: str) -> str:
+        """What a name means where no network of a project serves."""
+        if name != "project":
+            return name
+        fallback = self.settings.segmenter
+        return AUTO if fallback == "project" else fallback
 
     def _was_beaten(self, name: str, incumbent: str) -> bool:
         """Whether ``incumbent``, which a project's network beat, is the segmenter ``name``."""

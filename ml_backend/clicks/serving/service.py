@@ -126,7 +126,7 @@ class ClickService:
         url = config.image_of(task.get("data") or {}, image)
         ref = TaskRef(project, int(task.get("id") or 0), url, is_main=image == config.image_name)
         prompts = self._recent_boxes.complete(prompts, (project.key, ref.task_id, person_of(context)))
-        segmenter = self._segmenter(project)
+        segmenter = self.segmenter(project)
         times = PhaseTimes(self.observe)
         answer = self._answer(ref, prompts, segmenter, times)
         with times.timed("serialise"):
@@ -141,11 +141,11 @@ class ClickService:
     def click(self, task_id: int, url: str, prompts: PromptContext, project: ProjectFacts) -> ClickAnswer:
         """The mask for checked prompts on the picture at ``url``, with timings."""
         times = PhaseTimes(self.observe)
-        return self._answer(TaskRef(project, task_id, url), prompts, self._segmenter(project), times)
+        return self._answer(TaskRef(project, task_id, url), prompts, self.segmenter(project), times)
 
     def embed(self, task: TaskRef, *, priority: int = BACKGROUND) -> str:
         """Make sure the embedding of a task's image exists; returns its tier. Raises BadImage, ModelError."""
-        segmenter = self._segmenter(task.project)
+        segmenter = self.segmenter(task.project)
         if not segmenter.persist and priority != CLICK:
             return "not needed"
         times = PhaseTimes(self.observe)
@@ -207,9 +207,14 @@ class ClickService:
             seconds=times.seconds,
         )
 
-    def _segmenter(self, project: ProjectFacts) -> ClickSegmenter:
+    def segmenter(self, project: ProjectFacts) -> ClickSegmenter:
+        """What answers the clicks of a project, loaded on first use. Raises ModelError."""
         name = project.segmenter or self.settings.segmenter
         return self.segmenters.get(name, ProjectPaths(self.settings.data_dir, project.project_id))
+
+    def segmenter_settings(self, project: ProjectFacts) -> tuple[str, BackendSettings]:
+        """Name in the table and settings of ``segmenter``, if that is no network of the project's own."""
+        return self.segmenters.built_from(project.segmenter or self.settings.segmenter)
 
 
 def _image_name(prompts: PromptContext, config: LabelConfig) -> str:
