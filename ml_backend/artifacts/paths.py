@@ -11,7 +11,7 @@ Layout below ``data_dir``::
     projects/<id>/current              name of the version that serves
     projects/<id>/clicks/<version>/    one immutable click model with its ranking of candidates
     projects/<id>/clicks/current       name of the click model that serves; clicks/ranking: of the ranking
-    projects/<id>/pools/<version>/     pool.parquet (instances), tasks.parquet (one row per task)
+    projects/<id>/pools/<version>/     pool.parquet (instances), tasks.parquet, index.parquet (tasks)
     projects/<id>/orders/              order in which the tasks are served, by model version
     projects/<id>/mistakes/            likely label mistakes, by model version
     projects/<id>/features/<model>/    feature vectors of whole pictures

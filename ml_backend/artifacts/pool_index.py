@@ -1,4 +1,7 @@
-"""Which part of a pool holds which task. It is read once; after that only new parts are opened."""
+"""Which part of a pool holds which task. It is read once; after that only new parts are opened.
+
+At first it comes from one file that covers most parts (see ``pool_index_file``), if the pool has one.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from ml_backend.artifacts.pool_index_file import IndexFile, read_index_file
 from ml_backend.artifacts.pool_parts import TASKS, part_names, read_columns
 from ml_backend.artifacts.pool_tables import TaskEntry
 from ml_backend.errors import StorageError
@@ -18,7 +22,7 @@ from ml_backend.errors import StorageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PoolIndex", "read_index"]
+__all__ = ["PoolIndex", "newest_texts", "read_index"]
 
 _COLUMNS: Final = ("task_id", "height", "width", "score", "n_instances", "error")
 _BYTES_PER_ERROR: Final = 200
@@ -95,8 +99,8 @@ def read_index(folder: Path, known: PoolIndex | None = None) -> PoolIndex:
     """The index of a pool; an absent pool has an empty one.
 
     ``known`` is the index read before. It is returned unchanged when there are no new parts; otherwise only
-    the new parts are opened. When some of its parts are gone, the pool was made again, and all parts are
-    read. Raises StorageError when the pool that ``known`` was read from is gone, or a part is damaged.
+    the new parts are opened. When some of its parts are gone, the pool was made again, and is read anew.
+    Raises StorageError when the pool that ``known`` was read from is gone, or a part is damaged.
     """
     parts = part_names(folder)
     if known is None or not set(known.parts) <= set(parts):
@@ -105,11 +109,63 @@ def read_index(folder: Path, known: PoolIndex | None = None) -> PoolIndex:
                 f"the pool {folder} was deleted",
                 hint="The worker makes it again in its next round",
             )
-        known = PoolIndex.empty()
+        file = read_index_file(folder, _COLUMNS)
+        known = PoolIndex.empty() if file is None else _of_file(file)
+        parts = part_names(folder)  # again: the file may cover a part that was written meanwhile
     fresh = sorted(set(parts) - set(known.parts))
     if not fresh:
         return known
     return _extended(known, parts, fresh, [read_columns(folder / TASKS / part, _COLUMNS) for part in fresh])
+
+
+def newest_texts(folder: Path, index: PoolIndex, name: str) -> npt.NDArray[np.object_]:
+    """A column of texts of the task parts, ``image_sha`` or ``doubts``, for each row of the pool's ``index``.
+
+    Pools of earlier programs lack ``doubts``: empty texts. Raises StorageError when a part is damaged.
+    """
+    out = np.full(len(index), "", object)
+    file = read_index_file(folder, ("task_id", name))
+    covered = set() if file is None else set(file.parts) & set(index.parts)
+    if file is not None and len(covered) == len(file.parts):
+        is_covered = np.array([part in covered for part in index.parts], bool)[index.part]
+        _put(out, index, file.rows, name, is_covered)
+    else:
+        covered = set()
+    for number in np.unique(index.part).tolist():
+        if index.parts[number] not in covered:
+            table = read_columns(folder / TASKS / index.parts[number], ("task_id", name))
+            if name in table.column_names:
+                _put(out, index, table, name, index.part == number)
+    return out
+
+
+def _put(
+    out: npt.NDArray[np.object_],
+    index: PoolIndex,
+    table: pa.Table,
+    name: str,
+    is_meant: npt.NDArray[np.bool_],
+) -> None:
+    """Texts of a table at the places of their tasks, where ``is_meant``; (n,) bool."""
+    rows = np.searchsorted(index.task_id, table["task_id"].to_numpy())
+    texts = np.empty(len(table), object)
+    texts[:] = table[name].to_pylist()
+    out[rows[is_meant[rows]]] = texts[is_meant[rows]]
+
+
+def _of_file(file: IndexFile) -> PoolIndex:
+    rows = file.rows
+    column = {name: rows[name].to_numpy() for name in ("task_id", "part", "score", "n_instances")}
+    texts = enumerate(rows["error"].to_pylist())
+    return PoolIndex(
+        file.parts,
+        column["task_id"].astype(np.int64),
+        column["part"].astype(np.int32),
+        np.stack([rows[name].to_numpy() for name in ("height", "width")], axis=1).astype(np.int32),
+        column["score"].astype(np.float32),
+        column["n_instances"].astype(np.int64),
+        MappingProxyType({int(column["task_id"][row]): str(text) for row, text in texts if text}),
+    )
 
 
 def _extended(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_backend.artifacts.files import Guard, unguarded, write_atomic
+from ml_backend.artifacts.pool_index_file import BEHIND, parts_behind, write_index_file
 from ml_backend.artifacts.pool_parts import INSTANCES, TASKS, has_edges, part_names
 from ml_backend.artifacts.pool_tables import instance_key
 from ml_backend.instances import Instances
@@ -36,7 +37,8 @@ class _Buffer:
 class PoolWriter:
     """Adds tasks to a pool; every ``tasks_per_part`` tasks become one durable part. Use as a context manager.
 
-    Several writers on one folder are safe: parts have names of their own.
+    Several writers on one folder are safe: parts have names of their own. Every ``BEHIND`` parts the
+    pool's index is written again, see ``pool_index_file``.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class PoolWriter:
         self._guard = guard
         self._buffer = _Buffer()
         self._edges: bool | None = None  # whether this pool has them; looked up with the first instances
+        self._behind: int | None = None  # parts that the index lacks; looked up with the first part
 
     def __enter__(self) -> PoolWriter:
         return self
@@ -128,6 +131,10 @@ class PoolWriter:
                 self._folder / INSTANCES / stem, _instance_table(buffer, self._labels, self._dim), self._guard
             )
         _write_table(self._folder / TASKS / stem, _task_table(buffer), self._guard)
+        self._behind = parts_behind(self._folder) if self._behind is None else self._behind + 1
+        if self._behind >= BEHIND:
+            write_index_file(self._folder, guard=self._guard)
+            self._behind = 0
 
 
 def write_pool(

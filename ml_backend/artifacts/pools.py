@@ -1,9 +1,10 @@
 """Pools on disk: instances as Parquet columns, written part by part, read by column and by task.
 
-``pools/<version>/`` holds two Parquet datasets::
+``pools/<version>/`` holds two Parquet datasets and an index (see ``pool_index_file``)::
 
     pool.parquet/part-000017-….parquet     one row per instance
     tasks.parquet/part-000017-….parquet    one row per task, also for tasks without instances and broken ones
+    index.parquet                          the rows of most task parts, and which part each task is in
 
 Parts of the same name belong together. The task part is renamed into place last, so it commits both: an
 instance part without a task part does not count. After a writer was killed, it is run again for the tasks
@@ -29,8 +30,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ml_backend.artifacts.pool_index import PoolIndex, read_index
-from ml_backend.artifacts.pool_parts import TASKS, as_objects, read_columns, read_instances, to_pool_table
+from ml_backend.artifacts.pool_index import PoolIndex, newest_texts, read_index
+from ml_backend.artifacts.pool_parts import as_objects, read_instances, to_pool_table
 from ml_backend.artifacts.pool_tables import ALL_COLUMNS, PoolTable, TaskTable
 from ml_backend.errors import StorageError
 
@@ -45,14 +46,10 @@ _SHA: Final = ("task_id", "image_sha")
 def read_tasks(folder: Path) -> TaskTable:
     """The tasks of a pool, ascending by id; empty when the pool is not there. Raises StorageError."""
     index = read_index(folder)
-    sha: dict[int, str] = {}
-    for part in index.parts:  # oldest first: a newer part replaces what an older one says
-        table = read_columns(folder / TASKS / part, _SHA)
-        sha.update(zip(table["task_id"].to_pylist(), table["image_sha"].to_pylist(), strict=True))
     ids = index.task_id.tolist()
     return TaskTable(
         index.task_id,
-        as_objects([sha[t] for t in ids]),
+        newest_texts(folder, index, "image_sha"),
         index.hw,
         index.score,
         index.n_instances,
@@ -65,15 +62,12 @@ def read_doubts(folder: Path, index: PoolIndex) -> dict[int, dict[str, float]]:
 
     Pools of earlier programs have none.
     """
-    found: dict[int, dict[str, float]] = {}
-    for part in index.parts:  # oldest first: a newer part replaces what an older one says
-        table = read_columns(folder / TASKS / part, ("task_id", "doubts"))
-        texts = table["doubts"].to_pylist() if "doubts" in table.column_names else [""] * len(table)
-        for task, text in zip(table["task_id"].to_pylist(), texts, strict=True):
-            found.pop(task, None)
-            if text:
-                found[task] = {str(name): float(value) for name, value in json.loads(text).items()}
-    return found
+    texts = newest_texts(folder, index, "doubts")
+    return {
+        task: {str(name): float(value) for name, value in json.loads(text).items()}
+        for task, text in zip(index.task_id.tolist(), texts.tolist(), strict=True)
+        if text
+    }
 
 
 def done_tasks(folder: Path) -> set[int]:
@@ -92,7 +86,7 @@ def read_pool(
 
     ``columns`` are names out of ``ALL_COLUMNS``: reading without ``embedding`` is many times faster. With an
     ``index`` (see ``read_index``) only the parts that hold the tasks are opened; without one it is read
-    first, which opens every task part. Raises StorageError when a part is missing or damaged.
+    first. Raises StorageError when a part is missing or damaged.
     """
     if unknown := set(columns) - set(ALL_COLUMNS):
         raise ValueError(f"unknown columns {sorted(unknown)}, known: {', '.join(ALL_COLUMNS)}")
