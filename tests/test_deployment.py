@@ -55,7 +55,7 @@ SECRETS = (
     "WEBHOOK_SECRET",
     "SIGNING_KEY",
 )
-SCALE_SECRETS = ("RAY_AUTH_TOKEN",)  # of docker/scale.yml alone
+SCALE_SECRETS = ("RAY_AUTH_TOKEN", "STORE_PASSWORD")  # of docker/scale.yml alone
 SCALE = ["-f", "docker-compose.yml", "-f", "docker/scale.yml"]
 
 
@@ -187,7 +187,7 @@ def test_the_files_for_scale_add_backends_a_proxy_and_a_ray_cluster(
 ) -> None:
     services = composed(env_file, *SCALE)
     first, second = services["backend"], services["backend-2"]
-    for name in ("command", "environment", "image", "build", "volumes", "healthcheck", "restart"):
+    for name in ("command", "environment", "image", "build", "healthcheck", "restart"):
         assert first[name] == second[name], name
     assert "ports" not in second
     proxied = re.findall(r"^\s+server ([\w-]+):9090;", (ROOT / "docker/proxy.conf").read_text(), re.MULTILINE)
@@ -202,7 +202,7 @@ def test_the_files_for_scale_add_backends_a_proxy_and_a_ray_cluster(
     token = read_env(env_file)["RAY_AUTH_TOKEN"]
     for service in (worker, services["ray-head"], services["ray-node"]):
         assert service["image"] == "groundswell:ray"
-        assert service["build"]["args"]["EXTRAS"] == "ray"
+        assert service["build"]["args"]["EXTRAS"] == "ray,s3"
         assert (service["environment"]["RAY_AUTH_MODE"], service["environment"]["RAY_AUTH_TOKEN"]) == (
             "token",
             token,
@@ -211,14 +211,47 @@ def test_the_files_for_scale_add_backends_a_proxy_and_a_ray_cluster(
     assert "${EXTRAS:+,$EXTRAS}" in (ROOT / "Dockerfile").read_text()
 
 
-def test_the_files_for_scale_do_not_start_without_a_token(env_file: Path) -> None:
+def test_the_machines_for_scale_share_files_through_a_store_and_no_volume(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = composed(env_file, *SCALE)
+    sharing = ("backend", "backend-2", "worker")
+    data = [str(volume) for name in sharing for volume in services[name]["volumes"]]
+    assert len(data) == len(set(data)) == 3
+    assert all("/data" in volume for volume in data)
+    store = services["store"]
+    port = next(word for word in store["command"] if word.startswith("-s3.port=")).partition("=")[2]
+    password = read_env(env_file)["STORE_PASSWORD"]
+    credentials = {"AWS_ACCESS_KEY_ID": "groundswell", "AWS_SECRET_ACCESS_KEY": password}
+    assert store["environment"] == credentials
+    assert "ports" not in store
+    for name in (*sharing, "bucket"):
+        told = services[name]["environment"]
+        assert {key: told[key] for key in credentials} == credentials
+        assert told["AWS_ENDPOINT_URL"] == f"http://store:{port}"
+        assert "s3" in services[name]["build"]["args"]["EXTRAS"].split(",")
+        if name != "bucket":
+            assert services[name]["depends_on"]["bucket"]["condition"] == "service_completed_successfully"
+            with monkeypatch.context() as patch:
+                for key, value in told.items():
+                    patch.setenv(key, str(value))
+                assert Settings().artifacts_url.startswith("s3://")
+    # ports of the store that ask for no password are in a network without Label Studio
+    networks = {name: set(service.get("networks") or {"default"}) for name, service in services.items()}
+    assert {name for name, found in networks.items() if "store" in found} == {*sharing, "bucket", "store"}
+    assert networks["store"] == networks["bucket"] == {"store"}
+    assert "backend.groundswell.internal" in services["backend"]["networks"]["default"]["aliases"]
+
+
+@pytest.mark.parametrize("name", SCALE_SECRETS)
+def test_the_files_for_scale_do_not_start_without_a_token(env_file: Path, name: str) -> None:
     text = env_file.read_text()
-    env_file.write_text(re.sub(r"^RAY_AUTH_TOKEN=.*$", "RAY_AUTH_TOKEN=", text, flags=re.MULTILINE))
+    env_file.write_text(re.sub(rf"^{name}=.*$", f"{name}=", text, flags=re.MULTILINE))
     command = [*compose(), *SCALE, "--env-file", str(env_file), "config"]
     bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=bare)
     assert done.returncode != 0
-    assert "set RAY_AUTH_TOKEN in .env" in done.stderr
+    assert f"set {name} in .env" in done.stderr
 
 
 def test_the_example_for_kubernetes_is_of_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
