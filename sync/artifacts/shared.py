@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +26,7 @@ from sync.artifacts.held import Held, HeldFile
 from sync.artifacts.manifest import Entry, intend, mark_of, point, read_manifest, withdraw
 from sync.artifacts.objects import Objects, Written, file_digest
 from sync.artifacts.scope import Area, files_below, is_shared, lies_in
+from sync.artifacts.staging import clear_fetched, staged_fetch
 from sync.store.database import Store
 
 __all__ = ["SharedFiles"]
@@ -72,6 +72,7 @@ class SharedFiles:
         if self._mark() == self._held.mark:
             return 0
         with self._held.lock("fetch"):
+            clear_fetched(self.root)  # of a fetch that was killed
             came = 0
             for _ in range(_TRIES):
                 with self.store.read() as session:
@@ -106,20 +107,17 @@ class SharedFiles:
         return missing
 
     def _download(self, entries: Sequence[Entry]) -> dict[str, tuple[Entry, Path]]:
-        """The contents of the entries in files beside their places."""
-        staged: dict[str, tuple[Entry, Path]] = {}
-        for entry in entries:
-            path = self.root / entry.path
-            with storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            staged[entry.path] = (entry, path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"))
+        """The contents of the entries in files that are not in their places yet."""
+        staged = {entry.path: (entry, staged_fetch(self.root)) for entry in entries}
+        for _, file in staged.values():
+            with storage_errors(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
                 for _ in pool.map(self._download_one, staged.values()):
                     pass
         except BaseException:
-            for _, file in staged.values():
-                file.unlink(missing_ok=True)
+            clear_fetched(self.root)
             raise
         return staged
 
@@ -138,11 +136,11 @@ class SharedFiles:
                 wanted, file = staged.get(entry.path, (None, None))
                 if wanted == entry and file is not None:
                     stat = file.stat()
+                    (self.root / entry.path).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(file, self.root / entry.path)
                     held[entry.path] = HeldFile(entry.key, stat.st_size, stat.st_mtime_ns)
                     came += 1
-            for _, file in staged.values():
-                file.unlink(missing_ok=True)
+            clear_fetched(self.root)
             for path in [path for path in held if path not in manifest]:
                 self._remove(path)
                 del held[path]

@@ -28,6 +28,7 @@ from ml_backend.images.store import ImageStore
 from ml_backend.log_fields import set_log_fields
 from sync.artifacts.opening import delete_left_over, objects_of
 from sync.artifacts.shared import SharedFiles
+from sync.artifacts.staging import remove_abandoned
 from sync.review.flush import flush
 from sync.review.outbox import QUESTIONS, Mode
 from sync.review.review_project import installation_id
@@ -221,7 +222,8 @@ class Worker:
                 self._rest(kind, notices, projects)
 
     def _clean(self) -> None:
-        """Delete objects of the object store, if there is one, that nothing names any more."""
+        """Remove what killed processes were writing, and objects of the object store that nothing names."""
+        remove_abandoned(self._settings.data_dir / "projects")
         objects = objects_of(self._settings)
         if objects is not None:
             delete_left_over(self._store, objects)
