@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
-__all__ = ["Area", "files_below", "is_shared", "lies_in"]
+__all__ = ["NAMES", "Area", "files_below", "is_shared", "lies_in"]
 
 Area = Literal["look", "training", "all"]
 """what a job may publish of what it finds, see ``lies_in``"""
@@ -28,6 +28,8 @@ _LOCAL: Final = frozenset(
         "wanted_version.json",
     }
 )
+NAMES: Final = ("current", "clicks/current", "clicks/ranking")
+"""files that say what serves; they change in one transaction with their pointers and in no other way"""
 _OF_TRAINING: Final = frozenset({"models", "history.csv"})
 _OF_CLICKS: Final = "clicks"
 

@@ -25,7 +25,7 @@ from ml_backend.artifacts.files import storage_errors
 from sync.artifacts.held import Held, HeldFile
 from sync.artifacts.manifest import Entry, intend, mark_of, point, read_manifest, withdraw
 from sync.artifacts.objects import Objects, Written, file_digest
-from sync.artifacts.scope import Area, files_below, is_shared, lies_in
+from sync.artifacts.scope import NAMES, Area, files_below, is_shared, lies_in
 from sync.artifacts.staging import clear_fetched, staged_fetch
 from sync.store.database import Store
 
@@ -66,10 +66,12 @@ class SharedFiles:
     def fetch(self) -> int:
         """Make the local copy what the manifest says; how many files came.
 
-        Costs one small query if nothing changed. Files that the manifest does not know stay. Raises
-        StorageError when an object cannot be read: then the local copy stays what it was.
+        Costs one small query if nothing changed. Files that the manifest does not know stay. Files that were
+        changed here stay too, until ``publish``, but for names of what serves: those are decided in the
+        database alone. Raises StorageError when an object cannot be read: then the local copy stays what it
+        was.
         """
-        if self._mark() == self._held.mark:
+        if self._is_current(self._mark()):
             return 0
         with self._held.lock("fetch"):
             clear_fetched(self.root)  # of a fetch that was killed
@@ -78,7 +80,7 @@ class SharedFiles:
                 with self.store.read() as session:
                     mark = mark_of(session, self.project_id)
                     manifest = read_manifest(session, self.project_id)
-                if mark == self._held.mark:
+                if self._is_current(mark):
                     return came
                 staged = self._download(self._missing(manifest))
                 came += self._put_in_place(staged, mark)
@@ -88,13 +90,32 @@ class SharedFiles:
         with self.store.read() as session:
             return mark_of(session, self.project_id)
 
+    def _is_current(self, mark: str) -> bool:
+        """Whether the state of this mark was fetched, and no name was changed here since."""
+        if mark != self._held.mark:
+            return False
+        held = self._held.load()
+        return all(self._is_copy(path, held[path]) for path in NAMES if path in held)
+
+    def _is_copy(self, path: str, held: HeldFile) -> bool:
+        """Whether a file still looks as it did when it became a copy."""
+        try:
+            stat = (self.root / path).stat()
+        except FileNotFoundError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns) == (held.size, held.mtime_ns)
+
     def _missing(self, manifest: Mapping[str, Entry]) -> list[Entry]:
         """Entries that no local file is a copy of. A local file with the same content becomes one."""
         with self._held.lock("files"):
             held = self._held.load()
             missing = []
             for entry in manifest.values():
-                if entry.path in held and held[entry.path].key == entry.key:
+                if (
+                    entry.path in held
+                    and held[entry.path].key == entry.key
+                    and (entry.path not in NAMES or self._is_copy(entry.path, held[entry.path]))
+                ):
                     continue
                 path = self.root / entry.path
                 if path.is_file() and path.stat().st_size == entry.size and file_digest(path) == entry.digest:

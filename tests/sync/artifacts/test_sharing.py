@@ -470,3 +470,46 @@ def test_on_both_databases(store: Store, tmp_path: Path) -> None:
             row.since -= timedelta(hours=25)
     assert delete_left_over(store, a.shared.objects) == 2
     assert len(_objects(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["current", "clicks/current", "clicks/ranking"])
+def test_a_name_that_was_never_published_decides_nothing(
+    machines: tuple[Machine, Machine], tmp_path: Path, name: str
+) -> None:
+    """A is killed after it renamed the file and before the commit. Its own copy is not in charge, nor B's."""
+    a, b = machines
+    write_atomic(a.root / name, b"v1", guard=a.db.guard)
+    b.shared.fetch()
+    (a.root / name).write_bytes(b"v2")  # what the rename leaves
+    assert a.shared.fetch() == 1
+    assert (a.root / name).read_bytes() == b"v1"
+    assert a.shared.fetch() == a.shared.publish("all", a.db.write) == b.shared.fetch() == 0
+    (b.root / name).unlink()
+    assert b.shared.fetch() == 1
+    write_atomic(b.root / name, b"v3", guard=b.db.guard)
+    (a.root / name).write_bytes(b"v4")
+    begin_sharing(a.shared, a.db)  # as a worker does when it begins a job
+    assert a.files() == b.files() == {name: b"v3"}
+
+
+def test_what_a_job_changed_without_a_guard_stays_until_it_is_published(
+    machines: tuple[Machine, Machine],
+) -> None:
+    """The object store was away at the end of a job: the next one publishes what it had written."""
+    a, b = machines
+    write_atomic(a.root / "rounds/1/snapshot.json", b"v1", guard=a.db.guard)
+    (a.root / "rounds/1/snapshot.json").write_bytes(b"v2")
+    begin_sharing(a.shared, a.db)
+    assert a.shared.publish("look", a.db.write) == 1
+    b.shared.fetch()
+    assert b.files() == a.files() == {"rounds/1/snapshot.json": b"v2"}
+
+
+def test_notices_and_progress_of_a_machine_stay_there(machines: tuple[Machine, Machine]) -> None:
+    a, b = machines
+    mark_dirty(a.settings.data_dir, 1, "ANNOTATION_CREATED")
+    write_atomic(a.root / "wanted_version.json", b"{}")
+    write_atomic(a.root / "current", b"v1", guard=a.db.guard)
+    assert a.shared.publish("all", a.db.write) == 0
+    b.shared.fetch()
+    assert b.files() == {"current": b"v1"}
