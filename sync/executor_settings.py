@@ -16,8 +16,8 @@ class ExecutorSettings(BackendSettings):
 
     executor: Literal["local", "ray"] = Field(
         default="local",
-        description="where pictures are looked at (inference, embeddings, crops, click embeddings): local: "
-        "on the worker's machine; ray: on the machines of a Ray cluster",
+        description="where models are trained and pictures are looked at (inference, embeddings, crops, "
+        "click embeddings): local: on the worker's machine; ray: on the machines of a Ray cluster",
     )
     local_processes: int = Field(
         default=1,
@@ -33,6 +33,12 @@ class ExecutorSettings(BackendSettings):
     )
     ray_task_cpus: int = Field(
         default=1, ge=1, description="CPU cores, and threads, of one task on a Ray cluster"
+    )
+    ray_train_cpus: int = Field(
+        default=4,
+        ge=0,
+        description="CPU cores, and threads, of a training on a Ray cluster; fewer where no machine has as "
+        "many. 0: the worker trains itself",
     )
     ray_wait_s: float = Field(
         default=60.0,

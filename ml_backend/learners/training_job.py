@@ -1,7 +1,7 @@
 """Training of a learner in a process of its own: ``python -m ml_backend.learners.training_job``.
 
 ``ml_backend.learners.child_process`` says how it is started and what it answers. The request is
-``{"learner": name, "spec": {…}}`` with the fields of ``TrainSpec``, the report holds those of
+``{"learner": name, "target": "", "spec": {…}}`` with the fields of ``TrainSpec``, the report holds those of
 ``TrainReport``.
 """
 
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from ml_backend.errors import BadInput
 from ml_backend.learners.base import Learner, Progress, TrainReport, TrainSpec
 from ml_backend.learners.child_process import run_as_child, run_child
-from ml_backend.learners.registry import get_learner
+from ml_backend.learners.registry import LEARNERS, get_learner
 
 __all__ = ["dump_report", "dump_spec", "load_report", "load_spec", "run_training"]
 
@@ -55,19 +55,24 @@ def load_report(value: Mapping[str, Any]) -> TrainReport:
     return _REPORT.validate_python(value)
 
 
-def run_training(learner: Learner | str, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
+def run_training(
+    learner: Learner | str, spec: TrainSpec, out: Path, progress: Progress, *, target: str = ""
+) -> TrainReport:
     """Train ``spec`` into the folder ``out`` in a child process and relay its progress.
 
+    ``target`` is the ``module:class`` of the learner, where it is not the one of that name in ``LEARNERS``.
     If ``progress`` raises, the child is killed and the exception is passed on. If the training raised a
     GroundswellError (BadInput, ModelError, …), the same error is raised here; any other failure raises
     ModelError, which says how the process ended.
     """
     name = learner if isinstance(learner, str) else learner.name
-    request = {"learner": name, "spec": dump_spec(spec)}
+    request = {"learner": name, "target": target, "spec": dump_spec(spec)}
     return load_report(run_child("ml_backend.learners.training_job", request, out, progress))
 
 
 def _train(request: Any, out: Path, progress: Progress) -> dict[str, Any]:
+    if request["target"]:
+        LEARNERS[request["learner"]] = request["target"]
     learner = get_learner(request["learner"])
     return dump_report(learner.train(load_spec(request["spec"]), out, progress))
 

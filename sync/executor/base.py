@@ -9,12 +9,14 @@ machine was lost runs again on another one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-__all__ = ["Executor", "Job", "Node", "Resource", "function_at", "path_of"]
+from ml_backend.errors import ExecutorError
+
+__all__ = ["Executor", "Job", "Node", "Resource", "StreamExecutor", "TaskLost", "function_at", "path_of"]
 
 Resource = Literal["cpu", "gpu"]
 
@@ -106,6 +108,34 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Give back what is held between jobs. The executor can be used again."""
+        ...
+
+
+class TaskLost(ExecutorError):
+    """The machine of a task was lost, or the task's process ended. The task may be run again."""
+
+
+@runtime_checkable
+class StreamExecutor(Executor, Protocol):
+    """An executor that can also run one long task on another machine."""
+
+    def stream(
+        self,
+        job: Job[S, Iterator[I], Iterator[O]],
+        inputs: Iterable[I],
+        *,
+        most_cpus: int,
+        check: Callable[[], None] = lambda: None,
+        said: Callable[[str], None] = lambda line: None,
+    ) -> Generator[O]:
+        """What one task gives, as it gives it; its function is called once and reads all inputs.
+
+        The task gets ``most_cpus`` CPU cores and threads, or those of the largest machine if none has as
+        many. Inputs travel one after the other, and are dropped once the function has taken them. ``check``
+        and ``said`` are those of ``map``; when ``check`` raises, or the iterator is closed, the task is
+        killed. Raises what the function raises, TaskLost when its machine was lost, ExecutorError when it
+        cannot be run.
+        """
         ...
 
 

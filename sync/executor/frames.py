@@ -16,13 +16,18 @@ _LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """To the process: a job begins. ``folders`` are paths on this machine, by name."""
+    """To the process: a job begins. ``folders`` are paths on this machine, by name.
+
+    ``streams``: one task reads all inputs, with ``most_cpus`` CPU cores; the results are what it gives.
+    """
 
     function: str
     shared: Any
     resource: Resource
     folders: dict[str, str]
     what: str
+    streams: bool = False
+    most_cpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)

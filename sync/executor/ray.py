@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from typing import IO, Any, Final
 
 from ml_backend.errors import ExecutorError
@@ -36,7 +37,7 @@ _TAIL_BYTES: Final = 600
 
 
 class RayExecutor:
-    """See ``sync.executor.base.Executor``. Safe under threads.
+    """See ``Executor`` and ``StreamExecutor`` in ``sync.executor.base``. Safe under threads.
 
     Parameters
     ----------
@@ -84,8 +85,27 @@ class RayExecutor:
         check: Callable[[], None] = lambda: None,
         said: Callable[[str], None] = lambda line: None,
     ) -> Generator[O]:
-        folders = {name: str(path) for name, path in job.folders.items()}
-        begin = Begin(path_of(job.function), job.shared, job.resource, folders, job.what)
+        return self._run(_begin(job), inputs, check, said)
+
+    def stream(
+        self,
+        job: Job[S, Iterator[I], Iterator[O]],
+        inputs: Iterable[I],
+        *,
+        most_cpus: int,
+        check: Callable[[], None] = lambda: None,
+        said: Callable[[str], None] = lambda line: None,
+    ) -> Generator[O]:
+        begin = replace(_begin(job), streams=True, most_cpus=most_cpus)
+        return self._run(begin, inputs, check, said)
+
+    def _run(
+        self,
+        begin: Begin,
+        inputs: Iterable[Any],
+        check: Callable[[], None],
+        said: Callable[[str], None],
+    ) -> Generator[Any]:
         process = self._take()
         finished = False
         try:
@@ -168,6 +188,11 @@ class RayExecutor:
                 hint="Nothing is lost: the next look tries again. Start Ray there, or set "
                 "GROUNDSWELL_EXECUTOR=local to go on without it",
             ) from error
+
+
+def _begin(job: Job[Any, Any, Any]) -> Begin:
+    folders = {name: str(path) for name, path in job.folders.items()}
+    return Begin(path_of(job.function), job.shared, job.resource, folders, job.what)
 
 
 class _Process:

@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, deque
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -30,6 +31,7 @@ from sync.executor.base import Resource
 from sync.executor.folders import digest_of, pack
 from sync.executor.frames import Begin, Done, End, Failed, Item, Ready, Result, Waits, Wanted, read, write
 from sync.executor.ray_node import Call, code_digest, run_on_node
+from sync.executor.ray_stream import run_stream
 
 _RETRIES: Final = 5
 _FOLDERS_HELD: Final = 4
@@ -60,6 +62,8 @@ class Driver:
         """Jobs until the worker ends, which ends this process."""
         while True:
             begin = self._inbox.get()
+            if not isinstance(begin, Begin):
+                continue  # an input that the last job did not need any more
             try:
                 self._job(begin)
             except Exception as error:
@@ -76,7 +80,23 @@ class Driver:
             refs[digests[name]] = ref
         said = pickle.dumps((begin.function, begin.shared, sorted(digests.items())))
         name = hashlib.sha256(said).hexdigest()
-        call = ray.put(Call(begin.function, begin.shared, name, digests, self._cache_bytes, code_digest()))
+        call = Call(begin.function, begin.shared, name, digests, self._cache_bytes, code_digest())
+        if begin.streams:
+            run_stream(
+                begin,
+                call,
+                refs,
+                cpus_now=partial(_cpus_of_one, begin.resource, begin.most_cpus, self._cpus),
+                message=lambda wait: self._message(wait=wait),
+                send=lambda message: write(self._out, message),
+                say_why=partial(self._say_why, field="ray_train_cpus"),
+            )
+        else:
+            self._map(begin, ray.put(call), refs)
+
+    def _map(self, begin: Begin, call: Any, refs: dict[str, Any]) -> None:
+        import ray
+
         is_gpu = begin.resource == "gpu"
         task = ray.remote(
             num_cpus=self._cpus,
@@ -108,7 +128,8 @@ class Driver:
                 last_result = asked = time.monotonic()
             elif time.monotonic() - asked > min(_ASK_S, self._wait_s / 2):
                 asked = time.monotonic()
-                self._say_why(begin.resource, asked - last_result)
+                if not _slots(begin.resource, self._cpus):
+                    self._say_why(begin.resource, self._cpus, asked - last_result, field="ray_task_cpus")
         write(self._out, Done())
 
     def _message(self, *, wait: bool) -> Item | End | None:
@@ -137,20 +158,38 @@ class Driver:
             self._slots = _slots(resource, self._cpus)
         return min(2 * max(self._slots, 1), _MOST_AHEAD)
 
-    def _say_why(self, resource: Resource, waited_s: float) -> None:
-        """Tell that no machine can run a task, if so. Raises ExecutorError after ``wait_s`` seconds."""
-        if _slots(resource, self._cpus):
+    def _say_why(self, resource: Resource, cpus: int, waited_s: float, *, field: str) -> None:
+        """Tell why nothing runs. Raises ExecutorError after ``wait_s`` seconds where no machine could."""
+        cores = "a CPU core" if cpus == 1 else f"{cpus} CPU cores"
+        if _slots(resource, cpus):
+            has = f"a GPU and {cores}" if resource == "gpu" else cores
+            write(self._out, Waits(f"waits until a machine of the Ray cluster has {has} free"))
             return
-        cores = "a CPU core" if self._cpus == 1 else f"{self._cpus} CPU cores"
         line = f"no machine of the Ray cluster has {'a GPU' if resource == 'gpu' else cores} for tasks"
         if waited_s >= self._wait_s:
             raise ExecutorError(
                 line,
-                field="device" if resource == "gpu" else "ray_task_cpus",
+                field="device" if resource == "gpu" else field,
                 hint="Nothing is lost: the next look tries again. Start a machine that has it (`ray start "
                 "--address=HEAD:6379`), or set GROUNDSWELL_EXECUTOR=local to go on without Ray",
             )
         write(self._out, Waits(f"waits: {line}"))
+
+
+def _cpus_of_one(resource: Resource, most: int, others: int) -> int:
+    """CPU cores of a long task: ``most``, or those of the largest machine if none has as many.
+
+    ``others`` cores of the cluster are left for tasks of other jobs, if one core at least remains.
+    """
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = [each for each in alive if resource == "cpu" or each.get("GPU", 0.0) >= 1]
+    largest = max((int(each.get("CPU", 0.0)) for each in fit), default=0)
+    cpus = min(most, largest) or most
+    if sum(int(each.get("CPU", 0.0)) for each in alive) - cpus < others:
+        cpus = max(1, min(cpus, largest - others)) if largest else cpus
+    return cpus
 
 
 def _slots(resource: Resource, cpus: int) -> int:

@@ -31,6 +31,7 @@ from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
 from sync.rounds.due import WANTED_FORMAT, wanted_of
 from sync.rounds.early import OfNoUse, check_use, early_fields, given_up
+from sync.rounds.far_training import executor_that_trains, train_elsewhere
 from sync.rounds.few_pictures import few_pictures_text
 from sync.rounds.given_rounds import ADOPTED, COLD, TRAINED, adopt_into
 from sync.rounds.history import write_history
@@ -269,9 +270,12 @@ def train(
     paths: ProjectPaths,
     images: ImageStore,
     progress: Progress,
+    memo: Memo,
     record: RoundRecord,
 ) -> RoundRecord:
     """Train the round's snapshot and publish its version, unless it is published already.
+
+    It runs in a process of the worker, or where the executor of the settings says; ``memo`` keeps that one.
 
     Raises ModelError when training fails, BadInput when it can never succeed with these options. The round is
     marked as failed then and the last good version keeps serving. An early version that is of no use is not
@@ -290,13 +294,18 @@ def train(
         resume = training_folder(paths.models, record.model_version)
         spec = _spec(db, settings, images, registry, snapshot, resume)
         progress.at("train.start")
-        report = _train_in_child(progress, str(snapshot["learner"]), spec, folder)
+        learner = str(snapshot["learner"])
+        far = executor_that_trains(settings, memo, learner, spec, progress)
+        if far is None:
+            report = _train_in_child(progress, learner, spec, folder)
+        else:
+            report = train_elsewhere(far, settings, learner, spec, folder, progress, guard=db.guard)
         # shown by `groundswell status` beside the images that cannot be fetched
         _note_image_errors(db, {entry.task_id: entry.reason for entry in report.left_out})
         if report.cut_short:
             check_use(snapshot, report.evaluation)
         progress.at("train.publish")  # raising here leaves the folder of the training to a successor
-        keep_events(paths.models, record.model_version, folder)
+        keep_events(resume, folder)
         return _manifest(record, snapshot, spec, report)
 
     try:

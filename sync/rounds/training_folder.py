@@ -32,12 +32,11 @@ def remove_leftovers(models: Path, version: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def keep_events(models: Path, version: str, out: Path) -> None:
+def keep_events(training: Path, out: Path) -> None:
     """Move the training curves (TensorBoard events), where there are any, into the version's folder.
 
-    A training of several parts has a folder of events in the folder of each part.
+    ``training`` is the folder of the training. One of several parts has events in the folder of each part.
     """
-    training = training_folder(models, version)
     for events in sorted(training.rglob(_EVENTS)):
         target = out / _EVENTS / events.parent.relative_to(training)
         target.mkdir(parents=True, exist_ok=True)

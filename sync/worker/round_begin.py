@@ -203,7 +203,15 @@ def train_round(project: OpenProject, record: RoundRecord) -> tuple[str, str]:
     """
     set_log_fields(round=record.number)
     try:
-        made = train(project.db, project.settings, project.paths, project.images, project.progress, record)
+        made = train(
+            project.db,
+            project.settings,
+            project.paths,
+            project.images,
+            project.progress,
+            project.memo,
+            record,
+        )
         return ("" if given_up(made) else made.model_version), ""
     except (ModelError, BadInput) as error:
         project.progress.report("train", 1.0, f"round {record.number} failed: {error}")

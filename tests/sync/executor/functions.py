@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_backend.errors import ModelError
+import psutil
+
+from ml_backend.artifacts.files import write_atomic, write_json
+from ml_backend.errors import BadInput, ModelError
 from ml_backend.instances import Instances
+from ml_backend.learners.base import Evaluation, Progress, TrainReport, TrainSpec
 from sync.executor.base import Node
 from tests.sync.tiny_learner import TinyLearner, TinyPredictor
 
@@ -73,6 +79,62 @@ def _meet_fate(doomed: Path) -> None:
     end = time.monotonic() + 30
     while doomed.exists() and not killed.exists() and time.monotonic() < end:
         time.sleep(0.05)
+
+
+class StepLearner(TinyLearner):
+    """Counts in steps, with a checkpoint and a curve after each, from the bytes of all pictures.
+
+    Options: ``steps`` (5), ``sleep_s`` of each, ``fail_at`` a step, ``die_at`` a step if a machine is doomed.
+    """
+
+    name = "steps"
+
+    def check_options(self, preset: str, options: Mapping[str, Any]) -> None:
+        return
+
+    def train(self, spec: TrainSpec, out: Path, progress: Progress) -> TrainReport:
+        assert spec.resume is not None
+        options = {"steps": 5, "sleep_s": 0.0, "fail_at": 0, "die_at": 0, **spec.options}
+        seen = hashlib.sha256(repr([example.rle for example in spec.train]).encode())
+        for example in (*spec.train, *spec.test):
+            seen.update(example.image.read_bytes())
+        if spec.start is not None:
+            seen.update(spec.start.name.encode() + (spec.start / "steps.json").read_bytes())
+        kept, events = spec.resume / "checkpoint.safetensors", spec.resume / "events" / "curve"
+        value, first = json.loads(kept.read_text()) if kept.exists() else (int(seen.hexdigest()[:8], 16), 1)
+        me = f" of process {os.getpid()}"
+        threads = os.environ["OMP_NUM_THREADS"]
+        progress(first / options["steps"], f"from step {first}, with {threads} threads{me}")
+        events.parent.mkdir(parents=True, exist_ok=True)
+        for step in range(first, options["steps"] + 1):
+            if step == options["fail_at"]:
+                raise BadInput("was told to fail", hint="Do not tell it", field="options.fail_at")
+            if step == options["die_at"]:
+                _die_with_the_machine()
+            value = value * 31 % 1_000_003 + step
+            with events.open("a") as curve:
+                curve.write(f"{step} ")
+            write_atomic(kept, json.dumps([value, step + 1]).encode())
+            progress(step / options["steps"], f"step {step}{me}")
+            time.sleep(options["sleep_s"])
+        (out / "deep").mkdir()
+        (out / "deep" / "weights").write_bytes(hashlib.sha256(str(value).encode()).digest() * 400_000)
+        write_json(out / "steps.json", {"value": value})
+        found = Evaluation(len(spec.test), len(spec.train), {})
+        return TrainReport(self.name, "nothing", options["steps"], 0.0, found)
+
+
+def _die_with_the_machine() -> None:
+    doomed = Path(os.environ[DOOMED])
+    if not doomed.exists() or doomed.with_name("killed").exists():
+        return
+    above = psutil.Process().parents()
+    assert int(doomed.read_text()) in [process.pid for process in above], "this machine is not the doomed one"
+    time.sleep(1.5)  # the last checkpoint travels
+    doomed.with_name("killed").touch()
+    for process in reversed(above[: [each.pid for each in above].index(int(doomed.read_text())) + 1]):
+        process.kill()
+    time.sleep(60)
 
 
 class MortalLearner(TinyLearner):
