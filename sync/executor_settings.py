@@ -16,14 +16,15 @@ class ExecutorSettings(BackendSettings):
 
     executor: Literal["local", "ray"] = Field(
         default="local",
-        description="where models are trained and pictures are looked at (inference, embeddings, crops, "
-        "click embeddings): local: on the worker's machine; ray: on the machines of a Ray cluster",
+        description="where models are trained and pictures and pools are worked on (inference, embeddings, "
+        "crops, click embeddings, trees): local: on the worker's machine; ray: on the machines of a Ray "
+        "cluster",
     )
     local_processes: int = Field(
         default=1,
         ge=1,
         le=256,
-        description="with executor=local: how many processes look at pictures, for machines with many cores "
+        description="with executor=local: how many processes do it, for machines with many cores "
         "and no GPU; 1: the worker itself",
     )
     ray_address: str = Field(

@@ -7,10 +7,10 @@ same model; they are clustered in the next round.
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clustering.pool import Pool
-from clustering.trees.linkage import ExactLinkage, Linkage, TwoLevelLinkage, grow_tree
+from clustering.trees.linkage import ExactLinkage, Linkage, TwoLevelLinkage
 from clustering.trees.tree import ClusterTree
 from ml_backend.artifacts.files import read_json, write_atomic, write_json
 from ml_backend.artifacts.paths import ProjectPaths
@@ -30,10 +30,14 @@ from ml_backend.kinds.instances import INSTANCES
 from ml_backend.kinds.registry import Wanted, get_kind
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.masks.statistics import filled_masks, mask_statistics
+from sync.executor.base import Job
+from sync.executor.choice import executor_of
+from sync.executor.local import LocalExecutor
 from sync.rounds.absent import absent_labels, is_absent
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.round_records import finish_step, has_finished
 from sync.rounds.task_queries import finished_digests, open_task_ids
+from sync.rounds.tree_tasks import Growing, grow
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
 from sync.store.tables import RoundRecord
@@ -50,6 +54,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_LARGE = 4000
+"""A smaller tree is grown here before another process has begun; a single one has nobody to share with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +90,7 @@ def cluster(
     settings: Settings,
     paths: ProjectPaths,
     progress: Progress,
+    memo: Memo,
     record: RoundRecord,
 ) -> RoundRecord:
     """Freeze the pool of each label and grow its tree; does nothing when this was done before."""
@@ -96,18 +103,24 @@ def cluster(
     table = table.take(np.flatnonzero(table.score >= settings.pool_min_score))
     table = table.take(np.flatnonzero(~_told(db, config, table)))
     table = table.take(np.argsort(table.key.astype(str), kind="stable"))
-    sizes: dict[str, int] = {}
     labels = list(config.labels)
-    for i, label in enumerate(labels):
-        progress.at("cluster.label")
-        mine = table.take(np.flatnonzero(table.label == label))
-        sizes[label] = len(mine)
-        tree = grow_tree(label_pool(mine), linkage=_linkage(settings), seed=settings.seed)
-        file = io.BytesIO()
-        tree.save(file)
-        write_atomic(folder / f"tree-{i}.npz", file.getvalue(), guard=db.guard)
-        write_json(folder / f"keys-{i}.json", [str(key) for key in mine.key], guard=db.guard)
-        progress.report("cluster", (i + 1) / len(labels), f"{label}: {len(mine)} instances")
+    rows = [np.flatnonzero(table.label == label) for label in labels]
+    sizes = {label: len(mine) for label, mine in zip(labels, rows, strict=True)}
+    executor = executor_of(settings, memo)
+    if sum(size >= _LARGE for size in sizes.values()) < 2:
+        executor = LocalExecutor()
+    trees = executor.map(
+        Job(grow, Growing(_linkage(settings), settings.seed), what="tree"),
+        (label_pool(table.take(mine)) for mine in rows),
+        check=lambda: progress.at("cluster.label"),
+        said=lambda line: progress.report("cluster", 0.0, line),
+    )
+    with closing(trees):
+        for i, tree in enumerate(trees):
+            write_atomic(folder / f"tree-{i}.npz", tree, guard=db.guard)
+            keys = [str(key) for key in table.key[rows[i]]]
+            write_json(folder / f"keys-{i}.json", keys, guard=db.guard)
+            progress.report("cluster", (i + 1) / len(labels), f"{labels[i]}: {len(keys)} instances")
     frozen = {
         "labels": labels,
         "version": record.model_version,

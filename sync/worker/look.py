@@ -113,7 +113,7 @@ def look(
     pushed = _push(project, record) if is_new or not record.pushed else None
     if is_early(record):
         return LookReport(project.id, pulled, record.number, trained, None, pushed, error, wishes.paused)
-    record = cluster(db, project.config, settings, paths, progress, record)
+    record = cluster(db, project.config, settings, paths, progress, memo, record)
     reviewed = _review(project, record, may_ask=not wishes.paused)
     record = reload_round(db, record)
     if _push_due(project, record, reviewed):
