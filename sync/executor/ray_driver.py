@@ -30,13 +30,17 @@ from ml_backend.errors import ExecutorError, GroundswellError
 from sync.executor.base import Resource
 from sync.executor.folders import digest_of, pack
 from sync.executor.frames import Begin, Done, End, Failed, Item, Ready, Result, Waits, Wanted, read, write
-from sync.executor.ray_node import Call, code_digest, run_on_node
+from sync.executor.groups import GroupSize
+from sync.executor.ray_node import Call, code_digest, run_group
 from sync.executor.ray_stream import run_stream
 
 _RETRIES: Final = 5
 _FOLDERS_HELD: Final = 4
 _ASK_S: Final = 2.0
-_MOST_AHEAD: Final = 256
+_TASKS_EACH: Final = 2
+"""tasks under way for each that can run at once: the next one is there when one ends"""
+_MOST_AHEAD: Final = 512
+"""inputs under way: they are in memory"""
 _TICK_S: Final = 0.1
 
 
@@ -104,27 +108,48 @@ class Driver:
             max_retries=_RETRIES,
             max_calls=0,  # by default a process with a GPU ends after one task, and its model with it
             name=begin.what,
-        )(run_on_node)
-        pending: deque[Any] = deque()
-        wanted = 0
+        )(run_group)
+        pending: deque[tuple[Any, int]] = deque()
+        size = GroupSize()
+        group: list[Any] = []
+        under_way = wanted = 0
         ended = False
         last_result = asked = time.monotonic()
         while not (ended and not pending):
-            room = self._ahead(begin.resource) - len(pending) - wanted
+            slots = self._slots_now(begin.resource)
+            each = size.within(_MOST_AHEAD // (_TASKS_EACH * slots))
+            room = min(_TASKS_EACH * slots * each, _MOST_AHEAD) - under_way - wanted
             if room > 0 and not ended:
                 write(self._out, Wanted(room))
                 wanted += room
-            while (message := self._message(wait=not pending)) is not None:
+            is_idle = not ended and len(pending) < slots
+            message = self._message(wait=is_idle)
+            while message is not None:
                 if isinstance(message, End):
                     ended = True
                 else:
-                    pending.append(task.remote(call, refs, message.value))
+                    group.append(message.value)
+                    under_way += 1
                     wanted -= 1
+                if len(group) >= each or len(pending) < slots:
+                    break
+                message = self._message(wait=False)
+            # inputs may be slow to come: no machine waits for the rest of a group
+            if group and (ended or len(group) >= each or len(pending) < slots):
+                pending.append((task.remote(call, refs, group), len(group)))
+                group = []
             if not pending:
                 continue
-            done, _ = ray.wait([pending[0]], timeout=_TICK_S)
+            done, _ = ray.wait([pending[0][0]], timeout=0 if is_idle else _TICK_S)
             if done:
-                write(self._out, Result(ray.get(pending.popleft())))
+                task_ref, inputs = pending.popleft()
+                outcome = ray.get(task_ref)
+                for value in outcome.values:
+                    write(self._out, Result(value))
+                if outcome.error is not None:
+                    raise outcome.error
+                under_way -= inputs
+                size.note(inputs, outcome.seconds)
                 last_result = asked = time.monotonic()
             elif time.monotonic() - asked > min(_ASK_S, self._wait_s / 2):
                 asked = time.monotonic()
@@ -151,12 +176,12 @@ class Driver:
             self._packed.popitem(last=False)
         return self._packed[path]
 
-    def _ahead(self, resource: Resource) -> int:
-        """Inputs that should be under way: two for each task that can run at once."""
+    def _slots_now(self, resource: Resource) -> int:
+        """Tasks that can run at once, as it was known lately; at least one."""
         if time.monotonic() - self._asked > _ASK_S:
             self._asked = time.monotonic()
             self._slots = _slots(resource, self._cpus)
-        return min(2 * max(self._slots, 1), _MOST_AHEAD)
+        return max(self._slots, 1)
 
     def _say_why(self, resource: Resource, cpus: int, waited_s: float, *, field: str) -> None:
         """Tell why nothing runs. Raises ExecutorError after ``wait_s`` seconds where no machine could."""

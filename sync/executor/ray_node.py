@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import time
+import traceback
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_backend.errors import ExecutorError
+from ml_backend.errors import ExecutorError, GroundswellError
 from sync.executor.base import Node, function_at
 from sync.executor.folders import FolderCache, cache_root
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-__all__ = ["Call", "code_digest", "run_on_node"]
+__all__ = ["Call", "Outcome", "code_digest", "run_group", "run_on_node"]
 
 _JOBS_KEPT = 2
 
@@ -36,6 +38,19 @@ class Call:
     folders: Mapping[str, str]
     cache_bytes: int
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a task with several inputs gave.
+
+    ``values`` are the results, up to the first input that failed, ``error`` how that one failed, ``seconds``
+    the time that it took.
+    """
+
+    values: list[Any]
+    error: Exception | None
+    seconds: float
 
 
 @cache
@@ -75,6 +90,23 @@ def run_on_node(call: Call, packed: Mapping[str, ObjectRef[Any]], item: Any) -> 
     while len(_kept) > _JOBS_KEPT:
         _kept.popitem(last=False)
     return function_at(call.function)(call.shared, item, Node(there, kept))
+
+
+def run_group(call: Call, packed: Mapping[str, ObjectRef[Any]], items: Sequence[Any]) -> Outcome:
+    """One task with several inputs. What the function raises is in the outcome: results before it count."""
+    started = time.perf_counter()
+    values: list[Any] = []
+    error: Exception | None = None
+    for item in items:
+        try:
+            values.append(run_on_node(call, packed, item))
+        except GroundswellError as raised:
+            error = raised
+            break
+        except Exception:  # it is told where the worker is; it may hold what cannot be sent
+            error = RuntimeError(f"a task on a node of Ray failed: {traceback.format_exc()}")
+            break
+    return Outcome(values, error, time.perf_counter() - started)
 
 
 def _bytes_of(packed: ObjectRef[Any]) -> memoryview:
