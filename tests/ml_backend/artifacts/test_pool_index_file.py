@@ -156,6 +156,22 @@ def test_a_part_that_sorts_before_covered_ones_counts_as_older(tmp_path: Path) -
     assert _everything(folder) == expected
 
 
+def test_a_writer_may_be_at_work_while_the_index_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, range(3))
+    plain = pool_index.read_index_file
+
+    def meanwhile(folder: Path, columns: Any) -> Any:
+        monkeypatch.undo()
+        _write(tmp_path, range(3, BEHIND))
+        return plain(folder, columns)
+
+    monkeypatch.setattr(pool_index, "read_index_file", meanwhile)
+    np.testing.assert_array_equal(read_index(tmp_path).task_id, np.arange(BEHIND))
+    assert (tmp_path / FILE).exists()
+
+
 def test_a_writer_that_lost_its_lease_writes_no_index(tmp_path: Path) -> None:
     """It is killed, or loses its lease, between the part and the index: the part counts all the same."""
 

@@ -159,6 +159,103 @@ def test_a_lost_lease_publishes_nothing(machines: tuple[Machine, Machine], tmp_p
     assert len(_objects(tmp_path)) == 2
 
 
+def test_a_lost_lease_removes_nothing_and_its_end_publishes_nothing(
+    machines: tuple[Machine, Machine],
+) -> None:
+    a, b = machines
+    write_atomic(a.root / "split.json", b"v1", guard=a.db.guard)
+    b.shared.fetch()
+    lease = project_lease(a.db.store, a.settings, 1, "first")
+    assert lease.acquire()
+    late = ProjectStore(1, "1.0", "p", a.db.store, lease, a.shared)
+    with a.db.store.write() as session:
+        row = session.get_one(LeaseRecord, "project/1")
+        row.holder, row.fence = "second", row.fence + 1
+    with pytest.raises(LeaseLost), late.guard(a.root / "split.json"):
+        (a.root / "split.json").unlink()
+    assert a.files() == {"split.json": b"v1"}
+    (a.root / "split.json").write_bytes(b"late")
+    with pytest.raises(LeaseLost):
+        a.shared.publish("all", late.write)
+    (a.root / "split.json").unlink()
+    with pytest.raises(LeaseLost):
+        a.shared.publish("all", late.write)
+    b.shared.fetch()
+    assert b.files() == {"split.json": b"v1"}
+
+
+def test_a_file_deleted_here_stays_where_another_machine_replaced_it(
+    machines: tuple[Machine, Machine],
+) -> None:
+    a, b = machines
+    write_atomic(a.root / "split.json", b"v1", guard=a.db.guard)
+    b.shared.fetch()
+    write_atomic(b.root / "split.json", b"v2", guard=b.db.guard)
+    (a.root / "split.json").unlink()
+    a.shared.publish("look", a.db.write)
+    a.shared.fetch()
+    assert a.files() == b.files() == {"split.json": b"v2"}
+
+
+def test_what_changes_while_it_is_fetched_is_fetched_again(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = machines
+    write_atomic(a.root / "split.json", b"v1", guard=a.db.guard)
+    download, calls = b.shared.objects.download, []
+
+    def meanwhile(key: str, target: Path, *, digest: str) -> None:
+        download(key, target, digest=digest)
+        calls.append(key)
+        if len(calls) == 1:
+            write_atomic(a.root / "split.json", b"v2", guard=a.db.guard)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(b.shared.objects, "download", meanwhile)
+        b.shared.fetch()
+    assert (len(calls), b.files()) == (2, {"split.json": b"v2"})
+
+
+def test_the_end_of_a_job_does_not_undo_what_another_job_published(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = machines
+    write_atomic(a.root / "split.json", b"v1", guard=a.db.guard)
+    (a.root / "split.json").write_bytes(b"v2, of one job")
+    upload = a.shared.objects.upload
+
+    def meanwhile(source: Path, key: str) -> Any:
+        written = upload(source, key)
+        monkeypatch.undo()
+        write_atomic(a.root / "split.json", b"v3 of the other", guard=a.db.guard)
+        return written
+
+    monkeypatch.setattr(a.shared.objects, "upload", meanwhile)
+    a.shared.publish("look", a.db.write)
+    b.shared.fetch()
+    assert a.files() == b.files() == {"split.json": b"v3 of the other"}
+
+
+def test_an_object_that_cannot_be_deleted_now_is_deleted_later(
+    machines: tuple[Machine, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = machines
+    for content in (b"1", b"22", b"333"):
+        write_atomic(a.root / "current", content, guard=a.db.guard)
+    with a.db.store.write() as session:
+        for row in session.scalars(select(LeftOverRecord)):
+            row.since -= timedelta(hours=25)
+
+    def refuse(key: str) -> None:
+        raise StorageError(f"{key} cannot be deleted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(a.shared.objects, "delete", refuse)
+        assert delete_left_over(a.db.store, a.shared.objects) == 0
+    assert delete_left_over(a.db.store, a.shared.objects) == 2
+    assert [path.read_bytes() for path in _objects(tmp_path)] == [b"333"]
+
+
 def test_replaced_objects_are_deleted_after_a_day(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     a, b = machines
     objects = open_objects(str(tmp_path / "objects"))
