@@ -480,6 +480,25 @@ def test_only_the_first_copy_is_published(machines: tuple[Machine, Machine]) -> 
     assert (b.root / "current").read_bytes() == b"a"
 
 
+def test_of_two_first_copies_in_the_same_moment_one_counts(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = machines
+    for machine in machines:
+        write_atomic(machine.root / "split.json", machine.settings.data_dir.name.encode())
+    upload = a.shared.objects.upload
+
+    def meanwhile(source: Path, key: str) -> Any:
+        monkeypatch.undo()
+        assert b.shared.publish_first(b.db.write) == 1
+        return upload(source, key)
+
+    monkeypatch.setattr(a.shared.objects, "upload", meanwhile)
+    assert a.shared.publish_first(a.db.write) == 0
+    a.shared.fetch()
+    assert a.files() == b.files() == {"split.json": b"b"}
+
+
 @contextmanager
 def _failing() -> Iterator[None]:
     yield
