@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,19 @@ from typing import Any
 import psutil
 import pytest
 
-from ml_backend.errors import BadInput, LeaseLost, StorageError
+from ml_backend.errors import BadInput, LeaseLost, ModelError, StorageError
 from ml_backend.examples import Example
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import LEARNERS
 from ml_backend.learners.training_job import run_training
+from sync.executor.base import StreamExecutor, TaskLost
 from sync.executor.pieces import PIECE_BYTES, Arriving, Piece, folder_pieces
 from sync.executor.ray import RayExecutor
 from sync.rounds import far_training
 from sync.rounds.far_training import executor_that_trains, train_elsewhere
 from sync.rounds.progress import Memo, Progress
+from sync.rounds.train_task import Files, Whole
 from sync.settings import Settings
-from sync.store.database import Store
 from tests.sync.executor.conftest import NODE
 
 STEPS = "tests.sync.executor.functions:StepLearner"
@@ -58,7 +61,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 class There:
     """One training on Ray; ``lines`` and ``shares`` are what was said, ``at`` is called between."""
 
-    def __init__(self, executor: RayExecutor, folder: Path, cpus: int = 1) -> None:
+    def __init__(self, executor: StreamExecutor, folder: Path, cpus: int = 1) -> None:
         self.out = folder / ".v0002.0"
         self.settings = Settings(data_dir=folder, device="cpu", ray_train_cpus=cpus)
         self.executor = executor
@@ -75,20 +78,15 @@ class There:
         self.shares.append(share)
         self.process = int(process or self.process)
 
-    def run(self, spec: TrainSpec, at: Callable[[str], None] = lambda place: None) -> TrainReport:
+    def run(
+        self,
+        spec: TrainSpec,
+        at: Callable[[str], None] = lambda place: None,
+        guard: Callable[..., Any] = lambda *_: nullcontext(),
+    ) -> TrainReport:
         self.out.mkdir(exist_ok=True)
         progress = Progress(self.report, at)
-        store = Store("sqlite://")
-
-        def guard(*_: object) -> Any:
-            return store.write()
-
-        try:
-            return train_elsewhere(
-                self.executor, self.settings, "steps", spec, self.out, progress, guard=guard
-            )
-        finally:
-            store.close()
+        return train_elsewhere(self.executor, self.settings, "steps", spec, self.out, progress, guard=guard)
 
 
 def _here(spec: TrainSpec, folder: Path) -> tuple[TrainReport, list[str], dict[str, bytes]]:
@@ -120,6 +118,8 @@ def test_the_version_and_the_progress_are_those_of_the_worker(executor: RayExecu
     assert report == here
     assert _files(there.out) == files
     assert len(_files(there.out)["deep/weights"]) > PIECE_BYTES, "it came in several pieces"
+    assert spec.resume is not None
+    assert [path.name for path in spec.resume.iterdir()] == ["checkpoint.safetensors"], "its curve came whole"
     assert there.lines == [line.split(" of process ")[0] for line in said]
     assert there.lines[0] == "from step 1, with 1 threads"
     assert there.shares[1:] == [0.2, 0.4, 0.6, 0.8, 0.99]
@@ -180,6 +180,68 @@ def test_a_machine_that_is_killed_in_mid_training_changes_nothing(
     assert there.lines[0] == "from step 1, with 2 threads"
     assert "from step 5, with 1 threads" in there.lines[lost:]
     assert _files(there.out) == _here(spec, tmp_path)[2]
+
+
+class Loses:
+    """A cluster that loses the machine of every training, after a part of its version came."""
+
+    name, ships, elsewhere = "loses", True, True
+
+    def __init__(self, *, damages: bool = False) -> None:
+        self.count = 0
+        self.damages = damages
+
+    def device(self, wanted: str) -> str:
+        return wanted
+
+    def map(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    def stream(self, *_: Any, **__: Any) -> Any:
+        self.count += 1
+        yield Files("version", [Piece("part", b"x" * self.count)])
+        if self.count < 3:
+            yield Files("checkpoint", [Piece("checkpoint.safetensors", b"y" * self.count)])
+            sent = b"z" if self.damages else b"y" * self.count
+            yield Whole("checkpoint", _digest("checkpoint.safetensors", sent))
+        raise TaskLost("it was lost")
+
+    def close(self) -> None:
+        return
+
+
+def _digest(name: str, data: bytes) -> str:
+    return hashlib.sha256(f"{name}\0{len(data)}\0".encode() + data).hexdigest()
+
+
+def test_a_training_that_is_lost_again_and_again_has_failed(tmp_path: Path) -> None:
+    cluster = Loses()
+    there = There(cluster, tmp_path)
+    spec = _spec(tmp_path / "set")
+    with pytest.raises(ModelError, match="that was 6 times"):
+        there.run(spec)
+    assert cluster.count == 6
+    assert _files(there.out) == {"part": b"x" * 6}, "only what the last attempt sent"
+    assert spec.resume is not None
+    assert _files(spec.resume) == {"checkpoint.safetensors": b"yy"}, "the last checkpoint that came"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".v0002.0", "set"]
+
+
+def test_neither_a_damaged_checkpoint_nor_one_without_the_lease_is_kept(tmp_path: Path) -> None:
+    there = There(Loses(), tmp_path)
+    spec = _spec(tmp_path / "set")
+    assert spec.resume is not None
+    spec.resume.mkdir()
+    (spec.resume / "checkpoint.safetensors").write_bytes(b"theirs")
+
+    def guard(*_: object) -> Any:
+        raise LeaseLost("another worker took over")
+
+    with pytest.raises(LeaseLost):
+        there.run(spec, guard=guard)
+    with pytest.raises(StorageError, match="not those that were sent"):
+        There(Loses(damages=True), tmp_path).run(spec)
+    assert _files(spec.resume) == {"checkpoint.safetensors": b"theirs"}
 
 
 def test_the_worker_trains_what_reads_files_of_its_machine_and_says_so(tmp_path: Path) -> None:
