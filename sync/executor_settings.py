@@ -24,8 +24,8 @@ class ExecutorSettings(BackendSettings):
         default=1,
         ge=1,
         le=256,
-        description="with executor=local: how many processes do it, for machines with many cores "
-        "and no GPU; 1: the worker itself",
+        description="with executor=local: how many processes look at pictures and grow trees, for machines "
+        "with many cores and no GPU; 1: the worker itself",
     )
     ray_address: str = Field(
         default="auto",

@@ -28,10 +28,16 @@ OPTIONS: dict[str, Any] = {
     "cluster_features": "classical",
     "order_mirror": True,
     "order_start": True,
-    "question_budget": 0,
+    "question_budget": 30,
     "mistakes": "off",
     "infer_batch": 2,
 }
+
+
+@pytest.fixture(autouse=True)
+def even_little_work_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.review.crops._FEW", 0)
+    monkeypatch.setattr("sync.rounds.cluster._LARGE", 1)
 
 
 def _round(world: World, memo: Memo) -> list[Any]:
@@ -62,8 +68,21 @@ def _round(world: World, memo: Memo) -> list[Any]:
     assert len(pool) > 12
     assert any(tasks.error)
     assert pool.edges.any()
+    crops = sorted(project.paths.crops.glob("*.jpg"))
+    assert len(crops) > 12
+    trees = [np.load(project.paths.round(1) / f"tree-{i}.npz") for i in range(2)]
+    assert min(int(tree["n"]) for tree in trees) > 2
+    made = [np.frombuffer(path.read_bytes(), "u1") for path in crops] + [
+        tree[name] for tree in trees for name in sorted(tree)
+    ]
     parts = sorted(folder.rglob("part-*.parquet"), key=lambda path: (path.parts[-2], path.name))
-    return [vectors, order.task_id, order.value, *(np.frombuffer(part.read_bytes(), "u1") for part in parts)]
+    return [
+        vectors,
+        order.task_id,
+        order.value,
+        *made,
+        *(np.frombuffer(part.read_bytes(), "u1") for part in parts),
+    ]
 
 
 def test_a_pool_of_two_processes_is_that_of_the_worker(
