@@ -148,8 +148,10 @@ def test_inputs_of_a_killed_process_run_again(executor: ProcessExecutor, tmp_pat
 
 def test_a_process_that_died_while_idle_is_replaced(executor: ProcessExecutor) -> None:
     assert list(executor.map(Job(refuse, None), [1])) == [1]
-    for child in executor._idle:
+    dead = list(executor._idle)
+    for child in dead:
         os.kill(child.pid, signal.SIGKILL)
+    _until(lambda: all(child._is_lost for child in dead))  # what it said last went to the job before
     assert list(executor.map(Job(refuse, None), [1, 2])) == [1, 2]
 
 

@@ -12,11 +12,13 @@ from ml_backend.errors import BadInput
 from ml_backend.images.crops import render_crop
 from ml_backend.images.decode import read_image
 from ml_backend.masks.rle import encode_mask
-from sync.executor.base import Executor
+from sync.executor.base import Node
 from sync.executor.local import LocalExecutor
 from sync.executor.processes import ProcessExecutor
+from sync.review.crop_tasks import Cutting, ToCut, cut
 from sync.review.crops import make_crops
 from sync.review.question import Question
+from sync.rounds.loaded_pictures import Picture
 from sync.rounds.project import OpenProject
 from sync.rounds.pull import pull
 from sync.store.tables import TaskRecord
@@ -98,21 +100,26 @@ def test_crops_are_made_once(make_world: MakeWorld) -> None:
     assert step(make_crops, project, _NotAsked(), questions) == {}
 
 
-@pytest.mark.parametrize("ships", [False, True])
-def test_a_damaged_picture_costs_its_own_crops_only(
-    make_world: MakeWorld, ships: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_picture_costs_its_own_crops_only(make_world: MakeWorld) -> None:
     world, project = _pulled(make_world, "damaged")
     (world.images / "001.png").write_bytes((world.images / "000.png").read_bytes()[:200])
     questions = [question for question in _questions(world) if question.task_id in world.tasks[:3]]
-    executor: Executor = LocalExecutor()
-    if ships:  # the picture is decoded where it is cut
-        monkeypatch.setattr("sync.review.crops._FEW", 0)
-        monkeypatch.setattr(LocalExecutor, "ships", property(lambda self: True))
-    errors = step(make_crops, project, executor, questions)
+    errors = step(make_crops, project, LocalExecutor(), questions)
     assert set(errors) == {"q1-0", "q1-1"}
     assert all("damaged" in error or "truncated" in error for error in errors.values())
     assert set(_crops(project)) == {"q0-0", "q0-1", "q2-0", "q2-1"}
+
+
+def test_a_picture_that_is_decoded_where_it_is_cut_may_be_damaged_too(make_world: MakeWorld) -> None:
+    world, _ = _pulled(make_world, "bytes")
+    data = (world.images / "000.png").read_bytes()
+    masks = tuple(encode_mask(mask) for _, mask in world.scenes[0].masks)
+    asked = [ToCut(Picture(None, part, 10**6), masks) for part in (data[:200], data)]
+    damaged, whole = cut(Cutting(64), asked, Node({}, {}))
+    assert damaged.error
+    assert damaged.crops == ()
+    assert not whole.error
+    assert len(whole.crops) == len(masks)
 
 
 def test_a_deleted_task_has_no_crop(make_world: MakeWorld) -> None:
