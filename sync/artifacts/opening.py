@@ -71,7 +71,8 @@ def begin_sharing(shared: SharedFiles, db: ProjectStore) -> None:
 def share_installation(store: Store, data_dir: Path, own: Callable[[Path], str]) -> str:
     """Let the id of the installation be the same on all machines: that of the first one; returns it.
 
-    ``own`` gives the id that this machine has. Raises StorageError.
+    ``own`` gives the id that this machine has. Raises StorageError, also when the data directory holds copies
+    of another installation's files: those of this database would take their places.
     """
     with store.read() as session:
         known = session.get(InstallationRecord, _ID)
@@ -83,7 +84,14 @@ def share_installation(store: Store, data_dir: Path, own: Callable[[Path], str])
                 session.add(known)
     path = data_dir / "installation"
     with storage_errors(path):
-        if not path.exists() or path.read_text().strip() != known.value:
+        here = path.read_text().strip() if path.exists() else ""
+        if here != known.value:
+            if here and any((data_dir / "projects").glob("*/.held.json")):
+                raise StorageError(
+                    f"{data_dir} holds copies of files of another installation than the one in the database",
+                    hint="Set database_url to the database that this data directory belongs to, or give this "
+                    "machine an empty data_dir",
+                )
             write_atomic(path, known.value.encode())
     return known.value
 

@@ -66,7 +66,8 @@ class SharedFiles:
     def fetch(self) -> int:
         """Make the local copy what the manifest says; how many files came.
 
-        Costs one small query if nothing changed. Files that the manifest does not know stay. Files that were
+        Costs one small query if nothing changed. Files that the manifest does not know stay, and all files do
+        where the database never knew any. Files that were
         changed here stay too, until ``publish``, but for names of what serves: those are decided in the
         database alone. Raises StorageError when an object cannot be read: then the local copy stays what it
         was.
@@ -162,6 +163,8 @@ class SharedFiles:
                     held[entry.path] = HeldFile(entry.key, stat.st_size, stat.st_mtime_ns)
                     came += 1
             clear_fetched(self.root)
+            if not mark:  # nothing was ever published in this database: it is new, and the old one is lost
+                held.clear()
             for path in [path for path in held if path not in manifest]:
                 self._remove(path)
                 del held[path]

@@ -355,6 +355,44 @@ write_atomic(files.root / "current", b"v2", guard=ProjectStore(1, "1.0", "p", st
 """
 
 
+def test_a_lost_database_takes_no_files_with_it(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """A new, empty database knows no file: the copy that is left is all there is, and is published anew."""
+    a, b = machines
+    share_installation(a.db.store, a.settings.data_dir, installation_id)
+    share_installation(b.db.store, b.settings.data_dir, installation_id)
+    with publish_dir(a.root / "models" / "v1", guard=a.db.guard) as staging:
+        (staging / "manifest.json").write_bytes(b"{}")
+    b.shared.fetch()
+    files = b.files()
+    fresh = Store(f"sqlite:///{tmp_path / 'fresh.db'}")
+    with fresh.write() as session:
+        session.add(ProjectRecord(id=1, key="1.0", title="p", label_config="", options={}))
+    share_installation(fresh, b.settings.data_dir, installation_id)
+    again = Machine(b.settings.data_dir, b.settings.artifacts_url, fresh)
+    begin_sharing(again.shared, again.db)
+    assert again.files() == files
+    c = Machine(tmp_path / "c", b.settings.artifacts_url, fresh)
+    begin_sharing(c.shared, c.db)
+    assert c.files() == files
+    fresh.close()
+
+
+def test_the_database_of_another_installation_is_refused(
+    machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    a, _ = machines
+    share_installation(a.db.store, a.settings.data_dir, installation_id)
+    write_atomic(a.root / "current", b"v1", guard=a.db.guard)
+    other = Store(f"sqlite:///{tmp_path / 'other.db'}")
+    share_installation(other, tmp_path / "elsewhere", installation_id)
+    before = (a.settings.data_dir / "installation").read_bytes()
+    with pytest.raises(StorageError, match="of another installation"):
+        share_installation(other, a.settings.data_dir, installation_id)
+    assert (a.settings.data_dir / "installation").read_bytes() == before
+    assert a.files() == {"current": b"v1"}
+    other.close()
+
+
 def test_a_kill_between_upload_and_pointer_leaves_the_old_state(
     machines: tuple[Machine, Machine], tmp_path: Path
 ) -> None:
