@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # where tests and `groundswell up` find the Label Studio server
 export GROUNDSWELL_STUDIO_VENV := $(CURDIR)/$(STUDIO_VENV)
 
-.PHONY: help install install-dev demo test fuzz soak lint audit format docs site bench clean
+.PHONY: help install install-dev demo test engines fuzz soak lint audit format docs site bench clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ demo: install  ## the whole loop on a sample set: Label Studio, backend, worker,
 
 test: install-dev  ## all tests (a real Label Studio and, where it is there, Chromium), two processes at a time
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
+
+engines: install-dev  ## the tests of the worker on Postgres and S3, where `make test` takes SQLite and local files
+	GROUNDSWELL_TEST_DATABASE=postgres GROUNDSWELL_TEST_ARTIFACTS=s3 $(BIN)/python -m pytest $(SPREAD) tests/sync $(ARGS)
 
 fuzz: install-dev  ## the tests that throw odd input at every edge, with 50 times the examples; says how many were tried
 	GROUNDSWELL_FUZZ=50 $(BIN)/python -m pytest $(SPREAD) --timeout 3600 --hypothesis-show-statistics $$(grep -rl 'from tests.fuzzing import' tests) $(ARGS)

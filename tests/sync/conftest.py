@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sync.store.database import Store
 from sync.store.tables import ProjectRecord
 from sync.worker.loop import Worker
 from tests.fakes.label_studio import FakeStudio
+from tests.s3 import new_bucket, s3_process
 from tests.sync import tiny_learner
 
 LABELS = ("disc", "bar")
@@ -75,6 +77,8 @@ class World:
         **options: Any,
     ) -> None:
         self.folder = folder
+        self.empty_place: Callable[[], dict[str, Any]] = dict
+        """settings that, with another data_dir, are those of an installation where nothing is yet"""
         self.images = images = folder.parent / f"images{n_images}"  # the same for twin worlds of a test
         images.mkdir(exist_ok=True)
         self.scenes = [Scene(seed) for seed in range(n_images)]
@@ -186,14 +190,47 @@ def _tiny_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sync.rounds.train._train_in_child", train_here)
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of an S3 server."""
+    with s3_process() as address:
+        yield address
+
+
+def _engine(name: str, *known: str) -> str:
+    """What an environment variable of ``make engines`` chooses; the first that is known by default."""
+    chosen = os.environ.get(name, known[0])
+    assert chosen in known, f"{name} is {chosen!r}: one of {known}"
+    return chosen
+
+
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+def make_world(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., World]]:
+    """Makes worlds on SQLite and local files.
+
+    With ``GROUNDSWELL_TEST_DATABASE=postgres`` each has a database of Postgres, with
+    ``GROUNDSWELL_TEST_ARTIFACTS=s3`` its files are in a bucket too.
+    """
     made: list[World] = []
+    database = _engine("GROUNDSWELL_TEST_DATABASE", "sqlite", "postgres")
+    artifacts = _engine("GROUNDSWELL_TEST_ARTIFACTS", "local", "s3")
+
+    def empty_place() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if database == "postgres":
+            found["database_url"] = request.getfixturevalue("postgres_server").new_database()
+        if artifacts == "s3":
+            found["artifacts_url"] = new_bucket(request.getfixturevalue("s3_server"), monkeypatch)
+            found["signing_key"] = "k" * 32
+        return found
 
     def make(
         n_images: int = 4, studio: FakeStudio | None = None, name: str = "world", **options: Any
     ) -> World:
-        made.append(World(tmp_path / name, n_images, studio, **options))
+        made.append(World(tmp_path / name, n_images, studio, **{**empty_place(), **options}))
+        made[-1].empty_place = empty_place
         return made[-1]
 
     yield make

@@ -11,7 +11,7 @@ import pytest
 from ml_backend.errors import BadInput, StorageError
 from sync.artifacts.objects import Objects, open_objects
 from sync.settings import Settings
-from tests.sync.artifacts.conftest import KEY, SECRET
+from tests.s3 import S3_KEY, S3_SECRET
 
 
 @pytest.mark.parametrize("size", [0, 3, 6 * 1024**2])  # the last is more than one block
@@ -52,18 +52,18 @@ def test_errors_show_no_credentials(s3_url: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(StorageError, match="NoSuchBucket") as found:
         objects.upload(tmp_path / "source", "k")
     shown = f"{found.value} {found.value.hint} {found.value!r}"
-    assert KEY not in shown
-    assert SECRET not in shown
+    assert S3_KEY not in shown
+    assert S3_SECRET not in shown
     assert found.value.__cause__ is None  # a traceback in a log would show its text
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(f"https://host/b?X-Amz-Credential={KEY}&X-Amz-Signature={SECRET}")
+        raise PermissionError(f"https://host/b?X-Amz-Credential={S3_KEY}&X-Amz-Signature={S3_SECRET}")
 
     there = open_objects(s3_url)
     monkeypatch.setattr(there._fs, "open", refuse)
     with pytest.raises(StorageError, match="PermissionError") as refused:
         there.upload(tmp_path / "source", "k")
-    assert SECRET not in str(refused.value)
+    assert S3_SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize("address", ["nosuch://x/y", "abfs://x/y"])

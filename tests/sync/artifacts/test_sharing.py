@@ -488,7 +488,7 @@ def test_another_machine_goes_on_with_the_round(make_world: MakeWorld, tmp_path:
 def test_a_project_of_before_is_published_by_the_machine_that_has_it(
     make_world: MakeWorld, tmp_path: Path
 ) -> None:
-    world = make_world(12)
+    world = make_world(12, artifacts_url="")
     world.label(*range(6))
     looked = world.worker().look(world.project_id)
     assert looked is not None

@@ -52,7 +52,7 @@ def _restored(world: World, archive: Path, folder: Path, studio: FakeStudio) -> 
     other = copy.copy(world)
     other.studio = studio
     values = {name: getattr(world.settings, name) for name in world.settings.model_fields_set}
-    other.settings = Settings(**{**values, "data_dir": folder})
+    other.settings = Settings(**{**values, **world.empty_place(), "data_dir": folder})
     restore(other.settings, archive)
     other.store = Store(other.settings.database())
     return other

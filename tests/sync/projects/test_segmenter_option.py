@@ -66,6 +66,7 @@ def test_what_an_earlier_release_wrote_is_kept(make_world: MakeWorld) -> None:
 
 def test_the_status_says_what_the_backend_said(make_world: MakeWorld) -> None:
     world = make_world(3)
+    world.settings.data_dir.mkdir(exist_ok=True)  # with Postgres nothing needed it so far
 
     def lines() -> list[str]:
         return status_lines(status(world.settings, world.store))

@@ -190,7 +190,8 @@ def _state(world: World) -> tuple[object, ...]:
             for table in Base.metadata.sorted_tables
         }
     files = sorted((world.folder / "data" / "projects").rglob("*"))
-    kept = {str(path): path.read_bytes() for path in files if path.is_file()}
+    # hidden are notes of what this machine fetched
+    kept = {str(path): path.read_bytes() for path in files if path.is_file() and path.name[0] != "."}
     return (copy.deepcopy(world.studio._db), rows, kept)
 
 

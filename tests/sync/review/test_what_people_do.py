@@ -348,7 +348,7 @@ def test_new_links_reach_open_review_tasks(make_world: MakeWorld) -> None:
     world.answer_all(limit=1)
     _look(world)
     kept = world.studio.task(answered.id)
-    (world.settings.data_dir / "signing.key").unlink()  # links signed with it would stay valid
+    (world.settings.data_dir / "signing.key").unlink(missing_ok=True)  # links signed with it would stay valid
     changes: list[dict[str, Any]] = [
         {"signing_key": SecretStr("a first key for links")},
         {"signing_key": SecretStr("a second key that does not know the first")},

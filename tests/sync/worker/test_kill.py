@@ -74,6 +74,9 @@ def write_world(world: World, options: dict[str, Any]) -> None:
     settings = {
         **options,
         "data_dir": str(world.settings.data_dir),
+        "database_url": world.settings.database(),
+        "artifacts_url": world.settings.artifacts_url,
+        "signing_key": world.settings.signing_key.get_secret_value(),
         "allow_image_dirs": world.settings.allow_image_dirs,
         "learner": world.settings.learner,
         "push_interval_s": 0.0,
