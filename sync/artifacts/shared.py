@@ -22,6 +22,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.files import storage_errors
+from ml_backend.errors import StorageError
 from sync.artifacts.held import Held, HeldFile
 from sync.artifacts.manifest import Entry, intend, mark_of, point, read_manifest, withdraw
 from sync.artifacts.objects import Objects, Written, file_digest
@@ -259,6 +260,18 @@ class SharedFiles:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="publish") as pool:
             return list(pool.map(one, files))
 
+    def _upload_what_is_there(self, files: dict[str, Path]) -> list[tuple[Entry, Written]]:
+        """``_upload``; files that another job of this machine deletes meanwhile are left out."""
+        while files:
+            try:
+                return self._upload(files)
+            except StorageError:
+                there = {path: file for path, file in files.items() if file.exists()}
+                if len(there) == len(files):
+                    raise
+                files = there
+        return []
+
     def _hold(self, uploaded: Sequence[tuple[Entry, Written]]) -> None:
         held = self._held.load()
         for entry, written in uploaded:
@@ -284,7 +297,7 @@ class SharedFiles:
         gone = [Entry(path, file.key, "", 0) for path, file in held.items() if path not in found]
         if not changed and not gone:
             return 0
-        uploaded = self._upload(changed) if changed else []
+        uploaded = self._upload_what_is_there(changed)
         with self._held.lock("files"):
             now = self._held.load()
             # another job of this machine may have published some of them meanwhile

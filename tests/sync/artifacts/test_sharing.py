@@ -140,6 +140,27 @@ def test_the_end_of_a_job_publishes_what_had_no_guard(machines: tuple[Machine, M
     assert a.shared.publish("training", a.db.write) == 1
 
 
+def test_a_file_that_goes_while_it_is_published_is_left_out(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job of this machine deletes it: the end of this one must not fail."""
+    a, b = machines
+    going, staying = a.root / "rounds/1/tree-0.npz", a.root / "rounds/1/round.json"
+    for file in (going, staying):
+        write_atomic(file, b"{}")
+    upload = a.shared.objects.upload
+
+    def while_another_job_deletes(file: Path, key: str) -> Any:
+        going.unlink(missing_ok=True)
+        return upload(file, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(a.shared.objects), "upload", lambda _, *args: while_another_job_deletes(*args))
+        assert a.shared.publish("look", a.db.write) == 1
+    b.shared.fetch()
+    assert b.files() == {"rounds/1/round.json": b"{}"}
+
+
 def test_a_lost_lease_publishes_nothing(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     a, b = machines
     write_atomic(a.root / "current", b"v1", guard=a.db.guard)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,8 +160,12 @@ def test_without_its_lease_nothing_goes_then_only_what_nobody_asked_for_and_afte
     assert pools(world) == {names[0], names[2]}
     forget_wanted_version(world.open().db, names[0])
 
-    def killed(path: object) -> None:
-        raise KeyboardInterrupt
+    rmtree = shutil.rmtree
+
+    def killed(path: Path, **options: Any) -> None:
+        if path.name.startswith(".gone-"):
+            raise KeyboardInterrupt
+        rmtree(path, **options)
 
     monkeypatch.setattr("sync.rounds.old_rounds.shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
