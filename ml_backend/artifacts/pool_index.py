@@ -105,17 +105,20 @@ def read_index(folder: Path, known: PoolIndex | None = None) -> PoolIndex:
     parts = part_names(folder)
     if known is None or not set(known.parts) <= set(parts):
         if known is not None and not parts:
-            raise StorageError(
-                f"the pool {folder} was deleted",
-                hint="The worker makes it again in its next round",
-            )
+            raise _deleted(folder)
         file = read_index_file(folder, _COLUMNS)
         known = PoolIndex.empty() if file is None else _of_file(file)
         parts = part_names(folder)  # again: the file may cover a part that was written meanwhile
+        if not set(known.parts) <= set(parts):
+            raise _deleted(folder)
     fresh = sorted(set(parts) - set(known.parts))
     if not fresh:
         return known
     return _extended(known, parts, fresh, [read_columns(folder / TASKS / part, _COLUMNS) for part in fresh])
+
+
+def _deleted(folder: Path) -> StorageError:
+    return StorageError(f"the pool {folder} was deleted", hint="The worker makes it again in its next round")
 
 
 def newest_texts(folder: Path, index: PoolIndex, name: str) -> npt.NDArray[np.object_]:

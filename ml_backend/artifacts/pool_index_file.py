@@ -62,9 +62,11 @@ def read_index_file(folder: Path, columns: Sequence[str]) -> IndexFile | None:
                 return None
             parts = tuple(str(name) for name in json.loads(about[b"parts"]))
             rows = file.read([*columns, "part"])
+            if set(rows.column_names) != {*columns, "part"}:
+                raise KeyError(f"it has only the columns {', '.join(rows.column_names)}")
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         _log.warning("%s is damaged, all parts are read instead: %s", path, error)
         return None
     return IndexFile(parts, rows) if set(parts) <= set(part_names(folder)) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,11 +50,15 @@ class Pools:
 
     def versions(self, project_id: int) -> list[str]:
         """Versions that have a pool, the newest first."""
-        folder = ProjectPaths(self._data_dir, project_id).pools
-        if not folder.is_dir():
+        found = []
+        try:
+            for entry in os.scandir(ProjectPaths(self._data_dir, project_id).pools):
+                if not entry.name.startswith("."):
+                    with suppress(FileNotFoundError):  # deleted in this moment
+                        found.append((entry.stat().st_mtime, entry.name))
+        except FileNotFoundError:
             return []
-        found = [p for p in folder.iterdir() if not p.name.startswith(".")]
-        return [p.name for p in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)]
+        return [name for _, name in sorted(found, reverse=True)]
 
     def index(self, folder: Path) -> PoolIndex:
         """The index of a pool as it is now. Costs one directory listing when no part is new.

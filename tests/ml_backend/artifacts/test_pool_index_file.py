@@ -15,9 +15,11 @@ import pytest
 from ml_backend.artifacts import pool_index, pool_index_file
 from ml_backend.artifacts.pool_index import PoolIndex, read_index
 from ml_backend.artifacts.pool_index_file import BEHIND, parts_behind, read_index_file, write_index_file
+from ml_backend.artifacts.pool_parts import part_names
+from ml_backend.artifacts.pool_reader import Pools
 from ml_backend.artifacts.pool_writer import PoolWriter
 from ml_backend.artifacts.pools import read_doubts, read_tasks
-from ml_backend.errors import LeaseLost
+from ml_backend.errors import LeaseLost, StorageError
 from ml_backend.instances import Instances
 from tests.ml_backend.artifacts.test_pools import LABELS, some
 
@@ -123,7 +125,19 @@ def _of_a_part_that_is_gone(folder: Path) -> None:
     (folder / "tasks.parquet" / part).unlink()
 
 
-@pytest.mark.parametrize("harm", [_cut, _turned, _other_release, _of_a_part_that_is_gone])
+def _without_a_column(folder: Path) -> None:
+    table = pq.read_table(folder / FILE)
+    pq.write_table(table.drop_columns(["score"]), folder / FILE)
+
+
+def _of_no_parts(folder: Path) -> None:
+    table = pq.read_table(folder / FILE)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"parts": b"7"}), folder / FILE)
+
+
+@pytest.mark.parametrize(
+    "harm", [_cut, _turned, _other_release, _of_a_part_that_is_gone, _without_a_column, _of_no_parts]
+)
 def test_one_that_does_not_count_is_found_and_replaced(
     tmp_path: Path, harm: Callable[[Path], None], opened: list[str]
 ) -> None:
@@ -170,6 +184,39 @@ def test_a_writer_may_be_at_work_while_the_index_is_read(
     monkeypatch.setattr(pool_index, "read_index_file", meanwhile)
     np.testing.assert_array_equal(read_index(tmp_path).task_id, np.arange(BEHIND))
     assert (tmp_path / FILE).exists()
+
+
+def test_a_pool_may_go_while_its_index_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy of another machine loses an old pool file by file."""
+    _write(tmp_path, range(BEHIND + 1))
+    plain = pool_index.read_index_file
+
+    def meanwhile(folder: Path, columns: Any) -> Any:
+        found = plain(folder, columns)
+        (folder / "tasks.parquet" / part_names(folder)[0]).unlink()
+        return found
+
+    monkeypatch.setattr(pool_index, "read_index_file", meanwhile)
+    with pytest.raises(StorageError, match="was deleted"):
+        read_index(tmp_path)
+
+
+def test_a_pool_may_go_while_pools_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Pools(tmp_path).versions(1) == []
+    for turn, name in enumerate(("v1", "v2", ".gone-v0", "v3")):
+        folder = tmp_path / "projects" / "1" / "pools" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (turn, turn))
+    assert Pools(tmp_path).versions(1) == ["v3", "v2", "v1"]
+    plain = os.scandir
+
+    def meanwhile(path: Path) -> Any:
+        entries = sorted(plain(path), key=lambda entry: entry.name)
+        (path / "v2").rmdir()
+        return entries
+
+    monkeypatch.setattr("ml_backend.artifacts.pool_reader.os.scandir", meanwhile)
+    assert Pools(tmp_path).versions(1) == ["v3", "v1"]
 
 
 def test_a_writer_that_lost_its_lease_writes_no_index(tmp_path: Path) -> None:
