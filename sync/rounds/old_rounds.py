@@ -71,15 +71,17 @@ def drop_old_rounds(db: ProjectStore, settings: Settings, paths: ProjectPaths) -
         for left in paths.pools.glob(f"{_GONE}*"):
             shutil.rmtree(left)
         for record in rounds:
+            if record.number not in drop or record.model_version in in_use:
+                continue
+            for tree in sorted(paths.round(record.number).glob("tree-*.npz")):  # a killed run may leave some
+                with db.guard(tree):
+                    tree.unlink()
             pool = paths.pool(record.model_version)
-            if record.number not in drop or record.model_version in in_use or not pool.is_dir():
+            if not pool.is_dir():
                 continue
             away = paths.pools / f"{_GONE}{record.model_version}"
             with db.guard(pool):
                 os.replace(pool, away)
-            for tree in paths.round(record.number).glob("tree-*.npz"):
-                with db.guard(tree):
-                    tree.unlink()
             shutil.rmtree(away)
             gone += 1
             _log.info("project %s: round %s is old, its pool and trees are gone", db.id, record.number)

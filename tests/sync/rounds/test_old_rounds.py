@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -160,17 +159,18 @@ def test_without_its_lease_nothing_goes_then_only_what_nobody_asked_for_and_afte
     assert pools(world) == {names[0], names[2]}
     forget_wanted_version(world.open().db, names[0])
 
-    rmtree = shutil.rmtree
+    replace = os.replace
 
-    def killed(path: Path, **options: Any) -> None:
-        if path.name.startswith(".gone-"):
+    def killed(source: Path, target: Path) -> None:
+        replace(source, target)
+        if Path(target).name.startswith(".gone-"):
             raise KeyboardInterrupt
-        rmtree(path, **options)
 
-    monkeypatch.setattr("sync.rounds.old_rounds.shutil.rmtree", killed)
+    monkeypatch.setattr("sync.rounds.old_rounds.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         step(drop_old_rounds, world.open())
     assert pools(world) == {f".gone-{names[0]}", names[2]}
     monkeypatch.undo()
     step(drop_old_rounds, world.open())
     assert pools(world) == {names[2]}
+    assert trees(world) == {3}
