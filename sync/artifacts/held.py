@@ -41,7 +41,10 @@ class Held:
         """Local copies by path; none when the note is lost or damaged: the files are then compared anew."""
         try:
             return {path: HeldFile(*row) for path, row in read_json(self._note).items()}
-        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError):
+            self._mark.unlink(missing_ok=True)
             return {}
 
     def save(self, held: dict[str, HeldFile]) -> None:
@@ -56,7 +59,7 @@ class Held:
             return None
         try:
             return self._mark.read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # lost or damaged
             return None
 
     def set_mark(self, mark: str) -> None:

@@ -123,11 +123,21 @@ def _chunks(paths: Sequence[str]) -> list[Sequence[str]]:
     return [paths[at : at + _AT_ONCE] for at in range(0, len(paths), _AT_ONCE)]
 
 
-def claim_left_over(session: Session) -> list[str]:
-    """Some objects that nothing names for a day; from now on nothing will. Delete them, then forget them."""
+def claim_left_over(session: Session, after: str = "") -> list[str]:
+    """Some objects that nothing names for a day; from now on nothing will. Delete them, then forget them.
+
+    In the order of their names, those behind ``after``.
+    """
     old = LeftOverRecord.since < database_now(session) - _KEPT_FOR
+    # an object that becomes a content in this moment is left out: its note is locked, or gone
     keys = list(
-        session.scalars(select(LeftOverRecord.key).where(old).order_by(LeftOverRecord.key).limit(_AT_ONCE))
+        session.scalars(
+            select(LeftOverRecord.key)
+            .where(old, LeftOverRecord.key > after)
+            .order_by(LeftOverRecord.key)
+            .limit(_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        )
     )
     if keys:
         session.execute(update(LeftOverRecord).where(LeftOverRecord.key.in_(keys)).values(claimed=True))

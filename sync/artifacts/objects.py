@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ml_backend.artifacts.files import storage_errors
 from ml_backend.errors import BadInput, StorageError
 
 __all__ = ["Objects", "Written", "file_digest", "open_objects"]
@@ -77,9 +78,11 @@ class Objects:
         ):
             while block := file.read(_BLOCK):
                 found.update(block)
-                out.write(block)
-            out.flush()
-            os.fsync(out.fileno())
+                with storage_errors(target):  # the disk here is full, not the store
+                    out.write(block)
+            with storage_errors(target):
+                out.flush()
+                os.fsync(out.fileno())
         if found.hexdigest() != digest:
             raise StorageError(
                 f"{self.url}: the content of {key} is not what was written there",

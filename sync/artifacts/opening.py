@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import lru_cache
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,8 @@ __all__ = ["begin_sharing", "delete_left_over", "objects_of", "share_installatio
 
 _log = logging.getLogger(__name__)
 _ID: Final = "id"
+_THREADS: Final = 8
+_CLEAN_FOR_S: Final = 30.0
 
 
 @lru_cache(maxsize=8)
@@ -65,7 +69,8 @@ def begin_sharing(shared: SharedFiles, db: ProjectStore) -> None:
             hint="Run the worker once where the data directory of this project is, with the same "
             "artifacts_url: it publishes the files",
         )
-    shared.publish_first(db.write)
+    if not shared.publish_first(db.write):
+        shared.fetch()  # another machine may have been first: its files count
 
 
 def share_installation(store: Store, data_dir: Path, own: Callable[[Path], str]) -> str:
@@ -96,19 +101,48 @@ def share_installation(store: Store, data_dir: Path, own: Callable[[Path], str])
     return known.value
 
 
-def delete_left_over(store: Store, objects: Objects) -> int:
-    """Delete objects that no file had as its content for a day; how many. Raises StorageError."""
-    with store.write(shared=True) as session:
-        keys = claim_left_over(session)
-    deleted = []
-    try:
-        for key in keys:
-            objects.delete(key)
-            deleted.append(key)
-    except GroundswellError as error:
-        _log.warning("%d left over objects stay for now: %s", len(keys) - len(deleted), error)
+def delete_left_over(store: Store, objects: Objects, *, limit_s: float = _CLEAN_FOR_S) -> int:
+    """Delete objects that no file had as its content for a day; how many.
+
+    What is left after ``limit_s`` seconds, and what cannot be deleted, stays for the next time. Raises
+    StorageError when the database is gone.
+    """
+    until = time.monotonic() + limit_s
+    deleted, after = 0, ""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="delete") as pool:
+        while time.monotonic() < until:
+            with store.write(shared=True) as session:
+                keys = claim_left_over(session, after)
+            gone = _delete(objects, keys, pool, until)
+            if gone:
+                with store.write(shared=True) as session:
+                    forget_deleted(session, gone)
+            deleted += len(gone)
+            if not gone:
+                break  # nothing is left, or the store is away
+            after = keys[-1]
     if deleted:
-        with store.write(shared=True) as session:
-            forget_deleted(session, deleted)
-        _log.info("%d left over objects deleted", len(deleted))
-    return len(deleted)
+        _log.info("%d left over objects deleted", deleted)
+    return deleted
+
+
+def _delete(objects: Objects, keys: Sequence[str], pool: Executor, until: float) -> list[str]:
+    """Delete objects, a few at once; those that were. Where a few in a row fail, the store counts as away."""
+    gone: list[str] = []
+    for at in range(0, len(keys), _THREADS):
+        few = keys[at : at + _THREADS]
+        errors = list(pool.map(partial(_error_of_deleting, objects), few))
+        gone += [key for key, error in zip(few, errors, strict=True) if error is None]
+        if failed := [error for error in errors if error is not None]:
+            _log.warning("left over objects that stay for now: %d, the first: %s", len(failed), failed[0])
+        if len(failed) == len(few) or time.monotonic() >= until:
+            break
+    return gone
+
+
+def _error_of_deleting(objects: Objects, key: str) -> GroundswellError | None:
+    try:
+        objects.delete(key)
+    except GroundswellError as error:
+        return error
+    return None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
-__all__ = ["NAMES", "Area", "files_below", "is_shared", "lies_in"]
+__all__ = ["NAMES", "Area", "files_below", "is_shared", "lies_in", "lies_inside"]
 
 Area = Literal["look", "training", "all"]
 """what a job may publish of what it finds, see ``lies_in``"""
@@ -28,21 +28,39 @@ _LOCAL: Final = frozenset(
         "wanted_version.json",
     }
 )
-NAMES: Final = ("current", "clicks/current", "clicks/ranking")
-"""files that say what serves; they change in one transaction with their pointers and in no other way"""
+NAMES: Final = {"current": "models", "clicks/current": "clicks", "clicks/ranking": "clicks"}
+"""files that say what serves, and the folder of the versions that they name; they change in one transaction
+with their pointers and in no other way"""
+_LONGEST_BYTES: Final = 500
+"""A row of the manifest holds as much, and object stores hardly more."""
 _OF_TRAINING: Final = frozenset({"models", "history.csv"})
 _OF_CLICKS: Final = "clicks"
 
 
 def is_shared(path: PurePosixPath) -> bool:
-    """Whether a file of a project's folder belongs to all machines."""
+    """Whether a file of a project's folder belongs to all machines.
+
+    Names that are no text, or that are too long, stay here: no part of this program makes any.
+    """
     parts = path.parts
     return (
-        bool(parts)
-        and not any(part.startswith(".") for part in parts)
+        lies_inside(path)
         and parts[0] not in _LOCAL
         and parts[:2] != ("mistakes", "folds")
+        and _can_be_noted(path.as_posix())
     )
+
+
+def lies_inside(path: PurePosixPath) -> bool:
+    """Whether a path leads to a place in the folder, and to none that is for what is being written."""
+    return bool(path.parts) and not any(part.startswith((".", "/")) for part in path.parts)
+
+
+def _can_be_noted(path: str) -> bool:
+    try:
+        return len(path.encode()) <= _LONGEST_BYTES
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
 
 
 def lies_in(area: Area, path: PurePosixPath) -> bool:
@@ -58,12 +76,19 @@ def lies_in(area: Area, path: PurePosixPath) -> bool:
     return (path.parts[0] in _OF_TRAINING) == (area == "training")
 
 
-def files_below(root: Path) -> Iterator[tuple[PurePosixPath, os.stat_result]]:
-    """The shared files that lie in a project's folder, with what the system says of them."""
-    yield from _walk(root, PurePosixPath())
+def files_below(root: Path, name: str = "") -> Iterator[tuple[PurePosixPath, os.stat_result]]:
+    """The shared files that lie in a project's folder, or in the folder ``name`` of it, with what the system
+    says of them.
+
+    Links are followed: people move ``models`` to another disk.
+    """
+    yield from _walk(root / name, PurePosixPath(name), (os.path.realpath(root),))
 
 
-def _walk(folder: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, os.stat_result]]:
+def _walk(
+    folder: Path, name: PurePosixPath, entered: tuple[str, ...]
+) -> Iterator[tuple[PurePosixPath, os.stat_result]]:
+    """``entered``: real paths of the first folder, and of those that links led to on the way."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:
@@ -73,11 +98,18 @@ def _walk(folder: Path, name: PurePosixPath) -> Iterator[tuple[PurePosixPath, os
         if not is_shared(inner):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), inner)
+            yield from _walk(Path(entry.path), inner, entered)
+            continue
+        if not os.path.exists(entry.path):
+            continue  # a link that leads nowhere, or deleted meanwhile
+        if entry.is_dir():
+            place = os.path.realpath(entry.path)
+            if not any(f"{above}/".startswith(f"{place}/") for above in entered):  # else it goes in circles
+                yield from _walk(Path(entry.path), inner, (*entered, place))
             continue
         try:
-            stat = entry.stat(follow_symlinks=False)
+            stat = entry.stat()
         except FileNotFoundError:
             continue
-        if entry.is_file(follow_symlinks=False):
+        if entry.is_file():
             yield inner, stat

@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -21,12 +23,12 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from ml_backend.artifacts.files import storage_errors
+from ml_backend.artifacts.files import open_atomic, read_name, storage_errors
 from ml_backend.errors import StorageError
 from sync.artifacts.held import Held, HeldFile
 from sync.artifacts.manifest import Entry, intend, mark_of, point, read_manifest, withdraw
 from sync.artifacts.objects import Objects, Written, file_digest
-from sync.artifacts.scope import NAMES, Area, files_below, is_shared, lies_in
+from sync.artifacts.scope import NAMES, Area, files_below, is_shared, lies_in, lies_inside
 from sync.artifacts.staging import clear_fetched, staged_fetch
 from sync.store.database import Store
 
@@ -81,7 +83,7 @@ class SharedFiles:
             for _ in range(_TRIES):
                 with self.store.read() as session:
                     mark = mark_of(session, self.project_id)
-                    manifest = read_manifest(session, self.project_id)
+                    manifest = self._manifest(session)
                 if self._is_current(mark):
                     return came
                 staged = self._download(self._missing(manifest))
@@ -92,11 +94,31 @@ class SharedFiles:
         with self.store.read() as session:
             return mark_of(session, self.project_id)
 
+    def _manifest(self, session: Session) -> dict[str, Entry]:
+        """The manifest. Raises StorageError when it names a place outside of the folder."""
+        manifest = read_manifest(session, self.project_id)
+        for path in manifest:
+            if not lies_inside(PurePosixPath(path)):
+                raise StorageError(
+                    f"the database names {path!r} as a file of project {self.project_id}, which is no place "
+                    "for one",
+                    hint="Somebody changed the table artifacts; nothing was fetched",
+                )
+        return manifest
+
+    def lacks(self, session: Session) -> int:
+        """How many files of the manifest have another content there than here, or none here."""
+        held = self._held.load()
+        return sum(
+            entry.path not in held or held[entry.path].key != entry.key
+            for entry in read_manifest(session, self.project_id).values()
+        )
+
     def _is_current(self, mark: str) -> bool:
         """Whether the state of this mark was fetched, and no name was changed here since."""
+        held = self._held.load()
         if mark != self._held.mark:
             return False
-        held = self._held.load()
         return all(self._is_copy(path, held[path]) for path in NAMES if path in held)
 
     def _is_copy(self, path: str, held: HeldFile) -> bool:
@@ -153,18 +175,17 @@ class SharedFiles:
         came = 0
         with self._held.lock("files"), storage_errors(self.root):
             with self.store.read() as session:
-                manifest = read_manifest(session, self.project_id)
+                manifest = self._manifest(session)
             held = self._held.load()
             for entry in manifest.values():
                 wanted, file = staged.get(entry.path, (None, None))
                 if wanted == entry and file is not None:
-                    stat = file.stat()
-                    (self.root / entry.path).parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(file, self.root / entry.path)
+                    stat = _move(file, self.root / entry.path)
                     held[entry.path] = HeldFile(entry.key, stat.st_size, stat.st_mtime_ns)
                     came += 1
             clear_fetched(self.root)
-            if not mark:  # nothing was ever published in this database: it is new, and the old one is lost
+            if not mark and not manifest:
+                # nothing was ever published in this database: it is new, and the old one is lost
                 held.clear()
             for path in [path for path in held if path not in manifest]:
                 self._remove(path)
@@ -178,9 +199,14 @@ class SharedFiles:
         file = self.root / path
         file.unlink(missing_ok=True)
         for folder in file.parents:
-            if folder == self.root or any(folder.iterdir()):
+            if folder == self.root:
                 return
-            folder.rmdir()
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue  # somebody deleted it
+            except OSError:
+                return  # other files are in it, or it is a link
 
     # writing
 
@@ -195,7 +221,7 @@ class SharedFiles:
             with write() as session:
                 yield session
             return
-        uploaded = self._upload(files)
+        uploaded = self._upload({**self._unknown_of_version(target, staged), **files})
         with self._held.lock("files"):
             with write() as session:
                 point(session, self.project_id, [entry for entry, _ in uploaded])
@@ -237,6 +263,26 @@ class SharedFiles:
         ]
         found.sort(key=lambda item: item[0])  # what says that a folder is whole was written last
         return {(name / path.relative_to(staged).as_posix()).as_posix(): path for _, path in found}
+
+    def _unknown_of_version(self, target: Path, staged: Path) -> dict[str, Path]:
+        """Files of the version that a name is about to name, as far as the manifest lacks them, oldest first.
+
+        There are some when a worker was killed after it had renamed the version into place and before the
+        commit: the next one finds the version there and does not publish it.
+        """
+        name = self._name(target)
+        folder = None if name is None else NAMES.get(name.as_posix())
+        version = read_name(staged) if folder else None
+        if not version:
+            return {}
+        with self.store.read() as session:
+            known = read_manifest(session, self.project_id)
+        found = {
+            path.as_posix(): stat.st_mtime_ns
+            for path, stat in files_below(self.root, f"{folder}/{version}")
+            if path.as_posix() not in known
+        }
+        return {path: self.root / path for path in sorted(found, key=lambda path: (found[path], path))}
 
     def _name(self, target: Path) -> PurePosixPath | None:
         """A path relative to the folder; None when it lies elsewhere."""
@@ -323,8 +369,7 @@ class SharedFiles:
         files = {path.as_posix(): self.root / path for path, _ in files_below(self.root)}
         if not files:
             return 0
-        ordered = sorted(files, key=lambda path: (files[path].stat().st_mtime_ns, path))
-        uploaded = self._upload({path: files[path] for path in ordered})
+        uploaded = self._upload({path: files[path] for path in sorted(files, key=self._turn)})
         with self._held.lock("files"):
             with write() as session:
                 if read_manifest(session, self.project_id):
@@ -334,7 +379,27 @@ class SharedFiles:
         _log.info("project %s: all %d files published for the first time", self.project_id, len(uploaded))
         return len(uploaded)
 
+    def _turn(self, path: str) -> tuple[bool, int, bool, str]:
+        """Sorts files as they came to be; many of one time where they were copied or restored."""
+        changed = (self.root / path).stat().st_mtime_ns
+        return path in NAMES, changed, path.endswith("/manifest.json"), path
+
     def is_published(self) -> bool:
         """Whether the manifest names any file."""
         with self.store.read() as session:
             return bool(read_manifest(session, self.project_id))
+
+
+def _move(source: Path, target: Path) -> os.stat_result:
+    """Move a file to its place, which a link may have put on another disk; what the system says of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stat = source.stat()
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with open_atomic(target) as out, source.open("rb") as file:
+            shutil.copyfileobj(file, out)
+        return target.stat()
+    return stat

@@ -26,10 +26,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, cast
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.files import open_atomic, storage_errors
-from ml_backend.errors import BadInput
+from ml_backend.errors import BadInput, StorageError
 from sync.artifacts.opening import shared_files
+from sync.artifacts.shared import SharedFiles
 from sync.backup.choice import LABEL_STUDIO, SECRETS, Models, Pools, files_below, links_below, needed_versions
 from sync.backup.manifest import DATA, FORMAT, MANIFEST, STORE_FILES, FileEntry, Manifest, listed, release
 from sync.backup.store_copy import copy_sqlite, kind_of, pinned
@@ -42,6 +44,7 @@ from sync.store.tables import ProjectRecord
 __all__ = ["BackupReport", "alone", "backup", "default_name", "refuse_inside"]
 
 _SCRATCH = ".backup"
+_TRIES = 10
 _STUDIO_LEFT_OUT = frozenset({"server.log", "export"})
 _TarMode = Literal["w", "w:gz"]
 
@@ -103,8 +106,7 @@ def backup(
         installation_id(data_dir)  # made now if nobody asked anything yet: it must outlive this machine
         store = Store(url, upgrade=False)
         stack.callback(store.close)
-        _fetch_shared(settings, store)
-        with store.write() as session:
+        with _held_whole(settings, store) as session:
             copy = stack.enter_context(pinned(url))
             needed = needed_versions(session, data_dir)
             wanted = files_below(data_dir, needed, models, pools)
@@ -144,20 +146,40 @@ def backup(
     )  # fmt: skip
 
 
-def _fetch_shared(settings: Settings, store: Store) -> None:
+@contextmanager
+def _held_whole(settings: Settings, store: Store) -> Iterator[Session]:
+    """The writers' lock, taken when this machine has all files that the store names.
+
+    Raises StorageError when other machines publish more again and again before the lock is ours.
+    """
+    for _ in range(_TRIES):
+        projects = _fetch_shared(settings, store)
+        with store.write() as session:
+            if not any(shared.lacks(session) for shared in projects):
+                yield session
+                return
+    raise StorageError(
+        "files of other machines came faster than they could be fetched, so the backup would not be whole",
+        hint="Try again, or stop the workers meanwhile",
+    )
+
+
+def _fetch_shared(settings: Settings, store: Store) -> list[SharedFiles]:
     """Bring this machine's copy up to date where machines share files: an archive holds all of them.
 
     A store of an earlier release shares none.
     """
     if not settings.artifacts_url:
-        return
+        return []
     with store.read() as session:
         if revision_of(session.connection()) != NEWEST:
-            return
+            return []
         projects = list(session.scalars(select(ProjectRecord.id)))
-    for project_id in projects:
-        if (shared := shared_files(settings, store, project_id)) is not None:
-            shared.fetch()
+    found = [shared_files(settings, store, project_id) for project_id in projects]
+    known = [shared for shared in found if shared is not None]
+    for shared in known:
+        shared.fetch()
+    return known
 
 
 def _mode(target: Path) -> _TarMode:

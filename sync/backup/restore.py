@@ -39,6 +39,7 @@ from sync.local.up import read_state
 from sync.settings import RESTORE_NOTE, Settings
 from sync.store.database import Store, compare_everything, database_now
 from sync.store.migrate import NEWEST, VERSION_TABLE, known_revisions
+from sync.store.revisions import new_mark
 from sync.store.tables import ArtifactRecord, Base, LeaseRecord, LeftOverRecord, ProjectRecord
 
 __all__ = ["RestoreReport", "restore"]
@@ -286,6 +287,9 @@ def _prepare_store(archive: CheckedArchive, url: str, ready: Path) -> None:
             # of before stay: they may belong to an installation that goes on.
             session.execute(delete(ArtifactRecord))
             session.execute(delete(LeftOverRecord))
+            for project in session.scalars(select(ProjectRecord)):
+                # also where none was published: what other machines hold is of another state
+                project.artifacts_revision = new_mark()
             compare_everything(session)
     finally:
         store.close()
