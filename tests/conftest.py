@@ -60,15 +60,15 @@ BOXES = """<View>
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a real server first: they take longest, so no process is left alone with one at the end.
 
-    In CI a browser test that failed runs once more.
+    In CI a test with a real browser or a real Label Studio that failed runs once more.
     """
     real = {item.path for item in items if "studio_server" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in real)
     if os.environ.get("CI") == "true":
-        # A browser on a busy machine is late now and then. A second try shows whether it was that; the last
-        # line counts the tests that needed it, and a real fault fails twice.
+        # A browser or a server on a busy machine is late now and then. A second try shows whether it was
+        # that; the last line counts the tests that needed it, and a real fault fails twice.
         for item in items:
-            if item.get_closest_marker("browser"):
+            if item.get_closest_marker("browser") or "studio_server" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.flaky(reruns=1))
 
 

@@ -35,7 +35,12 @@ def _state(world: World) -> tuple[Any, ...]:
             for table in Base.metadata.sorted_tables
         }
     files = sorted((world.folder / "data" / "projects").rglob("*"))
-    return copy.deepcopy(world.studio._db), rows, {str(p): p.read_bytes() for p in files if p.is_file()}
+    # hidden are notes of what this machine fetched
+    return (
+        copy.deepcopy(world.studio._db),
+        rows,
+        {str(p): p.read_bytes() for p in files if p.is_file() and p.name[0] != "."},
+    )
 
 
 def _plan(world: World) -> RoundPlan:
