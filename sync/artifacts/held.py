@@ -52,6 +52,12 @@ class Held:
         rows = {path: [file.key, file.size, file.mtime_ns] for path, file in held.items()}
         write_atomic(self._note, json.dumps(rows, separators=(",", ":")).encode())
 
+    def forget(self) -> None:
+        """Drop the note: no file counts as a copy any more, so none goes because the manifest lacks it."""
+        if self._note.exists():
+            with self.lock("files"), storage_errors(self._note):
+                self._note.unlink(missing_ok=True)
+
     @property
     def mark(self) -> str | None:
         """The state that was fetched whole; None when none was, or when the note is lost."""

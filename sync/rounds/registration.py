@@ -28,6 +28,7 @@ from ml_backend.errors import BadInput, ModelError
 from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.learners.registry import check_options
+from sync.artifacts.held import Held
 from sync.artifacts.manifest import forget_files
 from sync.rounds.learner_choice import choose_learner
 from sync.rounds.order_quotas import check_balance
@@ -283,6 +284,8 @@ def _make_way(session: Session, paths: ProjectPaths, changes: ProjectChanges) ->
             os.replace(paths.root, kept)
         _log.warning("project %s is a new one; files of the old one are in %s", paths.project_id, kept)
     forget_files(session, paths.project_id)
+    if changes.is_on_disk:
+        Held(paths.root).forget()  # the manifest was the old project's; the files here are the new one's
     for table in Base.metadata.sorted_tables[::-1]:
         if "project_id" in table.columns:
             session.execute(delete(table).where(table.c.project_id == paths.project_id))
