@@ -57,6 +57,14 @@ class Settings(ExecutorSettings):
         "each machine's copy. Needs signing_key. Empty: data_dir alone",
     )
 
+    artifacts_project_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="with artifacts_url: bytes of shared files that this machine holds of each project at "
+        "most. Pools and models of old rounds go from its disk first, oldest first, and come back when they "
+        "are used; those of the rounds in use always stay. Empty: all files",
+    )
+
     backend_internal_url: str = Field(
         default="", description="the backend as Label Studio reaches it, when browsers reach it elsewhere"
     )
@@ -358,9 +366,9 @@ class Settings(ExecutorSettings):
     )
 
     # push
-    push_rows: int = Field(default=2000, ge=1, description="predictions per request at most")
+    push_rows: int = Field(default=10_000, ge=1, description="predictions per request at most")
     push_bytes: int = Field(
-        default=32 * 1024**2, ge=1024, description="approximate largest size of a request in bytes"
+        default=64 * 1024**2, ge=1024, description="approximate largest size of a request in bytes"
     )
     push_min_score: float = Field(
         default=0.3, ge=0, le=1, description="lowest class score of masks that are shown"

@@ -23,7 +23,14 @@ from sync.store.database import Store
 from sync.store.project_store import ProjectStore
 from sync.store.tables import InstallationRecord, RoundRecord
 
-__all__ = ["begin_sharing", "delete_left_over", "objects_of", "share_installation", "shared_files"]
+__all__ = [
+    "begin_sharing",
+    "bring_version",
+    "delete_left_over",
+    "objects_of",
+    "share_installation",
+    "shared_files",
+]
 
 _log = logging.getLogger(__name__)
 _ID: Final = "id"
@@ -46,7 +53,16 @@ def shared_files(settings: Settings, store: Store, project_id: int) -> SharedFil
     objects = objects_of(settings)
     if objects is None:
         return None
-    return SharedFiles(store, objects, ProjectPaths(settings.data_dir, project_id).root, project_id)
+    root = ProjectPaths(settings.data_dir, project_id).root
+    return SharedFiles(store, objects, root, project_id, settings.artifacts_project_bytes)
+
+
+def bring_version(settings: Settings, store: Store, project_id: int, version: str) -> None:
+    """Bring the files of a model version here, where machines share them. Raises StorageError."""
+    shared = shared_files(settings, store, project_id)
+    if shared is not None:
+        shared.fetch()
+        shared.bring(ProjectPaths(settings.data_dir, project_id).model(version))
 
 
 def begin_sharing(shared: SharedFiles, db: ProjectStore) -> None:

@@ -6,6 +6,9 @@
 * ``fetch`` makes the copy of this machine what the manifest says, in the order in which files came to be. So
   a name (``current``) appears after what it names, as on the machine that wrote it.
 * ``publish`` does the rest at the end of a job: files that were written or deleted without a guard.
+
+With a limit in bytes, large files of old rounds are not held here (``sync.artifacts.lean``). ``bring``
+fetches those of a version that is used after all; they stay for a day.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import errno
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -26,10 +30,11 @@ from sqlalchemy.orm import Session
 from ml_backend.artifacts.files import open_atomic, read_name, storage_errors
 from ml_backend.errors import StorageError
 from sync.artifacts.held import Held, HeldFile
+from sync.artifacts.lean import spared
 from sync.artifacts.manifest import Entry, intend, mark_of, point, read_manifest, withdraw
 from sync.artifacts.objects import Objects, Written, file_digest
 from sync.artifacts.scope import NAMES, Area, files_below, is_shared, lies_in, lies_inside
-from sync.artifacts.staging import clear_fetched, staged_fetch
+from sync.artifacts.staging import clear_fetched, remove_whole, staged_fetch
 from sync.store.database import Store
 
 __all__ = ["SharedFiles"]
@@ -37,6 +42,7 @@ __all__ = ["SharedFiles"]
 _log = logging.getLogger(__name__)
 
 _TRIES: Final = 5
+_BROUGHT_S: Final = 24 * 3600.0
 _THREADS: Final = 8
 
 Write = Callable[[], AbstractContextManager[Session]]
@@ -53,12 +59,14 @@ class SharedFiles:
     objects : the object store
     root : the project's folder on this machine
     project_id : number of the project
+    limit : bytes of shared files that this machine should hold of the project at most; None: all of them
     """
 
     store: Store
     objects: Objects
     root: Path
     project_id: int
+    limit: int | None = None
     _held: Held = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,12 +91,55 @@ class SharedFiles:
             for _ in range(_TRIES):
                 with self.store.read() as session:
                     mark = mark_of(session, self.project_id)
-                    manifest = self._manifest(session)
+                    manifest, _ = self._wanted(session)
                 if self._is_current(mark):
                     return came
                 staged = self._download(self._missing(manifest))
                 came += self._put_in_place(staged, mark)
             return came
+
+    def bring(self, *folders: Path) -> int:
+        """Fetch what lies below these folders and is not here because of the limit; how many files came.
+
+        Raises StorageError when an object cannot be read; then nothing changed.
+        """
+        if self.limit is None:
+            return 0
+        names = [name for folder in folders if (name := self._name(folder)) is not None]
+        with self._held.lock("fetch"):
+            clear_fetched(self.root)
+            with self.store.read() as session:
+                manifest = self._manifest(session)
+            below = {
+                path: entry
+                for path, entry in manifest.items()
+                if any(PurePosixPath(path).is_relative_to(name) for name in names)
+            }
+            staged = self._download(self._missing(below))
+            with self._held.lock("files"), storage_errors(self.root):
+                with self.store.read() as session:
+                    manifest = self._manifest(session)
+                held = self._held.load()
+                came = self._rename(manifest, staged, held)
+                clear_fetched(self.root)
+                self._held.save(held)
+        return came
+
+    def is_away(self, folder: Path) -> bool:
+        """Whether files below this folder are not here because of the limit."""
+        name = self._name(folder)
+        if self.limit is None or name is None:
+            return False
+        with self.store.read() as session:
+            _, away = self._wanted(session)
+        held = self._held.load()
+        return any(path not in held and PurePosixPath(path).is_relative_to(name) for path in away)
+
+    def _wanted(self, session: Session) -> tuple[dict[str, Entry], frozenset[str]]:
+        """The entries that this machine should hold, and the paths of those that it need not."""
+        manifest = self._manifest(session)
+        away = spared(session, self.project_id, manifest, self.limit)
+        return {path: entry for path, entry in manifest.items() if path not in away}, away
 
     def _mark(self) -> str:
         with self.store.read() as session:
@@ -107,19 +158,23 @@ class SharedFiles:
         return manifest
 
     def lacks(self, session: Session) -> int:
-        """How many files of the manifest have another content there than here, or none here."""
+        """How many files that this machine should hold have another content there than here, or none here."""
         held = self._held.load()
         return sum(
             entry.path not in held or held[entry.path].key != entry.key
-            for entry in read_manifest(session, self.project_id).values()
+            for entry in self._wanted(session)[0].values()
         )
 
     def _is_current(self, mark: str) -> bool:
         """Whether the state of this mark was fetched, and no name was changed here since."""
         held = self._held.load()
-        if mark != self._held.mark:
+        if self._marked(mark) != self._held.mark:
             return False
         return all(self._is_copy(path, held[path]) for path in NAMES if path in held)
+
+    def _marked(self, mark: str) -> str:
+        """What the note says when this state was fetched: with another limit it is fetched anew."""
+        return mark if self.limit is None else f"{mark} up to {self.limit}"
 
     def _is_copy(self, path: str, held: HeldFile) -> bool:
         """Whether a file still looks as it did when it became a copy."""
@@ -172,28 +227,66 @@ class SharedFiles:
 
     def _put_in_place(self, staged: Mapping[str, tuple[Entry, Path]], mark: str) -> int:
         """Rename what still is the content of its file; delete what the manifest does not name any more."""
-        came = 0
         with self._held.lock("files"), storage_errors(self.root):
             with self.store.read() as session:
-                manifest = self._manifest(session)
+                manifest, away = self._wanted(session)
             held = self._held.load()
-            for entry in manifest.values():
-                wanted, file = staged.get(entry.path, (None, None))
-                if wanted == entry and file is not None:
-                    stat = _move(file, self.root / entry.path)
-                    held[entry.path] = HeldFile(entry.key, stat.st_size, stat.st_mtime_ns)
-                    came += 1
+            came = self._rename(manifest, staged, held)
             clear_fetched(self.root)
             if not mark and not manifest:
                 # nothing was ever published in this database: it is new, and the old one is lost
                 held.clear()
-            for path in [path for path in held if path not in manifest]:
+            for path in [path for path in held if path not in manifest and path not in away]:
                 self._remove(path)
                 del held[path]
-            self._held.save(held)
+            leaving = self._may_leave(held, away)
+            for path in leaving:
+                del held[path]
+            self._held.save(held)  # first: what is held and is not there counts as deleted by this machine
+            self._leave(leaving)
             if all(path in held and held[path].key == entry.key for path, entry in manifest.items()):
-                self._held.set_mark(mark)
+                self._held.set_mark(self._marked(mark))
         return came
+
+    def _rename(
+        self,
+        manifest: Mapping[str, Entry],
+        staged: Mapping[str, tuple[Entry, Path]],
+        held: dict[str, HeldFile],
+    ) -> int:
+        """Put what was fetched in its place, as far as the manifest still names it; how many files."""
+        came = 0
+        for entry in manifest.values():
+            wanted, file = staged.get(entry.path, (None, None))
+            if wanted == entry and file is not None:
+                stat = _move(file, self.root / entry.path)
+                held[entry.path] = HeldFile(entry.key, stat.st_size, stat.st_mtime_ns)
+                came += 1
+        return came
+
+    def _may_leave(self, held: Mapping[str, HeldFile], away: frozenset[str]) -> list[str]:
+        """Which of the files ``away`` can go: of folders where all are as published, none of the last day."""
+        here = [path for path in held if path in away]
+        fresh = time.time_ns() - int(_BROUGHT_S * 1e9)
+        stay = {
+            _folder(path)
+            for path in here
+            if held[path].mtime_ns > fresh or not self._is_copy(path, held[path])
+        }
+        for folder in {_folder(path) for path in here if path.startswith("pools/")} - stay:
+            files = [name.as_posix() for name, _ in files_below(self.root / folder)]
+            if any(f"{folder}/{name}" not in held for name in files):
+                stay.add(folder)  # something is not published yet
+        return [path for path in here if _folder(path) not in stay]
+
+    def _leave(self, paths: Sequence[str]) -> None:
+        """Remove local files; a pool as a whole, so that nobody takes a part of it for all of it."""
+        for folder in sorted({_folder(path) for path in paths}):
+            if folder.startswith("pools/"):
+                remove_whole(self.root / folder)
+        for path in paths:
+            if not path.startswith("pools/"):
+                self._remove(path)
 
     def _remove(self, path: str) -> None:
         file = self.root / path
@@ -240,7 +333,13 @@ class SharedFiles:
             held = self._held.load()
             gone = [path for path in held if path == name.as_posix() or path.startswith(f"{name}/")]
             with write() as session:
-                withdraw(session, self.project_id, [Entry(path, held[path].key, "", 0) for path in gone])
+                entries = [Entry(path, held[path].key, "", 0) for path in gone]
+                if self.limit is not None:
+                    manifest = read_manifest(session, self.project_id)
+                    away = spared(session, self.project_id, manifest, self.limit)
+                    missing = [path for path in sorted(away) if path not in held]
+                    entries += [manifest[path] for path in missing if path.startswith(f"{name}/")]
+                withdraw(session, self.project_id, entries)
                 yield session
             for path in gone:
                 del held[path]
@@ -348,7 +447,13 @@ class SharedFiles:
             now = self._held.load()
             # another job of this machine may have published some of them meanwhile
             uploaded = [each for each in uploaded if now.get(each[0].path) == held.get(each[0].path)]
-            gone = [entry for entry in gone if not (self.root / entry.path).exists()]
+            gone = [
+                entry
+                for entry in gone
+                if entry.path in now
+                and now[entry.path].key == entry.key
+                and not (self.root / entry.path).exists()
+            ]
             with write() as session:
                 point(session, self.project_id, [entry for entry, _ in uploaded])
                 withdraw(session, self.project_id, gone)
@@ -403,3 +508,8 @@ def _move(source: Path, target: Path) -> os.stat_result:
             shutil.copyfileobj(file, out)
         return target.stat()
     return stat
+
+
+def _folder(path: str) -> str:
+    """The version that a file belongs to, as the first two parts of its path."""
+    return "/".join(PurePosixPath(path).parts[:2])

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["clear_fetched", "remove_abandoned", "staged_fetch"]
+__all__ = ["clear_fetched", "remove_abandoned", "remove_whole", "staged_fetch"]
 
 _log = logging.getLogger(__name__)
 _FETCHED: Final = ".fetch"
@@ -35,6 +35,13 @@ def staged_fetch(root: Path) -> Path:
 def clear_fetched(root: Path) -> None:
     """Remove the files of fetches. The caller holds the lock of fetches, so no other one is under way."""
     shutil.rmtree(root / _FETCHED, ignore_errors=True)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder; nobody sees a part of it, and ``remove_abandoned`` finds what a kill leaves."""
+    going = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    os.replace(folder, going)
+    shutil.rmtree(going)
 
 
 def remove_abandoned(folder: Path) -> int:

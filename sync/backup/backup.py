@@ -29,6 +29,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.files import open_atomic, storage_errors
+from ml_backend.artifacts.paths import ProjectPaths
 from ml_backend.errors import BadInput, StorageError
 from sync.artifacts.opening import shared_files
 from sync.artifacts.shared import SharedFiles
@@ -106,7 +107,7 @@ def backup(
         installation_id(data_dir)  # made now if nobody asked anything yet: it must outlive this machine
         store = Store(url, upgrade=False)
         stack.callback(store.close)
-        with _held_whole(settings, store) as session:
+        with _held_whole(settings, store, models, pools) as session:
             copy = stack.enter_context(pinned(url))
             needed = needed_versions(session, data_dir)
             wanted = files_below(data_dir, needed, models, pools)
@@ -147,13 +148,13 @@ def backup(
 
 
 @contextmanager
-def _held_whole(settings: Settings, store: Store) -> Iterator[Session]:
-    """The writers' lock, taken when this machine has all files that the store names.
+def _held_whole(settings: Settings, store: Store, models: Models, pools: Pools) -> Iterator[Session]:
+    """The writers' lock, taken when this machine has all files that the store names and the archive wants.
 
     Raises StorageError when other machines publish more again and again before the lock is ours.
     """
     for _ in range(_TRIES):
-        projects = _fetch_shared(settings, store)
+        projects = _fetch_shared(settings, store, models, pools)
         with store.write() as session:
             if not any(shared.lacks(session) for shared in projects):
                 yield session
@@ -164,7 +165,7 @@ def _held_whole(settings: Settings, store: Store) -> Iterator[Session]:
     )
 
 
-def _fetch_shared(settings: Settings, store: Store) -> list[SharedFiles]:
+def _fetch_shared(settings: Settings, store: Store, models: Models, pools: Pools) -> list[SharedFiles]:
     """Bring this machine's copy up to date where machines share files: an archive holds all of them.
 
     A store of an earlier release shares none.
@@ -179,6 +180,14 @@ def _fetch_shared(settings: Settings, store: Store) -> list[SharedFiles]:
     known = [shared for shared in found if shared is not None]
     for shared in known:
         shared.fetch()
+    with store.read() as session:
+        needed = needed_versions(session, settings.data_dir)
+    for shared in known:  # also what this machine does without
+        paths = ProjectPaths(settings.data_dir, shared.project_id)
+        names = sorted(needed.get(shared.project_id, ()))
+        model_folders = [paths.models] if models == "all" else [paths.model(name) for name in names]
+        pool_folders = [paths.pools] if pools == "all" else [paths.pool(name) for name in names]
+        shared.bring(*model_folders, *pool_folders)
     return known
 
 

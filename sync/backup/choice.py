@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
-from sync.rounds.round_records import reviewed_round
 from sync.rounds.wanted_version import wish_in_file
+from sync.store.round_state import reviewed_round
 from sync.store.tables import ProjectRecord, RoundRecord
 
 __all__ = [

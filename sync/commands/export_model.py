@@ -30,10 +30,17 @@ def register(app: typer.Typer) -> None:
 
         from ml_backend.artifacts.model_versions import ModelRegistry
         from ml_backend.errors import BadInput
+        from sync.artifacts.opening import bring_version
         from sync.exchange.model_export import export_model
+        from sync.installation import open_store
+        from sync.rounds.project import registered
         from sync.settings import load_settings
 
         settings = load_settings()
+        store = None
+        if settings.artifacts_url:
+            settings, store = open_store(data_dir)
+            registered(settings, store, project, files=True)
         registry = ModelRegistry(data_dir or settings.data_dir)
         chosen = version or registry.current(project)
         if not chosen:
@@ -42,6 +49,8 @@ def register(app: typer.Typer) -> None:
                 field="project",
                 hint="The worker trains one once enough tasks are finished",
             )
+        if store is not None:
+            bring_version(settings, store, project, chosen)
         done = export_model(registry.info(project, chosen), project, out, title=title)
         if as_json:
             typer.echo(

@@ -100,9 +100,11 @@ def _push(
     from sync.console import progress, say
     from sync.projects.picture_tasks import PictureProject, upload_pictures
     from sync.projects.pictures import find_images
-    from sync.rounds.given_rounds import find_model
+    from sync.rounds.given_rounds import bring_model, find_model
     from sync.worker.take_over import take_over
 
+    if model:
+        bring_model(made.settings, made.store, model)
     chosen = find_model(made.settings, model) if model else None
     added = 0
     if images is not None:
@@ -153,12 +155,13 @@ def _write(
     from sync.console import progress
     from sync.exchange.folder_predictions import kind_of_model, predict_folder
     from sync.projects.pictures import find_images
-    from sync.rounds.given_rounds import find_model
+    from sync.rounds.given_rounds import bring_model, find_model
     from sync.rounds.project import registered_labels
 
     name = model or (ModelRegistry(settings.data_dir).current(project) if project is not None else None)
     if not name:
         raise BadInput(f"project {project} has no model yet", field="model", hint="Name one with --model")
+    bring_model(settings, store, name)
     chosen = find_model(settings, name)
     pictures, refused = find_images(images)
     is_csv = kind_of_model(chosen).unit == "picture"

@@ -27,11 +27,11 @@ from sync.review.promise_text import promise_lines
 from sync.rounds.due import training_wait, wait_text
 from sync.rounds.kind_settings import kind_settings
 from sync.rounds.progress import Memo
-from sync.rounds.round_records import has_finished, reviewed_round
 from sync.settings import Settings
 from sync.store.database import Store, utc_now
 from sync.store.project_store import ProjectStore
 from sync.store.review_tables import InviteRecord, OutboxRecord
+from sync.store.round_state import has_finished, reviewed_round
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,

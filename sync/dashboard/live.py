@@ -13,10 +13,10 @@ from sqlalchemy import select
 from ml_backend.artifacts.paths import ProjectPaths
 from sync.rounds.early import given_up, is_early
 from sync.rounds.live_progress import LiveProgress, read_progress
-from sync.rounds.round_records import STEPS
 from sync.settings import Settings
 from sync.store.database import Store, database_now
 from sync.store.lease import lease_name, training_lease_name
+from sync.store.round_state import STEPS
 from sync.store.tables import LeaseRecord, ProjectRecord, RoundRecord
 
 __all__ = ["SHOWN_STEPS", "LiveState", "StepState", "live_state"]

@@ -30,9 +30,9 @@ from sync.review.nouns import noun_of
 from sync.review.promise_text import promise_lines
 from sync.rounds.absent import AbsentLabels, absent_labels, is_absent
 from sync.rounds.cluster import labels_as_then
-from sync.rounds.round_records import has_finished, reviewed_round
 from sync.rounds.task_queries import finished_pages
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished, reviewed_round
 from sync.store.tables import AnnotationRecord, DecisionRecord, RoundRecord, TaskRecord
 from sync.studio.protocol import PATH_FIELD
 
@@ -62,6 +62,8 @@ def collect(
     with db.read() as session:
         rounds = list(session.scalars(select(RoundRecord).where(RoundRecord.project_id == db.id)))
     record = reviewed_round(rounds) if choice.round is None else _round(rounds, choice.round)
+    if choice.round is not None and record is not None:
+        db.bring(paths.pool(record.model_version))
     if choice.round is not None and record is not None and not paths.pool(record.model_version).is_dir():
         raise BadInput(
             f"the masks of round {choice.round} are not there any more: it is old, and `keep_rounds` says "

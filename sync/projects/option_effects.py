@@ -27,11 +27,12 @@ from sync.rounds.kind_settings import kind_settings
 from sync.rounds.policies import terms_digest
 from sync.rounds.progress import Progress
 from sync.rounds.project import registered
-from sync.rounds.round_records import has_finished, trained_round
+from sync.rounds.round_records import trained_round
 from sync.rounds.wishes import wishes_of
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 from sync.store.tables import Base, ProjectRecord, RoundRecord
 
 __all__ = ["COUNTS_FROM", "effects_of"]

@@ -20,11 +20,12 @@ from sync.rounds.history import write_history
 from sync.rounds.project import OpenProject, open_project
 from sync.rounds.pull import pull
 from sync.rounds.registration import project_ids, register_project
-from sync.rounds.round_records import has_finished, restore_rounds, trained_round
+from sync.rounds.round_records import restore_rounds, trained_round
 from sync.rounds.test_split import restore_test_splits
 from sync.settings import Settings
 from sync.store.database import Store
 from sync.store.lease import Lease, hold_project
+from sync.store.round_state import has_finished
 from sync.store.tables import ProjectRecord, RoundRecord
 from sync.studio.protocol import StudioClient
 

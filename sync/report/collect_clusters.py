@@ -23,9 +23,10 @@ from sync.report.render_clusters import Purity, Section, render_cluster_page
 from sync.review.verdicts import offsets, read_review_log
 from sync.rounds.cluster import LabelPool, load_label_pools
 from sync.rounds.progress import Memo
-from sync.rounds.round_records import has_finished, trained_round
+from sync.rounds.round_records import trained_round
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 from sync.store.tables import DecisionRecord, RoundRecord, TaskRecord
 
 __all__ = ["project_sections", "write_cluster_page"]

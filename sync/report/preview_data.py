@@ -29,11 +29,12 @@ from sync.rounds.infer import pool_index
 from sync.rounds.known_masks import KnownMasks, load_known_masks, load_lessons
 from sync.rounds.policies import build_policy
 from sync.rounds.progress import Memo
-from sync.rounds.round_records import has_finished, trained_round
+from sync.rounds.round_records import trained_round
 from sync.rounds.task_queries import open_task_ids
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 
 __all__ = ["STEPS", "make_preview", "missed_objects", "test_masks", "without_pictures"]
 

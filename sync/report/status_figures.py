@@ -18,15 +18,16 @@ from ml_backend.errors import BadInput, BadLabelConfig, StorageError
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.tls import tls_context
 from sync.artifacts.figures import shared_figures
+from sync.artifacts.manifest import read_manifest
 from sync.review.nouns import noun_of
 from sync.review.outbox import waiting
 from sync.review.question import FORMS
 from sync.rounds.due import training_wait, wait_text
-from sync.rounds.old_rounds import old_rounds
 from sync.rounds.positives_left import positives_left
 from sync.settings import Settings
 from sync.store.database import Store, database_now
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import old_rounds
 from sync.store.tables import (
     AnnotationRecord,
     AnswerRecord,
@@ -174,7 +175,7 @@ def project_status(settings: Settings, session: Session, project: ProjectRecord)
         "answer_at": _review_projects(settings, session, project),
         "queue": asdict(waiting(session, project_id=project.id)),
         "serving": ModelRegistry(settings.data_dir).current(project.id),
-        "old_rounds": _old_rounds(settings, project, rounds),
+        "old_rounds": _old_rounds(settings, session, project, rounds),
         "segmenter": str(project.options.get("segmenter", "")),
         "click_model": _current_click_model(settings, project.id),
         "rounds": [_round_status(session, record) for record in rounds],
@@ -243,16 +244,29 @@ def _round_status(session: Session, record: RoundRecord) -> dict[str, Any]:
     }
 
 
-def _old_rounds(settings: Settings, project: ProjectRecord, rounds: Sequence[RoundRecord]) -> dict[str, Any]:
-    """Rounds that newer ones replaced: how many keep their pools, how many do not, and what is set."""
+def _old_rounds(
+    settings: Settings, session: Session, project: ProjectRecord, rounds: Sequence[RoundRecord]
+) -> dict[str, Any]:
+    """Rounds that newer ones replaced: how many have their pools here, only in the object store, or nowhere;
+    and what is set.
+    """
     paths = ProjectPaths(settings.data_dir, project.id)
     try:
         keep = settings.for_project(project.options).keep_rounds
     except BadInput:  # said elsewhere
         keep = None
     old = set(old_rounds(rounds, None).kept)
-    full = sum(paths.pool(record.model_version).is_dir() for record in rounds if record.number in old)
-    return {"keep_rounds": keep, "with_pool": full, "without_pool": len(old) - full}
+    here = [paths.pool(record.model_version).is_dir() for record in rounds if record.number in old]
+    shared: set[str] = set()
+    if settings.artifacts_url:
+        shared = {path.split("/")[1] for path in read_manifest(session, project.id) if path[:6] == "pools/"}
+    stored = [record.model_version in shared for record in rounds if record.number in old]
+    return {
+        "keep_rounds": keep,
+        "with_pool": sum(here),
+        "in_store_alone": sum(far and not near for near, far in zip(here, stored, strict=True)),
+        "without_pool": sum(not (near or far) for near, far in zip(here, stored, strict=True)),
+    }
 
 
 def _current_click_model(settings: Settings, project_id: int) -> str:

@@ -55,11 +55,14 @@ def _project_lines(project: dict[str, Any]) -> list[str]:
         f"  serving    {project['serving'] or 'nothing yet'}"
         + (f", clicks by {clicks}" if (clicks := _clicks_by(project)) else ""),
     ]
-    if (old := project["old_rounds"])["without_pool"] or old["keep_rounds"] is not None:
+    old = project["old_rounds"]
+    if old["without_pool"] or old["in_store_alone"] or old["keep_rounds"] is not None:
         keep = "all" if old["keep_rounds"] is None else old["keep_rounds"]
         full = plural(old["with_pool"], "round")
+        far = f", {old['in_store_alone']} in the object store alone" if old["in_store_alone"] else ""
         lines.append(
-            f"  old        {full} with pool and trees, {old['without_pool']} without (keep_rounds: {keep})"
+            f"  old        {full} with pool and trees{far}, {old['without_pool']} without "
+            f"(keep_rounds: {keep})"
         )
     if project["next_training"] is not None:
         lines.append(f"  training   {project['next_training']['text']}")

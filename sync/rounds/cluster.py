@@ -35,11 +35,12 @@ from sync.executor.choice import executor_of
 from sync.executor.local import LocalExecutor
 from sync.rounds.absent import absent_labels, is_absent
 from sync.rounds.progress import Memo, Progress
-from sync.rounds.round_records import finish_step, has_finished
+from sync.rounds.round_records import finish_step
 from sync.rounds.task_queries import finished_digests, open_task_ids
 from sync.rounds.tree_tasks import Growing, grow
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 from sync.store.tables import RoundRecord
 
 __all__ = [

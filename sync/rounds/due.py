@@ -13,10 +13,11 @@ from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig
 from sync.rounds.early import given_up, is_early
 from sync.rounds.progress import Memo, remembered
-from sync.rounds.round_records import has_finished, last_trained_for, load_snapshot
+from sync.rounds.round_records import last_trained_for, load_snapshot
 from sync.rounds.task_queries import finished_digests
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 from sync.store.tables import RoundRecord
 
 __all__ = ["WANTED_FORMAT", "TrainingWait", "training_due", "training_wait", "wait_text", "wanted_of"]

@@ -19,10 +19,21 @@ from ml_backend.errors import BadInput, ModelError
 from ml_backend.learners.adopted import NAME, write_adopted
 from ml_backend.learners.class_map import ClassMap, class_map
 from ml_backend.learners.registry import get_learner
+from sync.artifacts.opening import bring_version
 from sync.rounds.round_records import version_prefix
 from sync.settings import Settings
+from sync.store.database import Store
 
-__all__ = ["ADOPTED", "COLD", "TRAINED", "GivenModel", "adopt_into", "find_model", "snapshot_of_model"]
+__all__ = [
+    "ADOPTED",
+    "COLD",
+    "TRAINED",
+    "GivenModel",
+    "adopt_into",
+    "bring_model",
+    "find_model",
+    "snapshot_of_model",
+]
 
 TRAINED, COLD, ADOPTED = "trained", "cold", "adopted"
 """Where the version of a round comes from."""
@@ -59,15 +70,31 @@ def find_model(settings: Settings, name: str) -> GivenModel:
                 hint="Give a folder with manifest.json or learner.json",
             )
         return GivenModel(str(manifest.get("version", folder.name)), folder, learner, 0, manifest)
-    number = name.removeprefix("gs").partition("-")[0]
-    if not number.isdigit() or not name.startswith(version_prefix(int(number))):
+    number = _project_of(name)
+    if not number:
         raise BadInput(
             f"there is no model {name!r}",
             field="model",
             hint="Name a version as `groundswell status` shows it, or the folder of one",
         )
-    info = ModelRegistry(settings.data_dir).info(int(number), name)
-    return GivenModel(name, info.folder, info.learner, int(number), info.manifest)
+    info = ModelRegistry(settings.data_dir).info(number, name)
+    return GivenModel(name, info.folder, info.learner, number, info.manifest)
+
+
+def bring_model(settings: Settings, store: Store, name: str) -> None:
+    """Bring the files of the version called ``name`` here, where machines share them; nothing for a folder.
+
+    Raises StorageError.
+    """
+    if (number := _project_of(name)) and not Path(name).is_dir():
+        bring_version(settings, store, number, name)
+
+
+def _project_of(name: str) -> int:
+    """Number of the project whose version has this name; 0 when no version can have it."""
+    number = name.removeprefix("gs").partition("-")[0]
+    is_version = number.isdigit() and name.startswith(version_prefix(int(number)))
+    return int(number) if is_version else 0
 
 
 def snapshot_of_model(

@@ -42,11 +42,12 @@ from sync.rounds.look_tasks import FEATURES, MASKS, MODEL, Asked, Finding, Found
 from sync.rounds.mask_embeddings import OWN, embeddings_from
 from sync.rounds.picture_vectors import VectorWriter
 from sync.rounds.progress import Memo, Progress
-from sync.rounds.round_records import finish_step, has_finished, update_round
+from sync.rounds.round_records import finish_step, update_round
 from sync.rounds.task_queries import finished_test_ids, note_image_errors, open_task_ids, task_images
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 from sync.store.tables import InferenceRecord, RoundRecord
 
 __all__ = ["infer", "pool_index", "tasks_to_infer"]

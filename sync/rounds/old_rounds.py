@@ -13,43 +13,22 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import select
 
 from ml_backend.artifacts.files import storage_errors
 from ml_backend.artifacts.model_versions import ModelRegistry
 from ml_backend.artifacts.paths import ProjectPaths
-from sync.rounds.round_records import reviewed_round
 from sync.rounds.wanted_version import wanted_version
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import old_rounds
 from sync.store.tables import RoundRecord
 
-__all__ = ["OldRounds", "drop_old_rounds", "old_rounds"]
+__all__ = ["drop_old_rounds"]
 
 _log = logging.getLogger(__name__)
 _GONE = ".gone-"
-
-
-@dataclass(frozen=True, slots=True)
-class OldRounds:
-    """Numbers of rounds that are not in use any more, newest first: those that keep their large files, and
-    those that do not need to."""
-
-    kept: tuple[int, ...]
-    to_drop: tuple[int, ...]
-
-
-def old_rounds(rounds: Sequence[RoundRecord], keep: int | None) -> OldRounds:
-    """Which rounds are old, when ``keep`` of the old ones keep their files (None: all)."""
-    pushed = max((record.number for record in rounds if record.pushed), default=0)
-    exported = reviewed_round(rounds)
-    first = 0 if exported is None else min(pushed, exported.number)
-    old = sorted((record.number for record in rounds if record.number < first), reverse=True)
-    cut = len(old) if keep is None else keep
-    return OldRounds(tuple(old[:cut]), tuple(old[cut:]))
 
 
 def drop_old_rounds(db: ProjectStore, settings: Settings, paths: ProjectPaths) -> int:
@@ -77,12 +56,15 @@ def drop_old_rounds(db: ProjectStore, settings: Settings, paths: ProjectPaths) -
                 with db.guard(tree):
                     tree.unlink()
             pool = paths.pool(record.model_version)
-            if not pool.is_dir():
+            is_here = pool.is_dir()
+            if not is_here and not db.is_away(pool):
                 continue
-            away = paths.pools / f"{_GONE}{record.model_version}"
+            going = paths.pools / f"{_GONE}{record.model_version}"
             with db.guard(pool):
-                os.replace(pool, away)
-            shutil.rmtree(away)
+                if is_here:
+                    os.replace(pool, going)
+            if is_here:
+                shutil.rmtree(going)
             gone += 1
             _log.info("project %s: round %s is old, its pool and trees are gone", db.id, record.number)
     return gone

@@ -52,7 +52,7 @@ _READ_TASKS = 256
 _COLUMNS = ("key", "task_id", "label", "box", "rle", "score", "quality")
 _SAVED_EVERY = 20
 """predictions that are replaced between two notes of what was sent"""
-_FIRST_ROWS = 250
+_FIRST_ROWS = 500
 """predictions in the first request of a push, at most"""
 
 
@@ -418,8 +418,8 @@ def _chunks(
 ) -> Iterator[PreparedPredictions]:
     """Rows in chunks bounded by number and by bytes of JSON, checked. Raises StudioError.
 
-    The first chunk is a small one, so that Label Studio does not wait for long; each further one may be twice
-    as large, because a request has a cost of its own, which grows with the project.
+    The first chunk is a small one, so that Label Studio does not wait for long; each further one may be four
+    times as large, because a request has a cost of its own, which grows with the project.
     """
     limit = min(settings.push_rows, _FIRST_ROWS)
     chunk = PreparedPredictions(label_config)
@@ -429,7 +429,7 @@ def _chunks(
             chunk.check()
             yield chunk
             chunk = PreparedPredictions(label_config)
-            limit = min(settings.push_rows, 2 * limit)
+            limit = min(settings.push_rows, 4 * limit)
     if chunk:
         chunk.check()
         yield chunk

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,27 +20,23 @@ from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.artifacts.paths import ProjectPaths
 from sync.store.database import utc_now
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import STEPS
 from sync.store.tables import RoundRecord
 
 __all__ = [
-    "STEPS",
     "begin_round",
     "current_round",
     "digest_of",
     "finish_step",
-    "has_finished",
     "last_trained_for",
     "load_snapshot",
     "reload_round",
     "restore_rounds",
-    "reviewed_round",
     "served_round",
     "trained_round",
     "update_round",
     "version_prefix",
 ]
-
-STEPS = ("start", "train", "infer", "cluster", "review", "push")
 
 
 def digest_of(value: Any) -> str:
@@ -125,24 +121,6 @@ def load_snapshot(paths: ProjectPaths, number: int) -> dict[str, Any]:
     """What round ``number`` trains on."""
     value: dict[str, Any] = read_json(paths.round(number) / "snapshot.json")
     return value
-
-
-def has_finished(record: RoundRecord, step: str) -> bool:
-    """Whether the round has finished this step."""
-    return STEPS.index(record.step) >= STEPS.index(step)
-
-
-def reviewed_round(rounds: Sequence[RoundRecord]) -> RoundRecord | None:
-    """The round whose accepted masks are exported: the newest whose review is done.
-
-    While no review is done: the newest that has accepted masks, else the newest whose review has begun. A
-    round that is still training or asking its first questions never hides masks that an earlier round
-    accepted.
-    """
-    begun = [record for record in rounds if has_finished(record, "review")]
-    done = [record for record in begun if record.review_done]
-    accepting = [record for record in begun if record.figures.get("review", {}).get("accepted")]
-    return max(done or accepting or begun, key=lambda record: record.number, default=None)
 
 
 def finish_step(

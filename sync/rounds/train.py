@@ -29,6 +29,7 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.learners.base import TrainReport, TrainSpec
 from ml_backend.learners.registry import get_learner
 from ml_backend.learners.training_job import run_training
+from sync.artifacts.opening import bring_version
 from sync.rounds.due import WANTED_FORMAT, wanted_of
 from sync.rounds.early import OfNoUse, check_use, early_fields, given_up
 from sync.rounds.far_training import executor_that_trains, train_elsewhere
@@ -45,7 +46,6 @@ from sync.rounds.round_records import (
     current_round,
     digest_of,
     finish_step,
-    has_finished,
     last_trained_for,
     load_snapshot,
     update_round,
@@ -61,6 +61,7 @@ from sync.rounds.training_folder import (
 )
 from sync.settings import Settings
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 from sync.store.tables import AnnotationRecord, RoundRecord, TaskRecord
 
 __all__ = [
@@ -290,6 +291,8 @@ def train(
     def build(folder: Path) -> Mapping[str, Any]:
         if record.origin == ADOPTED:
             progress.at("train.start")
+            if project := int(snapshot["model"].get("project") or 0):
+                bring_version(settings, db.store, project, str(snapshot["model"]["version"]))
             return {**_about(record, snapshot), **adopt_into(folder, snapshot, tuple(snapshot["labels"]))}
         resume = training_folder(paths.models, record.model_version)
         spec = _spec(db, settings, images, registry, snapshot, resume)
@@ -389,6 +392,8 @@ def _spec(
     if snapshot.get("iterations") is not None:  # older releases kept it apart
         options["iterations"] = snapshot["iterations"]
     start = str(snapshot["start"])
+    if start:
+        db.bring(registry.folder(db.id, start))
     return TrainSpec(
         labels=labels,
         train=train_set,

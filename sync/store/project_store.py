@@ -31,6 +31,14 @@ class Publisher(Protocol):
         """Guard the removal of a file or folder likewise."""
         ...
 
+    def bring(self, *folders: Path) -> int:
+        """Fetch what lies below these folders and is not held here because of the limit."""
+        ...
+
+    def is_away(self, folder: Path) -> bool:
+        """Whether files below this folder are shared and not held here because of the limit."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
@@ -77,6 +85,15 @@ class ProjectStore:
         if staged is None:
             return self.shared.removing(target, self.write)
         return self.shared.publishing(target, staged, self.write)
+
+    def bring(self, *folders: Path) -> None:
+        """Fetch what lies below these folders, where this machine does without it. Raises StorageError."""
+        if self.shared is not None:
+            self.shared.bring(*folders)
+
+    def is_away(self, folder: Path) -> bool:
+        """Whether this machine does without what others have below this folder."""
+        return self.shared is not None and self.shared.is_away(folder)
 
     def revision(self) -> Revision:
         """The marks of the project's state now; read them before the rows they stand for."""

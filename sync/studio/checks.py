@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -53,9 +54,27 @@ def prediction_problem(label_config: str, row: PredictionRow) -> str:
         return "the model version is empty, no project could show it"
     if not 0.0 <= float(row.score) <= 1.0:
         return f"score {row.score} is outside 0..1"
-    said = {"result": [dict(item) for item in row.result], "score": float(row.score)}
+    said = {"result": [_with_short_mask(item) for item in row.result], "score": float(row.score)}
     errors = label_interface(label_config).validate_prediction(said, return_errors=True)
     return str(errors[0]) if errors else ""
+
+
+def _with_short_mask(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The item with the first byte alone of a mask that is fine: the SDK looks at each byte in Python.
+
+    Fine are what the SDK takes, numbers of 0 to 255; any other mask stays whole, for its message.
+    """
+    value = item.get("value")
+    if not isinstance(value, Mapping):
+        return dict(item)
+    rle = value.get("rle")
+    if not isinstance(rle, list) or not rle:
+        return dict(item)
+    try:
+        bytes(rle)
+    except (TypeError, ValueError):
+        return dict(item)
+    return {**item, "value": {**value, "rle": rle[:1]}}
 
 
 @lru_cache(maxsize=32)

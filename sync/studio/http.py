@@ -36,7 +36,7 @@ HINTS = {
     401: "The token is wrong or expired, or legacy tokens are disabled: check GROUNDSWELL_STUDIO_TOKEN",
     403: "The user may not do this, or Label Studio blocks the address",
     404: "It may have been deleted",
-    413: "Send less at once",
+    413: "Let the proxy in front of Label Studio take larger requests, or send less at once (push_bytes)",
     429: "Label Studio asks to wait",
 }
 
@@ -206,6 +206,8 @@ def _refused(response: httpx.Response, method: str, path: str, hint: str, sent: 
             detail = detail.replace(form, "***")
     detail = detail[:_LONGEST_DETAIL]
     default = HINTS.get(status, "See the log of Label Studio" if status >= 500 else "")
+    if status == 413:  # whatever was asked, this is why
+        hint = default
     call = _Call(f"{method} {path} was answered with {status}: {detail}", hint=hint or default, status=status)
     call.passing = status in _RETRIED
     call.retry_after_s = _retry_after(response.headers.get("retry-after"))

@@ -12,8 +12,8 @@ from sync.studio.protocol import PredictionRow
 
 __all__ = ["PreparedPredictions"]
 
-_ROWS_PER_CALL: Final = 2000
-_BYTES_PER_CALL: Final = 64 * 1024**2
+_ROWS_PER_CALL: Final = 10_000
+_BYTES_PER_CALL: Final = 96 * 1024**2
 
 
 class PreparedPredictions(Sequence[PredictionRow]):

@@ -18,12 +18,13 @@ from sync.rounds.infer import tasks_to_infer
 from sync.rounds.project import OpenProject
 from sync.rounds.push import expected_push
 from sync.rounds.push_plan import PushPlan
-from sync.rounds.round_records import current_round, has_finished, trained_round, version_prefix
+from sync.rounds.round_records import current_round, trained_round, version_prefix
 from sync.rounds.task_queries import finished_digests, open_task_ids
 from sync.rounds.test_split import newest_split
 from sync.rounds.train import as_trained
 from sync.rounds.wishes import PAUSE_TEXTS, wishes_of
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import has_finished
 from sync.store.tables import ProjectRecord, RoundRecord, TaskRecord
 
 __all__ = ["Minutes", "RoundPlan", "plan_round"]

@@ -24,7 +24,6 @@ from sync.rounds.push import PushReport, note_order, push
 from sync.rounds.push_due import push_due
 from sync.rounds.round_records import (
     current_round,
-    has_finished,
     reload_round,
     served_round,
     trained_round,
@@ -33,6 +32,7 @@ from sync.rounds.start_order import typical_first
 from sync.rounds.train import as_trained
 from sync.rounds.wishes import PAUSE_TEXTS, refuse_when_paused, wishes_of
 from sync.store.database import utc_now
+from sync.store.round_state import has_finished
 from sync.store.tables import RoundRecord
 from sync.worker.round_begin import LeavesTraining, Training, begin_or_train, is_in_training
 

@@ -22,7 +22,7 @@ from sync.rounds.due import training_due
 from sync.rounds.early import given_up
 from sync.rounds.given_rounds import ADOPTED, COLD
 from sync.rounds.project import OpenProject
-from sync.rounds.round_records import current_round, has_finished, update_round
+from sync.rounds.round_records import current_round, update_round
 from sync.rounds.task_queries import finished_digests
 from sync.rounds.train import (
     begin_again,
@@ -36,6 +36,7 @@ from sync.rounds.train import (
 from sync.rounds.wanted_version import begin_wanted_version
 from sync.rounds.wishes import Wishes, forget_wanted_round
 from sync.store.lease import Lease
+from sync.store.round_state import has_finished
 from sync.store.tables import RoundRecord
 
 __all__ = ["LeavesTraining", "Training", "TrainsHere", "begin_or_train", "is_in_training", "train_round"]

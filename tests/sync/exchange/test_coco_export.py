@@ -15,7 +15,8 @@ from PIL import Image
 
 from ml_backend.masks.coco import load_coco
 from sync.exchange.export import ExportReport, export_project
-from sync.rounds.round_records import finish_step, reviewed_round, trained_round, update_round
+from sync.rounds.round_records import finish_step, trained_round, update_round
+from sync.store.round_state import reviewed_round
 from sync.store.tables import RoundRecord, TaskRecord
 from sync.studio.protocol import PATH_FIELD
 from tests.sync.conftest import World

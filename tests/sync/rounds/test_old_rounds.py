@@ -14,13 +14,14 @@ from sync.exchange.content import Choice
 from sync.exchange.export import export_project
 from sync.report.status_figures import status
 from sync.report.status_lines import status_lines
-from sync.rounds.old_rounds import drop_old_rounds, old_rounds
+from sync.rounds.old_rounds import drop_old_rounds
 from sync.rounds.round_records import current_round
 from sync.rounds.wanted_version import forget_wanted_version, note_wanted_version
 from sync.settings import Settings
 from sync.store.database import utc_now
 from sync.store.lease import Lease
 from sync.store.project_store import ProjectStore
+from sync.store.round_state import old_rounds
 from sync.store.tables import LeaseRecord, RoundRecord
 from tests.sync.conftest import World
 from tests.sync.steps import step
@@ -116,7 +117,12 @@ def test_only_pools_and_trees_of_old_rounds_go(three_rounds: tuple[World, list[s
     assert world.studio.prediction_versions(world.project_id) == shown
 
     found = status(world.settings, world.store)
-    assert found["projects"][0]["old_rounds"] == {"keep_rounds": 0, "with_pool": 0, "without_pool": 2}
+    assert found["projects"][0]["old_rounds"] == {
+        "keep_rounds": 0,
+        "with_pool": 0,
+        "in_store_alone": 0,
+        "without_pool": 2,
+    }
     assert any("0 rounds with pool and trees, 2 without (keep_rounds: 0)" in s for s in status_lines(found))
     step(export_project, world.open(), tmp_path / "now.json")
     with pytest.raises(BadInput, match="masks of round 1 are not there any more"):

@@ -193,15 +193,15 @@ def test_a_look_at_an_unchanged_project_loads_no_regions_and_no_snapshot(
 
 
 def test_requests_grow_from_a_small_one_up_to_the_largest_that_is_allowed() -> None:
-    rows = [PredictionRow(task, [], 0.5, "v") for task in range(1000)]
+    rows = [PredictionRow(task, [], 0.5, "v") for task in range(3000)]
     for given, sizes in (
-        ({}, [250, 500, 250]),
-        ({"push_rows": 300}, [250, 300, 300, 150]),
-        ({"push_rows": 100}, [100] * 10),
+        ({}, [500, 2000, 500]),
+        ({"push_rows": 700}, [500, 700, 700, 700, 400]),
+        ({"push_rows": 100}, [100] * 30),
     ):
         chunks = list(_chunks(Settings(**given), CONFIG_XML, iter(rows)))
         assert [len(chunk) for chunk in chunks] == sizes
-        assert [row.task_id for chunk in chunks for row in chunk] == list(range(1000))
+        assert [row.task_id for chunk in chunks for row in chunk] == list(range(3000))
     one = PreparedPredictions(CONFIG_XML, rows[-1:]).size
     small = list(_chunks(Settings(push_bytes=1024), CONFIG_XML, iter(rows)))
     assert all(chunk.size < 1024 + 2 * one for chunk in small)

@@ -102,6 +102,13 @@ def test_a_refusal_is_final_and_carries_status_and_detail(status: int) -> None:
     assert len(played.requests) == 1
 
 
+def test_a_request_that_is_too_large_says_what_to_change() -> None:
+    played = Played(httpx.Response(413, text="too large"))
+    with pytest.raises(StudioError) as caught:
+        http(played).call("POST", "/api/x", json=[], hint="A task may have been deleted")
+    assert "push_bytes" in caught.value.hint
+
+
 def test_validation_errors_are_shown() -> None:
     body = {"detail": "Validation error", "validation_errors": {"title": ["too short"]}}
     with pytest.raises(StudioError, match="too short"):

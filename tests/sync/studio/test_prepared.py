@@ -9,6 +9,7 @@ import pytest
 from bench.sync_project import CONFIG, drawn
 from ml_backend.errors import StudioError
 from sync.studio import prepared
+from sync.studio.checks import label_interface, prediction_problem
 from sync.studio.prepared import PreparedPredictions
 from sync.studio.protocol import PredictionRow
 
@@ -56,3 +57,13 @@ def test_rows_that_would_be_dropped_are_named() -> None:
     with pytest.raises(StudioError, match=r"2 of 7 predictions .* task 7: score 1\.5 .*; task 8: the model"):
         found.check()
     PreparedPredictions(CONFIG, ROWS).check()
+
+
+@pytest.mark.parametrize(
+    "rle", [[0, 255, 7], [], [256], [3, -1], [1.5], ["a"], [3, None], "abc", None, [[1]], [True]]
+)
+def test_masks_are_judged_as_the_sdk_judges_them(rle: object) -> None:
+    """Masks that are fine are shortened before the SDK looks at them; no other mask may pass for that."""
+    result = [{**item, "value": {**item["value"], "rle": rle}} for item in drawn(1)]
+    whole = label_interface(CONFIG).validate_prediction({"result": result, "score": 0.5}, return_errors=True)
+    assert bool(prediction_problem(CONFIG, PredictionRow(1, result, 0.5, "v"))) == bool(whole)
