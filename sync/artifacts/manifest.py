@@ -18,11 +18,13 @@ from sqlalchemy.orm import Session
 
 from ml_backend.errors import StorageError
 from sync.store.database import database_now
-from sync.store.tables import ArtifactRecord, LeftOverRecord, ProjectRecord
+from sync.store.revisions import new_mark
+from sync.store.tables import ArtifactRecord, InstallationRecord, LeftOverRecord, ProjectRecord
 
 __all__ = [
     "Entry",
     "claim_left_over",
+    "first_mark",
     "forget_deleted",
     "forget_files",
     "intend",
@@ -34,6 +36,8 @@ __all__ = [
 
 _KEPT_FOR: Final = timedelta(hours=24)
 _AT_ONCE: Final = 500
+_FORGOTTEN: Final = "forgotten/"
+"""before the number of a project whose files were taken out, in the table ``installation``"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,19 @@ def withdraw(session: Session, project_id: int, entries: Sequence[Entry]) -> Non
 
 
 def forget_files(session: Session, project_id: int) -> None:
-    """Take all files of a project out."""
+    """Take all files of a project out, for good: what machines hold of them counts nowhere any more."""
     _leave(session, project_id, None)
+    session.merge(InstallationRecord(name=f"{_FORGOTTEN}{project_id}", value="1"))
+
+
+def first_mark(session: Session, project_id: int) -> str:
+    """The mark of a project whose row is new.
+
+    Empty where this database never knew a file of that number: what machines hold then is all there is.
+    """
+    has_files = select(ArtifactRecord.id).where(ArtifactRecord.project_id == project_id).limit(1)
+    is_known = session.get(InstallationRecord, f"{_FORGOTTEN}{project_id}") or session.scalar(has_files)
+    return new_mark() if is_known else ""
 
 
 def _leave(session: Session, project_id: int, paths: Mapping[str, str | None] | None) -> None:

@@ -397,6 +397,7 @@ class SharedFiles:
             intend(session, keys.values())
 
         def one(path: str) -> tuple[Entry, Written]:
+            _make_durable(files[path])
             written = self.objects.upload(files[path], keys[path])
             return Entry(path, keys[path], written.digest, written.size), written
 
@@ -513,3 +514,18 @@ def _move(source: Path, target: Path) -> os.stat_result:
 def _folder(path: str) -> str:
     """The version that a file belongs to, as the first two parts of its path."""
     return "/".join(PurePosixPath(path).parts[:2])
+
+
+def _make_durable(file: Path) -> None:
+    """Have a local file on the disk before the note says that it is a copy.
+
+    Else after a power cut an empty file looks like a change, and would be published.
+    """
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError:
+        return  # the upload says why
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

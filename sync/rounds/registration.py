@@ -29,7 +29,8 @@ from ml_backend.kinds.registry import Wanted
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.learners.registry import check_options
 from sync.artifacts.held import Held
-from sync.artifacts.manifest import forget_files
+from sync.artifacts.manifest import first_mark, forget_files
+from sync.artifacts.opening import shared_files
 from sync.rounds.learner_choice import choose_learner
 from sync.rounds.order_quotas import check_balance
 from sync.rounds.policies import build_policy
@@ -137,6 +138,7 @@ def register_project(
         check_project_settings(settings.for_project(options), config.wanted)
         check_balance(settings.for_project(options), config.labels)
     paths = ProjectPaths(settings.data_dir, project_id)
+    _leave_old_copy(settings, store, paths, row.key)
     with store.write() as session:
         record = session.get(ProjectRecord, project_id)
         changes = compare_project(row, record, _key_on_disk(paths))
@@ -146,6 +148,7 @@ def register_project(
             _take_from_worker(session, lease_name(project_id), training_lease_name(project_id))
         if record is None:
             record = ProjectRecord(id=project_id, **_kept_on_disk(settings, paths, row.key))
+            record.artifacts_revision = first_mark(session, project_id)
             session.add(record)
         record.key, record.title, record.label_config = row.key, row.title, row.label_config
         record.gone_at, record.error = None, ""
@@ -172,7 +175,12 @@ def refresh_project(
             _take_from_worker(session, training_lease_name(db.id))
             session.add(
                 ProjectRecord(
-                    id=db.id, key=row.key, title=row.title, label_config=row.label_config, options={}
+                    id=db.id,
+                    key=row.key,
+                    title=row.title,
+                    label_config=row.label_config,
+                    options={},
+                    artifacts_revision=first_mark(session, db.id),
                 )
             )
         raise BadInput(
@@ -266,6 +274,20 @@ def _key_on_disk(paths: ProjectPaths) -> str:
         return str(read_json(paths.facts).get("key", ""))
     except (OSError, ValueError, AttributeError):
         return ""
+
+
+def _leave_old_copy(settings: Settings, store: Store, paths: ProjectPaths, key: str) -> None:
+    """Fetch the files of a project that the store knows to be a new one, where those here are of the old one.
+
+    An old copy of one machine must not be taken for a sign that the store is old. Raises StorageError.
+    """
+    if _key_on_disk(paths) in ("", key):
+        return
+    with store.read() as session:
+        record = session.get(ProjectRecord, paths.project_id)
+    shared = shared_files(settings, store, paths.project_id)
+    if shared is not None and record is not None and record.key == key:
+        shared.fetch()
 
 
 def _make_way(session: Session, paths: ProjectPaths, changes: ProjectChanges) -> Path:

@@ -57,7 +57,7 @@ class Follower:
                 continue
             try:
                 shared.fetch()
-            except GroundswellError as error:
+            except (GroundswellError, OSError) as error:  # other projects do not wait for this one
                 is_whole = False
                 if self._said.get(project_id) != str(error):
                     _log.error("project %s: serves what is here: %s", project_id, error)

@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,16 +18,29 @@ from sqlalchemy import select, update
 
 from ml_backend.artifacts.files import publish_dir, write_atomic
 from ml_backend.artifacts.model_versions import ModelRegistry
+from ml_backend.artifacts.project_facts import load_facts
 from ml_backend.errors import StorageError
-from sync.artifacts.manifest import Entry, claim_left_over, intend, point, read_manifest
-from sync.artifacts.opening import begin_sharing, delete_left_over
+from sync.artifacts.manifest import (
+    Entry,
+    claim_left_over,
+    first_mark,
+    forget_files,
+    intend,
+    point,
+    read_manifest,
+)
+from sync.artifacts.opening import begin_sharing, delete_left_over, shared_files
 from sync.artifacts.shared import SharedFiles
 from sync.backup import backup as backup_module
 from sync.backup.backup import backup
 from sync.backup.restore import restore
+from sync.projects.control import remove
+from sync.rounds.project import open_project
+from sync.rounds.registration import register_project, unregister_project
 from sync.store.database import Store
-from sync.store.tables import ArtifactRecord, LeftOverRecord, ProjectRecord
-from tests.sync.artifacts.test_sharing import Machine, machines, own_store
+from sync.store.tables import ArtifactRecord, LeftOverRecord, ProjectRecord, TaskRecord
+from sync.web.artifacts_thread import Follower
+from tests.sync.artifacts.test_sharing import KEY, Machine, MakeWorld, machines, own_store
 
 __all__ = ["machines", "own_store"]
 
@@ -348,3 +362,115 @@ def test_a_damaged_note_costs_time_only(machines: Two, note: str) -> None:
     assert b.shared.fetch() == 0
     assert b.shared.publish("all", b.db.write) == 0
     assert b.files() == {"split.json": b"x"}
+
+
+def test_files_that_were_deleted_for_good_come_back_from_no_copy(machines: Two, tmp_path: Path) -> None:
+    """``project remove --files`` on one machine; then the project takes part again, seen from another."""
+    a, b = machines
+    write_atomic(a.root / "models/v1/weights", b"w", guard=a.db.guard)
+    b.shared.fetch()
+    with a.db.store.write() as session:
+        forget_files(session, 1)
+        session.delete(session.get_one(ProjectRecord, 1))
+    with a.db.store.write() as session:
+        assert first_mark(session, 2) == ""  # of another number: copies of a lost database count
+        mark = first_mark(session, 1)
+        session.add(
+            ProjectRecord(id=1, key="1.0", title="p", label_config="", options={}, artifacts_revision=mark)
+        )
+    begin_sharing(b.shared, b.db)
+    assert b.files() == {}
+    assert _named(b) == []
+
+
+def test_a_project_that_leaves_and_comes_back_has_a_mark_of_its_own(make_world: MakeWorld) -> None:
+    """A machine that looked before anything was published must not take it for that state."""
+    world = make_world(2, artifacts_url="", signing_key=KEY)
+    settings = world.settings.model_copy(update={"artifacts_url": str(world.folder / "objects")})
+    project = world.project_id
+
+    def mark() -> str:
+        with world.store.read() as session:
+            return session.get_one(ProjectRecord, project).artifacts_revision
+
+    assert mark() == ""
+    open_project(settings, world.store, world.studio, project)
+    shared = shared_files(settings, world.store, project)
+    assert shared is not None
+    write_atomic(shared.root / "split.json", b"{}", guard=partial(shared.publishing, write=world.store.write))
+    unregister_project(world.store, project)
+    register_project(settings, world.store, world.studio, project)
+    assert mark() != ""
+    remove(settings, world.store, world.studio, project, files=True)
+    register_project(settings, world.store, world.studio, project)
+    assert mark() != ""
+
+
+def test_an_old_copy_does_not_make_the_store_look_old(make_world: MakeWorld, tmp_path: Path) -> None:
+    """The number belongs to a new project now. A machine that was off since holds files of the old one."""
+    world = make_world(3, artifacts_url=str(tmp_path / "objects"), signing_key=KEY)
+    worker = world.worker()
+    worker.look(world.project_id)
+    late = world.settings.model_copy(update={"data_dir": tmp_path / "late"})
+    copy = shared_files(late, world.store, world.project_id)
+    assert copy is not None
+    assert copy.fetch() > 0
+    row = world.studio._db["projects"][str(world.project_id)]
+    row["created_at"] = datetime(2031, 1, 1, tzinfo=UTC).isoformat()
+    worker.look(world.project_id)
+    report = worker.look(world.project_id)
+    assert report is not None
+    assert report.error == ""
+    with world.store.read() as session:
+        before = read_manifest(session, world.project_id)
+        tasks = len(session.scalars(select(TaskRecord)).all())
+    assert (len(before) > 0, tasks) == (True, 3)
+    register_project(late, world.store, world.studio, world.project_id)
+    with world.store.read() as session:
+        assert read_manifest(session, world.project_id) == before
+        assert len(session.scalars(select(TaskRecord)).all()) == tasks
+    assert load_facts(late.data_dir, world.project_id).key == world.open().db.key
+
+
+def test_a_project_that_cannot_be_fetched_keeps_no_other_one_waiting(
+    machines: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = machines
+    with a.db.store.write() as session:
+        session.add(ProjectRecord(id=2, key="2.0", title="q", label_config="", options={}))
+    second = shared_files(a.settings, a.db.store, 2)
+    assert second is not None
+    write_atomic(a.root / "split.json", b"1", guard=a.db.guard)
+    guard = partial(second.publishing, write=a.db.store.write)
+    write_atomic(second.root / "split.json", b"2", guard=guard)
+    fetch = SharedFiles.fetch
+
+    def refused(shared: SharedFiles) -> int:
+        if shared.project_id == 1:
+            raise PermissionError(errno.EACCES, "not readable")
+        return fetch(shared)
+
+    follower = Follower(b.settings, b.db.store)
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedFiles, "fetch", refused)
+        assert not follower.step()
+    assert (b.root.with_name("2") / "split.json").read_bytes() == b"2"
+    assert follower.step()
+    assert b.files() == {"split.json": b"1"}
+
+
+def test_a_version_is_on_the_disk_before_its_note_says_so(
+    machines: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut leaves an empty file, which looks like a change and would be published."""
+    a, _ = machines
+    synced, fsync = set(), os.fsync
+
+    def seen(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    with publish_dir(a.root / "models" / "v1", guard=a.db.guard) as staging:
+        (staging / "weights").write_bytes(b"w")
+    assert (a.root / "models/v1/weights").stat().st_ino in synced
