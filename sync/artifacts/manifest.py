@@ -77,25 +77,24 @@ def point(session: Session, project_id: int, entries: Sequence[Entry]) -> None:
 
     Raises StorageError when one of them took so long that it was deleted as left over.
     """
-    for key in sorted(entry.key for entry in entries):
-        unclaimed = delete(LeftOverRecord).where(LeftOverRecord.key == key, LeftOverRecord.claimed.is_(False))
-        if session.execute(unclaimed).rowcount != 1:  # type: ignore[attr-defined]
+    for keys in _chunks(sorted(entry.key for entry in entries)):
+        unclaimed = delete(LeftOverRecord).where(
+            LeftOverRecord.key.in_(keys), LeftOverRecord.claimed.is_(False)
+        )
+        if session.execute(unclaimed).rowcount != len(keys):  # type: ignore[attr-defined]
             raise StorageError(
-                f"object {key} was written for so long that it counts as left over",
+                f"object {keys[0]}, or one of {len(keys) - 1} others, was written for so long that it counts "
+                "as left over",
                 hint="The next look writes it again",
             )
     _leave(session, project_id, {entry.path: None for entry in entries})
-    for entry in entries:
-        session.add(
-            ArtifactRecord(
-                project_id=project_id,
-                path=entry.path,
-                key=entry.key,
-                digest=entry.digest,
-                size_bytes=entry.size,
-            )
+    session.add_all(
+        ArtifactRecord(
+            project_id=project_id, path=entry.path, key=entry.key, digest=entry.digest, size_bytes=entry.size
         )
-        session.flush()  # their numbers say the order
+        for entry in entries
+    )
+    session.flush()  # in this order: their numbers say which came first
 
 
 def withdraw(session: Session, project_id: int, entries: Sequence[Entry]) -> None:

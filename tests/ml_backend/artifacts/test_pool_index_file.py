@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_backend.artifacts import pool_index, pool_index_file
-from ml_backend.artifacts.pool_index import PoolIndex, read_index
+from ml_backend.artifacts.pool_index import PoolIndex, newest_texts, read_index
 from ml_backend.artifacts.pool_index_file import BEHIND, parts_behind, read_index_file, write_index_file
 from ml_backend.artifacts.pool_parts import part_names
 from ml_backend.artifacts.pool_reader import Pools
@@ -184,6 +184,17 @@ def test_a_writer_may_be_at_work_while_the_index_is_read(
     monkeypatch.setattr(pool_index, "read_index_file", meanwhile)
     np.testing.assert_array_equal(read_index(tmp_path).task_id, np.arange(BEHIND))
     assert (tmp_path / FILE).exists()
+
+
+def test_texts_are_those_of_the_parts_that_the_reader_knows(tmp_path: Path) -> None:
+    """Index and pool have grown since, and tasks have newer parts."""
+    _write(tmp_path, range(BEHIND))
+    before = read_index(tmp_path)
+    expected = [f"a{task}" for task in range(BEHIND)]
+    assert newest_texts(tmp_path, before, "image_sha").tolist() == expected
+    _write(tmp_path, range(5, 5 + BEHIND), "b")
+    assert parts_behind(tmp_path) == 0
+    assert newest_texts(tmp_path, before, "image_sha").tolist() == expected
 
 
 def test_a_pool_may_go_while_its_index_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

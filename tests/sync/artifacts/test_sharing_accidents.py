@@ -474,3 +474,24 @@ def test_a_version_is_on_the_disk_before_its_note_says_so(
     with publish_dir(a.root / "models" / "v1", guard=a.db.guard) as staging:
         (staging / "weights").write_bytes(b"w")
     assert (a.root / "models/v1/weights").stat().st_ino in synced
+
+
+def test_thousands_of_files_keep_their_order_and_one_that_is_given_up_stops_all(store: Store) -> None:
+    """The first sharing of a project: its rows are written in large pieces."""
+    with store.write() as session:
+        session.add(ProjectRecord(id=1, key="1.0", title="p", label_config="", options={}))
+    entries = [Entry(f"pools/v1/part-{n * 7919 % 2003}", f"key {n}", "0" * 64, n) for n in range(2003)]
+    with store.write() as session:
+        intend(session, [entry.key for entry in entries])
+        session.get_one(LeftOverRecord, "key 1700").claimed = True
+    with pytest.raises(StorageError, match="left over"), store.write() as session:
+        point(session, 1, entries)
+    with store.read() as session:
+        assert read_manifest(session, 1) == {}
+    with store.write() as session:
+        session.get_one(LeftOverRecord, "key 1700").claimed = False
+    with store.write() as session:
+        point(session, 1, entries)
+    with store.read() as session:
+        assert list(read_manifest(session, 1).values()) == entries
+        assert session.scalars(select(LeftOverRecord)).all() == []
