@@ -6,7 +6,8 @@ covers says. Its metadata names these parts. It is made from the parts alone and
 No two files have to change together. The folder of task parts says which parts there are; parts that the
 index does not cover are opened, and there are fewer than ``BEHIND`` of them while a writer is at work. An
 index that covers a part which is gone, or that is damaged, does not count, and the next writer replaces it.
-Page checksums tell damage. Pools of earlier programs and small ones have no such file.
+Checksums of its pages and types of its columns tell damage. Pools of earlier programs and small ones have no
+such file.
 """
 
 from __future__ import annotations
@@ -35,7 +36,18 @@ INDEX: Final = "index.parquet"
 BEHIND: Final = 32
 """So many parts may be missing in the index before it is written again."""
 _FORM: Final = b"1"
-_COLUMNS: Final = ("task_id", "image_sha", "height", "width", "score", "n_instances", "error", "doubts")
+_TYPES: Final = {
+    "task_id": "int64",
+    "image_sha": "string",
+    "height": "int32",
+    "width": "int32",
+    "score": "float",
+    "n_instances": "int64",
+    "error": "string",
+    "doubts": "string",
+    "part": "int32",
+}
+_COLUMNS: Final = tuple(name for name in _TYPES if name != "part")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +73,10 @@ def read_index_file(folder: Path, columns: Sequence[str]) -> IndexFile | None:
             if about.get(b"form") != _FORM:  # of another release
                 return None
             parts = tuple(str(name) for name in json.loads(about[b"parts"]))
+            found = {field.name: str(field.type) for field in file.schema_arrow}
+            if found != _TYPES:  # no checksum covers the schema
+                raise ValueError(f"its columns are {found}")
             rows = file.read([*columns, "part"])
-            if set(rows.column_names) != {*columns, "part"}:
-                raise KeyError(f"it has only the columns {', '.join(rows.column_names)}")
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:

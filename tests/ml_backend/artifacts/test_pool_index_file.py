@@ -130,13 +130,30 @@ def _without_a_column(folder: Path) -> None:
     pq.write_table(table.drop_columns(["score"]), folder / FILE)
 
 
+def _of_another_type(folder: Path) -> None:
+    """One bit of the schema is another: the texts of a column count as bytes."""
+    data = bytearray((folder / FILE).read_bytes())
+    at = data.rindex(b"image_sha%\x00L\x1c") + len(b"image_sha%\x00L")
+    data[at] ^= 1 << 3
+    (folder / FILE).write_bytes(data)
+
+
 def _of_no_parts(folder: Path) -> None:
     table = pq.read_table(folder / FILE)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"parts": b"7"}), folder / FILE)
 
 
 @pytest.mark.parametrize(
-    "harm", [_cut, _turned, _other_release, _of_a_part_that_is_gone, _without_a_column, _of_no_parts]
+    "harm",
+    [
+        _cut,
+        _turned,
+        _other_release,
+        _of_a_part_that_is_gone,
+        _without_a_column,
+        _of_another_type,
+        _of_no_parts,
+    ],
 )
 def test_one_that_does_not_count_is_found_and_replaced(
     tmp_path: Path, harm: Callable[[Path], None], opened: list[str]
