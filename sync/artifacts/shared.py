@@ -274,9 +274,9 @@ class SharedFiles:
             if held[path].mtime_ns > fresh or not self._is_copy(path, held[path])
         }
         for folder in {_folder(path) for path in here if path.startswith("pools/")} - stay:
-            files = [name.as_posix() for name, _ in files_below(self.root / folder)]
-            if any(f"{folder}/{name}" not in held for name in files):
-                stay.add(folder)  # something is not published yet
+            found = [name.as_posix() for name, _ in files_below(self.root, folder)]
+            if (self.root / folder).is_symlink() or any(name not in held for name in found):
+                stay.add(folder)  # something is not published yet, or somebody gave it a place of its own
         return [path for path in here if _folder(path) not in stay]
 
     def _leave(self, paths: Sequence[str]) -> None:

@@ -107,6 +107,10 @@ def test_a_pool_of_ray_is_that_of_the_worker_also_when_a_node_is_killed(
     mine = _round(make_world(14, name="here", **OPTIONS), {})
     doomed_file = Path(ray_cluster.doomed)
     options = {**OPTIONS, "executor": "ray", "ray_address": ray_cluster.address}
+    options |= {
+        "artifacts_url": str(tmp_path / "objects"),
+        "signing_key": "k" * 32,
+    }  # files of two kinds travel
     memo: Memo = {}
     with monkeypatch.context() as there:  # the training is the cluster's as well
         there.setattr("sync.rounds.train._train_in_child", lambda *_: pytest.fail("trained in the worker"))
