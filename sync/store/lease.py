@@ -72,7 +72,9 @@ def take_row(
     """
     row = session.scalar(select(LeaseRecord).where(LeaseRecord.name == name).with_for_update())
     if row is None:
-        row = LeaseRecord(name=name, holder="", fence=0, heartbeat_at=now)
+        # Numbers begin at the time: a backup may be older than this row, and after a restore the row is made
+        # anew. Then none of its numbers may be one that a worker of before still holds.
+        row = LeaseRecord(name=name, holder="", fence=int(now.timestamp()), heartbeat_at=now)
         session.add(row)
     is_free = row.holder == "" or (again and row.holder == holder)
     if not is_free:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from ml_backend.errors import BadInput, StorageError
+from ml_backend.errors import BadInput, LeaseLost, StorageError
 from sync.backup import restore as module
 from sync.backup.backup import backup
 from sync.backup.figures import backup_lines, restore_lines
@@ -96,6 +96,24 @@ def test_what_was_backed_up_is_there_again(source: Settings, archive: Path, targ
     lease = Lease(store, "project/7", "another", ttl_s=600, heartbeat_s=0)
     assert lease.acquire()  # at once, though the worker of before gave a sign of life just now
     assert lease.fence.number > 1000  # a number that no worker of before can hold
+    store.close()
+
+
+def test_a_worker_whose_lease_is_younger_than_the_backup_writes_no_more(
+    source: Settings, archive: Path, target: Settings
+) -> None:
+    """The backup knows nothing of its lease, so the next worker makes the row anew."""
+    before = Store(source.database())
+    first = Lease(before, "project/8", "of before", ttl_s=600, heartbeat_s=0)
+    assert first.acquire()
+    paused = first.fence
+    before.close()
+    restore(target, archive)
+    later = utc_now() + timedelta(seconds=5)
+    store = Store(target.database())
+    assert Lease(store, "project/8", "another", ttl_s=600, heartbeat_s=0, now=lambda _: later).acquire()
+    with pytest.raises(LeaseLost), store.write(paused):
+        pytest.fail("it may not write")
     store.close()
 
 
