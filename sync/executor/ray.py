@@ -265,6 +265,8 @@ class _Process:
             except (EOFError, OSError, ValueError):
                 self._inbox.put(EOFError())
                 return
+            except Exception as error:  # what this process cannot unpickle; else the job would wait for ever
+                self._inbox.put(Failed(RuntimeError(f"what a task said cannot be read: {error!r}")))
 
     def _gone(self, what: str) -> ExecutorError:
         self._stderr.seek(0, os.SEEK_END)

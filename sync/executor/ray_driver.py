@@ -66,6 +66,9 @@ class Driver:
         """Jobs until the worker ends, which ends this process."""
         while True:
             begin = self._inbox.get()
+            if isinstance(begin, Exception):
+                write(self._out, Failed(_told(begin)))
+                return
             if not isinstance(begin, Begin):
                 continue  # an input that the last job did not need any more
             try:
@@ -160,9 +163,11 @@ class Driver:
     def _message(self, *, wait: bool) -> Item | End | None:
         try:
             found: Item | End = self._inbox.get(timeout=_TICK_S) if wait else self._inbox.get_nowait()
-            return found
         except queue.Empty:
             return None
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _packed_folder(self, path: str) -> tuple[str, Any]:
         """Digest of a folder, and the reference to its bytes; a folder of a job never changes."""
@@ -256,6 +261,8 @@ def _listen(pipe: IO[bytes], inbox: queue.Queue[Any]) -> None:
             inbox.put(read(pipe))
         except EOFError:
             os._exit(0)
+        except Exception as error:  # it cannot be unpickled here; the job ends with it
+            inbox.put(error)
 
 
 def main(arguments: list[str]) -> None:

@@ -194,9 +194,14 @@ class _Attempt:
 
     def _keep_checkpoint(self) -> None:
         assert self._spec.resume is not None
+        last = self._staging.with_name(f"{self._staging.name}-before")
+        shutil.rmtree(last, ignore_errors=True)
         with self._guard():  # a worker that lost its lease must not undo the work of its successor
-            shutil.rmtree(self._spec.resume, ignore_errors=True)
+            # renamed, not removed: a kill while a large folder is removed would leave no checkpoint at all
+            if self._spec.resume.exists():
+                self._spec.resume.rename(last)
             self._staging.rename(self._spec.resume)
+        shutil.rmtree(last, ignore_errors=True)
 
     def _forget_curves(self) -> None:
         """The version came with them all; what checkpoints had of them must not take their place."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ml_backend.errors import ExecutorError, LeaseLost, ModelError
 from sync.executor.base import Job
-from sync.executor.ray import RayExecutor
+from sync.executor.frames import Failed, Result, read, write
+from sync.executor.ray import RayExecutor, _Process
+from sync.executor.ray_driver import Driver
 from tests.sync.executor.functions import Slowly, read_word, refuse, slow_square
 
 
@@ -129,3 +134,45 @@ def test_the_process_ends_with_the_worker_and_not_before(executor: RayExecutor) 
     assert executor._idle._child is child
     child.stdin.close()  # so it is for the process when the worker was killed
     assert child.wait(10) == 0
+
+
+def _explodes() -> None:
+    raise TypeError("this class is made in another way here")
+
+
+class Unreadable:
+    """What can be pickled, and not read back."""
+
+    def __reduce__(self) -> Any:
+        return _explodes, ()
+
+
+def _frames(*messages: object) -> io.BytesIO:
+    pipe = io.BytesIO()
+    for message in messages:
+        write(pipe, message)
+    pipe.seek(0)
+    return pipe
+
+
+def test_what_cannot_be_read_back_ends_a_job_instead_of_letting_it_wait() -> None:
+    process = _Process.__new__(_Process)
+    process._inbox = queue.Queue()
+    process._child = SimpleNamespace(stdout=_frames(Result(Unreadable()), Result(1)))  # type: ignore[assignment]
+    process._listen()
+    first, second = process.next(1.0), process.next(1.0)
+    assert isinstance(first, Failed)
+    assert "made in another way" in str(first.error)
+    assert second == Result(1)
+
+    inbox: queue.Queue[Any] = queue.Queue()
+    inbox.put(TypeError("it cannot be read"))
+    out = io.BytesIO()
+    Driver(inbox, out, cpus=1, cache_bytes=1, wait_s=1.0).run()
+    out.seek(0)
+    told = read(out)
+    assert isinstance(told, Failed)
+    assert "it cannot be read" in str(told.error)
+    inbox.put(TypeError("nor this"))
+    with pytest.raises(TypeError, match="nor this"):
+        Driver(inbox, out, cpus=1, cache_bytes=1, wait_s=1.0)._message(wait=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -225,6 +226,26 @@ def test_a_training_that_is_lost_again_and_again_has_failed(tmp_path: Path) -> N
     assert spec.resume is not None
     assert _files(spec.resume) == {"checkpoint.safetensors": b"yy"}, "the last checkpoint that came"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".v0002.0", "set"]
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = _spec(tmp_path / "set")
+    assert spec.resume is not None
+    spec.resume.mkdir()
+    (spec.resume / "checkpoint.safetensors").write_bytes(b"theirs")
+    remove = shutil.rmtree
+
+    def killed(path: Path, **options: Any) -> None:
+        if Path(path).exists() and (Path(path) / "checkpoint.safetensors").exists():
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    monkeypatch.setattr(far_training.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        There(Loses(), tmp_path).run(spec)
+    assert _files(spec.resume) == {"checkpoint.safetensors": b"y"}
 
 
 def test_neither_a_damaged_checkpoint_nor_one_without_the_lease_is_kept(tmp_path: Path) -> None:
