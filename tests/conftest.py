@@ -57,10 +57,13 @@ BOXES = """<View>
 </View>"""
 
 
+_SERVERS = frozenset({"studio_server", "postgres_server", "s3_server", "ray_cluster"})
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a real server first: they take longest, so no process is left alone with one at the end.
 
-    In CI a test with a real browser or a real Label Studio that failed runs once more.
+    In CI a test with a real browser or real servers that failed runs once more.
     """
     real = {item.path for item in items if "studio_server" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in real)
@@ -68,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # A browser or a server on a busy machine is late now and then. A second try shows whether it was
         # that; the last line counts the tests that needed it, and a real fault fails twice.
         for item in items:
-            if item.get_closest_marker("browser") or "studio_server" in getattr(item, "fixturenames", ()):
+            if item.get_closest_marker("browser") or _SERVERS & set(getattr(item, "fixturenames", ())):
                 item.add_marker(pytest.mark.flaky(reruns=1))
 
 
