@@ -161,6 +161,33 @@ def test_a_file_that_goes_while_it_is_published_is_left_out(
     assert b.files() == {"rounds/1/round.json": b"{}"}
 
 
+def test_a_file_that_is_there_again_when_a_job_ends_is_not_withdrawn(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = machines
+    write_atomic(a.root / "split.json", b"v1", guard=a.db.guard)
+    (a.root / "split.json").unlink()
+
+    def meanwhile(self: SharedFiles, files: Any) -> list[Any]:
+        (a.root / "split.json").write_bytes(b"v2")
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedFiles, "_upload_what_is_there", meanwhile)
+        a.shared.publish("look", a.db.write)
+    b.shared.fetch()
+    assert b.files() == {"split.json": b"v1"}
+
+
+def test_looks_leave_click_networks_to_their_training(machines: tuple[Machine, Machine]) -> None:
+    a, b = machines
+    write_atomic(a.root / "clicks/click-1/click.json", b"half of it")
+    a.shared.publish("look", a.db.write)
+    a.shared.publish("training", a.db.write)
+    b.shared.fetch()
+    assert b.files() == {}
+
+
 def test_a_lost_lease_publishes_nothing(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     a, b = machines
     write_atomic(a.root / "current", b"v1", guard=a.db.guard)
