@@ -39,6 +39,7 @@ from sync.rounds.train_task import (
     Whole,
     train_there,
 )
+from sync.rounds.training_folder import BEFORE
 from sync.settings import Settings
 
 __all__ = ["executor_that_trains", "train_elsewhere"]
@@ -133,6 +134,7 @@ class _Attempt:
         self._spec = spec
         self._progress = progress
         self._guard = guard
+        self._out = out
         self._version = Arriving(out)
         self._checkpoint: Arriving | None = None
         # beside the version's folder: removed with it when the worker is killed
@@ -194,10 +196,10 @@ class _Attempt:
 
     def _keep_checkpoint(self) -> None:
         assert self._spec.resume is not None
-        last = self._staging.with_name(f"{self._staging.name}-before")
+        last = self._out.with_name(f"{self._out.name}{BEFORE}")
         shutil.rmtree(last, ignore_errors=True)
         with self._guard():  # a worker that lost its lease must not undo the work of its successor
-            # renamed, not removed: a kill while a large folder is removed would leave no checkpoint at all
+            # renamed, not removed: after a kill in between ``remove_leftovers`` puts it back
             if self._spec.resume.exists():
                 self._spec.resume.rename(last)
             self._staging.rename(self._spec.resume)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-__all__ = ["keep_events", "remove_leftovers", "remove_training_folder", "training_folder"]
+__all__ = ["BEFORE", "keep_events", "remove_leftovers", "remove_training_folder", "training_folder"]
 
+BEFORE = "-checkpoint-before"
+"""end of the name of a staging folder that holds the checkpoints while newer ones take their place"""
 _EVENTS = "events"
 
 
@@ -23,12 +25,17 @@ def remove_training_folder(models: Path, version: str) -> None:
 def remove_leftovers(models: Path, version: str) -> None:
     """Remove staging folders of a killed training of this version, and checkpoints of other versions.
 
-    The lease proves that no training of them runs.
+    The lease proves that no training of them runs. Checkpoints that a kill left aside, when newer ones were
+    to take their place, are put back.
     """
+    training = training_folder(models, version)
+    for path in models.glob(f".{version}.*{BEFORE}"):
+        if not training.exists():
+            path.rename(training)
     for path in models.glob(f".{version}.*"):
         shutil.rmtree(path, ignore_errors=True)
     for path in models.glob(".training-*"):
-        if path != training_folder(models, version):
+        if path != training:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -27,6 +27,7 @@ from sync.rounds import far_training
 from sync.rounds.far_training import executor_that_trains, train_elsewhere
 from sync.rounds.progress import Memo, Progress
 from sync.rounds.train_task import Files, Whole
+from sync.rounds.training_folder import remove_leftovers, training_folder
 from sync.settings import Settings
 from tests.sync.executor.conftest import NODE
 
@@ -246,6 +247,30 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new_one(
     with pytest.raises(KeyboardInterrupt):
         There(Loses(), tmp_path).run(spec)
     assert _files(spec.resume) == {"checkpoint.safetensors": b"y"}
+
+
+def test_a_kill_between_the_checkpoints_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = training_folder(tmp_path, "v0002")
+    spec = replace(_spec(tmp_path / "set"), resume=training)
+    training.mkdir()
+    (training / "checkpoint.safetensors").write_bytes(b"theirs")
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if target == training:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            There(Loses(), tmp_path).run(spec)
+    assert not training.exists()
+    remove_leftovers(tmp_path, "v0002")
+    assert _files(training) == {"checkpoint.safetensors": b"theirs"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [training.name, "set"]
 
 
 def test_neither_a_damaged_checkpoint_nor_one_without_the_lease_is_kept(tmp_path: Path) -> None:
