@@ -55,8 +55,7 @@ class ExecutorSettings(BackendSettings):
     @classmethod
     def _is_address(cls, address: str) -> str:
         host, colon, port = address.rpartition(":")
-        if (
-            address != "auto" and not (host and colon and port.isascii() and port.isdigit())
-        ) or "//" in address:
+        is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
+        if (address != "auto" and not (host and colon and is_port)) or "//" in address:
             raise ValueError(f"{address!r} is not host:port, such as head:6379, and not auto")
         return address

@@ -165,3 +165,12 @@ def test_options_of_the_command_line_are_json_or_text() -> None:
         "f": "-Infinity",
         "g": "",
     }
+
+
+@pytest.mark.parametrize(
+    "address", ["head", "head:", ":6379", "head:65536", f"head:{'9' * 5000}", "ray://head:1"]
+)
+def test_an_address_of_ray_has_a_host_and_a_port(address: str) -> None:
+    assert Settings(ray_address="head:65535").ray_address == "head:65535"
+    with pytest.raises(ValueError, match="not host:port"):
+        Settings(ray_address=address)
