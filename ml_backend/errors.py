@@ -19,6 +19,9 @@ GroundswellError            catch this to catch everything below
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 __all__ = [
     "BadImage",
     "BadInput",
@@ -48,6 +51,10 @@ class GroundswellError(Exception):
         if hint:
             parts.append(hint)
         super().__init__(". ".join(parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes also when their class takes other arguments than its text."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class BadInput(GroundswellError):

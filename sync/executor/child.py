@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
-from sync.executor.frames import Begin, Failed, Item, Result, read, write
+from sync.executor.frames import Begin, Failed, Item, Result, Unreadable, read, write
 
 __all__ = ["Child", "Inbox", "Lost"]
 
 _log = logging.getLogger(__name__)
 _TAIL_BYTES: Final = 600
+_END_S: Final = 5.0
 _numbers = itertools.count(1)
 
 
@@ -94,7 +95,11 @@ class Child:
 
     def ending(self) -> str:
         """How it ended, with the end of what it wrote to stderr."""
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:  # it says nothing any more, but something in it still runs
+            self._process.kill()
+            code = self._process.wait()
         if code >= 0:
             how = f"ended with exit code {code}"
         elif -code in set(signal.Signals):
@@ -111,11 +116,11 @@ class Child:
         while True:
             try:
                 self._say(read(self._process.stdout))
-            except (EOFError, OSError, ValueError):
+            except Unreadable as error:
+                self._say(Failed(RuntimeError(f"the result of a task cannot be read: {error}")))
+            except Exception:  # the end, or bytes that are no message: nothing can be read after them
                 self._say(Lost())
                 return
-            except Exception as error:  # a result that this process cannot unpickle
-                self._say(Failed(RuntimeError(f"the result of a task cannot be read: {error!r}")))
 
     def _say(self, message: Result | Failed | Lost) -> None:
         with self._lock:

@@ -24,6 +24,8 @@ __all__ = ["FolderCache", "cache_root", "digest_of", "pack"]
 
 _SPARED_S = 60.0
 """folders used within so many seconds stay: another process may be loading them"""
+_ABANDONED_S = 3600.0
+"""age of a folder that is still being unpacked: the process that did so was killed"""
 
 
 def pack(folder: Path) -> bytes:
@@ -97,6 +99,9 @@ class FolderCache:
         found = []
         for folder in self._root.iterdir():
             try:
+                if folder.name.startswith(".") and time.time() - folder.stat().st_mtime > _ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    continue
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 found.append((folder.stat().st_mtime, size, folder))
             except FileNotFoundError:  # another process deleted it

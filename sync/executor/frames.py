@@ -9,7 +9,20 @@ from typing import IO, Any
 
 from sync.executor.base import Resource
 
-__all__ = ["Begin", "Done", "End", "Failed", "Item", "Ready", "Result", "Waits", "Wanted", "read", "write"]
+__all__ = [
+    "Begin",
+    "Done",
+    "End",
+    "Failed",
+    "Item",
+    "Ready",
+    "Result",
+    "Unreadable",
+    "Waits",
+    "Wanted",
+    "read",
+    "write",
+]
 
 _LENGTH = struct.Struct("<Q")
 
@@ -82,6 +95,10 @@ class Done:
     """From the process: all results were sent."""
 
 
+class Unreadable(Exception):
+    """A message came whole, but this process cannot unpickle it. The next one can be read."""
+
+
 def write(pipe: IO[bytes], message: object) -> None:
     """Send one message. Raises OSError when the other side is gone."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
@@ -91,7 +108,7 @@ def write(pipe: IO[bytes], message: object) -> None:
 
 
 def read(pipe: IO[bytes]) -> Any:
-    """The next message. Raises EOFError when the other side is gone."""
+    """The next message. Raises EOFError when the other side is gone, Unreadable."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
@@ -99,4 +116,7 @@ def read(pipe: IO[bytes]) -> Any:
     data = pipe.read(size)
     if len(data) < size:
         raise EOFError
-    return pickle.loads(data)
+    try:
+        return pickle.loads(data)
+    except Exception as error:  # also an EOFError of a value, which must not look like the end of the pipe
+        raise Unreadable(repr(error)) from error

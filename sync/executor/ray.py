@@ -23,7 +23,20 @@ from typing import IO, Any, Final
 from ml_backend.errors import ExecutorError
 from ml_backend.extras import require_extra
 from sync.executor.base import I, Job, O, S, path_of
-from sync.executor.frames import Begin, Done, End, Failed, Item, Ready, Result, Waits, Wanted, read, write
+from sync.executor.frames import (
+    Begin,
+    Done,
+    End,
+    Failed,
+    Item,
+    Ready,
+    Result,
+    Unreadable,
+    Waits,
+    Wanted,
+    read,
+    write,
+)
 
 __all__ = ["RayExecutor"]
 
@@ -181,7 +194,7 @@ class RayExecutor:
         host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host has this form
             raise ExecutorError(
                 f"the Ray cluster at {self._address} does not answer ({error})",
                 field="ray_address",
@@ -262,11 +275,11 @@ class _Process:
         while True:
             try:
                 self._inbox.put(read(self._child.stdout))
-            except (EOFError, OSError, ValueError):
+            except Unreadable as error:
+                self._inbox.put(Failed(RuntimeError(f"what a task said cannot be read: {error}")))
+            except Exception:  # the end, or bytes that are no message: nothing can be read after them
                 self._inbox.put(EOFError())
                 return
-            except Exception as error:  # what this process cannot unpickle; else the job would wait for ever
-                self._inbox.put(Failed(RuntimeError(f"what a task said cannot be read: {error!r}")))
 
     def _gone(self, what: str) -> ExecutorError:
         self._stderr.seek(0, os.SEEK_END)

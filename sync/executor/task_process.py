@@ -18,13 +18,16 @@ from typing import IO, Any, Final
 
 from ml_backend.errors import GroundswellError
 from sync.executor.base import Node, function_at
-from sync.executor.frames import Begin, Failed, Item, Result, read, write
+from sync.executor.frames import Begin, Failed, Item, Result, Unreadable, read, write
 
 _JOBS_KEPT: Final = 2
 
 
 def serve(inbox: queue.SimpleQueue[Any], out: IO[bytes]) -> None:
-    """Answer inputs, one after the other; never returns."""
+    """Answer inputs, one after the other. Returns after a message that could not be unpickled.
+
+    Nobody knows then whether a job began with it, so what follows could be done for the wrong job.
+    """
     kept: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
     begin, node = None, Node({}, {})
     while True:
@@ -38,15 +41,25 @@ def serve(inbox: queue.SimpleQueue[Any], out: IO[bytes]) -> None:
                 kept.popitem(last=False)
             node = Node({name: Path(path) for name, path in begin.folders.items()}, mine)
             continue
+        if not isinstance(message, Item):
+            write(out, Failed(RuntimeError(f"a task failed: its process cannot read the input: {message}")))
+            return
         try:
             assert begin is not None
-            if not isinstance(message, Item):
-                raise message  # it could not be unpickled
             write(out, Result(function_at(begin.function)(begin.shared, message.value, node)))
-        except GroundswellError as error:
-            write(out, Failed(error))
-        except Exception:
-            write(out, Failed(RuntimeError(f"a task failed: {traceback.format_exc().strip()}")))
+        except Exception as error:
+            write(out, Failed(_told(error)))
+
+
+def _told(error: Exception) -> Exception:
+    """What the worker should raise: a deliberate error as it is, others as something that can be sent."""
+    if isinstance(error, GroundswellError):
+        try:
+            pickle.dumps(error)
+        except Exception as why:
+            return RuntimeError(f"{type(error).__name__}: {error} (it could not be sent as it is: {why!r})")
+        return error
+    return RuntimeError(f"a task failed: {''.join(traceback.format_exception(error)).strip()}")
 
 
 def _listen(pipe: IO[bytes], inbox: queue.SimpleQueue[Any]) -> None:
@@ -54,10 +67,10 @@ def _listen(pipe: IO[bytes], inbox: queue.SimpleQueue[Any]) -> None:
     while True:
         try:
             inbox.put(read(pipe))
-        except EOFError:
-            os._exit(0)
-        except Exception as error:
+        except Unreadable as error:
             inbox.put(error)
+        except (EOFError, OSError):
+            os._exit(0)
 
 
 def main() -> None:
@@ -69,7 +82,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    serve(inbox, out)
+    try:
+        serve(inbox, out)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)  # threads that a task has started must not keep it, or nobody would learn of its end
 
 
 if __name__ == "__main__":

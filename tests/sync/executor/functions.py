@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import psutil
 
 from ml_backend.artifacts.files import write_atomic, write_json
 from ml_backend.errors import BadInput, ModelError
+from ml_backend.extras import MissingExtra
 from ml_backend.instances import Instances
 from ml_backend.learners.base import Evaluation, Progress, TrainReport, TrainSpec
 from sync.executor.base import Node
@@ -174,3 +176,62 @@ class NotSent:
 
 def cannot_be_sent(shared: None, number: int, node: Node) -> NotSent:
     return NotSent()
+
+
+class Unpacked:
+    """What this process can pickle, and where ``pid`` is not its own, or is 0, cannot unpickle."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def __reduce__(self) -> Any:
+        return _unpack, (self.pid,)
+
+
+def _unpack(pid: int) -> Unpacked:
+    if pid != os.getpid():
+        raise ValueError("it cannot be unpacked")
+    return Unpacked(pid)
+
+
+def gives_unreadable(shared: None, number: int, node: Node) -> Unpacked:
+    return Unpacked(0)
+
+
+def wait_and_tell(shared: object, number: int, node: Node) -> tuple[object, int]:
+    if isinstance(shared, float):
+        time.sleep(shared)
+    return shared, number
+
+
+def first_is_slow(shared: None, number: int, node: Node) -> int:
+    time.sleep(0.5 if number == 0 else 0.0)
+    return number
+
+
+def print_square(shared: None, number: int, node: Node) -> int:
+    """Prints, as Python does and as a library in C does."""
+    print(number, flush=True)
+    os.write(1, b"a library\n")
+    return number * number
+
+
+def lacks_an_extra(shared: None, number: int, node: Node) -> None:
+    raise MissingExtra(["torch"], ["vision"])
+
+
+def raises_what_cannot_be_sent(shared: None, number: int, node: Node) -> None:
+    threading.Thread(target=time.sleep, args=(600,)).start()  # as libraries have some
+    error = ModelError("it holds a lock")
+    vars(error)["lock"] = threading.Lock()
+    raise error
+
+
+def writes_among_the_messages(shared: None, number: int, node: Node) -> None:
+    """To every pipe that this process has for writing."""
+    for pipe in range(3, 64):
+        try:
+            os.write(pipe, b"\xff" * 16)
+        except OSError:  # not open, or only for reading
+            continue
+    time.sleep(600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -64,6 +65,31 @@ def test_folders_used_longest_ago_make_room(tmp_path: Path) -> None:
     assert first.exists()
     assert third.exists()
     assert not second.exists()
+
+
+def test_what_a_killed_process_was_unpacking_takes_no_room(tmp_path: Path) -> None:
+    packed = [_model(tmp_path / letter, 1000, letter) for letter in "ab"]
+    root = tmp_path / "cache"
+    abandoned, begun = root / f".{'0' * 64}.1.ab", root / f".{'1' * 64}.2.cd"
+    long_ago = time.time() - 100_000
+    for folder in (abandoned, begun):
+        folder.mkdir(parents=True)
+    (abandoned / "weights").write_bytes(b"x" * 3000)
+    os.utime(abandoned, (long_ago, long_ago))
+    cache = FolderCache(root, 2500)
+    first = cache.get(digest_of(packed[0]), lambda: packed[0])
+    os.utime(first, (long_ago, long_ago))
+    cache.get(digest_of(packed[1]), lambda: packed[1])
+    assert first.exists()
+    assert not abandoned.exists()
+    (begun / "weights").write_bytes(b"x" * 3000)
+    minutes_ago = time.time() - 600
+    os.utime(begun, (minutes_ago, minutes_ago))
+    os.utime(first, (long_ago, long_ago))
+    shutil.rmtree(root / digest_of(packed[1]))
+    FolderCache(root, 1).get(digest_of(packed[1]), lambda: packed[1])
+    assert begun.exists(), "another process is at it"
+    assert not first.exists()
 
 
 def test_a_node_with_another_release_refuses(tmp_path: Path) -> None:

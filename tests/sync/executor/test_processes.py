@@ -14,16 +14,26 @@ import psutil
 import pytest
 
 from ml_backend.errors import ExecutorError, LeaseLost, ModelError
+from ml_backend.extras import MissingExtra
+from sync.executor import child as child_module
 from sync.executor.base import Executor, Job
 from sync.executor.processes import ProcessExecutor, threads_each
 from tests.sync.executor.functions import (
     Slowly,
+    Unpacked,
     cannot_be_sent,
     deadly_square,
+    first_is_slow,
+    gives_unreadable,
+    lacks_an_extra,
+    print_square,
+    raises_what_cannot_be_sent,
     read_word,
     refuse,
     slow_square,
     threads_here,
+    wait_and_tell,
+    writes_among_the_messages,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,6 +125,61 @@ def test_errors_of_functions_arrive_as_they_are(executor: ProcessExecutor) -> No
         list(executor.map(Job(refuse, None), [4]))
     with pytest.raises(RuntimeError, match="does not travel"):
         list(executor.map(Job(cannot_be_sent, None), [1]))
+
+
+def test_what_cannot_be_unpickled_fails_the_job_and_no_other(executor: ProcessExecutor) -> None:
+    with pytest.raises(RuntimeError, match=r"result of a task cannot be read.*cannot be unpacked"):
+        list(executor.map(Job(gives_unreadable, None), [1]))
+    assert list(executor.map(Job(wait_and_tell, 0.3), [0])) == [(0.3, 0)]
+    with pytest.raises(RuntimeError, match=r"cannot read the input.*cannot be unpacked"):
+        list(executor.map(Job(wait_and_tell, Unpacked(os.getpid())), [1]))
+    assert list(executor.map(Job(wait_and_tell, "the last"), [2])) == [("the last", 2)]
+
+
+def test_errors_with_classes_of_their_own_arrive(executor: ProcessExecutor) -> None:
+    with pytest.raises(MissingExtra, match="not installed here: torch") as caught:
+        list(executor.map(Job(lacks_an_extra, None), [1]))
+    assert "groundswell[vision]" in caught.value.hint
+    with pytest.raises(RuntimeError, match="ModelError: it holds a lock"):
+        list(executor.map(Job(raises_what_cannot_be_sent, None), [1]))
+
+
+def test_a_process_whose_messages_are_spoilt_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "_END_S", 0.1)  # it runs on, and nothing is heard of it
+    executor = ProcessExecutor(1)
+    with pytest.raises(ExecutorError, match="each of 3 processes"):
+        list(executor.map(Job(writes_among_the_messages, None), [1]))
+    executor.close()
+
+
+def test_inputs_are_not_read_far_ahead_of_a_slow_one(executor: ProcessExecutor) -> None:
+    read: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    results = executor.map(Job(first_is_slow, None), numbers())
+    assert next(results) == 0
+    assert len(read) <= 9, "results of later ones would pile up"
+    assert list(results) == list(range(1, 100))
+
+
+def test_a_process_forgets_all_jobs_but_two(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("one")
+    jobs = [Job(read_word, factor, folders={"words": tmp_path}) for factor in (1, 2, 3)]
+    executor = ProcessExecutor(1)
+    for job in jobs:
+        assert [loads for _, loads, _ in executor.map(job, ["one"])] == [1]
+    (tmp_path / "one").write_text("changed")
+    found = [word for job in reversed(jobs) for word, _, _ in executor.map(job, ["one"])]
+    assert found == ["one" * 3, "one" * 2, "changed"]
+    executor.close()
+
+
+def test_what_tasks_print_is_no_message(executor: ProcessExecutor) -> None:
+    assert list(executor.map(Job(print_square, None), range(4))) == [0, 1, 4, 9]
 
 
 def test_a_lost_lease_cancels_what_runs(executor: ProcessExecutor, tmp_path: Path) -> None:
