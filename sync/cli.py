@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -63,10 +63,28 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_every_command)
     for name in COMMANDS:
         module = "import_labels" if name == "import" else name.replace("-", "_")  # Python keeps that word
         import_module(f"sync.commands.{module}").register(app)
     return app
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from sync.backup.manifest import release
+
+        typer.echo(f"groundswell {release()}")
+        raise typer.Exit
+
+
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which release this is."),
+    ] = False,
+) -> None:
+    pass  # what the option does is done before
 
 
 def main() -> None:

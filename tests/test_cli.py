@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -42,3 +43,9 @@ def test_a_command_that_prints_a_result_prints_it_as_json_too(name: tuple[str, .
 def test_every_registered_module_adds_a_command() -> None:
     top = {name[0] for name, _ in ALL}
     assert set(COMMANDS) <= top
+
+
+def test_the_release_is_told() -> None:
+    result = CliRunner().invoke(build_app(), ["--version"])
+    assert result.exit_code == 0
+    assert result.output == f"groundswell {version('groundswell')}\n"
