@@ -122,11 +122,14 @@ class PostgresServer:
                 assert time.monotonic() < until, log
                 time.sleep(0.05)
 
-    def new_database(self) -> str:
+    def new_database(self, *, encoding: str = "UTF8") -> str:
         """SQLAlchemy URL of a fresh, empty database."""
         name = f"t{uuid.uuid4().hex[:12]}"
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE {}").format(
+            sql.Identifier(name), encoding, "C.UTF-8" if encoding == "UTF8" else "C"
+        )
         with psycopg.connect(self._address("postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            connection.execute(create)
         return self._address(name).replace("postgresql:", "postgresql+psycopg:", 1)
 
     def _address(self, database: str) -> str:

@@ -24,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import create_engine, delete, inspect, select, text
+from sqlalchemy import delete, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError
 
@@ -38,6 +38,7 @@ from sync.backup.store_copy import kind_of, run_postgres_tool, sqlite_file
 from sync.local.up import read_state
 from sync.settings import RESTORE_NOTE, Settings
 from sync.store.database import Store, compare_everything, database_now
+from sync.store.engine import open_engine
 from sync.store.migrate import NEWEST, VERSION_TABLE, known_revisions
 from sync.store.revisions import new_mark
 from sync.store.tables import ArtifactRecord, Base, LeaseRecord, LeftOverRecord, ProjectRecord
@@ -217,7 +218,7 @@ def _has_tables(url: str) -> bool:
     """Whether there is a store already."""
     if kind_of(url) == "sqlite":
         return sqlite_file(url).exists()
-    engine = create_engine(url)
+    engine = open_engine(url)
     try:
         with engine.connect() as connection:
             names = set(inspect(connection).get_table_names())
@@ -297,7 +298,7 @@ def _prepare_store(archive: CheckedArchive, url: str, ready: Path) -> None:
 
 def _drop_tables(url: str) -> None:
     """Take our tables out of a database of Postgres."""
-    engine = create_engine(url)
+    engine = open_engine(url)
     try:
         with engine.begin() as connection:
             Base.metadata.drop_all(connection)

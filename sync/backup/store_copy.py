@@ -16,11 +16,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from shutil import which
 
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import func, select
 from sqlalchemy.engine import URL, make_url
 
 from ml_backend.errors import BadInput, StorageError
 from sync.backup.manifest import StoreKind
+from sync.store.engine import open_engine
 
 __all__ = ["connection_of", "copy_sqlite", "kind_of", "pinned", "run_postgres_tool", "sqlite_file"]
 
@@ -62,7 +63,7 @@ def pinned(url: str) -> Iterator[Callable[[Path], None]]:
         return
     parsed = make_url(url)
     _program("pg_dump")
-    engine = create_engine(parsed, isolation_level="REPEATABLE READ")
+    engine = open_engine(parsed, isolation_level="REPEATABLE READ")
     try:
         with engine.connect() as connection:
             name = str(connection.scalar(select(func.pg_export_snapshot())))

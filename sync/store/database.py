@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ml_backend.errors import BadInput, LeaseLost, StorageError
 from sync.store import review_tables
+from sync.store.engine import open_engine
 from sync.store.migrate import bring_up_to_date, is_up_to_date
 from sync.store.revisions import new_mark, watch
 from sync.store.tables import Base, LeaseRecord, ProjectRecord
@@ -115,7 +116,7 @@ class Store:
             parsed = make_url(url)
             if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = create_engine(parsed, pool_pre_ping=True)
+            self._engine = open_engine(parsed, pool_pre_ping=True)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise BadInput(
                 "the database URL cannot be used",

@@ -21,6 +21,7 @@ from sync.store.database import Store, database_now, utc_now
 from sync.store.lease import Lease
 from sync.store.project_store import ProjectStore
 from sync.store.tables import AnnotationRecord, LeaseRecord, ProjectRecord, TaskRecord
+from tests.postgres import PostgresServer
 
 
 class Clock:
@@ -53,6 +54,16 @@ def test_times_come_back_aware_and_in_utc(store: Store) -> None:
     with store.read() as session:
         assert session.get_one(TaskRecord, 1).updated_at == moment
         assert session.get_one(TaskRecord, 1).updated_at.tzinfo == UTC
+
+
+def test_a_database_of_postgres_may_have_any_encoding(postgres_server: PostgresServer) -> None:
+    """One that was made without a locale has SQL_ASCII, and gives its driver bytes unless asked for text."""
+    store = Store(postgres_server.new_database(encoding="SQL_ASCII"))
+    with store.write() as session:
+        session.add(ProjectRecord(id=1, key="1.0", title="Käfer 甲虫", label_config="<View/>"))
+    with store.read() as session:
+        assert session.get_one(ProjectRecord, 1).title == "Käfer 甲虫"
+    store.close()
 
 
 def test_an_exception_rolls_everything_back(store: Store) -> None:
