@@ -1,5 +1,8 @@
-FROM python:3.11-slim
-RUN apt-get update && apt-get install -y --no-install-recommends libglib2.0-0 && rm -rf /var/lib/apt/lists/*
+FROM python:3.11-slim-trixie
+# pg_dump and pg_restore are for `groundswell backup` and `restore`: their release (17) must not be older than that
+# of the server in docker-compose.yml (16)
+RUN apt-get update && apt-get install -y --no-install-recommends libglib2.0-0t64 postgresql-client \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 
 # Everything that Groundswell needs, in a layer of its own: a change of the sources leaves it as it is, and the

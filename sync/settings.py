@@ -68,6 +68,11 @@ class Settings(ExecutorSettings):
     backend_internal_url: str = Field(
         default="", description="the backend as Label Studio reaches it, when browsers reach it elsewhere"
     )
+    studio_public_url: str = Field(
+        default="",
+        description="Label Studio as browsers reach it, when this machine reaches it elsewhere: where links "
+        "lead",
+    )
 
     # worker
     poll_s: float = Field(
@@ -417,6 +422,21 @@ class Settings(ExecutorSettings):
         if name not in SEGMENTERS:
             raise ValueError(f"no click segmenter is called {name!r}; known: {', '.join(SEGMENTERS)}")
         return name
+
+    @property
+    def inner_backend_url(self) -> str:
+        """The backend as Label Studio and this machine reach it, without a slash at its end."""
+        return (self.backend_internal_url or self.backend_url).rstrip("/")
+
+    @property
+    def shown_studio_url(self) -> str:
+        """Label Studio as people's browsers reach it, without a slash at its end."""
+        return (self.studio_public_url or self.studio_url).rstrip("/")
+
+    @property
+    def shown_review_url(self) -> str:
+        """The same of the server that holds the review projects."""
+        return self.review_url.rstrip("/") or self.shown_studio_url
 
     def database(self) -> str:
         """The store's URL, with password: never log it.

@@ -136,6 +136,21 @@ def test_ports_are_open_to_this_machine_unless_told(env_file: Path) -> None:
     assert addresses()["studio"] == ["127.0.0.1"]
 
 
+def test_links_lead_to_the_addresses_that_browsers_reach(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = env_file.read_text().replace("http://localhost:8080", "https://labels.example.org")
+    env_file.write_text(text.replace("http://localhost:9090", "https://model.example.org"))
+    environment = composed(env_file)["worker"]["environment"]
+    for key, value in environment.items():
+        monkeypatch.setenv(key, str(value))
+    settings = Settings()
+    assert settings.shown_studio_url == settings.shown_review_url == "https://labels.example.org"
+    assert settings.backend_url == "https://model.example.org"
+    assert settings.studio_url == "http://studio.groundswell.internal:8080"
+    assert settings.inner_backend_url == "http://backend.groundswell.internal:9090"
+
+
 @pytest.mark.parametrize("password", ["p@ss/w:rd", "100%?#&", "a@b@c", "'single'"])
 def test_any_password_of_the_database_reaches_the_worker(
     env_file: Path, password: str, monkeypatch: pytest.MonkeyPatch
@@ -310,6 +325,17 @@ def test_the_image_gets_every_file_that_its_installation_reads() -> None:
     packages = [name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]]
     read = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"], *packages}
     assert read <= set(copied)
+
+
+def test_the_image_can_back_up_the_database_of_docker_compose() -> None:
+    """pg_dump refuses a server that is newer than itself."""
+    image = (ROOT / "Dockerfile").read_text()
+    base = re.match(r"FROM python:3\.11-slim-(\w+)\n", image)
+    assert base is not None, "the release of Debian decides on that of pg_dump"
+    assert "postgresql-client" in image.split("WORKDIR")[0]
+    server = re.search(r"image: postgres:(\d+)\n", (ROOT / "docker-compose.yml").read_text())
+    assert server is not None
+    assert int(server[1]) <= {"bookworm": 15, "trixie": 17}[base[1]]
 
 
 def test_a_change_of_the_sources_installs_no_package_again() -> None:

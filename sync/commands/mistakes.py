@@ -53,7 +53,13 @@ def register(app: typer.Typer) -> None:
             table = list_mistakes(opened, folds=folds, dismissed=dismiss or ())
             if out is not None:
                 write_mistakes_page(
-                    out, table, opened.db, opened.paths, opened.images, opened.settings.studio_url, top=top
+                    out,
+                    table,
+                    opened.db,
+                    opened.paths,
+                    opened.images,
+                    opened.settings.shown_studio_url,
+                    top=top,
                 )
         rows = [finding.as_json() for finding in table.findings[:top]]
         if as_json:

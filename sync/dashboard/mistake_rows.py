@@ -26,7 +26,7 @@ def newest_mistakes(paths: ProjectPaths, rounds: Sequence[RoundRecord]) -> Mista
 
 def mistake_rows(settings: Settings, project_id: int, table: MistakeTable) -> tuple[MistakeRow, ...]:
     """The first findings, each with the address of its task."""
-    studio = settings.studio_url.rstrip("/")
+    studio = settings.shown_studio_url
     return tuple(
         MistakeRow(
             task=one.task_id,

@@ -85,7 +85,7 @@ def _broken_tasks(db: ProjectStore, settings: Settings) -> list[Trouble]:
     )
     with db.read() as session:
         rows = session.execute(query).all()
-    studio = settings.studio_url.rstrip("/")
+    studio = settings.shown_studio_url
     found = [
         Trouble(
             f"Task {task} is left out",

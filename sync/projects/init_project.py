@@ -181,12 +181,14 @@ def init_project(
     if connect:
         _connect(studio, row.id, settings)
         report(f"backend connected at {backend_address(settings)}")
+    is_one = review is studio
+    review_server = settings.shown_studio_url if is_one else getattr(review, "url", settings.shown_review_url)
     return InitReport(
         project_id=row.id,
         review_project_id=review_id,
         title=row.title,
-        url=f"{settings.studio_url}/projects/{row.id}/data",
-        review_url=f"{getattr(review, 'url', settings.studio_url)}/projects/{review_id}/data",
+        url=f"{settings.shown_studio_url}/projects/{row.id}/data",
+        review_url=f"{review_server}/projects/{review_id}/data",
         created=there is None,
         images_added=added.count,
         refused=tuple(request.refused),
@@ -258,7 +260,7 @@ def served_root(settings: Settings, given: Path | None) -> Path | None:
 
 
 def backend_address(settings: Settings) -> str:
-    return (settings.backend_internal_url or settings.backend_url).rstrip("/")
+    return settings.inner_backend_url
 
 
 def _webhook_secret(settings: Settings) -> str:

@@ -200,43 +200,69 @@ def _without_password(url: str, reply: str) -> tuple[str, str]:
     return f"{url} asks for a password, and none is set here", f"{both} as for the backend"
 
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
 def _backend(settings: Settings) -> Finding:
-    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
-    auth = (user, password) if user else None
-    for url in dict.fromkeys((settings.backend_internal_url or settings.backend_url, settings.backend_url)):
-        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
-        if answer.status_code != 200:
-            return Finding(
-                "backend", "bad", f"{url} answers {answer.status_code}", "Is another program there?"
-            )
-        answer = httpx.get(f"{url.rstrip('/')}/versions", auth=auth, timeout=5.0)
-        if answer.status_code == 401:
-            if not user or "no password yet" in answer.text:
-                return Finding("backend", "bad", *_without_password(url, answer.text))
-            return Finding(
-                "backend",
-                "bad",
-                f"{url} refuses our user name and password",
-                "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS as for the backend",
-            )
-        if answer.status_code == 429:
+    """The backend as Label Studio reaches it, and as browsers do.
+
+    Where the two differ and browsers use ``localhost``, that is the machine of the browser: another one
+    than this, such as this container, which cannot judge it.
+    """
+    inside, outside = settings.inner_backend_url, settings.backend_url.rstrip("/")
+    found = _backend_at(settings, inside)
+    host = httpx.URL(outside).host
+    if found is None and outside != inside:
+        if host in _LOOPBACK and httpx.URL(inside).host not in _LOOPBACK:
+            return Finding("backend", "ok", f"{inside}; browsers: {outside}")
+        try:
+            found = _backend_at(settings, outside)
+        except httpx.TransportError as error:
             return Finding(
                 "backend",
-                "bad",
-                f"{url} got too many wrong passwords from this machine",
-                "Wait a minute; then see which program here asks with a wrong one (the backend's log)",
+                "warn",
+                f"{inside} answers; {outside} does not, from here ({type(error).__name__})",
+                "Browsers must reach it: check GROUNDSWELL_BACKEND_URL",
             )
-        if answer.status_code >= 400:
-            return Finding("backend", "bad", f"{url} answers {answer.status_code}", "See the backend's log")
-    host = httpx.URL(settings.backend_url).host
-    if not user and host not in ("127.0.0.1", "localhost", "::1"):
+    if found is not None:
+        return found
+    if not settings.basic_auth_user and host not in _LOOPBACK:
         return Finding(
             "backend",
             "warn",
-            f"{settings.backend_url} asks nobody for a password",
+            f"{outside} asks nobody for a password",
             "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS, then run groundswell init",
         )
-    return Finding("backend", "ok", settings.backend_url)
+    return Finding("backend", "ok", outside)
+
+
+def _backend_at(settings: Settings, url: str) -> Finding | None:
+    """What is wrong with the backend at one of its addresses."""
+    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    auth = (user, password) if user else None
+    answer = httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
+    if answer.status_code != 200:
+        return Finding("backend", "bad", f"{url} answers {answer.status_code}", "Is another program there?")
+    answer = httpx.get(f"{url.rstrip('/')}/versions", auth=auth, timeout=5.0)
+    if answer.status_code == 401:
+        if not user or "no password yet" in answer.text:
+            return Finding("backend", "bad", *_without_password(url, answer.text))
+        return Finding(
+            "backend",
+            "bad",
+            f"{url} refuses our user name and password",
+            "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS as for the backend",
+        )
+    if answer.status_code == 429:
+        return Finding(
+            "backend",
+            "bad",
+            f"{url} got too many wrong passwords from this machine",
+            "Wait a minute; then see which program here asks with a wrong one (the backend's log)",
+        )
+    if answer.status_code >= 400:
+        return Finding("backend", "bad", f"{url} answers {answer.status_code}", "See the backend's log")
+    return None
 
 
 def _studio(settings: Settings) -> Finding:
@@ -280,7 +306,7 @@ def _project(settings: Settings, store: Store, studio: Studio, project_id: int) 
 
 
 def _backend_of(name: str, rows: list[dict[str, object]], settings: Settings, again: str) -> Finding:
-    url = (settings.backend_internal_url or settings.backend_url).rstrip("/")
+    url = settings.inner_backend_url
     ours = [row for row in rows if str(row["url"]).rstrip("/") == url]
     if not ours:
         others = ", ".join(str(row["url"]) for row in rows) or "none"
@@ -301,7 +327,7 @@ def _backend_of(name: str, rows: list[dict[str, object]], settings: Settings, ag
 
 
 def _webhook_of(name: str, rows: list[dict[str, object]], settings: Settings, again: str) -> Finding:
-    url = f"{(settings.backend_internal_url or settings.backend_url).rstrip('/')}/webhook"
+    url = f"{settings.inner_backend_url}/webhook"
     ours = [row for row in rows if row["url"] == url]
     secret = settings.webhook_secret.get_secret_value()
     right = [row for row in ours if row["is_active"] and dict(row["headers"]).get(SECRET_HEADER) == secret]  # type: ignore[call-overload]

@@ -52,7 +52,7 @@ def show_figures(settings: Settings, store: Store, project_id: int) -> dict[str,
         "title": record.title,
         "kind": config.kind,
         "labels": list(config.labels),
-        "url": f"{settings.studio_url}/projects/{record.id}/data",
+        "url": f"{settings.shown_studio_url}/projects/{record.id}/data",
         "review_projects": {
             form: number
             for form, number in (("single", record.review_project_id), ("sheet", record.sheet_project_id))

@@ -69,7 +69,7 @@ def status(settings: Settings, store: Store, *, only: int | None = None) -> dict
     return {
         "services": {
             "label_studio": _health(f"{settings.studio_url}/health"),
-            "backend": _health(f"{settings.backend_url}/health"),
+            "backend": _health(f"{settings.inner_backend_url}/health"),
         },
         "clicks": _clicks(settings),
         "shared_files": None if shared is None else {**asdict(shared), "line": shared.line},
@@ -209,7 +209,7 @@ def _noun(project: ProjectRecord) -> str:
 
 def _review_projects(settings: Settings, session: Session, project: ProjectRecord) -> list[dict[str, Any]]:
     """Where people answer: each review project with its form, its address and how many tasks are open."""
-    server = (settings.review_url or settings.studio_url).rstrip("/")
+    server = settings.shown_review_url
     counts = session.execute(
         select(ReviewTaskRecord.form, func.count())
         .where(ReviewTaskRecord.project_id == project.id, ReviewTaskRecord.is_open.is_(True))

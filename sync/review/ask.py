@@ -166,7 +166,7 @@ def _ensure_webhook(
     secret = settings.webhook_secret.get_secret_value()
     if not secret:
         return
-    backend = (settings.backend_internal_url or settings.backend_url).rstrip("/")
+    backend = settings.inner_backend_url
     try:
         review_studio.ensure_webhook(review_id, f"{backend}/webhook?project={db.id}", secret=secret)
     except StudioError as error:

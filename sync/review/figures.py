@@ -128,7 +128,7 @@ def _unreadable(db: ProjectStore, settings: Settings) -> list[dict[str, Any]]:
 
 def _address(db: ProjectStore, settings: Settings, form: int, task: int | None) -> str:
     """Where a browser shows a review task."""
-    server = (settings.review_url or settings.studio_url).rstrip("/")
+    server = settings.shown_review_url
     return f"{server}/projects/{review_project_of(db, FORMS[form])}/data?task={task}"
 
 

@@ -39,6 +39,7 @@ _SETTINGS = {
     "review_overlap_max",
     "review_url",
     "seed",
+    "studio_public_url",
     "studio_url",
 }
 """settings that a review reads"""

@@ -89,7 +89,7 @@ def _add_pages(blueprint: Blueprint, web: WebServices, sessions: Sessions, pages
                 p=figures,
                 live=pages.live(project_id),
                 email=sessions.email(),
-                studio_url=web.settings.studio_url.rstrip("/"),
+                studio_url=web.settings.shown_studio_url,
                 figures_digest=digest,
                 etag="",
             )

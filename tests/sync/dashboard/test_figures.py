@@ -23,6 +23,7 @@ from sync.dashboard.figures import ProjectFigures, mean_range, median_range, sha
 from sync.dashboard.live import live_state
 from sync.dashboard.masks import mask_rows
 from sync.dashboard.render import render_report
+from sync.report.project_lines import show_figures
 from sync.review.outbox import NewAnswer, put_answer
 from sync.rounds.test_split import repartition
 from sync.store.review_tables import InviteRecord
@@ -322,7 +323,7 @@ def test_answers_on_their_way_are_told(make_world: MakeWorld) -> None:
 
 
 def test_likely_mistakes_are_listed_with_their_tasks(make_world: MakeWorld) -> None:
-    world = make_world(12, question_budget=0)
+    world = make_world(12, question_budget=0, studio_public_url="https://labels.example/")
     world.label(*range(6))
     world.worker().look(world.project_id)
     project = world.open()
@@ -334,7 +335,9 @@ def test_likely_mistakes_are_listed_with_their_tasks(make_world: MakeWorld) -> N
     shown = figures(world)
     assert (shown.mistake_count, shown.mistakes_judged, len(shown.mistakes)) == (12, 5, 10)
     assert shown.mistakes[0].reason == "a disc is missing 0"
-    assert shown.mistakes[0].url.endswith(f"/projects/{world.project_id}/data?task={world.tasks[0]}")
+    address = f"https://labels.example/projects/{world.project_id}/data"
+    assert shown.mistakes[0].url == f"{address}?task={world.tasks[0]}"
+    assert show_figures(world.settings, world.store, world.project_id)["url"] == address
     assert fingerprint(world.settings, world.store, world.project_id) != before
 
 

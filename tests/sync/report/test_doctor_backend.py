@@ -40,3 +40,35 @@ def test_a_missing_password_is_named_on_the_side_that_lacks_it(
     assert (found.level, detail in found.detail) == (level, True), found
     if level != "ok":
         assert "GROUNDSWELL_BASIC_AUTH_PASS" in found.hint
+
+
+INSIDE = "http://backend.test:9090"
+ADDRESSES = [
+    ("http://localhost:9090", "ok", f"{INSIDE}; browsers: http://localhost:9090"),
+    (INSIDE, "ok", INSIDE),
+    ("http://backend.test", "ok", "http://backend.test"),
+    ("http://elsewhere.test", "warn", "http://elsewhere.test does not, from here (ConnectError)"),
+    ("http://broken.test", "bad", "http://broken.test answers 502"),
+]
+
+
+@pytest.mark.parametrize(("outside", "level", "detail"), ADDRESSES)
+def test_the_address_of_browsers_is_judged_where_this_machine_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: str, level: str, detail: str
+) -> None:
+    """``localhost`` of a browser is not that of a container."""
+    served = httpx.Client(
+        transport=httpx.WSGITransport(app=create_app(BackendSettings(data_dir=tmp_path, **LOGIN)))
+    )
+
+    def get(url: str, **options: Any) -> httpx.Response:
+        if "backend.test" in url:
+            return served.get(url, **options)
+        if "broken.test" in url:
+            return httpx.Response(502)
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(doctor.httpx, "get", get)
+    settings = Settings(data_dir=tmp_path, backend_url=outside, backend_internal_url=INSIDE, **LOGIN)
+    found = doctor._backend(settings)
+    assert (found.level, detail in found.detail) == (level, True), found

@@ -195,7 +195,9 @@ def test_a_careless_worker_is_found_and_the_labels_hold(make_world: MakeWorld) -
 
 
 def test_what_workers_leave_open_waits_for_an_expert_who_decides(make_world: MakeWorld) -> None:
-    world = _reviewing(make_world, crowd=True, review_overlap_max=3, gold_share=0.0, question_batch=6)
+    at = "https://labels.example"
+    options = {"gold_share": 0.0, "question_batch": 6, "studio_public_url": at}
+    world = _reviewing(make_world, crowd=True, review_overlap_max=3, **options)
     clients = [world.studio.as_user(f"w{i}@example.com", "x") for i in range(3)]
     disputed: str = ""
 
@@ -218,9 +220,8 @@ def test_what_workers_leave_open_waits_for_an_expert_who_decides(make_world: Mak
     (row,) = [row for row in figures["expert"] if disputed.startswith(f"t{row['task']}-")]
     shown = read_questions(world.studio.task(row["review_task"]).data)[1][0]
     assert shown.instance == disputed
-    assert row["url"].endswith(
-        f"/projects/{world.review_projects()['single']}/data?task={row['review_task']}"
-    )
+    review = world.review_projects()["single"]
+    assert row["url"] == f"{at}/projects/{review}/data?task={row['review_task']}"
     text = "\n".join(status_lines(status(world.settings, world.store)))
     assert f"{figures['expert_queue']} questions used up their workers" in text
     assert all(waiting["url"] in text for waiting in figures["expert"][:3])
