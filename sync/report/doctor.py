@@ -200,9 +200,6 @@ def _without_password(url: str, reply: str) -> tuple[str, str]:
     return f"{url} asks for a password, and none is set here", f"{both} as for the backend"
 
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
 def _backend(settings: Settings) -> Finding:
     """The backend as Label Studio reaches it, and as browsers do.
 
@@ -210,30 +207,39 @@ def _backend(settings: Settings) -> Finding:
     than this, such as this container, which cannot judge it.
     """
     inside, outside = settings.inner_backend_url, settings.backend_url.rstrip("/")
-    found = _backend_at(settings, inside)
-    host = httpx.URL(outside).host
+    found, detail = _backend_at(settings, inside), outside
     if found is None and outside != inside:
-        if host in _LOOPBACK and httpx.URL(inside).host not in _LOOPBACK:
-            return Finding("backend", "ok", f"{inside}; browsers: {outside}")
-        try:
-            found = _backend_at(settings, outside)
-        except httpx.TransportError as error:
-            return Finding(
-                "backend",
-                "warn",
-                f"{inside} answers; {outside} does not, from here ({type(error).__name__})",
-                "Browsers must reach it: check GROUNDSWELL_BACKEND_URL",
-            )
+        if _is_loopback(outside) and not _is_loopback(inside):
+            detail = f"{inside}; browsers: {outside}"
+        else:
+            found = _backend_of_browsers(settings, inside, outside)
     if found is not None:
         return found
-    if not settings.basic_auth_user and host not in _LOOPBACK:
+    open_to_others = [url for url in (outside, inside) if not _is_loopback(url)]
+    if open_to_others and not settings.basic_auth_user:
         return Finding(
             "backend",
             "warn",
-            f"{outside} asks nobody for a password",
+            f"{open_to_others[0]} asks nobody for a password",
             "Set GROUNDSWELL_BASIC_AUTH_USER and GROUNDSWELL_BASIC_AUTH_PASS, then run groundswell init",
         )
-    return Finding("backend", "ok", outside)
+    return Finding("backend", "ok", detail)
+
+
+def _is_loopback(url: str) -> bool:
+    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+
+
+def _backend_of_browsers(settings: Settings, inside: str, outside: str) -> Finding | None:
+    try:
+        return _backend_at(settings, outside)
+    except httpx.TransportError as error:
+        return Finding(
+            "backend",
+            "warn",
+            f"{inside} answers; {outside} does not, from here ({type(error).__name__})",
+            "Browsers must reach it: check GROUNDSWELL_BACKEND_URL",
+        )
 
 
 def _backend_at(settings: Settings, url: str) -> Finding | None:

@@ -72,3 +72,13 @@ def test_the_address_of_browsers_is_judged_where_this_machine_can(
     settings = Settings(data_dir=tmp_path, backend_url=outside, backend_internal_url=INSIDE, **LOGIN)
     found = doctor._backend(settings)
     assert (found.level, detail in found.detail) == (level, True), found
+
+
+def test_a_backend_without_a_password_is_named_also_where_browsers_use_localhost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(BackendSettings(data_dir=tmp_path, open_backend=True))
+    monkeypatch.setattr(doctor.httpx, "get", httpx.Client(transport=httpx.WSGITransport(app=app)).get)
+    urls = {"backend_url": "http://localhost:9090", "backend_internal_url": INSIDE}
+    found = doctor._backend(Settings(data_dir=tmp_path, **urls))
+    assert (found.level, found.detail) == ("warn", f"{INSIDE} asks nobody for a password")
