@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from ml_backend.config_file import PREFIX, read_config
 from ml_backend.errors import StorageError
+from ml_backend.server_address import server_address
 
 __all__ = ["BackendSettings"]
 
@@ -30,12 +31,22 @@ class BackendSettings(BaseSettings):
     """What the serving side needs. ``sync.settings.Settings`` extends it for the worker and CLI."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=None, extra="ignore", frozen=True, allow_inf_nan=False
+        env_prefix=PREFIX,
+        env_file=None,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # a wrong value may hold a password
     )
 
     data_dir: Path = Field(default=Path("groundswell-data"), description="all of Groundswell's files")
     studio_url: str = Field(
         default="http://127.0.0.1:8080", description="Label Studio as this machine reaches it"
+    )
+    studio_public_url: str = Field(
+        default="",
+        description="Label Studio as browsers reach it, when this machine reaches it elsewhere: where links "
+        "lead. Its pictures in tasks are fetched from studio_url",
     )
     studio_token: SecretStr = Field(
         default=SecretStr(""), description="Label Studio API key: legacy token or personal access token"
@@ -170,6 +181,16 @@ class BackendSettings(BaseSettings):
     def image_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
         """Networks of ``allow_image_networks``."""
         return [ipaddress.ip_network(part) for part in _listed(self.allow_image_networks)]
+
+    @field_validator("studio_url", "backend_url")
+    @classmethod
+    def _address_of_a_server(cls, address: str) -> str:
+        return server_address(address)
+
+    @field_validator("studio_public_url")
+    @classmethod
+    def _address_or_nothing(cls, address: str) -> str:
+        return server_address(address) if address.strip() else ""
 
     @field_validator("studio_token", "webhook_secret", "signing_key", "basic_auth_pass")
     @classmethod

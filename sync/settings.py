@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 
 from ml_backend.config_file import PREFIX, config_path, read_config, source_of
 from ml_backend.errors import BadInput
+from ml_backend.server_address import server_address
 from sync.database_url import with_password
 from sync.executor_settings import ExecutorSettings
 
@@ -67,11 +68,6 @@ class Settings(ExecutorSettings):
 
     backend_internal_url: str = Field(
         default="", description="the backend as Label Studio reaches it, when browsers reach it elsewhere"
-    )
-    studio_public_url: str = Field(
-        default="",
-        description="Label Studio as browsers reach it, when this machine reaches it elsewhere: where links "
-        "lead",
     )
 
     # worker
@@ -414,6 +410,11 @@ class Settings(ExecutorSettings):
             )
         return url.rstrip("/")
 
+    @field_validator("backend_internal_url", "review_url")
+    @classmethod
+    def _inner_or_review_address(cls, address: str) -> str:
+        return server_address(address) if address.strip() else ""
+
     @field_validator("segmenter")
     @classmethod
     def _known_segmenter(cls, name: str) -> str:
@@ -436,7 +437,12 @@ class Settings(ExecutorSettings):
     @property
     def shown_review_url(self) -> str:
         """The same of the server that holds the review projects."""
-        return self.review_url.rstrip("/") or self.shown_studio_url
+        return self.shown_address(self.review_url or self.studio_url)
+
+    def shown_address(self, url: str) -> str:
+        """The address for people of a Label Studio that this machine reaches at ``url``."""
+        url = url.rstrip("/")
+        return self.shown_studio_url if url == self.studio_url.rstrip("/") else url
 
     def database(self) -> str:
         """The store's URL, with password: never log it.
@@ -560,7 +566,8 @@ def load_settings(**given: Any) -> Settings:
 def _first_error(error: ValidationError) -> tuple[str, str]:
     """Name of the setting that is wrong, and why. A secret is never part of the message."""
     first = error.errors(include_input=False)[0]
-    return str(first["loc"][0]) if first["loc"] else "settings", str(first["msg"])
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    return name, str(first["msg"]).removeprefix("Value error, ")
 
 
 def _place(name: str, given: Mapping[str, Any]) -> tuple[str, str]:

@@ -31,7 +31,7 @@ LAYERS: dict[str, list[str]] = {
     ],
     "ml_backend": [
         "errors error_lines log_fields",
-        "config_file",
+        "config_file server_address",
         "settings instances caches device_fallback rates tls",
         "metrics examples devices extras logs box_density authorisation",
         "masks",

@@ -104,6 +104,7 @@ def register(app: typer.Typer) -> None:
         from ml_backend.errors import BadInput
         from ml_backend.kinds.base import Kind
         from ml_backend.label_studio.label_config import Output
+        from ml_backend.server_address import address_option
         from sync.console import agree, parse_options, read_text, say
         from sync.installation import effective_settings
         from sync.projects.init_project import Serve, init_project
@@ -125,6 +126,7 @@ def register(app: typer.Typer) -> None:
             raise BadInput("--multiple belongs to --kind classes", field="multiple")
         if bool(review_url) != bool(review_api_key):
             raise BadInput("--review-url and --review-api-key belong together", field="review_url")
+        review_server = address_option(review_url, "review_url")
         if cold_option and not cold_start:
             raise BadInput("--cold-option belongs to --cold-start", field="cold_option")
         options = parse_options(option or [])
@@ -156,7 +158,7 @@ def register(app: typer.Typer) -> None:
             )
             _say_only(settings, request, images, serve, files_root, as_json=as_json)
             return
-        review = Studio(review_url, review_api_key) if review_url else None
+        review = Studio(review_server, review_api_key) if review_server else None
         made = init_project(
             Studio(settings.studio_url, settings.current_studio_token),
             title=title,
@@ -183,8 +185,8 @@ def register(app: typer.Typer) -> None:
             typer.secho(f"not a picture: {line}", fg=typer.colors.YELLOW, err=True)
         for line in made.renamed:
             typer.secho(line, fg=typer.colors.YELLOW, err=True)
-        if review_url and settings.review_url != review_url:
-            say(f"set GROUNDSWELL_REVIEW_URL={review_url} and GROUNDSWELL_REVIEW_TOKEN for the worker")
+        if review_server and settings.review_url != review_server:
+            say(f"set GROUNDSWELL_REVIEW_URL={review_server} and GROUNDSWELL_REVIEW_TOKEN for the worker")
         typer.echo(f"label   {made.url}")
         typer.echo(f"review  {made.review_url}")
         typer.echo(

@@ -19,7 +19,8 @@ def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: 
 
     Order: the arguments, the environment, what ``groundswell up`` wrote into its data directory.
     """
-    settings = load_settings(**({} if data_dir is None else {"data_dir": data_dir}))
+    arguments = {"data_dir": data_dir, "studio_url": studio_url or None}
+    settings = load_settings(**{name: value for name, value in arguments.items() if value is not None})
     given = settings.model_fields_set
     changes: dict[str, Any] = {"data_dir": settings.data_dir.absolute()}
     state = read_state(settings.data_dir)
@@ -38,8 +39,6 @@ def effective_settings(data_dir: Path | None, *, studio_url: str = "", api_key: 
             if "studio_token" not in given:
                 changes["studio_token_file"] = settings.data_dir.absolute() / "secrets.json"
     changes = {name: value for name, value in changes.items() if name == "data_dir" or name not in given}
-    if studio_url:
-        changes["studio_url"] = studio_url.rstrip("/")
     if api_key:
         changes |= {"studio_token": SecretStr(api_key), "studio_token_file": None}
     return settings.model_copy(update=changes)

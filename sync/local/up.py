@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from ml_backend.artifacts.files import read_json, write_json
 from ml_backend.errors import GroundswellError, StudioError
+from ml_backend.server_address import address_option
 from ml_backend.tls import tls_context
 from sync.local.backend_server import as_environment, backend_command
 from sync.local.label_studio_server import Login, StudioServer, check_port
@@ -106,6 +107,7 @@ class Stack:
         with_worker: bool = True,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
+        studio_url = address_option(studio_url, "studio_url")
         if bool(studio_url) != bool(api_key) and settings.studio_token_file is None:
             raise GroundswellError(
                 "an existing Label Studio needs both its address and an API key",
@@ -136,7 +138,7 @@ class Stack:
         self.settings = settings.model_copy(
             update={
                 "data_dir": self.data_dir,
-                "studio_url": (studio_url or self._server.url).rstrip("/"),
+                "studio_url": studio_url or self._server.url,
                 "studio_token": SecretStr(api_key or self.secrets.token),
                 "studio_token_file": self._token_file(settings, api_key),
                 "backend_url": f"http://{browser_host}:{backend_port}"
@@ -164,7 +166,7 @@ class Stack:
     @property
     def url(self) -> str:
         """Where people open Label Studio."""
-        return self.settings.studio_url
+        return self.settings.shown_studio_url
 
     def start(self) -> None:
         """Start everything and wait until it answers. On any failure nothing is left running."""

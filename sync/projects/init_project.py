@@ -181,14 +181,15 @@ def init_project(
     if connect:
         _connect(studio, row.id, settings)
         report(f"backend connected at {backend_address(settings)}")
-    is_one = review is studio
-    review_server = settings.shown_studio_url if is_one else getattr(review, "url", settings.shown_review_url)
+    review_server = settings.review_url or settings.studio_url
+    if review is not studio:
+        review_server = getattr(review, "url", review_server)
     return InitReport(
         project_id=row.id,
         review_project_id=review_id,
         title=row.title,
         url=f"{settings.shown_studio_url}/projects/{row.id}/data",
-        review_url=f"{review_server}/projects/{review_id}/data",
+        review_url=f"{settings.shown_address(review_server)}/projects/{review_id}/data",
         created=there is None,
         images_added=added.count,
         refused=tuple(request.refused),

@@ -105,7 +105,7 @@ def make_preview(
         "version": record.model_version,
         "made_at": utc_now().isoformat(timespec="seconds"),
         "seed": seed,
-        "studio_url": settings.studio_url.rstrip("/"),
+        "studio_url": settings.shown_studio_url,
         "labels": [{"name": pool.label, "unit": pool.kind.unit, "kind": pool.kind.name} for pool in pools],
         "tasks": len(open_tasks),
         "masks": len(table),

@@ -174,3 +174,63 @@ def test_an_address_of_ray_has_a_host_and_a_port(address: str) -> None:
     assert Settings(ray_address="head:65535").ray_address == "head:65535"
     with pytest.raises(ValueError, match="not host:port"):
         Settings(ray_address=address)
+
+
+ADDRESSES = ("studio_url", "studio_public_url", "backend_url", "backend_internal_url", "review_url")
+WRONG = [
+    "localhost:8080",
+    "ftp://h",
+    "/work",
+    "http://",
+    "http://h:0",
+    "http://h:70000",
+    "http://[::1",
+    "http://::1:8080",
+    "http://a b",
+    "http://a..b",
+    "http://ana:geheim@h",
+    "http://ana:9/geheim@h",
+    "http://h?geheim",
+    "http://h/#geheim",
+]
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_a_wrong_address_of_a_server_is_named_and_not_repeated(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in WRONG:
+        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", address)
+        with pytest.raises(BadInput, match=f"no address of a server.*GROUNDSWELL_{name.upper()}") as caught:
+            load_settings()
+        assert "geheim" not in str(caught.value)
+        with pytest.raises(ValueError, match=name) as raw:
+            Settings()
+        assert "geheim" not in str(raw.value), "a backend that does not start logs this"
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_addresses_of_servers_have_one_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, kept in (
+        (" HTTPS://Labels.Example:8443/Desk// ", "https://labels.example:8443/Desk"),
+        ("http://[2001:DB8::1]:8080/", "http://[2001:db8::1]:8080"),
+    ):
+        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", given)
+        assert getattr(load_settings(), name) == kept
+    monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", "")
+    if Settings.model_fields[name].default == "":
+        assert getattr(load_settings(), name) == ""
+    else:
+        with pytest.raises(BadInput, match=f"it is empty.*GROUNDSWELL_{name.upper()}"):
+            load_settings()
+
+
+def test_a_review_server_that_is_the_main_one_is_shown_by_the_same_address() -> None:
+    public = "https://labels.example"
+    settings = Settings(
+        studio_url="http://inside:8080", studio_public_url=public, review_url="http://inside:8080/"
+    )
+    assert settings.shown_review_url == public
+    assert Settings(studio_public_url=public, review_url="https://crowd.example").shown_review_url == (
+        "https://crowd.example"
+    )

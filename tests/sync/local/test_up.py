@@ -268,7 +268,12 @@ def test_an_existing_label_studio_needs_address_and_key(tmp_path: Path) -> None:
     made = stack(tmp_path, studio_url="http://studio.example.org/", api_key="key")
     assert made.settings.studio_url == "http://studio.example.org"
     assert made.settings.studio_token.get_secret_value() == "key"
+    assert made.url == "http://studio.example.org"
     assert not made.embedded
+    with pytest.raises(BadInput, match=r"studio_url: no address.*--studio-url"):
+        stack(tmp_path, studio_url="studio.example.org", api_key="key")
+    public = Settings(data_dir=tmp_path, studio_public_url="https://labels.example")
+    assert Stack(public, studio_port=18080).url == "https://labels.example", "where people open it"
 
 
 def test_a_second_start_on_the_same_data_is_refused_and_a_crashed_one_is_cleaned_up(tmp_path: Path) -> None:
@@ -335,6 +340,8 @@ def test_commands_find_what_up_wrote_down(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("GROUNDSWELL_STUDIO_URL", "http://127.0.0.1:3")
     assert effective_settings(tmp_path).studio_url == "http://127.0.0.1:3"
     assert effective_settings(tmp_path, studio_url="http://127.0.0.1:4/").studio_url == "http://127.0.0.1:4"
+    with pytest.raises(BadInput, match=r"studio_url: no address.*--studio-url"):
+        effective_settings(tmp_path, studio_url="127.0.0.1:4")
 
 
 def test_options_are_json_where_they_can_be() -> None:

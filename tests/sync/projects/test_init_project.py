@@ -264,6 +264,23 @@ def test_crowd_workers_can_have_a_label_studio_of_their_own(init: Init) -> None:
     assert [row.id for row in crowd.projects()] == [made.review_project_id]
 
 
+def test_links_lead_where_browsers_reach_each_server(
+    init: Init, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = settings.model_copy(update={"studio_public_url": "https://labels.example"})
+    studio, crowd = FakeStudio(), FakeStudio()
+    made = init(studio, settings=public)
+    assert made.url == f"https://labels.example/projects/{made.project_id}/data"
+    assert made.review_url == f"https://labels.example/projects/{made.review_project_id}/data"
+    for address, shown in (
+        ("https://crowd.example", "https://crowd.example"),
+        (settings.studio_url, "https://labels.example"),  # the same server, with another key
+    ):
+        monkeypatch.setattr(crowd, "url", address, raising=False)
+        made = init(studio, settings=public, review_client=crowd)
+        assert made.review_url == f"{shown}/projects/{made.review_project_id}/data"
+
+
 def test_groups_reach_tasks_and_worker(init: Init, pictures: Path, settings: Settings) -> None:
     studio = UploadStudio()
     first = init(studio, images=pictures)
