@@ -2,9 +2,9 @@
 
 Anybody who may import tasks chooses the addresses, so they are not trusted:
 
-* relative addresses (``/data/upload/…``, ``/data/local-files/…``) and full ones on Label Studio's own host
-  go to Label Studio with its token; the token goes nowhere else, and only to the routes that hold images
-  (see ``studio_routes``);
+* relative addresses (``/data/upload/…``, ``/data/local-files/…``) and full ones on Label Studio's own host,
+  also under its address for browsers (``GROUNDSWELL_STUDIO_PUBLIC_URL``), go to Label Studio with its token;
+  the token goes nowhere else, and only to the routes that hold images (see ``studio_routes``);
 * cloud addresses (``s3://``, ``gs://``, ``azure-blob://``) are resolved by Label Studio, which signs them;
 * other ``http(s)`` hosts are refused unless ``GROUNDSWELL_ALLOW_IMAGE_HOSTS`` names them, so that a task
   cannot make this server call into its own network; redirects are followed by the same rules, and none leads
@@ -45,7 +45,7 @@ from ml_backend.images.addresses import (
 from ml_backend.images.bodies import ASKED, read_body
 from ml_backend.images.network import AddressRule, PrivateAddress, TooSlow, ends_at, guarded_client
 from ml_backend.images.studio_auth import StudioAuth
-from ml_backend.images.studio_routes import is_image_route
+from ml_backend.images.studio_routes import address_from_here, is_image_route
 from ml_backend.settings import BackendSettings
 
 __all__ = ["Fetcher"]
@@ -64,6 +64,7 @@ class Fetcher:
 
     def __init__(self, settings: BackendSettings, *, client: httpx.Client | None = None) -> None:
         self._base = settings.studio_url.rstrip("/")
+        self._public = settings.studio_public_url.rstrip("/")
         self._origin = origin_of(self._base)
         self._named = settings.image_hosts()
         self._allowed_dirs = [Path(d).resolve() for d in settings.allow_image_dirs.split(":") if d.strip()]
@@ -93,7 +94,7 @@ class Fetcher:
         Raises BadImage when the address contains characters that cannot be sent.
         """
         scope = f"task {task_id}" if project_id is None else f"project {project_id}"
-        return cache_key(checked_address(value, field), studio_url=self._base, scope=scope)
+        return cache_key(self._from_here(value, field), studio_url=self._base, scope=scope)
 
     def fetch(
         self,
@@ -106,7 +107,7 @@ class Fetcher:
         """The bytes behind an address. Raises BadImage or StudioError, saying what was tried and what to
         set.
         """
-        value = checked_address(value, field)
+        value = self._from_here(value, field)
         if not value:
             raise BadImage("the task has no image address", field=field)
         if value.startswith("data:"):
@@ -130,6 +131,10 @@ class Fetcher:
             )
         address = value if value.startswith("/") else f"/{value}"
         return self._http(self._base + address, field, tried)
+
+    def _from_here(self, value: str, field: str) -> str:
+        value = checked_address(value, field)
+        return address_from_here(value, public_url=self._public, studio_url=self._base)
 
     # strategies
 

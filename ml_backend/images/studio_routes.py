@@ -10,7 +10,9 @@ import re
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["is_image_route"]
+from ml_backend.images.addresses import origin_of
+
+__all__ = ["address_from_here", "is_image_route"]
 
 _ROUTES: Final = re.compile(
     r"""
@@ -41,6 +43,20 @@ def is_image_route(address: str, base_url: str) -> bool:
     if any(part in ("", ".", "..") for part in parts):
         return False
     return _ROUTES.fullmatch(path) is not None
+
+
+def address_from_here(address: str, *, public_url: str, studio_url: str) -> str:
+    """Where this machine finds an image that tasks name by the address of Label Studio for browsers.
+
+    Storages of local files write that address (LABEL_STUDIO_HOST) into tasks. What is no image route of the
+    Label Studio at ``public_url`` is given back as it is; without one, ``public_url`` is "".
+    """
+    if not public_url or address[:4].lower() != "http" or origin_of(address) != origin_of(public_url):
+        return address
+    parts, prefix = urlsplit(address), urlsplit(public_url).path.rstrip("/")
+    if not parts.path.startswith(f"{prefix}/") or not is_image_route(address, public_url):
+        return address
+    return f"{studio_url}{parts.path[len(prefix) :]}{'?' * bool(parts.query)}{parts.query}"
 
 
 def _plain(path: str) -> str | None:

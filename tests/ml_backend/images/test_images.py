@@ -61,6 +61,28 @@ def test_uploads_are_fetched_once_with_the_token(tmp_path: Path) -> None:
     assert server.requests[0].headers["authorization"] == f"Token {LEGACY}"
 
 
+def test_what_label_studio_names_by_its_public_address_is_asked_where_this_machine_reaches_it(
+    tmp_path: Path,
+) -> None:
+    """A storage of local files writes LABEL_STUDIO_HOST into its tasks."""
+    server = FakeStudioServer({"/data/local-files/": PNG, "/data/upload/1/a.png": PNG})
+    public = "https://labels.example/desk"
+    store = store_for(tmp_path, server, studio_public_url=f"{public}/")
+    assert store.get(f"{public}/data/local-files/?d=cells/a.png", project_id=1).hw == (40, 60)
+    assert store.get("HTTPS://Labels.Example:443/desk/data/upload/1/a.png") == store.get(
+        "/data/upload/1/a.png"
+    )
+    assert [str(request.url) for request in server.requests] == [
+        f"{STUDIO}/data/local-files/?d=cells/a.png",
+        f"{STUDIO}/data/upload/1/a.png",
+    ]
+    assert {request.headers["authorization"] for request in server.requests} == {f"Token {LEGACY}"}
+    for other in ("/desk/../data/upload/1/a.png", "/data/upload/1/b.png", "/desk/api/users", "/desk/x.png"):
+        with pytest.raises(BadImage, match="is not allowed"):
+            store.get(f"https://labels.example{other}")
+    assert len(server.requests) == 2
+
+
 def test_a_personal_token_is_traded_and_renewed(tmp_path: Path) -> None:
     issued: list[str] = []
 
