@@ -73,8 +73,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("store", "bad", error.message, error.hint or "Check GROUNDSWELL_DATABASE_URL")
     if store is not None:
         yield from _shared_files(settings, store)
-    yield from _try("backend", lambda: _backend(settings))
-    found = list(_try("label studio", lambda: _studio(settings)))
+    yield from _try("backend", lambda: _backend(settings), at=settings.inner_backend_url)
+    found = list(_try("label studio", lambda: _studio(settings), at=settings.studio_url))
     yield from found
     if any(finding.level == "bad" for finding in found):
         return
@@ -93,14 +93,15 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _project(settings, store, studio, project_id)
 
 
-def _try(name: str, check: Callable[[], Finding]) -> Iterator[Finding]:
-    """The finding of a check, or the error it ended with."""
+def _try(name: str, check: Callable[[], Finding], *, at: str = "") -> Iterator[Finding]:
+    """The finding of a check, or the error it ended with; ``at`` is the address that it asks."""
     try:
         yield check()
     except GroundswellError as error:
         yield Finding(name, "bad", error.message, error.hint)
     except httpx.HTTPError as error:
-        yield Finding(name, "bad", f"{type(error).__name__}: {error}", "Is it running at this address?")
+        what = f"{type(error).__name__}: {error}"
+        yield Finding(name, "bad", f"{at}: {what}" if at else what, "Is it running at this address?")
 
 
 def _data_dir(settings: Settings) -> Finding:

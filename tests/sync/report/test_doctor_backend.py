@@ -82,3 +82,15 @@ def test_a_backend_without_a_password_is_named_also_where_browsers_use_localhost
     urls = {"backend_url": "http://localhost:9090", "backend_internal_url": INSIDE}
     found = doctor._backend(Settings(data_dir=tmp_path, **urls))
     assert (found.level, found.detail) == ("warn", f"{INSIDE} asks nobody for a password")
+
+
+def test_the_address_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(url: str, **options: Any) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(doctor.httpx, "get", get)
+    studio = "http://studio.test:8080"
+    settings = Settings(data_dir=tmp_path, backend_internal_url=INSIDE, studio_url=studio)
+    found = {one.name: one.detail for one in doctor.examine(settings)}
+    assert found["backend"] == f"{INSIDE}: ConnectError: refused"
+    assert found["label studio"] == f"{studio}: ConnectError: refused"
