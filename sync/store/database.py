@@ -19,7 +19,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event, func, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session, sessionmaker
 
 from ml_backend.errors import BadInput, LeaseLost, StorageError
@@ -54,6 +61,9 @@ objects of the object store are whose."""
 
 _GONE = (OperationalError, InterfaceError, InternalError)
 """What drivers raise when the database is full, read-only, too busy or not there."""
+
+_UNTRANSLATABLE = "22P05"
+"""what Postgres answers to a character that the database's encoding lacks"""
 
 
 def utc_now() -> datetime:
@@ -177,7 +187,8 @@ class Store:
         LeaseLost
             Another worker took the lease over; nothing was written.
         StorageError
-            The disk is full, the database is read-only or gone, or others kept it busy for too long.
+            The disk is full, the database is read-only or gone, others kept it busy for too long, or its
+            encoding cannot hold a text.
         """
         try:
             with self._write() as session, session.begin():
@@ -194,6 +205,14 @@ class Store:
         except _GONE as error:
             raise StorageError(
                 f"the store cannot be written: {error.orig}", hint="Is the disk full or the file read-only?"
+            ) from error
+        except DataError as error:
+            if getattr(error.orig, "sqlstate", "") != _UNTRANSLATABLE:
+                raise
+            raise StorageError(
+                "the encoding of the database cannot hold a text of Label Studio",
+                field="GROUNDSWELL_DATABASE_URL",
+                hint="Move the store to a database made with ENCODING 'UTF8' (groundswell backup, restore)",
             ) from error
 
     def drop_derived(self) -> None:

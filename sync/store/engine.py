@@ -1,4 +1,4 @@
-"""Open a database with SQLAlchemy, whatever encoding it was created with."""
+"""Open a database with SQLAlchemy; text is exchanged as UTF-8, whatever encoding it was created with."""
 
 from __future__ import annotations
 

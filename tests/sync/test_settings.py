@@ -176,7 +176,8 @@ def test_an_address_of_ray_has_a_host_and_a_port(address: str) -> None:
         Settings(ray_address=address)
 
 
-ADDRESSES = ("studio_url", "studio_public_url", "backend_url", "backend_internal_url", "review_url")
+OF_OTHER_FORM = {"artifacts_url", "database_url"}
+ADDRESSES = sorted(name for name in Settings.model_fields.keys() - OF_OTHER_FORM if name.endswith("_url"))
 WRONG = [
     "localhost:8080",
     "ftp://h",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import DataError
 
 from ml_backend.artifacts.files import publish_dir, read_json, write_json
 from ml_backend.artifacts.pool_writer import PoolWriter
@@ -63,6 +64,19 @@ def test_a_database_of_postgres_may_have_any_encoding(postgres_server: PostgresS
         session.add(ProjectRecord(id=1, key="1.0", title="Käfer 甲虫", label_config="<View/>"))
     with store.read() as session:
         assert session.get_one(ProjectRecord, 1).title == "Käfer 甲虫"
+    store.close()
+
+
+def test_a_database_whose_encoding_lacks_a_character_is_named(postgres_server: PostgresServer) -> None:
+    store = Store(postgres_server.new_database(encoding="LATIN1"))
+    with store.write() as session:
+        session.add(ProjectRecord(id=1, key="1.0", title="Käfer", label_config="<View/>"))
+    with pytest.raises(StorageError, match=r"encoding of the database.*UTF8"), store.write() as session:
+        session.add(ProjectRecord(id=2, key="2.0", title="甲虫", label_config="<View/>"))
+    with store.read() as session:
+        assert [row.title for row in session.scalars(select(ProjectRecord))] == ["Käfer"]
+    with pytest.raises(DataError), store.write() as session:
+        session.execute(text("SELECT 1 / 0"))
     store.close()
 
 
