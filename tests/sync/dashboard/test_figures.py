@@ -373,7 +373,7 @@ def test_workers_are_counted_without_a_crowd_model_and_judged_with_one(make_worl
 
 
 def test_troubles_say_what_to_do(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = make_world(12, question_budget=0)
+    world = make_world(12, question_budget=0, studio_public_url="https://labels.example")
     (world.images / "009.png").write_bytes(b"no picture")
     world.label(*range(6))
     monkeypatch.setenv("TINY_FAIL", "1")
@@ -384,7 +384,7 @@ def test_troubles_say_what_to_do(make_world: MakeWorld, monkeypatch: pytest.Monk
     world.worker().look(world.project_id, force_round=True)
     (row,) = figures(world).troubles
     assert row.what == f"Task {world.tasks[9]} is left out"
-    assert row.url.endswith(f"task={world.tasks[9]}")
+    assert row.url == f"https://labels.example/projects/{world.project_id}/data?task={world.tasks[9]}"
     assert all(one.why and one.todo for one in figures(world).troubles)
 
 

@@ -201,10 +201,19 @@ def test_a_finished_task_exports_what_the_person_drew(reviewed: World, tmp_path:
 
 
 def test_status_counts_and_reads_well(reviewed: World) -> None:
-    nowhere = {"studio_url": "http://127.0.0.1:1", "backend_url": "http://127.0.0.1:1"}
+    nowhere = {
+        "studio_url": "http://127.0.0.1:1",
+        "studio_public_url": "https://labels.example",
+        "backend_url": "https://models.example",
+        "backend_internal_url": "http://127.0.0.1:1",
+    }
     found = status(reviewed.settings.model_copy(update=nowhere), reviewed.store)
     json.dumps(found, allow_nan=False)
+    at = "not reachable at http://127.0.0.1:1/health (ConnectError)"
+    assert found["services"] == {"label_studio": at, "backend": at}
     (project,) = found["projects"]
+    (review,) = project["answer_at"]
+    assert review["url"] == f"https://labels.example/projects/{reviewed.review_projects()['single']}/data"
     assert (project["tasks"], project["finished"], project["test_split"]) == (20, 6, 2)
     (record,) = project["rounds"]
     assert record["figures"]["train"]["metrics"]["AP"] == [0.5, 0.4, 0.6]

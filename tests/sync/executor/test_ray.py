@@ -103,9 +103,10 @@ def test_a_task_that_no_machine_can_run_is_an_error(ray_cluster: Any, executor: 
     large.close()
 
 
-def test_an_address_where_nobody_answers() -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "head..node:6379"])  # no name has two dots in a row
+def test_an_address_where_nobody_answers(address: str) -> None:
     pytest.importorskip("ray")
-    executor = RayExecutor("127.0.0.1:9")
+    executor = RayExecutor(address)
     with pytest.raises(ExecutorError, match="does not answer") as caught:
         list(executor.map(Job(refuse, None), [1]))
     assert "GROUNDSWELL_EXECUTOR=local" in caught.value.hint

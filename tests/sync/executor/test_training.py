@@ -232,10 +232,10 @@ def test_a_training_that_is_lost_again_and_again_has_failed(tmp_path: Path) -> N
 def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = _spec(tmp_path / "set")
-    assert spec.resume is not None
-    spec.resume.mkdir()
-    (spec.resume / "checkpoint.safetensors").write_bytes(b"theirs")
+    training = training_folder(tmp_path, "v0002")
+    spec = replace(_spec(tmp_path / "set"), resume=training)
+    training.mkdir()
+    (training / "checkpoint.safetensors").write_bytes(b"theirs")
     remove = shutil.rmtree
 
     def killed(path: Path, **options: Any) -> None:
@@ -243,10 +243,14 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new_one(
             raise KeyboardInterrupt
         remove(path, **options)
 
-    monkeypatch.setattr(far_training.shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        There(Loses(), tmp_path).run(spec)
-    assert _files(spec.resume) == {"checkpoint.safetensors": b"y"}
+    with monkeypatch.context() as patch:
+        patch.setattr(far_training.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            There(Loses(), tmp_path).run(spec)
+    for _ in range(2):
+        assert _files(training) == {"checkpoint.safetensors": b"y"}
+        remove_leftovers(tmp_path, "v0002")  # what the next start does
+    assert sorted(path.name for path in tmp_path.iterdir()) == [training.name, "set"]
 
 
 def test_a_kill_between_the_checkpoints_leaves_the_old_one(

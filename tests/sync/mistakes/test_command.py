@@ -69,6 +69,7 @@ def test_the_list_names_task_kind_reason_and_judge(app: App) -> None:
 
 def test_the_page_holds_pictures_and_no_html_of_people(app: App, tmp_path: Path) -> None:
     commands, world, tasks = app
+    world.settings = world.settings.model_copy(update={"studio_public_url": "https://labels.example"})
     with world.store.write() as session:
         from sync.store.tables import ProjectRecord
 
@@ -78,7 +79,8 @@ def test_the_page_holds_pictures_and_no_html_of_people(app: App, tmp_path: Path)
     page = out.read_text()
     assert page.count("data:image/jpeg;base64,") == len(tasks)
     assert "<script>alert" not in page
-    assert f"/data?task={tasks['overlooked']}" in page
+    address = f"https://labels.example/projects/{world.project_id}/data"
+    assert f'href="{address}?task={tasks["overlooked"]}"' in page
 
 
 def test_dismiss_marks_the_task_and_the_worker_takes_its_line_away(app: App) -> None:

@@ -74,6 +74,21 @@ def test_the_address_of_browsers_is_judged_where_this_machine_can(
     assert (found.level, detail in found.detail) == (level, True), found
 
 
+def test_a_second_port_of_this_machine_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(BackendSettings(data_dir=tmp_path, **LOGIN))
+    served = httpx.Client(transport=httpx.WSGITransport(app=app))
+
+    def get(url: str, **options: Any) -> httpx.Response:
+        if ":9090" in url:
+            return served.get(url, **options)
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(doctor.httpx, "get", get)
+    urls = {"backend_url": "http://localhost:8000", "backend_internal_url": "http://127.0.0.1:9090"}
+    found = doctor._backend(Settings(data_dir=tmp_path, **urls, **LOGIN))
+    assert (found.level, "http://localhost:8000 does not" in found.detail) == ("warn", True), found
+
+
 def test_a_backend_without_a_password_is_named_also_where_browsers_use_localhost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,8 @@ HOSTILE = "<script>alert(1)</script>"
 
 @pytest.fixture
 def played(make_world: MakeWorld) -> World:
-    world = make_world(24, policy="verify-all", question_batch=30, retrain_after=4)
+    at = "https://labels.example"
+    world = make_world(24, policy="verify-all", question_batch=30, retrain_after=4, studio_public_url=at)
     world.label(*range(6))
     world.worker().look(world.project_id)
     world.answer_all()
@@ -58,6 +59,7 @@ def test_the_list_and_the_page_show_the_project(played: World, admin: FlaskClien
     for words in ("Learning curve", "Masks by origin", "Pool per label", "Annotators", "Model versions"):
         assert words in text
     assert 'data-act="round"' in text
+    assert f'href="https://labels.example/projects/{played.project_id}/data"' in text
     assert "<script>" not in text
     assert " style=" not in text, "the policy of the page forbids it"
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]

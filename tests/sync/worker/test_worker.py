@@ -365,7 +365,8 @@ def test_a_full_disk_is_a_plain_error_and_the_work_goes_on_after_it(
 
 @pytest.mark.parametrize("form", ["single", "sheet"])
 def test_answers_of_review_projects_call_the_label_project(make_world: MakeWorld, form: str) -> None:
-    world = make_world(20, webhook_secret="s3cret", backend_url="http://backend:9090", review_form=form)
+    addresses = {"backend_url": "https://models.example", "backend_internal_url": "http://backend:9090"}
+    world = make_world(20, webhook_secret="s3cret", review_form=form, **addresses)
     world.label(*range(6))
     world.worker().look(world.project_id)
     assert set(world.review_projects()) == {form}
