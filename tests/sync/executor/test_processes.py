@@ -144,6 +144,16 @@ def test_errors_with_classes_of_their_own_arrive(executor: ProcessExecutor) -> N
         list(executor.map(Job(raises_what_cannot_be_sent, None), [1]))
 
 
+def test_a_process_that_cannot_read_its_input_ends_though_a_thread_of_a_task_runs_on() -> None:
+    executor = ProcessExecutor(1)
+    with pytest.raises(RuntimeError, match="it holds a lock"):
+        list(executor.map(Job(raises_what_cannot_be_sent, None), [1]))  # leaves a thread behind
+    with pytest.raises(RuntimeError, match="cannot read the input"):
+        list(executor.map(Job(wait_and_tell, Unpacked(os.getpid())), [1]))
+    assert list(executor.map(Job(wait_and_tell, "the last"), [2])) == [("the last", 2)]
+    executor.close()
+
+
 def test_a_process_whose_messages_are_spoilt_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "_END_S", 0.1)  # it runs on, and nothing is heard of it
     executor = ProcessExecutor(1)
