@@ -46,15 +46,25 @@ def is_image_route(address: str, base_url: str) -> bool:
 
 
 def address_from_here(address: str, *, public_url: str, studio_url: str) -> str:
-    """Where this machine finds an image that tasks name by the address of Label Studio for browsers.
+    """Where this machine finds an image that a task names as browsers find it.
 
-    Storages of local files write that address (LABEL_STUDIO_HOST) into tasks. What is no image route of the
-    Label Studio at ``public_url`` is given back as it is; without one, ``public_url`` is "".
+    Storages of local files write the address for browsers (LABEL_STUDIO_HOST) into tasks, and uploads begin
+    with the path below which Label Studio is served. What is no image route of the Label Studio at
+    ``public_url`` ("": there is none) is given back as it is.
     """
-    if not public_url or address[:4].lower() != "http" or origin_of(address) != origin_of(public_url):
-        return address
-    parts, prefix = urlsplit(address), urlsplit(public_url).path.rstrip("/")
-    if not parts.path.startswith(f"{prefix}/") or not is_image_route(address, public_url):
+    is_public = bool(public_url) and address[:4].lower() == "http"
+    if is_public and origin_of(address) == origin_of(public_url):
+        return _moved(address, public_url, studio_url)
+    for url in (public_url, studio_url):
+        prefix = urlsplit(url).path.rstrip("/")
+        if prefix and address.startswith(f"{prefix}/"):
+            address = _moved(address, url, studio_url)
+    return address
+
+
+def _moved(address: str, served_at: str, studio_url: str) -> str:
+    parts, prefix = urlsplit(address), urlsplit(served_at).path.rstrip("/")
+    if not parts.path.startswith(f"{prefix}/") or not is_image_route(address, served_at):
         return address
     return f"{studio_url}{parts.path[len(prefix) :]}{'?' * bool(parts.query)}{parts.query}"
 

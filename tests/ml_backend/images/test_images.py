@@ -232,7 +232,15 @@ def test_all_routes_that_hold_images_are_called(tmp_path: Path) -> None:
     assert all(r.headers["authorization"] == f"Token {LEGACY}" for r in server.requests)
     below = FakeStudioServer({f"{STUDIO}/studio/data/upload/1/a.png": PNG})
     prefixed = store_for(tmp_path / "prefix", below, studio_url=f"{STUDIO}/studio/")
-    prefixed.get("/data/upload/1/a.png")
+    ref = prefixed.get("/data/upload/1/a.png")
+    # the form in which Label Studio names uploads where it is served below a path
+    assert prefixed.get("/studio/data/upload/1/a.png") == ref
+    at = {"studio_public_url": "https://labels.example/studio"}
+    outside = store_for(tmp_path / "outside", FakeStudioServer({f"{STUDIO}/data/upload/1/a.png": PNG}), **at)
+    assert outside.get("/studio/data/upload/1/a.png").hw == (40, 60)
+    for address in ("/studio/../data/upload/1/a.png", "/studio/api/users"):
+        with pytest.raises(BadImage, match="not a route"):
+            prefixed.get(address)
     for address in ("/../data/upload/1/a.png", f"{STUDIO}/data/upload/1/a.png"):
         with pytest.raises(BadImage, match="not a route"):
             prefixed.get(address)
