@@ -49,7 +49,8 @@ def main() -> int:
                     lost += 1
                 else:
                     total.add(done)
-                    _say(life=number, seed=seed, kills=done.kills, faults=done.faults, answers=done.answers)
+                    facts = {"kills": done.kills, "faults": done.faults, "answers": done.answers}
+                    _say(life=number, seed=seed, **facts, ended_by_themselves=done.ended_by_themselves)
                 number += 1
             _say(
                 name="kills without a loss",
@@ -60,7 +61,7 @@ def main() -> int:
                 kills=total.kills,
                 faults=total.faults,
                 answers=total.answers,
-                workers_that_ended_by_themselves=total.ended_by_themselves,
+                workers_that_ended_by_themselves=len(total.ended_by_themselves),
                 seconds=round(time.monotonic() - started),
             )
             if asked.soak_minutes:

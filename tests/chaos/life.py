@@ -32,8 +32,8 @@ class Trouble:
     kills: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     answers: int = 0
-    ended_by_themselves: int = 0
-    """workers that ended although nobody killed them"""
+    ended_by_themselves: list[str] = field(default_factory=list)
+    """what workers said last that ended although nobody killed them"""
 
     def add(self, other: Trouble) -> None:
         self.kills += other.kills

@@ -29,15 +29,16 @@ __all__ = ["TESTS", "Nursery", "Site", "make_world", "open_site", "servers"]
 
 TESTS = Path(__file__).parents[1]
 N_PICTURES = 20
+_SAID_CHARACTERS = 4000
 
 
 class Nursery:
     """Starts and kills workers; see ``worker_nursery``."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self.log = log
+    def __init__(self, environment: dict[str, str], logs: Path) -> None:
+        self._logs = logs
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.worker_nursery", str(log)],
+            [sys.executable, "-m", "tests.chaos.worker_nursery", str(logs)],
             env=environment
             | {"PYTHONPATH": f"{TESTS / 'sync' / 'kill_site'}:{TESTS.parent}", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
@@ -54,6 +55,11 @@ class Nursery:
         self._process.stdin.write("one more\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+    def said(self, pid: int) -> str:
+        """The end of what a worker said."""
+        text = (self._logs / f"worker-{pid}.log").read_text(errors="replace")
+        return text[-_SAID_CHARACTERS:]
 
     def close(self) -> None:
         self._process.kill()
@@ -81,9 +87,9 @@ class Site:
         self.studio = Studio(server.url, LOGIN.token, attempts=8)
         behind = world.settings.model_copy(update={"studio_url": wire.url})
         self.backend = Backend(behind, folder / "backend.log")
-        self.nursery = Nursery(worker_environment(behind), folder / "workers.log")
+        self.nursery = Nursery(worker_environment(behind), folder)
         self.workers: list[int] = []
-        self.ended_by_themselves = 0
+        self.ended_by_themselves: list[str] = []
         self.studio.ensure_webhook(
             world.project_id,
             f"{world.settings.backend_url}/webhook",
@@ -97,7 +103,7 @@ class Site:
         """Start a worker for each that ended although nobody killed it, as a service manager does."""
         for number, pid in enumerate(self.workers):
             if not _is_alive(pid):
-                self.ended_by_themselves += 1
+                self.ended_by_themselves.append(self.nursery.said(pid))
                 self.workers[number] = self.nursery.start()
 
     def kill_worker(self, number: int) -> None:

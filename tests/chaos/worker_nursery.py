@@ -1,7 +1,7 @@
 """Workers that start in milliseconds: this process imports everything once, and forks one for each line.
 
 Each child is ``groundswell worker`` as it is, with the settings of the environment. Its process number is
-printed.
+printed; what it says goes to ``worker-NUMBER.log`` in the folder that is the argument.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MODULES = (
 """what the command loads when it runs"""
 
 
-def main(log: Path) -> None:
+def main(logs: Path) -> None:
     for name in _MODULES:
         import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children, so none stays as a zombie
@@ -39,7 +39,7 @@ def main(log: Path) -> None:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         random.seed()
-        with log.open("ab") as file, open(os.devnull) as nothing:
+        with (logs / f"worker-{os.getpid()}.log").open("wb") as file, open(os.devnull) as nothing:
             os.dup2(nothing.fileno(), 0)
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
