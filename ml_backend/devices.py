@@ -6,7 +6,7 @@ import os
 
 from ml_backend.errors import ModelError
 
-__all__ = ["TUNED", "TUNED_MALLOC", "is_out_of_memory", "omp_threads", "resolve_device"]
+__all__ = ["TUNED", "TUNED_MALLOC", "is_out_of_memory", "limit_threads", "omp_threads", "resolve_device"]
 
 TUNED_MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
@@ -68,3 +68,11 @@ def omp_threads() -> int:
     """
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isascii() and first.isdigit() else 0
+
+
+def limit_threads(threads: int) -> dict[str, str]:
+    """Environment variables for a process that may use so many threads; libraries read them at its start.
+
+    OpenCV has a variable of its own: without it, it takes all cores of the machine.
+    """
+    return {"OMP_NUM_THREADS": str(threads), "OPENCV_FOR_THREADS_NUM": str(threads)}

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from typing import Final
 
-from ml_backend.devices import omp_threads, resolve_device
+from ml_backend.devices import limit_threads, omp_threads, resolve_device
 from ml_backend.errors import ExecutorError
 from ml_backend.learners.child_process import training_environment
 from sync.executor.base import I, Job, O, S, path_of
@@ -118,15 +118,7 @@ class ProcessExecutor:
             if child.attach(inbox):
                 return child
             child.kill()
-        child = Child(
-            training_environment(
-                {
-                    **os.environ,
-                    "OMP_NUM_THREADS": (threads := str(threads_each(self.processes))),
-                    "OPENCV_FOR_THREADS_NUM": threads,
-                }
-            )
-        )
+        child = Child(training_environment({**os.environ, **limit_threads(threads_each(self.processes))}))
         child.attach(inbox)
         return child
 

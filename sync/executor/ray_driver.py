@@ -31,7 +31,7 @@ from sync.executor.base import Resource
 from sync.executor.folders import digest_of, pack
 from sync.executor.frames import Begin, Done, End, Failed, Item, Ready, Result, Waits, Wanted, read, write
 from sync.executor.groups import GroupSize
-from sync.executor.ray_node import Call, code_digest, run_group
+from sync.executor.ray_node import Call, code_digest, environment_on_node, run_group
 from sync.executor.ray_stream import run_stream
 
 _RETRIES: Final = 5
@@ -111,6 +111,7 @@ class Driver:
             max_retries=_RETRIES,
             max_calls=0,  # by default a process with a GPU ends after one task, and its model with it
             name=begin.what,
+            runtime_env=environment_on_node(self._cpus),
         )(run_group)
         pending: deque[tuple[Any, int]] = deque()
         size = GroupSize()

@@ -12,14 +12,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_backend.devices import limit_threads
 from ml_backend.errors import ExecutorError, GroundswellError
+from ml_backend.learners.child_process import training_environment
 from sync.executor.base import Node, function_at
 from sync.executor.folders import FolderCache, cache_root
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-__all__ = ["Call", "Outcome", "code_digest", "run_group", "run_on_node"]
+__all__ = ["Call", "Outcome", "code_digest", "environment_on_node", "run_group", "run_on_node"]
 
 _JOBS_KEPT = 2
 
@@ -63,6 +65,14 @@ def code_digest() -> str:
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def environment_on_node(cpus: int) -> dict[str, Any]:
+    """``runtime_env`` of what has so many CPU cores.
+
+    It has as many threads, whatever the machine says, and an allocator that keeps big buffers.
+    """
+    return {"env_vars": {**training_environment({}), **limit_threads(cpus)}}
 
 
 _kept: OrderedDict[str, dict[str, Any]] = OrderedDict()

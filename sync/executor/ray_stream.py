@@ -6,7 +6,6 @@ are all pictures. Ray does not start it again; whoever asked for it knows what i
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sync.executor.base import Resource, TaskLost
 from sync.executor.frames import Begin, Done, End, Item, Result, Wanted
-from sync.executor.ray_node import Call, run_on_node
+from sync.executor.ray_node import Call, environment_on_node, run_on_node
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -30,8 +29,7 @@ _IN, _OUT = "in", "out"
 class StreamTask:
     """The actor. Its inputs come by a thread beside the one in which the function runs."""
 
-    def __init__(self, call: Call, packed: Mapping[str, ObjectRef[Any]], cpus: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(cpus)  # also where the machine says otherwise
+    def __init__(self, call: Call, packed: Mapping[str, ObjectRef[Any]]) -> None:
         self._call = call
         self._packed = packed
         self._inputs: queue.Queue[tuple[Any] | None] = queue.Queue(1)
@@ -80,7 +78,7 @@ def run_stream(
     try:
         while actor is None:
             cpus = cpus_now()
-            actor = _actor(begin.resource, cpus).remote(call, refs, cpus)
+            actor = _actor(begin.resource, cpus).remote(call, refs)
             there = actor.is_there.options(concurrency_group=_IN).remote()
             results = actor.results.options(concurrency_group=_OUT, num_returns="streaming").remote()
             while not ray.wait([there], timeout=_ASK_S)[0]:
@@ -138,5 +136,6 @@ def _actor(resource: Resource, cpus: int) -> Any:
         num_cpus=cpus,
         num_gpus=int(resource == "gpu"),
         max_restarts=0,
+        runtime_env=environment_on_node(cpus),
         concurrency_groups={_IN: 1, _OUT: 1},  # in each of them calls keep their order
     )(StreamTask)

@@ -18,7 +18,7 @@ from sync.executor.base import Job
 from sync.executor.frames import Failed, Result, read, write
 from sync.executor.ray import RayExecutor, _Process
 from sync.executor.ray_driver import Driver
-from tests.sync.executor.functions import Slowly, read_word, refuse, slow_square
+from tests.sync.executor.functions import Slowly, read_word, refuse, slow_square, threads_here
 
 
 def _marks(folder: Path, kind: str) -> set[int]:
@@ -57,6 +57,13 @@ def test_folders_travel_and_models_stay_in_memory(executor: RayExecutor, tmp_pat
     assert [word for word, _, _ in found] == ["oneone", "twotwo"] * 4
     assert max(loads for _, loads, _ in found) <= 2, "what is kept is loaded once a process"
     assert len({process for _, _, process in found}) <= 2
+
+
+def test_a_task_has_as_many_threads_as_cores(executor: RayExecutor) -> None:
+    found = {
+        (threads, of_opencv) for _, threads, of_opencv in executor.map(Job(threads_here, None), range(4))
+    }
+    assert found == {(1, 1)}
 
 
 def test_errors_of_functions_arrive_as_they_are(executor: RayExecutor) -> None:
