@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
 
 from ml_backend.errors import BadInput
 
-__all__ = ["address_option", "server_address"]
+__all__ = ["OptionalServerAddress", "ServerAddress", "address_option", "server_address"]
 
 _FORM: Final = "no address of a server, such as https://labels.example or http://10.0.0.5:8080"
 
@@ -47,6 +49,17 @@ def server_address(text: str) -> str:
     name = f"[{host}]" if ":" in host else host
     place = name if port is None else f"{name}:{port}"
     return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
+
+
+def _address_or_nothing(text: str) -> str:
+    return server_address(text) if text.strip() else ""
+
+
+ServerAddress = Annotated[str, AfterValidator(server_address)]
+"""A setting that is the address of a server."""
+
+OptionalServerAddress = Annotated[str, AfterValidator(_address_or_nothing)]
+"""The same, or empty."""
 
 
 def address_option(text: str, name: str) -> str:

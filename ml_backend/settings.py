@@ -18,7 +18,7 @@ from pydantic_settings import (
 
 from ml_backend.config_file import PREFIX, read_config
 from ml_backend.errors import StorageError
-from ml_backend.server_address import server_address
+from ml_backend.server_address import OptionalServerAddress, ServerAddress
 
 __all__ = ["BackendSettings"]
 
@@ -40,10 +40,10 @@ class BackendSettings(BaseSettings):
     )
 
     data_dir: Path = Field(default=Path("groundswell-data"), description="all of Groundswell's files")
-    studio_url: str = Field(
+    studio_url: ServerAddress = Field(
         default="http://127.0.0.1:8080", description="Label Studio as this machine reaches it"
     )
-    studio_public_url: str = Field(
+    studio_public_url: OptionalServerAddress = Field(
         default="",
         description="Label Studio as browsers reach it, when this machine reaches it elsewhere: where links "
         "lead. Its pictures in tasks are fetched from studio_url",
@@ -56,7 +56,7 @@ class BackendSettings(BaseSettings):
         description="file that holds the API key instead (the key alone, or the secrets.json of `groundswell "
         "up`); read again when Label Studio refuses the key, so that a changed key needs no restart",
     )
-    backend_url: str = Field(
+    backend_url: ServerAddress = Field(
         default="http://127.0.0.1:9090", description="the backend as browsers and Label Studio reach it"
     )
     webhook_secret: SecretStr = Field(default=SecretStr(""), description="shared secret of webhook calls")
@@ -181,16 +181,6 @@ class BackendSettings(BaseSettings):
     def image_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
         """Networks of ``allow_image_networks``."""
         return [ipaddress.ip_network(part) for part in _listed(self.allow_image_networks)]
-
-    @field_validator("studio_url", "backend_url")
-    @classmethod
-    def _address_of_a_server(cls, address: str) -> str:
-        return server_address(address)
-
-    @field_validator("studio_public_url")
-    @classmethod
-    def _address_or_nothing(cls, address: str) -> str:
-        return server_address(address) if address.strip() else ""
 
     @field_validator("studio_token", "webhook_secret", "signing_key", "basic_auth_pass")
     @classmethod

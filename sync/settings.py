@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 
 from ml_backend.config_file import PREFIX, config_path, read_config, source_of
 from ml_backend.errors import BadInput
-from ml_backend.server_address import server_address
+from ml_backend.server_address import OptionalServerAddress
 from sync.database_url import with_password
 from sync.executor_settings import ExecutorSettings
 
@@ -66,7 +66,7 @@ class Settings(ExecutorSettings):
         "are used; those of the rounds in use always stay. Empty: all files",
     )
 
-    backend_internal_url: str = Field(
+    backend_internal_url: OptionalServerAddress = Field(
         default="", description="the backend as Label Studio reaches it, when browsers reach it elsewhere"
     )
 
@@ -113,7 +113,7 @@ class Settings(ExecutorSettings):
         "pull missed",
     )
 
-    review_url: str = Field(
+    review_url: OptionalServerAddress = Field(
         default="", description="Label Studio server of the review projects, if they have one of their own"
     )
     review_token: SecretStr = Field(default=SecretStr(""), description="API key for review_url")
@@ -410,11 +410,6 @@ class Settings(ExecutorSettings):
             )
         return url.rstrip("/")
 
-    @field_validator("backend_internal_url", "review_url")
-    @classmethod
-    def _inner_or_review_address(cls, address: str) -> str:
-        return server_address(address) if address.strip() else ""
-
     @field_validator("segmenter")
     @classmethod
     def _known_segmenter(cls, name: str) -> str:
@@ -427,12 +422,12 @@ class Settings(ExecutorSettings):
     @property
     def inner_backend_url(self) -> str:
         """The backend as Label Studio and this machine reach it, without a slash at its end."""
-        return (self.backend_internal_url or self.backend_url).rstrip("/")
+        return self.backend_internal_url or self.backend_url
 
     @property
     def shown_studio_url(self) -> str:
         """Label Studio as people's browsers reach it, without a slash at its end."""
-        return (self.studio_public_url or self.studio_url).rstrip("/")
+        return self.studio_public_url or self.studio_url
 
     @property
     def shown_review_url(self) -> str:
@@ -441,8 +436,7 @@ class Settings(ExecutorSettings):
 
     def shown_address(self, url: str) -> str:
         """The address for people of a Label Studio that this machine reaches at ``url``."""
-        url = url.rstrip("/")
-        return self.shown_studio_url if url == self.studio_url.rstrip("/") else url
+        return self.shown_studio_url if url == self.studio_url else url
 
     def database(self) -> str:
         """The store's URL, with password: never log it.

@@ -63,8 +63,8 @@ class Fetcher:
     """Fetches the bytes of image addresses; the module says which are allowed."""
 
     def __init__(self, settings: BackendSettings, *, client: httpx.Client | None = None) -> None:
-        self._base = settings.studio_url.rstrip("/")
-        self._public = settings.studio_public_url.rstrip("/")
+        self._base = settings.studio_url
+        self._public = settings.studio_public_url
         self._origin = origin_of(self._base)
         self._named = settings.image_hosts()
         self._allowed_dirs = [Path(d).resolve() for d in settings.allow_image_dirs.split(":") if d.strip()]

@@ -207,7 +207,7 @@ def _backend(settings: Settings) -> Finding:
     Where the two differ and browsers use ``localhost``, that is the machine of the browser: another one
     than this, such as this container, which cannot judge it.
     """
-    inside, outside = settings.inner_backend_url, settings.backend_url.rstrip("/")
+    inside, outside = settings.inner_backend_url, settings.backend_url
     found, detail = _backend_at(settings, inside), outside
     if found is None and outside != inside:
         if _is_loopback(outside) and not _is_loopback(inside):
@@ -273,7 +273,7 @@ def _backend_at(settings: Settings, url: str) -> Finding | None:
 
 
 def _studio(settings: Settings) -> Finding:
-    answer = httpx.get(f"{settings.studio_url.rstrip('/')}/api/version", timeout=10.0)
+    answer = httpx.get(f"{settings.studio_url}/api/version", timeout=10.0)
     try:
         version = str(answer.json()["release"])
     except (ValueError, KeyError, TypeError):
